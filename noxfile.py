@@ -1,0 +1,94 @@
+"""The project's sessions: `nox -s tests lint typing docs`, and `nox -l` for all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["tests", "lint", "typing", "docs"]
+nox.options.error_on_missing_interpreters = True
+
+OLDEST = (3, 11)
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+def find_pythons() -> list[str]:
+    """Return one interpreter for each CPython version from the oldest supported one on.
+
+    Looks on the path and where pyenv keeps its own: pyenv's shims are on the path for every version
+    that is installed, and fail when run for all but the active one.
+    """
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    candidates = [shutil.which(name) for name in ("python3", *(f"python3.{n}" for n in range(11, 20)))]
+    candidates += [str(path) for path in sorted(pyenv.glob("versions/*/bin/python"))]
+    found: dict[tuple[int, int], str] = {}
+    for candidate in filter(None, candidates):
+        version = _version(candidate)
+        if version is not None and version >= OLDEST:
+            found.setdefault(version, candidate)
+    return [found[version] for version in sorted(found)]
+
+
+def _version(python: str) -> tuple[int, int] | None:
+    code = "import sys; print(sys.implementation.name, *sys.version_info[:2], sys.version_info[3])"
+    try:
+        answer = subprocess.run(
+            [python, "-c", code], capture_output=True, text=True, check=True, timeout=60
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    match = re.fullmatch(r"cpython (\d+) (\d+) final", answer.strip())
+    return (int(match[1]), int(match[2])) if match else None
+
+
+PYTHONS = find_pythons()
+
+
+def group(name: str) -> list[str]:
+    """Return the requirements of a dependency group of pyproject.toml."""
+    return list(nox.project.dependency_groups(PYPROJECT, name))
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests on every CPython that is found. Arguments go to pytest."""
+    session.install(".[all]", *group("test"))
+    session.run("pytest", "-q", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and layout."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check types twice: mypy strict and pyright, over the sources and the tests of the types."""
+    session.install(".[all]", *group("typing"))
+    session.run("mypy")
+    session.run("pyright", "--pythonpath", f"{session.bin}/python")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning is an error. The tests run its examples."""
+    session.install(".[all]", *group("docs"))
+    session.run("sphinx-build", "-W", "-n", "-q", "--keep-going", "docs", "docs/_build")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the demo twice in a store of its own: all of it, then nothing."""
+    session.install(".[cli]")
+    store = session.create_tmp()
+    for _ in range(2):
+        session.run("furu", "demo", *session.posargs, env={"FURU_PATH": f"{store}/store"})

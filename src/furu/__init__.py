@@ -1,0 +1,65 @@
+"""furu runs graphs of cached computations: what is missing, in dependency order, in parallel, once.
+
+The names here are the public ones, with those of `furu.execution`. Start with `Furu` and `run_local`.
+"""
+
+from furu.context import EXEC_CONTEXT, ExecContext
+from furu.core import Furu
+from furu.errors import (
+    Failure,
+    FuruComputeError,
+    FuruCycleError,
+    FuruError,
+    FuruIdentityError,
+    FuruInProgressError,
+    FuruLoadError,
+    FuruMissingArtifactError,
+    FuruResultError,
+    FuruRunningLoopError,
+    FuruSettingsError,
+    FuruSpecMismatchError,
+    FuruStalledError,
+    FuruStoreError,
+    FuruUsageError,
+)
+from furu.execution.local import plan_local, run_local, run_local_async
+from furu.execution.plan_summary import PlanSummary
+from furu.execution.report import RunReport
+from furu.file import File
+from furu.identity import register_canonical_form
+from furu.settings import Settings, current_settings, use_settings
+from furu.store.attempt import Status
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "EXEC_CONTEXT",
+    "ExecContext",
+    "Failure",
+    "File",
+    "Furu",
+    "FuruComputeError",
+    "FuruCycleError",
+    "FuruError",
+    "FuruIdentityError",
+    "FuruInProgressError",
+    "FuruLoadError",
+    "FuruMissingArtifactError",
+    "FuruResultError",
+    "FuruRunningLoopError",
+    "FuruSettingsError",
+    "FuruSpecMismatchError",
+    "FuruStalledError",
+    "FuruStoreError",
+    "FuruUsageError",
+    "PlanSummary",
+    "RunReport",
+    "Settings",
+    "Status",
+    "current_settings",
+    "plan_local",
+    "register_canonical_form",
+    "run_local",
+    "run_local_async",
+    "use_settings",
+]

@@ -1,0 +1,158 @@
+"""Results as typed JSON, and back as the type that the class declared. Reads and writes no file.
+
+A value is stored only if reading it back gives an equal one, so that what a dependent loads tomorrow is
+what `_create` returned today.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import typing
+from typing import Any, TypeVar
+
+import msgspec
+
+from furu.errors import FuruResultError, FuruUsageError
+
+_ADVICE = (
+    "Return plain data that fits the declared type, or define _load() and write files to "
+    "self.furu_dir in _create(), or set _codec = 'pickle' on the class"
+)
+
+
+def result_type(cls: type, generic_base: type) -> Any:
+    """Return the T that a class gave to `Furu[T]`, itself or through generic bases; Any if none."""
+    for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
+        origin = typing.get_origin(base) or base
+        if not isinstance(origin, type) or not issubclass(origin, generic_base):
+            continue
+        arguments = typing.get_args(base)
+        if origin is generic_base:
+            declared = arguments[0] if arguments else Any
+        else:
+            declared = result_type(origin, generic_base)
+            declared = _substitute(declared, origin, arguments)
+        return _resolve(declared, cls)
+    return Any
+
+
+def encode_json(cls: type, declared: Any, value: Any, max_bytes: int) -> tuple[bytes, Any]:
+    """Return a result as JSON, and as it will be read back.
+
+    Raises `FuruResultError` for a value that would not come back equal.
+    """
+    name = cls.__qualname__
+    try:
+        content = _encoder.encode(value)
+    except Exception as error:  # msgspec raises what the value's own methods raise
+        raise FuruResultError(
+            f"{name}._create() returned a {type(value).__qualname__} that JSON cannot hold: {error}. "
+            f"{_ADVICE}."
+        ) from error
+    if len(content) > max_bytes:
+        raise FuruResultError(
+            f"{name}._create() returned a value of {len(content):,} bytes as JSON, more than the "
+            f"{max_bytes:,} of the setting max_result_bytes. {_ADVICE}."
+        )
+    try:
+        read_back = decode_json(cls, declared, content)
+    except msgspec.ValidationError as error:
+        raise FuruResultError(
+            f"{name}._create() returned what does not fit its declared {_show(declared)}: {error} "
+            f"(NaN and infinity are null in JSON). {_ADVICE}."
+        ) from error
+    if not _equal(read_back, value):
+        raise FuruResultError(
+            f"{name}._create() returned a value that JSON, read back as {_show(declared)}, changes: "
+            f"{_first_difference(value, read_back)}. Declare a more exact type as T in Furu[T], or: "
+            f"{_ADVICE}."
+        )
+    return content, read_back
+
+
+def decode_json(cls: type, declared: Any, content: bytes | msgspec.Raw) -> Any:
+    """Return a result from JSON. Raises `msgspec.ValidationError` where it does not fit."""
+    return _decoder(cls, declared).decode(content)
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def _decoder(cls: type, declared: Any) -> msgspec.json.Decoder[Any]:
+    try:
+        return _cached_decoder(declared)
+    except (TypeError, NameError) as error:
+        raise FuruUsageError(
+            f"{cls.__qualname__} declares a result of {_show(declared)}, which cannot be read back from "
+            f"JSON: {error}. {_ADVICE}."
+        ) from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _cached_decoder(declared: Any) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(declared)
+
+
+def _equal(left: Any, right: Any) -> bool:
+    """Equal, containers of the same kind included: Python's == says True for 1 and 1.0, which a float
+    field makes of an int, and False for a list and a tuple."""
+    try:
+        return bool(left == right)
+    except Exception:  # an == of the user's that raises proves nothing
+        return False
+
+
+def _first_difference(value: Any, read_back: Any) -> str:
+    where = ""
+    while type(value) is type(read_back):
+        if isinstance(value, dict) and value.keys() == read_back.keys():
+            steps = [(f"[{key!r}]", value[key], read_back[key]) for key in value]
+        elif isinstance(value, (list, tuple)) and len(value) == len(read_back):
+            steps = [(f"[{i}]", old, read_back[i]) for i, old in enumerate(value)]
+        else:
+            break
+        step = next((step for step in steps if not _equal(step[1], step[2])), None)
+        if step is None:
+            break
+        where += step[0]
+        value, read_back = step[1:]
+    return f"value{where} is {_short(value)} and would come back as {_short(read_back)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    text = text if len(text) <= 80 else f"{text[:77]}..."
+    return f"{text} ({type(value).__qualname__})"
+
+
+def _show(declared: Any) -> str:
+    return declared.__qualname__ if isinstance(declared, type) else str(declared)
+
+
+def _substitute(declared: Any, origin: type, arguments: tuple[Any, ...]) -> Any:
+    """Put the arguments of a generic base where its own declared type has type variables."""
+    parameters = getattr(origin, "__parameters__", ())
+    if not parameters or not arguments:
+        return declared
+    given = dict(zip(parameters, arguments, strict=False))
+    if isinstance(declared, TypeVar):
+        return given.get(declared, Any)
+    inner = getattr(declared, "__parameters__", ())
+    return declared[tuple(given.get(p, Any) for p in inner)] if inner else declared
+
+
+def _resolve(declared: Any, cls: type) -> Any:
+    """Resolve names in quotes, where they can be, as Python does for annotations."""
+    if isinstance(declared, TypeVar):
+        return declared
+    holder = type("_Holder", (), {"__annotations__": {"result": declared}})
+    names = dict(vars(sys.modules[cls.__module__])) if cls.__module__ in sys.modules else {}
+    names[cls.__name__] = cls
+    try:
+        return typing.get_type_hints(holder, globalns=names, include_extras=True)["result"]
+    except (NameError, AttributeError, TypeError, SyntaxError) as error:
+        raise FuruUsageError(
+            f"{cls.__qualname__} declares a result of {declared!r}, and that name is not known in "
+            f"module {cls.__module__} ({error}). Import it there, or define it at module level."
+        ) from error

@@ -1,0 +1,671 @@
+"""Furu: a computation as a small frozen class, its identity, and getting its value.
+
+Knows the store and the context that the code runs in; knows nothing of plans and schedulers. What a
+worker does with one node (claim, compute, publish or record) is here too, so that interactive code and
+every kind of worker do the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import inspect
+import logging
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import (
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    TypeVar,
+    TypeVarTuple,
+    dataclass_transform,
+)
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+
+from furu.codec import decode_json, encode_json, result_type
+from furu.context import EXEC_CONTEXT, ExecContext
+from furu.dependencies import nodes_within, postorder
+from furu.errors import (
+    Failure,
+    FuruComputeError,
+    FuruCycleError,
+    FuruError,
+    FuruInProgressError,
+    FuruLoadError,
+    FuruMissingArtifactError,
+    FuruResultError,
+    FuruRunningLoopError,
+    FuruSpecMismatchError,
+    FuruUsageError,
+)
+from furu.identity import Identified, class_name, module_name, node_hash, readable
+from furu.logs import NodeLogger
+from furu.settings import current_settings
+from furu.store.attempt import (
+    Artifact,
+    Attempt,
+    Status,
+    claim,
+    describe_error,
+    running_attempt,
+    survey,
+)
+from furu.store.layout import PICKLE, node_files
+from furu.store.record import DoneRecord, EndedRecord
+
+T = TypeVar("T")
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+# How often an interactive get() looks again at a node that another process computes. A run has a
+# poll_interval_sec of its own.
+_INTERACTIVE_POLL_SEC = 0.05
+
+# The nodes whose `_create` is on the way here, outermost first: who asks, and for whom.
+_COMPUTING: ContextVar[tuple[Furu[Any], ...]] = ContextVar("furu_computing", default=())
+
+# Threads for the store operations of async nodes, per event loop.
+_DISK_THREADS = 8
+_disk_limiter: RunVar[anyio.CapacityLimiter] = RunVar("furu_disk_limiter")
+
+# Why a node has to be computed: nothing is there; `_validate` rejects what is; the last attempt failed,
+# was cancelled, or ended with its process.
+Reason = Literal["missing", "invalid", "failed", "cancelled", "interrupted"]
+
+_showing = threading.local()
+
+
+@dataclass_transform(
+    eq_default=False,
+    kw_only_default=True,
+    frozen_default=True,
+    field_specifiers=(dataclasses.field,),
+)
+class Furu(Identified, Generic[T]):
+    """A cached computation of a `T`. Subclass it; the subclass is a frozen, keyword-only dataclass.
+
+    A node is one configuration: a class, its `_version` and its field values. Equal configurations have
+    the same `furu_hash` and share one artifact on disk. Nodes inside field values are its dependencies.
+    A field made with `dataclasses.field(compare=False)` does not count.
+
+    Define `_create`, which computes the value and may write files under `furu_dir`. The value is stored
+    as typed JSON unless the class defines `_load` too, or sets `_codec = "pickle"`.
+
+    Raises `FuruIdentityError` at construction for a field value without a canonical form.
+
+    >>> class Square(Furu[int]):
+    ...     of: int
+    ...     def _create(self) -> int:
+    ...         return self.of ** 2
+    >>> Square(of=7)
+    Square(of=7)
+    """
+
+    _version: ClassVar[int | str] = 0
+    _codec: ClassVar[Literal["json", "pickle"]] = "json"
+    _facts: ClassVar[_ClassFacts]
+
+    # ---- what a subclass defines ----
+
+    def _create(self) -> T | Awaitable[T]:
+        """Compute the value; `async def` is as good, and runs on the event loop."""
+        raise FuruUsageError(f"{type(self).__qualname__} defines no _create()")
+
+    def _load(self) -> T:
+        """Read the value back from files in `furu_dir`, if the class stores it there itself."""
+        raise FuruUsageError(f"{type(self).__qualname__} defines no _load()")
+
+    def _validate(self) -> bool:
+        """Return False if the published artifact is to count as missing."""
+        return True
+
+    def _dependencies(self) -> Iterable[Furu[Any]]:
+        """Return nodes that `_create` needs and no field holds; those in fields are found anyway."""
+        return ()
+
+    def _executor_spec_key(self) -> str:
+        """Return the kind of worker that the node needs. Not part of its identity."""
+        return "default"
+
+    # ---- what users call ----
+
+    @property
+    def furu_hash(self) -> str:
+        """The identity of this configuration: 32 hexadecimal digits, the same in every process."""
+        return self._furu_hash
+
+    @property
+    def furu_dir(self) -> Path:
+        """The directory of the node's files.
+
+        Inside `_create`: the running attempt's own, made on first use. Once published: the published
+        attempt's. Before that: the last attempt's, or the first's to come; it may not exist.
+        """
+        artifact = self._artifact()
+        attempt = running_attempt(artifact)
+        if attempt is not None:
+            return Path(attempt.files_directory())
+        record = artifact.read()
+        number = record.attempt if record else max(survey(artifact).attempt, 1)
+        return Path(artifact.files.files(number))
+
+    @property
+    def logger(self) -> logging.Logger:
+        """A logger that writes to the running attempt's log file and passes on to the host's logging.
+
+        The file is `furu.log` in `furu_dir` and gets every level; the host's logger, called
+        ``furu.node.<module>.<Class>``, gets what its own level lets through.
+        """
+        artifact = self._artifact()
+
+        def write_line() -> Any:
+            attempt = running_attempt(artifact)
+            return attempt.log if attempt is not None else None
+
+        cls = type(self)
+        return NodeLogger(f"furu.node.{cls.__module__}.{cls.__qualname__}", write_line)
+
+    def exists(self) -> bool:
+        """Whether the artifact is published and, if the class defines `_validate`, valid."""
+        return self._look() is Status.DONE
+
+    def status(self) -> Status:
+        """Return what the store says of this node: TODO, IN_PROGRESS, DONE or FAILED."""
+        found = survey(self._artifact())
+        if found.status is Status.DONE and self._is_rejected():
+            return Status.TODO
+        return found.status
+
+    def get(self, force: bool = False) -> T:
+        """Return the value: load it, or compute it where that is allowed.
+
+        In a user's own code a missing node is computed on the spot, after its missing declared
+        dependencies, one after another in this thread. Inside a worker a missing node is an error,
+        except that `force=True` computes the one node that the worker was given.
+
+        Raises `FuruComputeError` if a node fails, `FuruMissingArtifactError` or
+        `FuruSpecMismatchError` inside a worker, `FuruLoadError` if the artifact cannot be read back.
+        """
+        return self._fetch(force).value
+
+    async def aget(self, force: bool = False) -> T:
+        """`get()` for async code: computing and reading happen off the event loop, async nodes on it."""
+        return (await self._afetch(force)).value
+
+    @staticmethod
+    def _setup_signal_handlers() -> None:
+        """Let SIGTERM end a run as Ctrl-C does. For a program's own main thread; elsewhere nothing."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+
+    # ---- how it works ----
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
+        cls._facts = _ClassFacts(cls)
+        for name in cls._facts.field_names:
+            if name in _RESERVED:
+                raise FuruUsageError(
+                    f"the field {cls.__qualname__}.{name} hides Furu's own {name}. Use another name; "
+                    f"a setting of the class is written without a type: {name} = ..."
+                )
+        if cls._codec not in ("json", "pickle"):
+            raise FuruUsageError(f"{cls.__qualname__}._codec must be 'json' or 'pickle'")
+        cls.__init__ = _sealing(cls.__init__)  # type: ignore[method-assign]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Furu):
+            return NotImplemented
+        return self._furu_hash == other._furu_hash
+
+    def __hash__(self) -> int:
+        return int(self._furu_hash[:15], 16)
+
+    def __repr__(self) -> str:
+        # Nodes inside a node are named only: written out, a ladder of diamonds has no end.
+        if getattr(_showing, "inside", False):
+            return f"<{type(self).__qualname__} {self._furu_hash[:8]}>"
+        _showing.inside = True
+        try:
+            fields = dataclasses.fields(self)  # type: ignore[arg-type]  # every subclass is one
+            shown = [f"{f.name}={getattr(self, f.name)!r}" for f in fields if f.repr]
+        finally:
+            _showing.inside = False
+        return f"{type(self).__qualname__}({', '.join(shown)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_furu_hash"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        _seal(self)  # anew: `_version` may be another one here
+
+    def _artifact(self) -> Artifact:
+        settings, cls = current_settings(), type(self)
+        files = node_files(settings.store, module_name(cls), cls.__qualname__, self._furu_hash)
+        return Artifact(settings, files, class_name(cls), self._furu_hash)
+
+    def _look(self) -> Status:
+        """DONE or TODO, at the price of one stat; `status()` also tells why a node is not done."""
+        done = self._artifact().is_done() and not self._is_rejected()
+        return Status.DONE if done else Status.TODO
+
+    def _is_rejected(self) -> bool:
+        return _overrides(type(self), "_validate") and not self._validate()
+
+    def _is_async(self) -> bool:
+        return inspect.iscoroutinefunction(type(self)._create)
+
+    def _fetch(self, force: bool) -> Fetched[T]:
+        context = EXEC_CONTEXT.get()
+        if context.mode == "executor":
+            if force and _is_given(self, context):
+                return _compute(self)
+            return _load_in_worker(self, force, context)
+        made: Fetched[T] | None = None
+        for node in postorder(self, _missing):
+            _refuse_circle(node)
+            made = _compute_when_free(node)
+        # postorder ends with this node, unless it was there already
+        return made if made is not None else Fetched(load(self), computed=False)
+
+    async def _afetch(self, force: bool) -> Fetched[T]:
+        context = EXEC_CONTEXT.get()
+        if context.mode == "executor":
+            if force and _is_given(self, context):
+                return await _acompute(self)
+            return await _in_thread(_load_in_worker, self, force, context)
+        made: Fetched[T] | None = None
+        order = postorder(self, _missing)
+        while (node := await _in_thread(next, order, None)) is not None:
+            _refuse_circle(node)
+            made = await _acompute_when_free(node)
+        if made is None:
+            made = Fetched(await _in_thread(load, self), computed=False)
+        return made
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fetched(Generic[T]):
+    """A node's value, and whether it was computed for this call."""
+
+    value: T
+    computed: bool
+
+
+def dependencies(node: Furu[Any]) -> list[Furu[Any]]:
+    """Return a node's dependencies, each once: those in its fields, then those it adds."""
+    values = [vars(node)[name] for name in node._facts.field_names]
+    if not _overrides(type(node), "_dependencies"):
+        return nodes_within(values, Furu)
+    try:
+        added = list(node._dependencies())
+    except Exception as error:
+        raise FuruError(f"{describe(node)}._dependencies() raised {describe_error(error)}") from error
+    for one in added:
+        if not isinstance(one, Furu):
+            raise FuruUsageError(
+                f"{describe(node)}._dependencies() returned a {type(one).__qualname__} among the nodes: "
+                f"{one!r}"
+            )
+    return nodes_within([*values, *added], Furu)
+
+
+def describe(node: Furu[Any]) -> str:
+    """Show a node in a message: its class and fields, cut where they are long."""
+    text = repr(node)
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def load(node: Furu[T]) -> T:
+    """Return the value of a published node. Raises `FuruMissingArtifactError` or `FuruLoadError`."""
+    artifact = node._artifact()
+    record = artifact.read()
+    if record is None:
+        raise FuruMissingArtifactError(f"{describe(node)} has no artifact any more", node=node)
+    return _decode(node, artifact, record)
+
+
+def _decode(node: Furu[T], artifact: Artifact, record: DoneRecord) -> T:
+    cls = type(node)
+    try:
+        if record.codec == "load":
+            return node._load()
+        if record.codec == "json":
+            value: T = decode_json(cls, cls._facts.result_type, record.result)
+            return value
+        if cls._codec != "pickle":
+            raise FuruUsageError("it is stored as a pickle, and the class does not set _codec = 'pickle'")
+        unpickled: T = _unpickle(f"{artifact.files.files(record.attempt)}/{PICKLE}")
+        return unpickled
+    except Exception as error:
+        raise FuruLoadError(
+            f"{describe(node)} is stored but could not be read back: {describe_error(error)}. "
+            f"Artifact: {artifact.files.done}. If the class has changed, raise its _version; to compute "
+            f"it anew, remove {artifact.files.directory}",
+            path=Path(artifact.files.done),
+            node=node,
+        ) from error
+
+
+def _unpickle(path: str) -> Any:
+    with open(path, "rb") as file:
+        return pickle.load(file)  # noqa: S301  # the class opted in
+
+
+# ---- computing one node: claim, _create, publish or record ----
+
+
+def _compute(node: Furu[T]) -> Fetched[T]:
+    """Claim and compute a node, here and now. Raises `FuruInProgressError` if it is somebody else's."""
+    if node._is_async():
+        return _run_alone(node)
+    attempt = _begin(node)
+    if attempt is None:
+        return Fetched(load(node), computed=False)
+    with _computing(node):
+        try:
+            made = _publish(node, attempt, node._create())
+        except BaseException as error:
+            failure = _end(node, attempt, error)
+            if failure is None:
+                raise
+            raise failure from error
+    _refuse_invalid(node)
+    return made
+
+
+async def _acompute(node: Furu[T]) -> Fetched[T]:
+    """`_compute` on the event loop: an async `_create` runs on it, everything else in threads."""
+    if not node._is_async():
+        return await _in_thread(_compute, node)
+    attempt = await _shielded(_begin, node)
+    if attempt is None:
+        return Fetched(await _in_thread(load, node), computed=False)
+    with _computing(node):
+        try:
+            value = await node._create()  # type: ignore[misc]  # async: _is_async said so
+            made = await _shielded(_publish, node, attempt, value)
+        except BaseException as error:
+            failure = await _shielded(_end, node, attempt, error)
+            if failure is None:
+                raise
+            raise failure from error
+    await _in_thread(_refuse_invalid, node)
+    return made
+
+
+def _run_alone(node: Furu[T]) -> Fetched[T]:
+    """Compute an async node from code that is not async."""
+    if loop_is_running():
+        raise FuruRunningLoopError(
+            f"{describe(node)} has an async _create(), and this thread's event loop is running: "
+            "use `await node.aget()` in place of node.get()"
+        )
+    return anyio.run(_acompute, node)
+
+
+def _begin(node: Furu[Any]) -> Attempt | None:
+    if _hash_of(node) != node._furu_hash:
+        raise FuruError(
+            f"{describe(node)} was changed after it was made: a field no longer has the value that its "
+            "hash stands for. Do not modify the lists, dicts and sets in a node; make another node."
+        )
+    return claim(node._artifact(), node._is_rejected)
+
+
+def _publish(node: Furu[T], attempt: Attempt, value: Any) -> Fetched[T]:
+    cls = type(node)
+    config = _configuration(node)
+    if _overrides(cls, "_load"):
+        published = attempt.publish("load", b"null", config)
+    elif cls._codec == "pickle":
+        _pickle(attempt, value)
+        published = attempt.publish("pickle", b"null", config)
+    else:
+        most = attempt.artifact.settings.max_result_bytes
+        content, value = encode_json(cls, cls._facts.result_type, value, most)
+        published = attempt.publish("json", content, config)
+    if not published:
+        return Fetched(load(node), computed=False)
+    return Fetched(value, computed=True)
+
+
+def _pickle(attempt: Attempt, value: Any) -> None:
+    try:
+        content = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        raise FuruResultError(f"the value cannot be pickled: {describe_error(error)}") from error
+    Path(attempt.files_directory(), PICKLE).write_bytes(content)
+
+
+def _end(node: Furu[Any], attempt: Attempt, error: BaseException) -> FuruComputeError | None:
+    """Record that an attempt did not publish. None where the error is to go on as it is: in a user's own
+    code an interrupt is the user's, not the node's. In a worker everything that a node raises is."""
+    interrupted = not isinstance(error, Exception) and EXEC_CONTEXT.get().mode == "interactive"
+    outcome: Literal["failed", "cancelled"] = "cancelled" if interrupted else "failed"
+    problem = attempt.end(outcome, error, _configuration(node))
+    if problem is not None:
+        error.add_note(f"furu could not record this in {attempt.state_path}: {problem}")
+    return None if interrupted else compute_error(node, error, attempt.state_path)
+
+
+def _refuse_invalid(node: Furu[Any]) -> None:
+    """Fail a node whose own `_validate` rejects what it has just made: it would be made for ever."""
+    if node._is_rejected():
+        error = FuruError(f"{type(node).__qualname__}._validate() rejects what _create() has just made")
+        raise compute_error(node, error, Path(node._artifact().files.done)) from error
+
+
+def compute_error(node: Furu[Any], error: BaseException, state_path: Path) -> FuruComputeError:
+    """Say that a node failed: which, with what, where its state is, and what to do."""
+    text = f"failed: {describe_error(error)}. State: {state_path}. Run again to retry."
+    failure = Failure(node, error, state_path, f"{describe(node)} {text}")
+    return FuruComputeError(failure.message, node=node, state_path=state_path, failures=[failure])
+
+
+def earlier_failure(node: Furu[Any]) -> Failure:
+    """Return what the store holds of the last failure of a node that is FAILED."""
+    artifact = node._artifact()
+    found = survey(artifact)
+    error = found.record.error if isinstance(found.record, EndedRecord) else "unknown"
+    state_path = Path(artifact.files.attempt(max(found.attempt, 1)))
+    message = (
+        f"{describe(node)} failed in an earlier run: {error}. State: {state_path}. It is not tried "
+        "again, because retry_failed is False."
+    )
+    return Failure(node, None, state_path, message)
+
+
+def why_missing(node: Furu[Any]) -> Reason:
+    """Say why a node that is TODO is not DONE."""
+    found = survey(node._artifact())
+    if found.status is Status.DONE:
+        return "invalid"
+    if isinstance(found.record, EndedRecord):
+        return found.record.outcome
+    return "interrupted" if found.attempt else "missing"
+
+
+def _compute_when_free(node: Furu[T]) -> Fetched[T]:
+    while True:
+        try:
+            return _compute(node)
+        except FuruInProgressError:
+            time.sleep(_INTERACTIVE_POLL_SEC)
+
+
+async def _acompute_when_free(node: Furu[T]) -> Fetched[T]:
+    while True:
+        try:
+            return await _acompute(node)
+        except FuruInProgressError:
+            await anyio.sleep(_INTERACTIVE_POLL_SEC)
+
+
+def _is_given(node: Furu[Any], context: ExecContext) -> bool:
+    """Whether this worker was given this very node to compute."""
+    given = context.current_node_hash == node._furu_hash
+    return given and context.spec_key == node._executor_spec_key()
+
+
+def _load_in_worker(node: Furu[T], force: bool, context: ExecContext) -> Fetched[T]:
+    """Load a node that this worker is not to compute, or say why it may not be computed here."""
+    artifact = node._artifact()
+    record = artifact.read()
+    if record is not None:
+        return Fetched(_decode(node, artifact, record), computed=False)
+    spec_key = node._executor_spec_key()
+    if force and spec_key != context.spec_key:
+        raise FuruSpecMismatchError(
+            f"{describe(node)} needs a worker of kind {spec_key!r}, and this one is {context.spec_key!r}. "
+            "Declare it as a dependency and use .get(), so that the run computes it where it belongs.",
+            node=node,
+            spec_key=spec_key,
+            worker_spec_key=context.spec_key or "",
+        )
+    asker = _asker()
+    if force:
+        raise FuruError(
+            f"get(force=True) of {describe(node)} is refused: this worker was given "
+            f"{describe(asker) if asker else context.current_node_hash}, and computes nothing else. "
+            "Declare the node as a dependency and use .get()."
+        )
+    raise _missing_artifact(node, asker)
+
+
+def _missing_artifact(node: Furu[Any], asker: Furu[Any] | None) -> FuruMissingArtifactError:
+    asked = f"{describe(asker)} asked for it" if asker else "it was asked for inside a worker"
+    if asker is not None and asker == node:
+        advice = "A node cannot get() itself while it is being computed."
+    elif asker is not None and node in dependencies(asker):
+        advice = "It is declared, so something removed it during this run. Run again."
+    else:
+        name = type(asker).__qualname__ if asker else "the class that needs it"
+        advice = (
+            f"Make it a field of {name}, or add this to {name}:\n"
+            f"    def _dependencies(self): return [{describe(node)}]"
+        )
+    return FuruMissingArtifactError(
+        f"{describe(node)} has no artifact, and {asked}. {advice}", node=node, asked_by=asker
+    )
+
+
+def _refuse_circle(node: Furu[Any]) -> None:
+    """Raise if a node's `_create` has led, through undeclared gets, to itself."""
+    stack = _COMPUTING.get()
+    if node in stack:
+        cycle = [*stack[stack.index(node) :], node]
+        shown = " -> ".join(describe(one) for one in cycle)
+        raise FuruCycleError(f"the _create() of these nodes get() each other: {shown}", cycle=cycle)
+
+
+@contextmanager
+def _computing(node: Furu[Any]) -> Iterator[None]:
+    token = _COMPUTING.set((*_COMPUTING.get(), node))
+    try:
+        yield
+    finally:
+        _COMPUTING.reset(token)
+
+
+def _asker() -> Furu[Any] | None:
+    stack = _COMPUTING.get()
+    return stack[-1] if stack else None
+
+
+def _missing(node: Furu[Any]) -> list[Furu[Any]] | None:
+    return None if node.exists() else dependencies(node)
+
+
+async def _in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
+    """Do what touches the disk off the event loop, under a limiter that the host's own threads cannot
+    use up: a host thread may be waiting for this very node."""
+    try:
+        limiter = _disk_limiter.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(_DISK_THREADS)
+        _disk_limiter.set(limiter)
+    return await anyio.to_thread.run_sync(function, *args, limiter=limiter)
+
+
+async def _shielded(function: Callable[[*Ts], R], *args: *Ts) -> R:
+    """`_in_thread` to its end, cancelled or not: a claim that nobody remembers would hold the node up
+    for as long as this process lives."""
+    with anyio.CancelScope(shield=True):
+        return await _in_thread(function, *args)
+    raise AssertionError("nothing cancels this scope, so it swallows nothing")
+
+
+def loop_is_running() -> bool:
+    """Whether this thread runs an event loop right now, asyncio's or trio's."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        try:
+            anyio.get_cancelled_exc_class()
+        except RuntimeError:
+            return False
+    return True
+
+
+# ---- classes ----
+
+
+def _sealing(init: Any) -> Any:
+    @functools.wraps(init)
+    def sealed(self: Furu[Any], *args: Any, **kwargs: Any) -> None:
+        init(self, *args, **kwargs)
+        _seal(self)
+
+    return sealed
+
+
+def _seal(node: Furu[Any]) -> None:
+    vars(node)["_furu_hash"] = _hash_of(node)
+
+
+def _hash_of(node: Furu[Any]) -> str:
+    cls, values = type(node), vars(node)
+    fields = [(name, values[name]) for name in cls._facts.identity_names]
+    return node_hash(cls, cls._version, fields)
+
+
+def _configuration(node: Furu[Any]) -> dict[str, Any]:
+    return {name: readable(vars(node)[name]) for name in node._facts.field_names}
+
+
+class _ClassFacts:
+    """What is worked out once for a class."""
+
+    def __init__(self, cls: type[Furu[Any]]) -> None:
+        fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # it has been made one
+        self.field_names = tuple(field.name for field in fields)
+        self.identity_names = tuple(sorted(field.name for field in fields if field.compare))
+        self._cls = cls
+
+    @functools.cached_property
+    def result_type(self) -> Any:
+        """The T of `Furu[T]`; late, because it may name what is defined below the class."""
+        return result_type(self._cls, Furu)
+
+
+def _overrides(cls: type[Furu[Any]], name: str) -> bool:
+    return getattr(cls, name) is not getattr(Furu, name)
+
+
+# Annotated or not, these names are Furu's own: a field of that name would hide them.
+_RESERVED = frozenset(name for name in dir(Furu) if not name.startswith("__"))

@@ -1,0 +1,219 @@
+"""From roots to nodes, their edges and their statuses. Touches the disk, so it runs off the loop.
+
+Works in bounded steps, each in one thread at a time; what a step found goes to the loop as plain facts.
+Goes down only where something may have to be computed: a DONE node hides everything below it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from furu.core import Furu, dependencies, describe, earlier_failure
+from furu.dependencies import postorder
+from furu.errors import Failure, FuruUsageError
+from furu.execution.workers.base import Job, Lane
+from furu.store.attempt import Status
+
+# A step ends after so many facts or so long, whichever is first: small enough that the first nodes
+# start at once and that the loop takes a batch in a millisecond or two.
+_STEP_FACTS = 256
+_STEP_SEC = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A node, what the store says of it, and for one that is TODO what it depends on, found before;
+    for one that is FAILED, how."""
+
+    job: Job
+    status: Status
+    depends_on: tuple[str, ...] = ()
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RootRead:
+    """A root was read from the caller's roots."""
+
+    job: Job
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RootWalked:
+    """Everything at and below a root has been found."""
+
+    key: str
+
+
+Fact = Found | RootRead | RootWalked
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one step found. `roots_read` counts the RootRead among the facts; `idle`: nothing is left to
+    walk until there is room for more roots; `exhausted`: there are no more roots."""
+
+    facts: list[Fact]
+    roots_read: int
+    idle: bool
+    exhausted: bool
+
+
+class Discovery:
+    """Walks the graph under the roots. `step` in a worker thread; `forget` and `stop` from anywhere.
+
+    With `remember` a node is looked at once in a run; without it a node is forgotten when it is done,
+    so that a generator of roots runs in the memory of its window. With `retry_failed` a node that
+    failed before counts as TODO. With `thorough` every node's status is told exactly.
+    `before_work` is called once, before the first TODO node is told.
+    """
+
+    def __init__(
+        self,
+        roots: Iterable[Furu[Any]],
+        *,
+        remember: bool,
+        retry_failed: bool,
+        thorough: bool = False,
+        before_work: Callable[[], object] | None = None,
+    ) -> None:
+        self._roots = enumerate(roots)
+        self._remember = remember
+        self._retry_failed = retry_failed
+        # One stat tells whether a node is done. Why it is not costs a listing, and a claim finds that
+        # out by itself; only where an earlier failure is to end the run does it matter now.
+        self._thorough = thorough or not retry_failed
+        self._before_work = before_work
+        self._known: set[str] = set()
+        self._again: deque[Furu[Any]] = deque()
+        self._walk: Iterator[Fact] | None = None
+        self._room: int | None = 0
+        self._exhausted = False
+        self._stopped = False
+
+    def step(self, room: int | None, again: Sequence[Furu[Any]] = ()) -> Batch:
+        """Walk on for a bounded time, reading at most `room` roots (None: any number), and looking
+        anew, thoroughly, at the nodes in `again`.
+
+        Raises `FuruCycleError`, `FuruUsageError` for a root that is none, and what the caller's roots
+        and `_dependencies` raise.
+        """
+        self._room = room
+        self._again.extend(again)
+        facts: list[Fact] = []
+        roots_read = 0
+        deadline = time.monotonic() + _STEP_SEC
+        try:
+            while len(facts) < _STEP_FACTS and time.monotonic() < deadline:
+                if self._walk is None:
+                    self._walk = self._next_walk()
+                    if self._walk is None:
+                        return Batch(facts, roots_read, True, self._exhausted)
+                fact = next(self._walk, None)
+                if fact is None:
+                    self._walk = None
+                    continue
+                roots_read += isinstance(fact, RootRead)
+                facts.append(fact)
+        except _Stopped:
+            return Batch([], 0, True, True)
+        return Batch(facts, roots_read, False, self._exhausted)
+
+    def forget(self, key: str) -> None:
+        """A node is done: a later root that reaches it looks at it anew, unless all is remembered."""
+        if not self._remember:
+            self._known.discard(key)
+
+    def stop(self) -> None:
+        """End the step that is running, and every later one, as soon as it looks at another node."""
+        self._stopped = True
+
+    def _next_walk(self) -> Iterator[Fact] | None:
+        if self._again:
+            node = self._again.popleft()
+            self._known.discard(node._furu_hash)
+            return self._below(node, again=node._furu_hash)
+        if self._exhausted or self._room == 0:
+            return None
+        item = next(self._roots, None)
+        if item is None:
+            self._exhausted = True
+            return None
+        number, root = item
+        check_root(root, number)
+        if self._room is not None:
+            self._room -= 1
+        return self._from_root(root, number)
+
+    def _from_root(self, root: Furu[Any], number: int) -> Iterator[Fact]:
+        yield RootRead(_job(root), number)
+        yield from self._below(root)
+        yield RootWalked(root._furu_hash)
+
+    def _below(self, top: Furu[Any], again: str | None = None) -> Iterator[Fact]:
+        """Find what is at and below a node. The node whose hash is `again` is looked at thoroughly."""
+        found: deque[Found] = deque()
+        edges: dict[str, tuple[str, ...]] = {}
+
+        def visit(node: Furu[Any]) -> list[Furu[Any]] | None:
+            if self._stopped:
+                raise _Stopped
+            key = node._furu_hash
+            if key in self._known:
+                return None
+            self._known.add(key)
+            status = self._status(node, thorough=self._thorough or key == again)
+            if status is not Status.TODO:
+                if status is Status.DONE:
+                    self.forget(key)
+                failure = earlier_failure(node) if status is Status.FAILED else None
+                found.append(Found(_job(node), status, failure=failure))
+                return None
+            below = dependencies(node)
+            edges[key] = tuple([dependency._furu_hash for dependency in below])
+            return below
+
+        for node in postorder(top, visit):
+            while found:
+                yield found.popleft()
+            if self._before_work is not None:
+                self._before_work()
+                self._before_work = None
+            yield Found(_job(node), Status.TODO, edges.pop(node._furu_hash))
+        yield from found
+
+    def _status(self, node: Furu[Any], *, thorough: bool) -> Status:
+        if not thorough:
+            return node._look()
+        status = node.status()
+        return Status.TODO if status is Status.FAILED and self._retry_failed else status
+
+
+class _Stopped(Exception):
+    """The run is ending; nobody waits for what else could be found."""
+
+
+def check_root(root: object, number: int) -> None:
+    """Raise `FuruUsageError` for a root that is no node, saying what it is instead."""
+    if isinstance(root, Furu):
+        return
+    if isinstance(root, type) and issubclass(root, Furu):
+        fields = "..." if root.__dataclass_fields__ else ""  # type: ignore[attr-defined]
+        what = f"the class {root.__qualname__}; make a node of it: {root.__qualname__}({fields})"
+    else:
+        what = f"a {type(root).__qualname__}: {root!r:.100}"
+    raise FuruUsageError(f"every root must be a Furu node, and roots[{number}] is {what}")
+
+
+def _job(node: Furu[Any]) -> Job:
+    spec_key = node._executor_spec_key()
+    if not isinstance(spec_key, str) or not spec_key:
+        raise FuruUsageError(
+            f"{describe(node)}._executor_spec_key() must return a str that is not empty, not {spec_key!r}"
+        )
+    return Job(node, node._furu_hash, Lane(node._is_async(), spec_key))

@@ -1,0 +1,107 @@
+"""What happened in a run, as frozen values. Says nothing of how it is shown or counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+End = Literal["finished", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """The run begins. `max_workers` is its bound on nodes at once."""
+
+    max_workers: int
+    window_size: str | int
+
+
+@dataclass(frozen=True, slots=True)
+class RootActivated:
+    """A root was read from the caller's roots and entered the window, as the `number`-th from 0."""
+
+    hash: str
+    name: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RootCompleted:
+    """An active root is DONE, or will not be in this run, and left the window."""
+
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReused:
+    """A node was found DONE; nothing below it was looked at."""
+
+    hash: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStarted:
+    """A node was handed to the workers."""
+
+    hash: str
+    name: str
+    spec_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDone:
+    """A node was computed and published, in `duration_sec` of the worker's time."""
+
+    hash: str
+    name: str
+    spec_key: str
+    duration_sec: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFailed:
+    """A node failed, in this run or (`earlier`) in one before it. `error` is one line."""
+
+    hash: str
+    name: str
+    spec_key: str
+    error: str
+    state_path: Path | None
+    earlier: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NodeWaiting:
+    """A node is being computed by another owner; it holds no worker here."""
+
+    hash: str
+    name: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """The run is over, one way or the other; its counts are those of the `RunReport`."""
+
+    end: End
+    computed: int
+    reused: int
+    failed: int
+    skipped: int
+    abandoned: int
+    wall_sec: float
+
+
+Event = (
+    RunStarted
+    | RootActivated
+    | RootCompleted
+    | NodeReused
+    | NodeStarted
+    | NodeDone
+    | NodeFailed
+    | NodeWaiting
+    | RunFinished
+)

@@ -1,0 +1,175 @@
+"""`run_local` and `run_local_async`: wiring only. What each part does is in the module it comes from."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, get_args
+
+import anyio
+import anyio.to_thread
+
+from furu.core import Furu, loop_is_running
+from furu.errors import FuruComputeError, FuruRunningLoopError, FuruUsageError
+from furu.execution.discovery import Discovery, check_root
+from furu.execution.events import End, Event, RunStarted
+from furu.execution.plan_summary import PlanSummary, summarize
+from furu.execution.report import Recorder, RunReport
+from furu.execution.scheduler import OnFailure, Scheduler
+from furu.execution.window import Window
+from furu.execution.workers import EventLoopWorkers, ThreadWorkers
+from furu.settings import current_settings, use_settings
+from furu.store.owner import current_owner
+
+
+def run_local(
+    roots: Iterable[Furu[Any]],
+    *,
+    max_workers: int = 8,
+    window_size: str | int = "bfs",
+    poll_interval_sec: float = 0.25,
+    on_failure: OnFailure = "stop",
+    retry_failed: bool = True,
+    on_event: Callable[[Event], object] | None = None,
+) -> RunReport:
+    """Compute what is missing of `roots` and all they depend on; return what was done.
+
+    `run_local_async` on an event loop of its own: the same arguments, guarantees and errors.
+
+    Raises `FuruRunningLoopError` where an event loop is running already: await `run_local_async` there.
+    """
+    if loop_is_running():
+        raise FuruRunningLoopError(
+            "run_local() blocks, and this thread's event loop is running: "
+            "use `await run_local_async(...)` in place of run_local(...)"
+        )
+    run = functools.partial(
+        run_local_async,
+        roots,
+        max_workers=max_workers,
+        window_size=window_size,
+        poll_interval_sec=poll_interval_sec,
+        on_failure=on_failure,
+        retry_failed=retry_failed,
+        on_event=on_event,
+    )
+    return anyio.run(run)
+
+
+async def run_local_async(
+    roots: Iterable[Furu[Any]],
+    *,
+    max_workers: int = 8,
+    window_size: str | int = "bfs",
+    poll_interval_sec: float = 0.25,
+    on_failure: OnFailure = "stop",
+    retry_failed: bool = True,
+    on_event: Callable[[Event], object] | None = None,
+) -> RunReport:
+    """Compute what is missing of `roots` and everything they depend on, and return what was done.
+
+    Runs on the caller's event loop, asyncio's or trio's, and keeps it free: nodes run in threads, or
+    on the loop where their `_create` is async.
+
+    Guarantees: a node starts after everything it depends on is DONE; each node is computed once, also
+    if other runs need it at the same time; nodes start in the order of the roots, then depth first.
+    If the run is cancelled, running nodes finish and publish before the cancellation goes on its way.
+
+    Args:
+        roots: The nodes that are wanted. With a window of ``"dfs"`` or an int they may come from a
+            generator, which is read only as the window moves (in a worker thread).
+        max_workers: How many nodes are computed at once, at most, in threads; as many async ones.
+        window_size: How many roots are active at once: ``"dfs"`` one, ``"bfs"`` all, or an int.
+        poll_interval_sec: How often to look at nodes that another process is computing. Nothing else
+            is polled.
+        on_failure: ``"stop"``: start nothing more once a node has failed. ``"continue"``: run all
+            that does not depend on it. Either way the run then raises.
+        retry_failed: Whether a node that failed in an earlier run is tried again, or fails this run.
+        on_event: Called on the loop with each event of the run; it must return soon.
+
+    Raises:
+        FuruComputeError: Nodes failed. It names the first and where its state is stored; the original
+            is its `__cause__`, all failures are in `.failures`, the counts in `.report`.
+        FuruCycleError: Nodes depend on each other in a circle.
+        FuruStoreError: The store cannot be used.
+        FuruUsageError, TypeError, ValueError: An argument is not what it must be.
+    """
+    _check_roots(roots)
+    _check_max_workers(max_workers)
+    _check_poll_interval(poll_interval_sec)
+    if on_failure not in get_args(OnFailure):
+        raise ValueError(f"on_failure must be 'stop' or 'continue', not {on_failure!r}")
+    window = Window(window_size)
+    # Here and not in each node: looked up once, off the loop, and proof against a later chdir.
+    settings = await anyio.to_thread.run_sync(current_settings)
+    recorder = Recorder(on_event)
+    scheduler = Scheduler(
+        discovery=Discovery(
+            roots,
+            remember=isinstance(roots, Collection),
+            retry_failed=retry_failed,
+            before_work=lambda: current_owner(settings.store, settings.lease_sec),
+        ),
+        window=window,
+        workers=ThreadWorkers(max_workers),
+        async_workers=EventLoopWorkers(max_workers),
+        emit=recorder,
+        poll_interval_sec=poll_interval_sec,
+        on_failure=on_failure,
+    )
+    recorder(RunStarted(max_workers, window_size))
+    end: End = "cancelled"
+    failed: FuruComputeError | None = None
+    try:
+        with use_settings(settings):
+            await scheduler.run()
+        end = "finished"
+    except FuruComputeError as error:
+        end, failed = "failed", error
+        raise
+    except Exception:
+        end = "failed"
+        raise
+    finally:
+        report = recorder.finish(end, skipped=scheduler.skipped, abandoned=0, failures=scheduler.failures)
+        if failed is not None:
+            failed.report = report
+    return report
+
+
+def plan_local(roots: Iterable[Furu[Any]], *, retry_failed: bool = True) -> PlanSummary:
+    """Say what `run_local(roots)` would compute, and why; computes and writes nothing.
+
+    Reads `roots` to its end. Raises as `run_local` does for roots and graphs that it cannot run.
+    """
+    _check_roots(roots)
+    return summarize(Discovery(roots, remember=True, retry_failed=retry_failed, thorough=True))
+
+
+def _check_roots(roots: Iterable[Furu[Any]]) -> None:
+    """Refuse what is not an iterable of nodes before anything is computed."""
+    if isinstance(roots, Furu):
+        raise FuruUsageError(
+            f"roots must be an iterable of Furu nodes: write [{type(roots).__qualname__}(...)] for one"
+        )
+    if isinstance(roots, (str, bytes, Mapping)) or not isinstance(roots, Iterable):
+        raise FuruUsageError(f"roots must be an iterable of Furu nodes, not a {type(roots).__qualname__}")
+    if isinstance(roots, Collection):
+        for number, root in enumerate(roots):
+            check_root(root, number)
+
+
+def _check_max_workers(max_workers: int) -> None:
+    if isinstance(max_workers, bool) or not isinstance(max_workers, int):
+        raise TypeError(f"max_workers must be an int of 1 or more, not {max_workers!r}")
+    if max_workers < 1:
+        raise ValueError(f"max_workers must be 1 or more, not {max_workers!r}")
+
+
+def _check_poll_interval(poll_interval_sec: float) -> None:
+    allowed = "poll_interval_sec must be a positive number of seconds"
+    if isinstance(poll_interval_sec, bool) or not isinstance(poll_interval_sec, (int, float)):
+        raise TypeError(f"{allowed}, not {poll_interval_sec!r}")
+    if not math.isfinite(poll_interval_sec) or poll_interval_sec <= 0:
+        raise ValueError(f"{allowed}, not {poll_interval_sec!r}")

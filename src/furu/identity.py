@@ -1,0 +1,409 @@
+"""Values to canonical bytes to a hash. Reads no disk and knows nothing of stores or runs.
+
+The encoding is type-tagged and prefix-free: every value is a one-byte tag, then either a fixed number
+of bytes or a length followed by that many bytes or items. Two values encode alike only if they are the
+same configuration, and a value encodes alike in every process, whatever the hash seed, the order of a
+set, or the Python version. A node inside a value counts by its own hash (a Merkle tree), so the cost of
+a graph is linear in its nodes, whatever its depth or sharing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import decimal
+import enum
+import fractions
+import functools
+import hashlib
+import pathlib
+import struct
+import sys
+import uuid
+import weakref
+import zoneinfo
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from furu.errors import FuruIdentityError, FuruUsageError
+
+T = TypeVar("T")
+
+DIGEST_BYTES = 16
+# A container that holds itself has no end; no real configuration is nested this deep.
+MAX_DEPTH = 100
+# Raised when the encoding changes, which makes every artifact made before count as another node's.
+_ENCODING_VERSION = b"furu-1"
+
+_Parts = list[bytes]
+_Encoder = Callable[[Any, _Parts, int], None]
+
+
+class Identified:
+    """Base of everything that counts, inside another value, by a hash of its own."""
+
+    _furu_hash: str
+
+
+class _NoForm(Exception):
+    """Raised at the value without a form; every container on the way out adds its step to the path."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.steps: list[str] = []
+
+
+def node_hash(cls: type, version: object, fields: Iterable[tuple[str, Any]]) -> str:
+    """Return the hash of a node: its class, its `_version` and its identity fields, sorted by name.
+
+    128 bits of blake2b as 32 hexadecimal digits. Raises `FuruIdentityError` for a value without a
+    canonical form, naming the path to it.
+    """
+    parts: _Parts = []
+    name = "_version"
+    try:
+        _encode_class(cls, parts)
+        _encode(version, parts, 0)
+        for name, value in fields:  # named in the error below
+            _encode_str(name, parts, 0)
+            _encode(value, parts, 0)
+    except _NoForm as error:
+        path = f"{cls.__qualname__}.{name}{''.join(reversed(error.steps))}"
+        raise FuruIdentityError(f"{path}: {error.reason}", field_path=path) from None
+    return hashlib.blake2b(b"".join(parts), digest_size=DIGEST_BYTES, person=_ENCODING_VERSION).hexdigest()
+
+
+def register_canonical_form(cls: type[T], form: Callable[[T], Any]) -> None:
+    """Give the values of a foreign type a place in the hash.
+
+    `form` returns, for a value of exactly this type, one made of types that have a canonical form;
+    the result counts together with the type's name, so two types never collide. Register before the
+    first node that holds such a value is made, in every process.
+
+    Raises `FuruUsageError` if `cls` is no type or has a form already.
+
+    >>> import furu
+    >>> class Point:
+    ...     def __init__(self, x, y): self.x, self.y = x, y
+    >>> furu.register_canonical_form(Point, lambda point: (point.x, point.y))
+    """
+    if not isinstance(cls, type):
+        raise FuruUsageError(f"register_canonical_form takes a type first, not {cls!r}")
+    if cls in _ENCODERS or issubclass(cls, Identified):
+        raise FuruUsageError(f"{cls.__qualname__} has a canonical form already")
+    _FORMS[cls] = form
+
+    def encode(value: Any, parts: _Parts, depth: int) -> None:
+        parts.append(b"R")
+        _encode_class(cls, parts)
+        _encode(form(value), parts, depth + 1)
+
+    _ENCODERS[cls] = encode
+
+
+def canonical_form(value: Any) -> Any:
+    """Return what a registered foreign value counts as, and any other value itself."""
+    form = _FORMS.get(type(value))
+    return value if form is None else form(value)
+
+
+def all_fields(value: Any) -> dict[str, Any] | None:
+    """Return the fields of a dataclass or msgspec struct, those outside identity too; else None."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, msgspec.Struct):
+        return {name: getattr(value, name) for name in value.__struct_fields__}
+    return None
+
+
+def module_name(cls: type) -> str:
+    """Return the module of a class as another process would import it.
+
+    For a class of a script, which Python calls `__main__`, that is the name of the script's file, so
+    that a script and a module that imports it share artifacts, and two scripts do not collide.
+    """
+    module = cls.__module__
+    if module not in ("__main__", "__mp_main__"):
+        return module
+    main = sys.modules.get(module)
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name not in ("__main__", "__mp_main__"):
+        return str(spec.name)
+    file = getattr(main, "__file__", None)
+    return pathlib.Path(file).stem if isinstance(file, str) else "__main__"
+
+
+# ---- the encoders, one for each exact type ----
+
+
+def _encode(value: Any, parts: _Parts, depth: int) -> None:
+    encoder = _ENCODERS.get(type(value))
+    if encoder is None:
+        encoder = _encoder_of_kind(value)
+    if depth > MAX_DEPTH:
+        raise _NoForm(f"nested deeper than {MAX_DEPTH} levels; does a container hold itself?")
+    encoder(value, parts, depth)
+
+
+def _encoder_of_kind(value: Any) -> _Encoder:
+    """Choose by what a value is rather than by its exact type."""
+    if isinstance(value, Identified):
+        return _encode_node
+    if isinstance(value, enum.Enum):
+        return _encode_enum
+    if isinstance(value, type):
+        return _encode_type
+    if isinstance(value, pathlib.PurePath):
+        return _encode_path
+    if _field_names(type(value)) is not None:
+        return _encode_fields
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return _encode_namedtuple
+    kind = type(value)
+    raise _NoForm(
+        f"a value of type {kind.__module__}.{kind.__qualname__} has no canonical form. Use plain "
+        "values (numbers, strings, paths, dates, enums, dataclasses, lists, tuples, dicts, sets, nodes), "
+        "exclude the field with dataclasses.field(compare=False), or give the type a form with "
+        "furu.register_canonical_form(type, to_plain_value)"
+    )
+
+
+def _sized(tag: bytes, content: bytes, parts: _Parts) -> None:
+    parts.append(b"%b%d:" % (tag, len(content)))
+    parts.append(content)
+
+
+def _encode_str(value: str, parts: _Parts, depth: int) -> None:
+    _sized(b"s", value.encode("utf-8", "surrogatepass"), parts)
+
+
+def _encode_int(value: int, parts: _Parts, depth: int) -> None:
+    # Hexadecimal: decimal text of a huge int is quadratic, and refused by Python beyond 4,300 digits.
+    parts.append(b"i%x;" % value if value >= 0 else b"i-%x;" % -value)
+
+
+def _encode_float(value: float, parts: _Parts, depth: int) -> None:
+    # Every NaN is the same configuration; 0.0 and -0.0 are two.
+    parts.append(b"f" + struct.pack(">d", value) if value == value else b"j")
+
+
+def _encode_complex(value: complex, parts: _Parts, depth: int) -> None:
+    parts.append(b"c")
+    _encode_float(value.real, parts, depth)
+    _encode_float(value.imag, parts, depth)
+
+
+def _encode_items(tag: bytes, value: Any, parts: _Parts, depth: int) -> None:
+    parts.append(b"%b%d:" % (tag, len(value)))
+    index = 0
+    try:
+        for index, item in enumerate(value):  # noqa: B007  # named below
+            _encode(item, parts, depth + 1)
+    except _NoForm as error:
+        error.steps.append(f"[{index}]")
+        raise
+
+
+def _encode_set(tag: bytes, value: Any, parts: _Parts, depth: int) -> None:
+    encoded: list[bytes] = []
+    for item in value:
+        own: _Parts = []
+        try:
+            _encode(item, own, depth + 1)
+        except _NoForm as error:
+            error.steps.append(f"{{{item!r}}}")
+            raise
+        encoded.append(b"".join(own))
+    parts.append(b"%b%d:" % (tag, len(encoded)))
+    parts.extend(sorted(encoded))
+
+
+def _encode_dict(value: Any, parts: _Parts, depth: int) -> None:
+    encoded: list[tuple[bytes, bytes]] = []
+    for key, item in value.items():
+        key_parts: _Parts = []
+        item_parts: _Parts = []
+        try:
+            _encode(key, key_parts, depth + 1)
+            _encode(item, item_parts, depth + 1)
+        except _NoForm as error:
+            error.steps.append(f"[{key!r}]")
+            raise
+        encoded.append((b"".join(key_parts), b"".join(item_parts)))
+    encoded.sort()
+    parts.append(b"d%d:" % len(encoded))
+    for pair in encoded:
+        parts.extend(pair)
+
+
+def _encode_named(value: Any, names: Iterable[str], parts: _Parts, depth: int) -> None:
+    _encode_class(type(value), parts)
+    name = ""
+    try:
+        for name in names:
+            _encode_str(name, parts, depth)
+            _encode(getattr(value, name), parts, depth + 1)
+    except _NoForm as error:
+        error.steps.append(f".{name}")
+        raise
+    parts.append(b".")
+
+
+def _encode_fields(value: Any, parts: _Parts, depth: int) -> None:
+    parts.append(b"O")
+    _encode_named(value, _field_names(type(value)) or (), parts, depth)
+
+
+def _encode_namedtuple(value: Any, parts: _Parts, depth: int) -> None:
+    parts.append(b"M")
+    _encode_named(value, value._fields, parts, depth)
+
+
+def _encode_node(value: Identified, parts: _Parts, depth: int) -> None:
+    parts.append(b"N")
+    parts.append(bytes.fromhex(value._furu_hash))
+
+
+def _encode_enum(value: enum.Enum, parts: _Parts, depth: int) -> None:
+    parts.append(b"E")
+    _encode_class(type(value), parts)
+    if isinstance(value, enum.Flag):  # combined flags have names that differ between Pythons
+        _encode_int(int(value.value), parts, depth)
+    else:
+        _encode_str(value.name, parts, depth)
+
+
+def _encode_type(value: type, parts: _Parts, depth: int) -> None:
+    parts.append(b"C")
+    _encode_class(value, parts)
+
+
+def _encode_class(cls: type, parts: _Parts) -> None:
+    parts.append(_class_bytes(module_name(cls), cls.__qualname__))
+
+
+@functools.lru_cache(maxsize=4096)
+def _class_bytes(module: str, qualname: str) -> bytes:
+    parts: _Parts = []
+    _encode_str(module, parts, 0)
+    _encode_str(qualname, parts, 0)
+    return b"".join(parts)
+
+
+def _encode_path(value: pathlib.PurePath, parts: _Parts, depth: int) -> None:
+    flavour = b"w" if isinstance(value, pathlib.PureWindowsPath) else b"p"
+    _sized(b"P" + flavour, str(value).encode("utf-8", "surrogatepass"), parts)
+
+
+def _encode_time(value: dt.datetime | dt.time, parts: _Parts, depth: int) -> None:
+    parts.append(b"t" if isinstance(value, dt.time) else b"D")
+    _encode_str(value.isoformat(), parts, depth)
+    parts.append(b"%d" % value.fold)
+    zone = value.tzinfo
+    if isinstance(zone, zoneinfo.ZoneInfo) and zone.key is not None:
+        _encode_str(zone.key, parts, depth)
+    elif zone is None or type(zone) is dt.timezone:
+        parts.append(b"-")  # the offset, if any, is in the text
+    else:
+        raise _NoForm(f"a time zone of type {type(zone).__qualname__} has no canonical form")
+
+
+def _by_text(tag: bytes, text: Callable[[Any], str]) -> _Encoder:
+    def encode(value: Any, parts: _Parts, depth: int) -> None:
+        _sized(tag, text(value).encode(), parts)
+
+    return encode
+
+
+def _constant(content: bytes) -> _Encoder:
+    return lambda value, parts, depth: parts.append(content)
+
+
+def _container(encode: Callable[[bytes, Any, _Parts, int], None], tag: bytes) -> _Encoder:
+    return lambda value, parts, depth: encode(tag, value, parts, depth)
+
+
+def _encode_timedelta(value: dt.timedelta, parts: _Parts, depth: int) -> None:
+    parts.append(b"l%d,%d,%d;" % (value.days, value.seconds, value.microseconds))
+
+
+def _encode_range(value: range, parts: _Parts, depth: int) -> None:
+    _encode_items(b"r", (value.start, value.stop, value.step), parts, depth)
+
+
+_FORMS: dict[type, Callable[[Any], Any]] = {}
+
+_ENCODERS: dict[type, _Encoder] = {
+    type(None): _constant(b"n"),
+    type(...): _constant(b"e"),
+    bool: lambda value, parts, depth: parts.append(b"T" if value else b"F"),
+    int: _encode_int,
+    float: _encode_float,
+    complex: _encode_complex,
+    str: _encode_str,
+    bytes: lambda value, parts, depth: _sized(b"b", value, parts),
+    bytearray: lambda value, parts, depth: _sized(b"a", bytes(value), parts),
+    tuple: _container(_encode_items, b"("),
+    list: _container(_encode_items, b"["),
+    set: _container(_encode_set, b"{"),
+    frozenset: _container(_encode_set, b"<"),
+    dict: _encode_dict,
+    range: _encode_range,
+    dt.datetime: _encode_time,
+    dt.time: _encode_time,
+    dt.date: _by_text(b"y", dt.date.isoformat),
+    dt.timedelta: _encode_timedelta,
+    dt.timezone: _by_text(b"z", repr),
+    zoneinfo.ZoneInfo: _by_text(b"Z", str),
+    decimal.Decimal: _by_text(b"m", str),
+    fractions.Fraction: _by_text(b"q", str),
+    uuid.UUID: _by_text(b"u", str),
+}
+
+
+def _field_names(cls: type) -> tuple[str, ...] | None:
+    """The names that count of a dataclass or msgspec struct, sorted. A dataclass field with
+    `compare=False` does not count, here as in Python's own `==`."""
+    try:
+        return _known_fields[cls]
+    except KeyError:
+        pass
+    names: tuple[str, ...] | None = None
+    if dataclasses.is_dataclass(cls):
+        names = tuple(sorted(field.name for field in dataclasses.fields(cls) if field.compare))
+    elif issubclass(cls, msgspec.Struct):
+        names = tuple(sorted(cls.__struct_fields__))
+    _known_fields[cls] = names
+    return names
+
+
+_known_fields: weakref.WeakKeyDictionary[type, tuple[str, ...] | None] = weakref.WeakKeyDictionary()
+
+
+# ---- for people ----
+
+
+def readable(value: Any) -> Any:
+    """Return a value as plain JSON, for people who look into the store; not for reading back."""
+    if value is None or isinstance(value, (bool, str)) or (type(value) is int and abs(value) < 2**53):
+        return value
+    if isinstance(value, Identified):
+        return {"node": class_name(type(value)), "hash": value._furu_hash}
+    if isinstance(value, enum.Enum):
+        return str(value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [readable(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): readable(item) for key, item in value.items()}
+    fields = all_fields(value)
+    if fields is not None:
+        return {name: readable(item) for name, item in fields.items()}
+    return str(value) if isinstance(value, pathlib.PurePath) else repr(value)[:1000]
+
+
+def class_name(cls: type) -> str:
+    """Return the full name of a class, as records hold it: ``module:Outer.Class``."""
+    return f"{module_name(cls)}:{cls.__qualname__}"

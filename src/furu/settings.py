@@ -1,0 +1,144 @@
+"""Frozen settings: from the environment, overridable for a block. Touches no artifact.
+
+Order, the first that says something wins: `use_settings(...)` around the call, `FURU_*` environment
+variables, the defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+from furu.errors import FuruSettingsError
+
+Durability = Literal["process", "power"]
+
+# Long enough for a network filesystem that shows a changed mtime a minute late.
+DEFAULT_LEASE_SEC = 90.0
+# A result larger than this belongs in files under `furu_dir`, not in one JSON document.
+DEFAULT_MAX_RESULT_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """Everything that can be set.
+
+    `store`: the directory of artifacts, made absolute (`FURU_PATH`). `lease_sec`: how long the owner
+    of a running attempt on *another* machine may show no sign of life before its node is taken over
+    (`FURU_LEASE_SEC`). `durability`: ``"process"`` survives the death of a process, ``"power"`` also
+    that of the machine, at the price of an fsync before each link (`FURU_DURABILITY`).
+    `max_result_bytes`: the largest result that is stored as JSON (`FURU_MAX_RESULT_BYTES`).
+    """
+
+    store: Path
+    lease_sec: float = DEFAULT_LEASE_SEC
+    durability: Durability = "process"
+    max_result_bytes: int = DEFAULT_MAX_RESULT_BYTES
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.store, (str, os.PathLike)) or "\0" in os.fspath(self.store):
+            raise FuruSettingsError(f"store must be a path, not {self.store!r}")
+        store = os.fspath(self.store)
+        # Only a relative path needs the disk to become absolute: an event loop may set the others.
+        absolute = os.path.normpath(store) if os.path.isabs(store) else os.path.abspath(store)
+        object.__setattr__(self, "store", Path(absolute))
+        lease = self.lease_sec
+        if isinstance(lease, bool) or not isinstance(lease, (int, float)):
+            raise FuruSettingsError(f"lease_sec must be a number of seconds, not {lease!r}")
+        if not math.isfinite(lease) or lease <= 0:
+            raise FuruSettingsError(f"lease_sec must be a positive number of seconds, not {lease!r}")
+        if self.durability not in get_args(Durability):
+            raise FuruSettingsError(f"durability must be 'process' or 'power', not {self.durability!r}")
+        size = self.max_result_bytes
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise FuruSettingsError(f"max_result_bytes must be a positive int, not {size!r}")
+
+
+_OVERRIDE: ContextVar[Settings | None] = ContextVar("furu_settings", default=None)
+
+
+def current_settings() -> Settings:
+    """Return the settings in force here.
+
+    May look for a `pyproject.toml` on disk, so a running event loop asks for them in a thread.
+    """
+    override = _OVERRIDE.get()
+    if override is not None:
+        return override
+    return _from_environment(named=False)
+
+
+@contextmanager
+def use_settings(settings: Settings | None = None, /, **changes: Any) -> Iterator[Settings]:
+    """Override settings for a block: whole (`settings`), or field by field (`changes`).
+
+    The override lives in a context variable: it is seen by the code in the block, by tasks started
+    there and by the nodes of a run started there, and by nothing else.
+
+    >>> from furu import use_settings
+    >>> with use_settings(lease_sec=10) as settings:
+    ...     settings.lease_sec
+    10
+    """
+    known = {field.name for field in dataclasses.fields(Settings)}
+    if unknown := sorted(changes.keys() - known):
+        raise FuruSettingsError(f"no setting is called {unknown[0]!r}; there are {sorted(known)}")
+    base = settings or _OVERRIDE.get() or _from_environment(named="store" in changes)
+    chosen = dataclasses.replace(base, **changes) if changes else base
+    token = _OVERRIDE.set(chosen)
+    try:
+        yield chosen
+    finally:
+        _OVERRIDE.reset(token)
+
+
+def _from_environment(*, named: bool) -> Settings:
+    """Read the environment. Where the caller names the store, there is no need to look for one."""
+    environ = os.environ
+    store = Path(os.sep) if named else _default_store(environ.get("FURU_PATH"), os.getcwd())
+    return _from_variables(
+        store,
+        environ.get("FURU_LEASE_SEC"),
+        environ.get("FURU_DURABILITY"),
+        environ.get("FURU_MAX_RESULT_BYTES"),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _from_variables(store: Path, lease: str | None, durability: str | None, size: str | None) -> Settings:
+    return Settings(
+        store=store,
+        lease_sec=_number("FURU_LEASE_SEC", lease) if lease else DEFAULT_LEASE_SEC,
+        # Settings checks that the word is one of the two.
+        durability=cast(Durability, durability) if durability else "process",
+        max_result_bytes=(
+            int(_number("FURU_MAX_RESULT_BYTES", size)) if size else DEFAULT_MAX_RESULT_BYTES
+        ),
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def _default_store(path: str | None, cwd: str) -> Path:
+    return Path(cwd, path) if path else _project_directory(Path(cwd)) / "furu-data"
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise FuruSettingsError(f"{name} must be a number, not {text!r}") from None
+
+
+def _project_directory(start: Path) -> Path:
+    for directory in (start, *start.parents):
+        if (directory / "pyproject.toml").is_file():
+            return directory
+    return start

@@ -1,0 +1,96 @@
+"""Names: where a node's files lie in a store. Reads and writes nothing.
+
+<store>/owners/<id>                        one per process that computes
+<store>/<module>/<Class>/<hash>/done       the published result or manifest
+                                /try-<n>   attempt n: its owner while it runs, then how it ended
+                                /a<n>/     the files of attempt n
+                                /tmp-<n>-… being written by attempt n
+                                /rejected-<n>  a `done` that `_validate` refused, under attempt n
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+OWNERS = "owners"
+DONE = "done"
+LOG = "furu.log"
+PICKLE = "furu.pickle"
+
+# ext4 allows 255 bytes a name; shorter ones leave room for people to read a path.
+_MAX_COMPONENT_BYTES = 120
+_PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-<>")
+_NUMBERED = re.compile(r"(try-|a|rejected-)([1-9][0-9]{0,8})\Z|(tmp-)([1-9][0-9]{0,8})-[0-9a-f]+\Z")
+_HASH = re.compile(r"[0-9a-f]{32}\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFiles:
+    """The names in one node's directory. `directory` is absolute, as text: paths are on the hot path."""
+
+    directory: str
+
+    @property
+    def done(self) -> str:
+        return f"{self.directory}/{DONE}"
+
+    def attempt(self, number: int) -> str:
+        return f"{self.directory}/try-{number}"
+
+    def files(self, number: int) -> str:
+        return f"{self.directory}/a{number}"
+
+    def temporary(self, number: int, owner_id: str) -> str:
+        return f"{self.directory}/tmp-{number}-{owner_id}"  # noqa: S108  # not the system's
+
+    def rejected(self, number: int) -> str:
+        return f"{self.directory}/rejected-{number}"
+
+
+def node_files(store: Path, module: str, qualname: str, node_hash: str) -> NodeFiles:
+    """Return the names for one node. Every component is encoded, so none can leave the store."""
+    if not _HASH.match(node_hash):
+        raise ValueError(f"not a node's hash: {node_hash!r}")
+    return NodeFiles(f"{_class_directory(os.fspath(store), module, qualname)}/{node_hash}")
+
+
+def owners_directory(store: Path) -> str:
+    return f"{os.fspath(store)}/{OWNERS}"
+
+
+def parse_numbered(name: str) -> tuple[str, int] | None:
+    """Split the name of an attempt's file, such as ``try-3``, into ``("try-", 3)``."""
+    match = _NUMBERED.match(name)
+    if match is None:
+        return None
+    return (match[1] or match[3], int(match[2] or match[4]))
+
+
+def is_identifier(text: str) -> bool:
+    """Whether text has the form of an owner's id, so that it is safe inside a path."""
+    return _HASH.match(text) is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _class_directory(store: str, module: str, qualname: str) -> str:
+    return f"{store}/{encode_component(module)}/{encode_component(qualname)}"
+
+
+def encode_component(name: str) -> str:
+    """Encode a name as one path component: percent signs for what is not plain, a digest for the long.
+
+    Different names give different components on a filesystem that tells letters' case apart; on one
+    that does not, two classes may share a directory, and their artifacts still have different hashes.
+    """
+    raw = name.encode("utf-8", "surrogatepass")
+    encoded = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in raw)
+    if encoded.startswith(".") or encoded in ("", OWNERS):
+        encoded = f"%{raw[0]:02X}{encoded[1:]}" if raw else "%"
+    if len(encoded) > _MAX_COMPONENT_BYTES:
+        encoded = f"{encoded[:80]}~{hashlib.blake2b(raw, digest_size=16).hexdigest()}"
+    return encoded

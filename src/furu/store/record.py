@@ -1,0 +1,193 @@
+"""The JSON documents of the protocol, and how a state file is read and written safely.
+
+A state file may be empty, torn, foreign, huge, a directory, a link elsewhere or a FIFO: `read_state`
+says so with a `FuruStoreError` or returns None; nothing that it finds is ever imported or unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from furu.errors import FuruStoreError
+
+FORMAT = 1
+# Far above what an owner or an ended attempt needs; a traceback is cut long before.
+MAX_RECORD_BYTES = 2**20
+MAX_TRACEBACK_CHARS = 64 * 2**10
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_CHUNK_BYTES = 2**20
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+class OwnerRecord(msgspec.Struct, frozen=True, tag="owner", tag_field="record"):
+    """What an owner says of itself. Only `id`, `boot_id` and `device` are compared; pid and host are
+    for people."""
+
+    id: str
+    pid: int
+    host: str
+    boot_id: str
+    device: int
+    lease_sec: float
+
+
+class EndedRecord(msgspec.Struct, frozen=True, tag="ended", tag_field="record"):
+    """How an attempt ended that did not publish."""
+
+    format: int
+    node_class: str
+    hash: str
+    attempt: int
+    outcome: Literal["failed", "cancelled"]
+    error: str
+    traceback: list[str]
+    config: dict[str, Any]
+    started_at: float
+    duration_sec: float
+    host: str
+    pid: int
+
+
+class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record"):
+    """A published artifact. `result` is the value as JSON, or null where the files hold it."""
+
+    format: int
+    node_class: str
+    hash: str
+    attempt: int
+    codec: Literal["json", "load", "pickle"]
+    config: dict[str, Any]
+    started_at: float
+    duration_sec: float
+    result: msgspec.Raw = msgspec.Raw(b"null")
+
+
+AttemptRecord = OwnerRecord | EndedRecord
+_attempt_decoder: msgspec.json.Decoder[AttemptRecord] = msgspec.json.Decoder(AttemptRecord)
+_done_decoder = msgspec.json.Decoder(DoneRecord)
+encode = msgspec.json.Encoder().encode
+
+
+def encode_ended(record: EndedRecord) -> bytes:
+    """Encode with line breaks: this is the file that people open."""
+    return msgspec.json.format(encode(record), indent=2) + b"\n"
+
+
+def decode_attempt(content: bytes) -> AttemptRecord | None:
+    """Decode a `try-<n>`; None for anything that is not one, which is nobody's attempt."""
+    try:
+        return _attempt_decoder.decode(content)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+
+
+def read_done(path: str, *, node_class: str, node_hash: str, max_bytes: int) -> DoneRecord | None:
+    """Read a `done`; None where there is none (or an empty one).
+
+    Raises `FuruStoreError` for a file that is not this node's whole artifact.
+    """
+    content = read_state(path, max_bytes)
+    if not content:
+        return None
+    try:
+        record = _done_decoder.decode(content)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise _unusable(path, f"it is damaged ({error})") from None
+    if record.format != FORMAT:
+        raise _unusable(path, f"it has format {record.format}, this furu reads format {FORMAT}")
+    if (record.node_class, record.hash) != (node_class, node_hash):
+        raise _unusable(
+            path, f"it belongs to {record.node_class} {record.hash}, not {node_class} {node_hash}"
+        )
+    return record
+
+
+def read_state(path: str, max_bytes: int) -> bytes | None:
+    """Return the whole content of a state file; None where there is none.
+
+    Raises `FuruStoreError` for what is no regular file, is larger than `max_bytes`, or cannot be read.
+    """
+    try:
+        descriptor = os.open(path, _READ)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise _unusable(path, "it is a symbolic link, which furu does not follow") from None
+        raise store_failed("read", path, error) from error
+    try:
+        return read_open(descriptor, path, max_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def read_open(descriptor: int, path: str, max_bytes: int) -> bytes:
+    """`read_state` for a file that is open already."""
+    try:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            raise _unusable(path, "it is not a regular file")
+        if info.st_size > max_bytes:
+            raise _unusable(path, f"it has {info.st_size} bytes, more than the {max_bytes} allowed")
+        content = os.read(descriptor, info.st_size + 1)
+        if len(content) < info.st_size:  # one read returns at most 2 GiB, or less on a network
+            chunks = [content]
+            while chunks[-1]:
+                chunks.append(os.read(descriptor, _CHUNK_BYTES))
+            content = b"".join(chunks)
+        return content
+    except OSError as error:
+        raise store_failed("read", path, error) from error
+
+
+def write_new(path: str, content: bytes, *, sync: bool) -> None:
+    """Write a file that must not exist; a part-written one is removed. Raises `OSError`."""
+    descriptor = os.open(path, _WRITE, 0o666)
+    try:
+        try:
+            view = memoryview(content)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            if sync:
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def store_failed(doing: str, path: str, error: OSError) -> FuruStoreError:
+    """Say which operation of the store failed, where, why, and what to look at."""
+    return FuruStoreError(
+        f"cannot {doing} {path}: {error.strerror or error}. "
+        "Check the disk and the permissions there, or name another store with FURU_PATH.",
+        path=Path(path),
+    )
+
+
+def _unusable(path: str, why: str) -> FuruStoreError:
+    return FuruStoreError(
+        f"{path} cannot be used: {why}. To compute the node anew, remove its directory.",
+        path=Path(path),
+    )

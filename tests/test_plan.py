@@ -1,0 +1,230 @@
+"""Plan: bookkeeping on keys, tested with no disk, no threads and no clock."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from furu.errors import FuruError
+from furu.execution.plan import Plan, State
+
+
+def everywhere(lane: str) -> bool:
+    return True
+
+
+def drain(plan: Plan[str]) -> list[str]:
+    """Run a plan as one worker would, and return the order."""
+    order: list[str] = []
+    while (key := plan.get_ready(everywhere)) is not None:
+        order.append(key)
+        plan.done(key)
+    return order
+
+
+def make_plan(*nodes: tuple[str, str]) -> Plan[str]:
+    """Make a plan of ("key", "its dependencies") pairs."""
+    plan: Plan[str] = Plan()
+    for key, below in nodes:
+        assert [] == plan.add(key, "lane", below)
+    return plan
+
+
+def test_node_is_ready_only_after_everything_it_depends_on() -> None:
+    """
+     d
+    / \\
+    b   c
+    \\ /
+     a
+    """
+    plan = make_plan(("a", ""), ("b", "a"), ("c", "a"), ("d", "bc"))
+    assert "a" == plan.get_ready(everywhere)
+    assert None is plan.get_ready(everywhere)
+    plan.done("a")
+    assert ["b", "c"] == [plan.get_ready(everywhere), plan.get_ready(everywhere)]
+    plan.done("c")
+    assert None is plan.get_ready(everywhere)
+    plan.done("b")
+    assert "d" == plan.get_ready(everywhere)
+
+
+def test_ready_nodes_come_in_the_order_they_were_added() -> None:
+    """Whatever the order in which what they waited for was done."""
+    plan = make_plan(("x", ""), ("y", ""), ("b", "x"), ("a", "y"), ("c", ""))
+    assert ["x", "y"] == [plan.get_ready(everywhere), plan.get_ready(everywhere)]
+    plan.done("y")
+    plan.done("x")
+    assert ["b", "a", "c"] == drain(plan)
+
+
+def test_finished_nodes_leave_the_plan() -> None:
+    """A plan is as large as what is not done."""
+    plan = make_plan(("a", ""), ("b", "a"))
+    assert ["a", "b"] == drain(plan)
+    assert 0 == len(plan)
+    assert dict.fromkeys(State, 0) == {state: plan.count(state) for state in State}
+
+
+def test_key_that_left_the_plan_counts_as_done() -> None:
+    """What is found late may depend on what was done long before."""
+    plan = make_plan(("a", ""))
+    drain(plan)
+    plan.add("b", "lane", ["a"])
+    assert "b" == plan.get_ready(everywhere)
+
+
+def test_lane_without_room_keeps_no_other_lane_waiting() -> None:
+    """The first node that has room is taken, in the order of all."""
+    plan: Plan[str] = Plan()
+    for key, lane in [("g1", "gpu"), ("c1", "cpu"), ("g2", "gpu"), ("c2", "cpu")]:
+        plan.add(key, lane, [])
+    assert "c1" == plan.get_ready(lambda lane: lane == "cpu")
+    assert "g1" == plan.get_ready(everywhere)
+    assert "c2" == plan.get_ready(lambda lane: lane == "cpu")
+    assert None is plan.get_ready(lambda lane: lane == "cpu")
+    assert "g2" == plan.get_ready(everywhere)
+
+
+def test_failure_takes_all_that_depends_on_it_and_nothing_else() -> None:
+    """
+      d   e
+     / \\ /
+    b   c      b fails: d is lost; c and e go on
+    """
+    plan = make_plan(("b", ""), ("c", ""), ("d", "bc"), ("e", "c"))
+    assert "b" == plan.get_ready(everywhere)
+    assert ["d"] == plan.failed("b")
+    assert [True, True, False] == [plan.is_lost(key) for key in "bde"]
+    assert ["c", "e"] == drain(plan)
+    assert 0 == len(plan)
+
+
+def test_node_found_after_what_it_needs_was_lost_is_lost_too() -> None:
+    """Discovery may still be walking when something fails."""
+    plan = make_plan(("a", ""))
+    plan.get_ready(everywhere)
+    plan.failed("a")
+    assert ["b"] == plan.add("b", "lane", ["a"])
+    assert ["c"] == plan.add("c", "lane", ["b"])
+    assert 0 == len(plan)
+
+
+def test_node_elsewhere_holds_up_only_its_dependents() -> None:
+    """Another owner is at it; it comes back by being done, or by being added again."""
+    plan = make_plan(("a", ""), ("b", ""))
+    plan.add_elsewhere("x", "lane")
+    plan.add("y", "lane", ["x"])
+    assert ["a", "b"] == drain(plan)
+    plan.done("x")
+    assert ["y"] == drain(plan)
+
+
+def test_node_elsewhere_that_was_given_up_is_added_again_in_its_old_place() -> None:
+    """Its dependents still wait for it, and it now waits for what it needs."""
+    plan: Plan[str] = Plan()
+    plan.add("a", "lane", [])
+    plan.add("later", "lane", [])
+    assert "a" == plan.get_ready(everywhere)
+    plan.elsewhere("a")
+    plan.add("top", "lane", ["a"])
+    plan.add("new", "lane", [])
+    plan.add("a", "lane", ["new"])
+    assert ["later", "new", "a", "top"] == drain(plan)
+
+
+def test_lost_dependency_of_a_node_that_comes_back_takes_its_dependents() -> None:
+    """The node was elsewhere; what it needs has failed meanwhile."""
+    plan = make_plan(("bad", ""))
+    plan.get_ready(everywhere)
+    plan.failed("bad")
+    plan.add_elsewhere("x", "lane")
+    plan.add("top", "lane", ["x"])
+    assert ["x", "top"] == plan.add("x", "lane", ["bad"])
+    assert 0 == len(plan)
+
+
+@pytest.mark.parametrize(
+    "misuse",
+    [
+        lambda plan: plan.add("a", "lane", []),
+        lambda plan: plan.add_elsewhere("a", "lane"),
+        lambda plan: plan.done("a"),
+        lambda plan: plan.done("unknown"),
+        lambda plan: plan.elsewhere("a"),
+    ],
+)
+def test_misuse_names_the_node(misuse) -> None:  # type: ignore[no-untyped-def]
+    """A node that is not in the state for a call is an error that quotes it."""
+    plan = make_plan(("a", ""))
+    with pytest.raises(FuruError, match=r"^(a|unknown) is "):
+        misuse(plan)
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> list[list[int]]:
+    """Draw a graph as, for each node, the earlier nodes it depends on."""
+    size = draw(st.integers(0, 20))
+    return [
+        sorted(draw(st.sets(st.integers(0, node - 1), max_size=4))) if node else [] for node in range(size)
+    ]
+
+
+@given(graph=graphs(), seed=st.integers(0, 2**32), failing=st.sets(st.integers(0, 19)))
+def test_every_node_ends_once_and_after_its_dependencies(
+    graph: list[list[int]], seed: int, failing: set[int]
+) -> None:
+    """Added and finished in any interleaving: done, or lost because of a failure below."""
+    chance = random.Random(seed)
+    plan: Plan[str] = Plan()
+    todo = list(enumerate(graph))
+    started: list[str] = []
+    done: list[str] = []
+    lost: list[str] = []
+    while todo or len(plan):
+        choice = chance.randrange(3)
+        if choice == 0 and todo:
+            node, below = todo.pop(0)
+            lost += plan.add(str(node), "lane", map(str, below))
+        elif choice == 1 and (key := plan.get_ready(everywhere)) is not None:
+            assert all(str(below) in done for below in graph[int(key)])
+            started.append(key)
+        elif started:
+            key = started.pop(chance.randrange(len(started)))
+            if int(key) in failing:
+                lost += [key, *plan.failed(key)]
+            else:
+                plan.done(key)
+                done.append(key)
+    assert sorted(map(str, range(len(graph)))) == sorted(done + lost)
+    below_failure = {
+        node
+        for node in range(len(graph))
+        if node in failing or any(str(below) in lost for below in graph[node])
+    }
+    assert {str(node) for node in below_failure} == set(lost)
+
+
+def test_cost_of_an_event_is_the_degree_of_its_node() -> None:
+    """Counted, not timed: a run of n independent pairs makes a number of lane checks linear in n."""
+
+    def checks(pairs: int) -> int:
+        counter = itertools.count()
+        plan: Plan[str] = Plan()
+        for number in range(pairs):
+            plan.add(f"a{number}", "lane", [])
+            plan.add(f"b{number}", "lane", [f"a{number}"])
+
+        def has_room(lane: str) -> bool:
+            next(counter)
+            return True
+
+        while (key := plan.get_ready(has_room)) is not None:
+            plan.done(key)
+        return next(counter)
+
+    assert 10 * checks(100) >= checks(1000)
