@@ -116,6 +116,7 @@ class Furu(Identified, Generic[T]):
     _version: ClassVar[int | str] = 0
     _codec: ClassVar[Literal["json", "pickle"]] = "json"
     _facts: ClassVar[_ClassFacts]
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # every subclass is one
 
     # ---- what a subclass defines ----
 
@@ -240,7 +241,7 @@ class Furu(Identified, Generic[T]):
             return f"<{type(self).__qualname__} {self._furu_hash[:8]}>"
         _showing.inside = True
         try:
-            fields = dataclasses.fields(self)  # type: ignore[arg-type]  # every subclass is one
+            fields = dataclasses.fields(self)
             shown = [f"{f.name}={getattr(self, f.name)!r}" for f in fields if f.repr]
         finally:
             _showing.inside = False
@@ -397,7 +398,9 @@ async def _acompute(node: Furu[T]) -> Fetched[T]:
         return Fetched(await _in_thread(load, node), computed=False)
     with _computing(node):
         try:
-            value = await node._create()  # type: ignore[misc]  # async: _is_async said so
+            value = node._create()
+            if isinstance(value, Awaitable):
+                value = await value
             made = await _shielded(_publish, node, attempt, value)
         except BaseException as error:
             failure = await _shielded(_end, node, attempt, error)
@@ -652,7 +655,7 @@ class _ClassFacts:
     """What is worked out once for a class."""
 
     def __init__(self, cls: type[Furu[Any]]) -> None:
-        fields = dataclasses.fields(cls)  # type: ignore[arg-type]  # it has been made one
+        fields = dataclasses.fields(cls)
         self.field_names = tuple(field.name for field in fields)
         self.identity_names = tuple(sorted(field.name for field in fields if field.compare))
         self._cls = cls

@@ -203,7 +203,7 @@ def check_root(root: object, number: int) -> None:
     if isinstance(root, Furu):
         return
     if isinstance(root, type) and issubclass(root, Furu):
-        fields = "..." if root.__dataclass_fields__ else ""  # type: ignore[attr-defined]
+        fields = "..." if root.__dataclass_fields__ else ""
         what = f"the class {root.__qualname__}; make a node of it: {root.__qualname__}({fields})"
     else:
         what = f"a {type(root).__qualname__}: {root!r:.100}"
