@@ -144,7 +144,7 @@ class Furu(Identified, Generic[T]):
 
     @property
     def furu_hash(self) -> str:
-        """The identity of this configuration: 32 hexadecimal digits, the same in every process."""
+        """The identity of this configuration, 32 hexadecimal digits; the same in every process."""
         return self._furu_hash
 
     @property

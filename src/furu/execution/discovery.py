@@ -55,11 +55,10 @@ Fact = Found | RootRead | RootWalked
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one step found. `roots_read` counts the RootRead among the facts; `idle`: nothing is left to
-    walk until there is room for more roots; `exhausted`: there are no more roots."""
+    """What one step found. `idle`: nothing is left to walk until there is room for more roots;
+    `exhausted`: there are no more roots."""
 
     facts: list[Fact]
-    roots_read: int
     idle: bool
     exhausted: bool
 
@@ -106,23 +105,21 @@ class Discovery:
         self._room = room
         self._again.extend(again)
         facts: list[Fact] = []
-        roots_read = 0
         deadline = time.monotonic() + _STEP_SEC
         try:
             while len(facts) < _STEP_FACTS and time.monotonic() < deadline:
                 if self._walk is None:
                     self._walk = self._next_walk()
                     if self._walk is None:
-                        return Batch(facts, roots_read, True, self._exhausted)
+                        return Batch(facts, True, self._exhausted)
                 fact = next(self._walk, None)
                 if fact is None:
                     self._walk = None
                     continue
-                roots_read += isinstance(fact, RootRead)
                 facts.append(fact)
         except _Stopped:
-            return Batch([], 0, True, True)
-        return Batch(facts, roots_read, False, self._exhausted)
+            return Batch([], True, True)
+        return Batch(facts, False, self._exhausted)
 
     def forget(self, key: str) -> None:
         """A node is done: a later root that reaches it looks at it anew, unless all is remembered."""

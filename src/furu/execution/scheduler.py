@@ -67,7 +67,7 @@ class Scheduler:
         self._exhausted = False
         self._walking = True
 
-        self._inbox: deque[Outcome | Batch | BaseException] = deque()
+        self._inbox: deque[Outcome | BaseException] = deque()
         self._awake = anyio.Event()
         self._wanted = anyio.Event()
         self._stopping = False
@@ -153,7 +153,7 @@ class Scheduler:
 
     # ---- the inbox ----
 
-    def _deliver(self, item: Outcome | Batch | BaseException) -> None:
+    def _deliver(self, item: Outcome | BaseException) -> None:
         self._inbox.append(item)
         self._awake.set()
 
@@ -162,16 +162,19 @@ class Scheduler:
             item = self._inbox.popleft()
             if isinstance(item, Outcome):
                 self._ended(item)
-            elif isinstance(item, Batch):
-                for fact in item.facts:
-                    self._learn(fact)
-                self._exhausted, self._walking = item.exhausted, not item.idle
             else:
                 self._error = self._error or item
                 self._stop()
 
+    def _take(self, batch: Batch) -> None:
+        for fact in batch.facts:
+            self._learn(fact)
+        self._exhausted, self._walking = batch.exhausted, not batch.idle
+        self._awake.set()
+
     def _learn(self, fact: Found | RootRead | RootWalked) -> None:
         if isinstance(fact, RootRead):
+            self._window.activated()
             self._emit(RootActivated(fact.job.key, fact.job.name, fact.number))
         elif isinstance(fact, RootWalked):
             if fact.key in self._plan:
@@ -263,19 +266,22 @@ class Scheduler:
     async def _discover(self) -> None:
         """Walk on while there is something to walk; look again, every so often, at what is elsewhere."""
         limiter = anyio.CapacityLimiter(1)
-        idle = exhausted = False
         while not self._stopping:
             room, again = self._window.room(), self._to_look_at()
-            if idle and not again and (exhausted or room == 0):
+            if not (self._walking or again) and (self._exhausted or room == 0):
                 await self._wait_until_wanted()
                 continue
+            self._walking = True
             batch = await anyio.to_thread.run_sync(self._step, room, again, limiter=limiter)
-            self._deliver(batch)
             if isinstance(batch, BaseException):
+                self._deliver(batch)
                 return
-            # Counted here and not when the batch is reaped: the next step may begin before.
-            self._window.activated(batch.roots_read)
-            idle, exhausted = batch.idle, batch.exhausted
+            try:
+                # Now, not when the loop comes around: the next step depends on it.
+                self._take(batch)
+            except Exception as error:
+                self._deliver(error)
+                return
 
     def _step(self, room: int | None, again: list[Furu[Any]]) -> Batch | BaseException:
         """In a thread. An exception is a value here: a `CancelledError` that the caller's own generator

@@ -35,7 +35,14 @@ import msgspec
 from furu.errors import FuruInProgressError, FuruStoreError
 from furu.settings import Settings
 from furu.store.layout import LOG, NodeFiles, parse_numbered
-from furu.store.owner import Owner, current_owner, forget_owner, is_alive, remove_dead
+from furu.store.owner import (
+    Owner,
+    current_owner,
+    forget_owner,
+    is_alive,
+    own_owner,
+    remove_dead,
+)
 from furu.store.record import (
     FORMAT,
     MAX_RECORD_BYTES,
@@ -249,6 +256,8 @@ class Attempt:
     _started: float = field(default_factory=time.monotonic)
     _has_files: bool = False
     _log: int | None = None
+    _log_lock: threading.Lock = field(default_factory=threading.Lock)
+    _closed: bool = False
 
     @property
     def state_path(self) -> Path:
@@ -264,12 +273,16 @@ class Attempt:
 
     def log(self, line: str) -> None:
         """Append one line to the attempt's log; a message's own newlines cannot forge another line."""
-        if self._log is None:
-            path = f"{self.files_directory()}/{LOG}"
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._log = os.open(path, flags, 0o666)
         content = line.replace("\r", "\\r").replace("\n", "\n    | ")
-        os.write(self._log, (content + "\n").encode("utf-8", "backslashreplace"))
+        # A thread of the node's own may outlive it: it must not write to a descriptor that is another
+        # file's by then.
+        with self._log_lock:
+            if self._log is None and not self._closed:
+                path = f"{self.files_directory()}/{LOG}"
+                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._log = os.open(path, flags, 0o666)
+            if self._log is not None:
+                os.write(self._log, (content + "\n").encode("utf-8", "backslashreplace"))
 
     def publish(
         self, codec: Literal["json", "load", "pickle"], result: bytes, config: dict[str, Any]
@@ -337,9 +350,9 @@ class Attempt:
         except FileNotFoundError:
             pass  # the node was removed while it ran; there is nothing to say it of
         except OSError as failure:
-            self.owner.disowned.add(files.attempt(self.number))
             problem = failure
-        self._close()
+        finally:
+            self._close()
         return problem
 
     def release(self) -> None:
@@ -353,9 +366,11 @@ class Attempt:
         with _running_lock:
             if _running.get(self.artifact.files.directory) is self:
                 del _running[self.artifact.files.directory]
-        if self._log is not None:
-            os.close(self._log)
-            self._log = None
+        with self._log_lock:
+            self._closed = True
+            if self._log is not None:
+                os.close(self._log)
+                self._log = None
 
     def _clean(self) -> None:
         """Remove what earlier attempts left; keep the record of the last failure, and whatever belongs
@@ -388,6 +403,16 @@ class Attempt:
 # not by context, so that a node's own threads find its attempt too.
 _running: dict[str, Attempt | None] = {}
 _running_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """In the child: none of these attempts is the child's, and none ends in its memory."""
+    global _running_lock
+    _running_lock = threading.Lock()
+    _running.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def running_attempt(artifact: Artifact) -> Attempt | None:
@@ -445,12 +470,26 @@ def _read_attempt(
             record = None
         if isinstance(record, EndedRecord) and record.hash != artifact.hash:
             record = None
-        alive = isinstance(record, OwnerRecord) and is_alive(
-            descriptor, record, path, lease_sec=artifact.settings.lease_sec
-        )
+        alive = isinstance(record, OwnerRecord) and _is_alive(artifact, number, descriptor, record)
         return record, info, alive
     finally:
         os.close(descriptor)
+
+
+def _is_alive(artifact: Artifact, number: int, descriptor: int, record: OwnerRecord) -> bool:
+    own = own_owner(record)
+    if own is None:
+        return is_alive(descriptor, record, lease_sec=artifact.settings.lease_sec)
+    # This process lives, which says nothing of its attempt: an interrupt may have ended that before it
+    # was written down, or the disk was full. The owner may know the store by another path.
+    store = os.fspath(artifact.settings.store)
+    directory = f"{own.store}{artifact.files.directory.removeprefix(store)}"
+    if directory not in _running:
+        return False
+    attempt = _running[directory]
+    if attempt is None:  # being claimed: by the asker itself, unless it goes by another path
+        return directory != artifact.files.directory
+    return attempt.number == number
 
 
 def _status_of(record: AttemptRecord | None, alive: bool) -> Status:

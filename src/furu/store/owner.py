@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from furu.errors import FuruStoreError
@@ -42,9 +42,6 @@ class Owner:
     store: Path
     record: OwnerRecord
     descriptor: int
-    # Attempts that ended but whose end could not be written (the disk is full): this process is alive
-    # and no longer computes them, which nobody else can see.
-    disowned: set[str] = field(default_factory=set)
 
     @property
     def path(self) -> str:
@@ -89,6 +86,11 @@ def forget_owner(owner: Owner) -> None:
     with _process.lock:
         if _process.by_store.get(owner.store) is owner:
             del _process.by_store[owner.store]
+
+
+def own_owner(record: OwnerRecord) -> Owner | None:
+    """Return the owner of this process that a record is of, if it is of one."""
+    return next((owner for owner in _process.all if owner.record.id == record.id), None)
 
 
 def _make_owner(store: Path, lease_sec: float) -> Owner:
@@ -185,15 +187,13 @@ def _unwritable(store: Path, error: OSError) -> FuruStoreError:
 # ---- is another owner alive? ----
 
 
-def is_alive(descriptor: int, record: OwnerRecord, attempt_path: str, *, lease_sec: float) -> bool:
-    """Whether the owner whose linked file is open as `descriptor` is alive.
+def is_alive(descriptor: int, record: OwnerRecord, *, lease_sec: float) -> bool:
+    """Whether the process, not this one, whose linked file is open as `descriptor` is alive.
 
     Seen from the owner's own machine: whether its process holds the lock. Seen from another one: dead
     only if the file's mtime has not *changed* for a lease on this process's own clock.
     """
     info = os.fstat(descriptor)
-    if any(owner.record.id == record.id and attempt_path in owner.disowned for owner in _process.all):
-        return False
     if record.boot_id and record.boot_id == boot_id() and record.device == info.st_dev:
         alive = _is_locked(descriptor)
     else:

@@ -1,0 +1,30 @@
+"""How Sphinx builds the documentation: `nox -s docs`."""
+
+from __future__ import annotations
+
+import furu
+
+project = "furu"
+author = "furu contributors"
+project_copyright = "2026, furu contributors"
+version = release = furu.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build", "examples"]
+# The docstrings write code in single backticks.
+default_role = "code"
+
+# Docstrings have Google's "Args:" and "Raises:" only, and those become plain field lists.
+napoleon_numpy_docstring = False
+autodoc_member_order = "bysource"
+# A signature with its types is long: one argument a line.
+python_maximum_signature_line_length = 90
+
+# Nothing is fetched from other projects' sites, so only references to furu's own names are checked.
+# Type variables, such as furu.core.T, are no pages to point to.
+nitpick_ignore_regex = [("py:.*", r"(?!furu\b).*"), ("py:class", r"furu\.(\w+\.)*T")]
+
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = "furu"

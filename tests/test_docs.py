@@ -1,0 +1,75 @@
+"""What the README and the documentation show is what happens."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+def run(program: Path, folder: Path) -> str:
+    """Run a program in a folder of its own and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, str(program), str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert "" == done.stderr
+    return done.stdout
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_readme_example_prints_what_it_says(tmp_path: Path) -> None:
+    """The code of the README, run as a script."""
+    code, output = blocks(ROOT / "README.md", "python")[0], blocks(ROOT / "README.md", "text")[0]
+    script = tmp_path / "vocabulary.py"
+    script.write_text(code)
+    assert output == run(script, tmp_path)
+    assert code == (EXAMPLES / "vocabulary.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("example", "page"),
+    [("sweep.py", "tutorial/first-run.md"), ("async_app.py", "how-to/run-in-an-async-app.md")],
+)
+def test_example_prints_what_its_page_says(example: str, page: str, tmp_path: Path) -> None:
+    """The program that the page includes, and the output below it."""
+    assert blocks(ROOT / "docs" / page, "text")[0] == run(EXAMPLES / example, tmp_path)
+
+
+def test_every_example_has_a_page() -> None:
+    """A program that no page shows is not documentation."""
+    pages = "".join(page.read_text() for page in [ROOT / "README.md", *ROOT.glob("docs/*/*.md")])
+    for example in EXAMPLES.glob("*.py"):
+        assert example.name in pages or example.name == "vocabulary.py"
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    """Every relative link is a file."""
+    targets = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert targets
+    for target in targets:
+        assert (ROOT / target).exists(), target
+
+
+def test_readme_has_exactly_two_set_up_commands() -> None:
+    """One to try it, one to test it."""
+    commands = re.findall(r"^    (python -m pip .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert [
+        'python -m pip install ".[cli]" && furu demo',
+        "python -m pip install nox && nox -s tests",
+    ] == commands
