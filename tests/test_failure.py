@@ -154,7 +154,7 @@ def test_failed_run_ends_with_one_event_that_says_so() -> None:
 
 
 def test_failure_is_retried_by_default_and_attempts_count_upwards() -> None:
-    """The record of the last failure outlives the success."""
+    """The record of the last failure outlives the success, and with it the name `try-1`."""
     node = Node(name="flaky")
     for _ in range(2):
         actions["flaky"] = raiser(ValueError("still broken"))
@@ -163,7 +163,7 @@ def test_failure_is_retried_by_default_and_attempts_count_upwards() -> None:
     actions.clear()
     assert 1 == run_local([node]).computed
     directory = node.furu_dir.parent
-    assert {"done", "try-2"} == {path.name for path in directory.iterdir()}
+    assert {"done", "try-1", "try-2"} == {path.name for path in directory.iterdir()}
     assert "still broken" in (directory / "try-2").read_text()
 
 
@@ -418,7 +418,7 @@ def test_thread_that_cannot_be_started_is_the_nodes_failure(
     real = to_thread.run_sync
 
     async def refuse(function: Any, *args: Any, **kwargs: Any) -> Any:
-        if getattr(function, "__name__", "") == "call":
+        if getattr(function, "__name__", "") == "_work":
             raise RuntimeError("can't start new thread")
         return await real(function, *args, **kwargs)
 

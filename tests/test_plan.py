@@ -13,7 +13,7 @@ from furu.errors import FuruError
 from furu.execution.plan import Plan, State
 
 
-def everywhere(lane: str) -> bool:
+def everywhere(lane: str, presuming: bool) -> bool:
     return True
 
 
@@ -83,10 +83,10 @@ def test_lane_without_room_keeps_no_other_lane_waiting() -> None:
     plan: Plan[str] = Plan()
     for key, lane in [("g1", "gpu"), ("c1", "cpu"), ("g2", "gpu"), ("c2", "cpu")]:
         plan.add(key, lane, [])
-    assert "c1" == plan.get_ready(lambda lane: lane == "cpu")
+    assert "c1" == plan.get_ready(lambda lane, presuming: lane == "cpu")
     assert "g1" == plan.get_ready(everywhere)
-    assert "c2" == plan.get_ready(lambda lane: lane == "cpu")
-    assert None is plan.get_ready(lambda lane: lane == "cpu")
+    assert "c2" == plan.get_ready(lambda lane, presuming: lane == "cpu")
+    assert None is plan.get_ready(lambda lane, presuming: lane == "cpu")
     assert "g2" == plan.get_ready(everywhere)
 
 
@@ -219,7 +219,7 @@ def test_cost_of_an_event_is_the_degree_of_its_node() -> None:
             plan.add(f"a{number}", "lane", [])
             plan.add(f"b{number}", "lane", [f"a{number}"])
 
-        def has_room(lane: str) -> bool:
+        def has_room(lane: str, presuming: bool) -> bool:
             next(counter)
             return True
 

@@ -28,7 +28,7 @@ from furu.execution.report import RunReport
 from furu.file import File
 from furu.identity import register_canonical_form
 from furu.settings import Settings, current_settings, use_settings
-from furu.store.attempt import Status
+from furu.store.artifact import Status
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,5 @@
-"""Results as typed JSON, and back as the type that the class declared. Reads and writes no file.
+"""Results as typed JSON, and back as the type that the class declared; and as pickles, for classes that
+opted in. Writes no file.
 
 A value is stored only if reading it back gives an equal one, so that what a dependent loads tomorrow is
 what `_create` returned today.
@@ -7,6 +8,7 @@ what `_create` returned today.
 from __future__ import annotations
 
 import functools
+import pickle
 import sys
 import typing
 from typing import Any, TypeVar
@@ -14,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from furu.errors import FuruResultError, FuruUsageError
+from furu.text import describe_error
 
 _ADVICE = (
     "Return plain data that fits the declared type, or define _load() and write files to "
@@ -31,9 +34,9 @@ def result_type(cls: type, generic_base: type) -> Any:
         if origin is generic_base:
             declared = arguments[0] if arguments else Any
         else:
-            declared = result_type(origin, generic_base)
-            declared = _substitute(declared, origin, arguments)
-        return _resolve(declared, cls)
+            declared = _substitute(result_type(origin, generic_base), origin, arguments)
+        if declared is not Any:  # a base that leaves it open leaves it to the others
+            return _resolve(declared, cls)
     return Any
 
 
@@ -74,6 +77,24 @@ def encode_json(cls: type, declared: Any, value: Any, max_bytes: int) -> tuple[b
 def decode_json(cls: type, declared: Any, content: bytes | msgspec.Raw) -> Any:
     """Return a result from JSON. Raises `msgspec.ValidationError` where it does not fit."""
     return _decoder(cls, declared).decode(content)
+
+
+def encode_pickle(cls: type, value: Any) -> bytes:
+    """Return a result as a pickle. Raises `FuruResultError` for a value that has none."""
+    try:
+        return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # pickle raises what the value's own methods raise
+        raise FuruResultError(
+            f"{cls.__qualname__}._create() returned a {type(value).__qualname__} that cannot be pickled: "
+            f"{describe_error(error)}. Return plain data, or define _load() and write files to "
+            "self.furu_dir in _create()."
+        ) from error
+
+
+def decode_pickle(path: str) -> Any:
+    """Return a result from the file of a pickle, for a class that opted in."""
+    with open(path, "rb") as file:
+        return pickle.load(file)  # noqa: S301  # the class opted in
 
 
 _encoder = msgspec.json.Encoder()

@@ -12,7 +12,6 @@ import dataclasses
 import functools
 import inspect
 import logging
-import pickle
 import signal
 import threading
 import time
@@ -34,7 +33,7 @@ import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
-from furu.codec import decode_json, encode_json, result_type
+from furu.codec import decode_json, decode_pickle, encode_json, encode_pickle, result_type
 from furu.context import EXEC_CONTEXT, ExecContext
 from furu.dependencies import nodes_within, postorder
 from furu.errors import (
@@ -50,20 +49,14 @@ from furu.errors import (
     FuruSpecMismatchError,
     FuruUsageError,
 )
-from furu.identity import Identified, class_name, module_name, node_hash, readable
+from furu.identity import Identified, all_fields, class_name, module_name, node_hash
 from furu.logs import NodeLogger
 from furu.settings import current_settings
-from furu.store.attempt import (
-    Artifact,
-    Attempt,
-    Status,
-    claim,
-    describe_error,
-    running_attempt,
-    survey,
-)
+from furu.store.artifact import Artifact, Status, survey
+from furu.store.attempt import Attempt, claim, running_attempt
 from furu.store.layout import PICKLE, node_files
 from furu.store.record import DoneRecord, EndedRecord
+from furu.text import describe_error, readable, shown
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -117,6 +110,9 @@ class Furu(Identified, Generic[T]):
     _codec: ClassVar[Literal["json", "pickle"]] = "json"
     _facts: ClassVar[_ClassFacts]
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # every subclass is one
+
+    def __init__(self) -> None:
+        raise FuruUsageError("Furu is the base of computations, not one itself: subclass it")
 
     # ---- what a subclass defines ----
 
@@ -242,10 +238,10 @@ class Furu(Identified, Generic[T]):
         _showing.inside = True
         try:
             fields = dataclasses.fields(self)
-            shown = [f"{f.name}={getattr(self, f.name)!r}" for f in fields if f.repr]
+            parts = [f"{f.name}={shown(getattr(self, f.name, None))}" for f in fields if f.repr]
         finally:
             _showing.inside = False
-        return f"{type(self).__qualname__}({', '.join(shown)})"
+        return f"{type(self).__qualname__}({', '.join(parts)})"
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_furu_hash"}
@@ -288,14 +284,14 @@ class Furu(Identified, Generic[T]):
         if context.mode == "executor":
             if force and _is_given(self, context):
                 return await _acompute(self)
-            return await _in_thread(_load_in_worker, self, force, context)
+            return await in_thread(_load_in_worker, self, force, context)
         made: Fetched[T] | None = None
         order = postorder(self, _missing)
-        while (node := await _in_thread(next, order, None)) is not None:
+        while (node := await in_thread(next, order, None)) is not None:
             _refuse_circle(node)
             made = await _acompute_when_free(node)
         if made is None:
-            made = Fetched(await _in_thread(load, self), computed=False)
+            made = Fetched(await in_thread(load, self), computed=False)
         return made
 
 
@@ -309,7 +305,7 @@ class Fetched(Generic[T]):
 
 def dependencies(node: Furu[Any]) -> list[Furu[Any]]:
     """Return a node's dependencies, each once: those in its fields, then those it adds."""
-    values = [vars(node)[name] for name in node._facts.field_names]
+    values = list((all_fields(node) or {}).values())
     if not _overrides(type(node), "_dependencies"):
         return nodes_within(values, Furu)
     try:
@@ -350,7 +346,7 @@ def _decode(node: Furu[T], artifact: Artifact, record: DoneRecord) -> T:
             return value
         if cls._codec != "pickle":
             raise FuruUsageError("it is stored as a pickle, and the class does not set _codec = 'pickle'")
-        unpickled: T = _unpickle(f"{artifact.files.files(record.attempt)}/{PICKLE}")
+        unpickled: T = decode_pickle(f"{artifact.files.files(record.attempt)}/{PICKLE}")
         return unpickled
     except Exception as error:
         raise FuruLoadError(
@@ -360,11 +356,6 @@ def _decode(node: Furu[T], artifact: Artifact, record: DoneRecord) -> T:
             path=Path(artifact.files.done),
             node=node,
         ) from error
-
-
-def _unpickle(path: str) -> Any:
-    with open(path, "rb") as file:
-        return pickle.load(file)  # noqa: S301  # the class opted in
 
 
 # ---- computing one node: claim, _create, publish or record ----
@@ -392,10 +383,10 @@ def _compute(node: Furu[T]) -> Fetched[T]:
 async def _acompute(node: Furu[T]) -> Fetched[T]:
     """`_compute` on the event loop: an async `_create` runs on it, everything else in threads."""
     if not node._is_async():
-        return await _in_thread(_compute, node)
+        return await in_thread(_compute, node)
     attempt = await _shielded(_begin, node)
     if attempt is None:
-        return Fetched(await _in_thread(load, node), computed=False)
+        return Fetched(await in_thread(load, node), computed=False)
     with _computing(node):
         try:
             value = node._create()
@@ -407,7 +398,7 @@ async def _acompute(node: Furu[T]) -> Fetched[T]:
             if failure is None:
                 raise
             raise failure from error
-    await _in_thread(_refuse_invalid, node)
+    await in_thread(_refuse_invalid, node)
     return made
 
 
@@ -436,23 +427,26 @@ def _publish(node: Furu[T], attempt: Attempt, value: Any) -> Fetched[T]:
     if _overrides(cls, "_load"):
         published = attempt.publish("load", b"null", config)
     elif cls._codec == "pickle":
-        _pickle(attempt, value)
+        Path(attempt.files_directory(), PICKLE).write_bytes(_encode(node, attempt, value)[0])
         published = attempt.publish("pickle", b"null", config)
     else:
-        most = attempt.artifact.settings.max_result_bytes
-        content, value = encode_json(cls, cls._facts.result_type, value, most)
+        content, value = _encode(node, attempt, value)
         published = attempt.publish("json", content, config)
     if not published:
         return Fetched(load(node), computed=False)
     return Fetched(value, computed=True)
 
 
-def _pickle(attempt: Attempt, value: Any) -> None:
+def _encode(node: Furu[T], attempt: Attempt, value: T) -> tuple[bytes, T]:
+    """Return a value as it is stored, and as it will be read back."""
+    cls = type(node)
     try:
-        content = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    except Exception as error:
-        raise FuruResultError(f"the value cannot be pickled: {describe_error(error)}") from error
-    Path(attempt.files_directory(), PICKLE).write_bytes(content)
+        if cls._codec == "pickle":
+            return encode_pickle(cls, value), value
+        return encode_json(cls, cls._facts.result_type, value, attempt.artifact.settings.max_result_bytes)
+    except FuruResultError as error:
+        error.node = node
+        raise
 
 
 def _end(node: Furu[Any], attempt: Attempt, error: BaseException) -> FuruComputeError | None:
@@ -594,7 +588,7 @@ def _missing(node: Furu[Any]) -> list[Furu[Any]] | None:
     return None if node.exists() else dependencies(node)
 
 
-async def _in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
+async def in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
     """Do what touches the disk off the event loop, under a limiter that the host's own threads cannot
     use up: a host thread may be waiting for this very node."""
     try:
@@ -606,10 +600,10 @@ async def _in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
 
 
 async def _shielded(function: Callable[[*Ts], R], *args: *Ts) -> R:
-    """`_in_thread` to its end, cancelled or not: a claim that nobody remembers would hold the node up
+    """`in_thread` to its end, cancelled or not: a claim that nobody remembers would hold the node up
     for as long as this process lives."""
     with anyio.CancelScope(shield=True):
-        return await _in_thread(function, *args)
+        return await in_thread(function, *args)
     raise AssertionError("nothing cancels this scope, so it swallows nothing")
 
 
@@ -632,7 +626,9 @@ def _sealing(init: Any) -> Any:
     @functools.wraps(init)
     def sealed(self: Furu[Any], *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
-        _seal(self)
+        # A base's constructor, called by one of the class's own, leaves the node unfinished.
+        if type(self).__init__ is sealed:
+            _seal(self)
 
     return sealed
 
@@ -642,13 +638,12 @@ def _seal(node: Furu[Any]) -> None:
 
 
 def _hash_of(node: Furu[Any]) -> str:
-    cls, values = type(node), vars(node)
-    fields = [(name, values[name]) for name in cls._facts.identity_names]
-    return node_hash(cls, cls._version, fields)
+    cls = type(node)
+    return node_hash(node, cls._version, cls._facts.identity_names)
 
 
 def _configuration(node: Furu[Any]) -> dict[str, Any]:
-    return {name: readable(vars(node)[name]) for name in node._facts.field_names}
+    return {name: readable(value) for name, value in (all_fields(node) or {}).items()}
 
 
 class _ClassFacts:
@@ -671,4 +666,4 @@ def _overrides(cls: type[Furu[Any]], name: str) -> bool:
 
 
 # Annotated or not, these names are Furu's own: a field of that name would hide them.
-_RESERVED = frozenset(name for name in dir(Furu) if not name.startswith("__"))
+_RESERVED = frozenset({"_furu_hash", *(name for name in dir(Furu) if not name.startswith("__"))})

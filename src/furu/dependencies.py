@@ -28,6 +28,7 @@ def nodes_within(values: Iterable[Any], kind: type[N]) -> list[N]:
         for value in pending[-1]:
             if type(value) in _LEAVES:
                 continue
+            value = canonical_form(value)
             if isinstance(value, kind):
                 found.setdefault(value._furu_hash, value)
             elif (inside := _contents(value, kind)) is not None:
@@ -35,7 +36,7 @@ def nodes_within(values: Iterable[Any], kind: type[N]) -> list[N]:
                 break
         else:
             pending.pop()
-        if len(pending) > MAX_DEPTH:
+        if len(pending) > MAX_DEPTH + 1:  # the values themselves are at depth 0
             raise FuruUsageError(
                 f"a value is nested deeper than {MAX_DEPTH} levels; does a container hold itself?"
             )
@@ -43,7 +44,6 @@ def nodes_within(values: Iterable[Any], kind: type[N]) -> list[N]:
 
 
 def _contents(value: Any, kind: type[N]) -> Iterator[Any] | None:
-    value = canonical_form(value)
     if isinstance(value, (list, tuple)):
         return iter(value)
     if isinstance(value, dict):

@@ -30,6 +30,9 @@ from typing import Any
 class FuruError(Exception):
     """Base of every error that furu raises on purpose."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
 
 class FuruUsageError(FuruError, TypeError):
     """A call or a class definition that cannot work as written; the message names the right one."""

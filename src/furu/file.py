@@ -9,10 +9,10 @@ import time
 from dataclasses import field
 from pathlib import Path
 
-from furu.core import Fetched, Furu
+from furu.core import Fetched, Furu, in_thread
 from furu.errors import FuruError, FuruIdentityError
 from furu.identity import DIGEST_BYTES
-from furu.store.attempt import Status
+from furu.store.artifact import Status
 
 # Two writes within a filesystem's clock tick leave the same mtime, so a file this young may change
 # without a trace: its digest is not remembered.
@@ -44,9 +44,9 @@ class File(Furu[Path]):
             stamp = _stamp(path)
             digest = _digest_of_settled if time.time_ns() - stamp[3] > _SETTLED_NS else _digest
             content = digest(path.absolute(), stamp)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             raise FuruIdentityError(
-                f"File(path={str(path)!r}) cannot be read: {error.strerror or error}. "
+                f"File(path={str(path)!r}) cannot be read: {getattr(error, 'strerror', None) or error}. "
                 "A file must be there when its node is made.",
                 field_path="File.path",
             ) from error
@@ -73,7 +73,7 @@ class File(Furu[Path]):
         return Fetched(path, computed=False)
 
     async def _afetch(self, force: bool) -> Fetched[Path]:
-        return self._fetch(force)
+        return await in_thread(self._fetch, force)
 
 
 def _stamp(path: Path) -> tuple[int, int, int, int]:

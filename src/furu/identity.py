@@ -56,20 +56,21 @@ class _NoForm(Exception):
         self.steps: list[str] = []
 
 
-def node_hash(cls: type, version: object, fields: Iterable[tuple[str, Any]]) -> str:
-    """Return the hash of a node: its class, its `_version` and its identity fields, sorted by name.
+def node_hash(node: object, version: object, names: Iterable[str]) -> str:
+    """Return the hash of a node: its class, its `_version` and its fields that count, sorted by name.
 
     128 bits of blake2b as 32 hexadecimal digits. Raises `FuruIdentityError` for a value without a
     canonical form, naming the path to it.
     """
     parts: _Parts = []
+    cls = type(node)
     name = "_version"
     try:
         _encode_class(cls, parts)
         _encode(version, parts, 0)
-        for name, value in fields:  # named in the error below
+        for name in names:  # named in the error below
             _encode_str(name, parts, 0)
-            _encode(value, parts, 0)
+            _encode(_field_value(node, name), parts, 0)
     except _NoForm as error:
         path = f"{cls.__qualname__}.{name}{''.join(reversed(error.steps))}"
         raise FuruIdentityError(f"{path}: {error.reason}", field_path=path) from None
@@ -106,17 +107,26 @@ def register_canonical_form(cls: type[T], form: Callable[[T], Any]) -> None:
 
 def canonical_form(value: Any) -> Any:
     """Return what a registered foreign value counts as, and any other value itself."""
-    form = _FORMS.get(type(value))
-    return value if form is None else form(value)
+    while (form := _FORMS.get(type(value))) is not None:
+        value = form(value)
+    return value
 
 
 def all_fields(value: Any) -> dict[str, Any] | None:
-    """Return the fields of a dataclass or msgspec struct, those outside identity too; else None."""
+    """Return the fields of a dataclass or msgspec struct that are set, also those outside identity; None
+    for other values."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if isinstance(value, msgspec.Struct):
-        return {name: getattr(value, name) for name in value.__struct_fields__}
-    return None
+        names: Iterable[str] = (field.name for field in dataclasses.fields(value))
+    elif isinstance(value, msgspec.Struct):
+        names = value.__struct_fields__
+    else:
+        return None
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
+def class_name(cls: type) -> str:
+    """Return the full name of a class, as records hold it: ``module:Outer.Class``."""
+    return f"{module_name(cls)}:{cls.__qualname__}"
 
 
 def module_name(cls: type) -> str:
@@ -169,6 +179,14 @@ def _encoder_of_kind(value: Any) -> _Encoder:
         "exclude the field with dataclasses.field(compare=False), or give the type a form with "
         "furu.register_canonical_form(type, to_plain_value)"
     )
+
+
+def _field_value(value: Any, name: str) -> Any:
+    """Return the value of a field that counts, which must be set."""
+    try:
+        return getattr(value, name)
+    except AttributeError:
+        raise _NoForm("it has no value; what the constructor does not set, __post_init__ must") from None
 
 
 def _sized(tag: bytes, content: bytes, parts: _Parts) -> None:
@@ -245,7 +263,7 @@ def _encode_named(value: Any, names: Iterable[str], parts: _Parts, depth: int) -
     try:
         for name in names:
             _encode_str(name, parts, depth)
-            _encode(getattr(value, name), parts, depth + 1)
+            _encode(_field_value(value, name), parts, depth + 1)
     except _NoForm as error:
         error.steps.append(f".{name}")
         raise
@@ -303,12 +321,30 @@ def _encode_time(value: dt.datetime | dt.time, parts: _Parts, depth: int) -> Non
     _encode_str(value.isoformat(), parts, depth)
     parts.append(b"%d" % value.fold)
     zone = value.tzinfo
-    if isinstance(zone, zoneinfo.ZoneInfo) and zone.key is not None:
-        _encode_str(zone.key, parts, depth)
+    if isinstance(zone, zoneinfo.ZoneInfo):
+        _encode_zone(zone, parts, depth)
     elif zone is None or type(zone) is dt.timezone:
         parts.append(b"-")  # the offset, if any, is in the text
     else:
         raise _NoForm(f"a time zone of type {type(zone).__qualname__} has no canonical form")
+
+
+def _encode_zone(value: zoneinfo.ZoneInfo, parts: _Parts, depth: int) -> None:
+    if value.key is None:
+        raise _NoForm("a time zone that was read from a file without a name has no canonical form")
+    _sized(b"Z", value.key.encode(), parts)
+
+
+def _encode_decimal(value: decimal.Decimal, parts: _Parts, depth: int) -> None:
+    # As its parts: how a Decimal is printed depends on the decimal context.
+    sign, digits, exponent = value.as_tuple()
+    _sized(b"m", f"{sign},{''.join(map(str, digits))},{exponent}".encode(), parts)
+
+
+def _encode_fraction(value: fractions.Fraction, parts: _Parts, depth: int) -> None:
+    parts.append(b"q")
+    _encode_int(value.numerator, parts, depth)
+    _encode_int(value.denominator, parts, depth)
 
 
 def _by_text(tag: bytes, text: Callable[[Any], str]) -> _Encoder:
@@ -357,9 +393,9 @@ _ENCODERS: dict[type, _Encoder] = {
     dt.date: _by_text(b"y", dt.date.isoformat),
     dt.timedelta: _encode_timedelta,
     dt.timezone: _by_text(b"z", repr),
-    zoneinfo.ZoneInfo: _by_text(b"Z", str),
-    decimal.Decimal: _by_text(b"m", str),
-    fractions.Fraction: _by_text(b"q", str),
+    zoneinfo.ZoneInfo: _encode_zone,
+    decimal.Decimal: _encode_decimal,
+    fractions.Fraction: _encode_fraction,
     uuid.UUID: _by_text(b"u", str),
 }
 
@@ -381,29 +417,3 @@ def _field_names(cls: type) -> tuple[str, ...] | None:
 
 
 _known_fields: weakref.WeakKeyDictionary[type, tuple[str, ...] | None] = weakref.WeakKeyDictionary()
-
-
-# ---- for people ----
-
-
-def readable(value: Any) -> Any:
-    """Return a value as plain JSON, for people who look into the store; not for reading back."""
-    if value is None or isinstance(value, (bool, str)) or (type(value) is int and abs(value) < 2**53):
-        return value
-    if isinstance(value, Identified):
-        return {"node": class_name(type(value)), "hash": value._furu_hash}
-    if isinstance(value, enum.Enum):
-        return str(value)
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [readable(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): readable(item) for key, item in value.items()}
-    fields = all_fields(value)
-    if fields is not None:
-        return {name: readable(item) for name, item in fields.items()}
-    return str(value) if isinstance(value, pathlib.PurePath) else repr(value)[:1000]
-
-
-def class_name(cls: type) -> str:
-    """Return the full name of a class, as records hold it: ``module:Outer.Class``."""
-    return f"{module_name(cls)}:{cls.__qualname__}"

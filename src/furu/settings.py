@@ -91,6 +91,11 @@ def use_settings(settings: Settings | None = None, /, **changes: Any) -> Iterato
     known = {field.name for field in dataclasses.fields(Settings)}
     if unknown := sorted(changes.keys() - known):
         raise FuruSettingsError(f"no setting is called {unknown[0]!r}; there are {sorted(known)}")
+    if not isinstance(settings, Settings | None):
+        raise FuruSettingsError(
+            f"use_settings() takes a Settings, or settings by name such as use_settings(store=...), not "
+            f"{settings!r}"
+        )
     base = settings or _OVERRIDE.get() or _from_environment(named="store" in changes)
     chosen = dataclasses.replace(base, **changes) if changes else base
     token = _OVERRIDE.set(chosen)
@@ -119,8 +124,9 @@ def _from_variables(store: Path, lease: str | None, durability: str | None, size
         lease_sec=_number("FURU_LEASE_SEC", lease) if lease else DEFAULT_LEASE_SEC,
         # Settings checks that the word is one of the two.
         durability=cast(Durability, durability) if durability else "process",
+        # And that the number is a whole one.
         max_result_bytes=(
-            int(_number("FURU_MAX_RESULT_BYTES", size)) if size else DEFAULT_MAX_RESULT_BYTES
+            cast(int, _whole(_number("FURU_MAX_RESULT_BYTES", size))) if size else DEFAULT_MAX_RESULT_BYTES
         ),
     )
 
@@ -135,6 +141,11 @@ def _number(name: str, text: str) -> float:
         return float(text)
     except ValueError:
         raise FuruSettingsError(f"{name} must be a number, not {text!r}") from None
+
+
+def _whole(number: float) -> int | float:
+    """Return a whole number as an int, such as 1e6, and leave any other for Settings to refuse."""
+    return int(number) if number.is_integer() else number
 
 
 def _project_directory(start: Path) -> Path:

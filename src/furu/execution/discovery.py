@@ -16,7 +16,7 @@ from furu.core import Furu, dependencies, describe, earlier_failure
 from furu.dependencies import postorder
 from furu.errors import Failure, FuruUsageError
 from furu.execution.workers.base import Job, Lane
-from furu.store.attempt import Status
+from furu.store.artifact import Status
 
 # A step ends after so many facts or so long, whichever is first: small enough that the first nodes
 # start at once and that the loop takes a batch in a millisecond or two.

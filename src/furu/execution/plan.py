@@ -1,19 +1,23 @@
 """Which nodes may start. Bookkeeping on keys only: never touches disk, clock or threads.
 
-    add ──> blocked ──> ready ──> started ──> done (leaves the plan)
-               │          ^          │
-               │          └──────────┤ elsewhere: another owner is at it; added again when it is not
-               └──> lost <───────────┘ failed, or below it something failed
+    add ──> BLOCKED <──> READY ──> STARTED ──> done: leaves the plan
+               │           ^          │
+               │           └──────────┤ ELSEWHERE: another owner is at it; added again when it is not
+               └──> lost <────────────┘ failed, or something below it failed
 
 In-degrees are counted, so every event costs its node's degree and nothing is ever searched. A key that
 is not in the plan is done: a node is added after everything it depends on, and leaves when it is done.
+
+Where workers compute in sequence, one job after another, a started node may be *presumed* done: nodes
+that wait for nothing else may follow it in the same sequence before it has ended. Whether it goes well
+is known only later; `withdraw` takes every presumption back.
 """
 
 from __future__ import annotations
 
 import enum
 import heapq
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from furu.errors import FuruError
@@ -31,13 +35,15 @@ class State(enum.Enum):
 
 
 class _Entry(Generic[Lane]):
-    __slots__ = ("dependents", "in_degree", "lane", "order", "state")
+    __slots__ = ("dependents", "in_degree", "lane", "order", "presumed", "state")
 
     def __init__(self, order: int, lane: Lane) -> None:
         self.order = order
         self.lane = lane
         self.state = State.BLOCKED
         self.in_degree = 0
+        # How many of those it depends on are presumed done; they are not in its in-degree.
+        self.presumed = 0
         self.dependents: list[str] = []
 
 
@@ -50,7 +56,9 @@ class Plan(Generic[Lane]):
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry[Lane]] = {}
+        # Heaps of (order, key). What is no longer ready is left in them, and dropped at the top.
         self._ready: dict[Lane, list[tuple[int, str]]] = {}
+        self._presumed: dict[str, None] = {}
         self._lost: set[str] = set()
         self._next_order = 0
         self._counts = dict.fromkeys(State, 0)
@@ -78,30 +86,44 @@ class Plan(Generic[Lane]):
         entry = self._entries.get(key)
         if entry is not None and entry.state is not State.ELSEWHERE:
             raise FuruError(f"{key} is in the plan already, {entry.state.value}")
-        awaited = [dependency for dependency in depends_on if self._is_awaited(dependency)]
-        if any(dependency in self._lost for dependency in awaited):
-            return [key, *self.failed(key)]
+        awaited: list[_Entry[Lane]] = []
+        presumed = 0
+        for dependency in depends_on:
+            below = self._entries.get(dependency)
+            if below is not None:
+                awaited.append(below)
+                presumed += dependency in self._presumed
+            elif dependency in self._lost:
+                return [key, *self.failed(key)]
         if entry is None:
             entry = self._enter(key, lane)
         else:
             entry.lane = lane
-        for dependency in awaited:
-            self._entries[dependency].dependents.append(key)
-        entry.in_degree = len(awaited)
+        for below in awaited:
+            below.dependents.append(key)
+        entry.in_degree = len(awaited) - presumed
+        entry.presumed = presumed
         self._set(entry, State.BLOCKED)
-        if not awaited:
-            self._make_ready(key, entry)
+        self._make_ready_if_free(key, entry)
         return []
 
     def add_elsewhere(self, key: str, lane: Lane) -> None:
         """Add a node that another owner is computing: its dependents wait, and it needs no worker."""
         self._set(self._enter(key, lane), State.ELSEWHERE)
 
-    def get_ready(self, has_room: Callable[[Lane], bool]) -> str | None:
-        """Take the first ready node whose lane has room, which is thereby started; None if none."""
+    def get_ready(self, may_start: Callable[[Lane, bool], bool]) -> str | None:
+        """Take the first ready node whose lane may start one, which is thereby started; None if none.
+
+        `may_start(lane, presuming)` says whether the lane has room; with `presuming` the node is to
+        follow, in sequence, on nodes that are only presumed done.
+        """
         best: list[tuple[int, str]] | None = None
         for lane, heap in self._ready.items():
-            if heap and (best is None or heap[0] < best[0]) and has_room(lane):
+            while heap and not self._is_ready(heap[0][1]):
+                heapq.heappop(heap)
+            if not heap or (best is not None and best[0] < heap[0]):
+                continue
+            if may_start(lane, self._entries[heap[0][1]].presumed > 0):
                 best = heap
         if best is None:
             return None
@@ -109,25 +131,49 @@ class Plan(Generic[Lane]):
         self._set(self._entries[key], State.STARTED)
         return key
 
+    def presume_done(self, key: str) -> None:
+        """Count a started node as done for those that will follow it in the same sequence."""
+        self._presumed[key] = None
+        for dependent, entry in self._known(self._entry(key, State.STARTED).dependents):
+            entry.in_degree -= 1
+            entry.presumed += 1
+            self._make_ready_if_free(dependent, entry)
+
+    def withdraw(self, not_begun: Iterable[str]) -> None:
+        """Presume nothing any more; the started nodes in `not_begun` are ready, or blocked, again."""
+        for key in self._presumed:
+            for _, entry in self._known(self._entries[key].dependents):
+                entry.in_degree += 1
+                entry.presumed -= 1
+                if entry.state is State.READY:
+                    self._set(entry, State.BLOCKED)
+        self._presumed.clear()
+        for key in not_begun:
+            entry = self._entry(key, State.STARTED)
+            self._set(entry, State.BLOCKED)
+            self._make_ready_if_free(key, entry)
+
     def done(self, key: str) -> None:
         """A started node, or one elsewhere, is done: it leaves the plan, and the dependents that waited
         for nothing else become ready."""
         self._entry(key, State.STARTED, State.ELSEWHERE)
-        for dependent in self._leave(key):
-            entry = self._entries.get(dependent)
-            if entry is None:  # lost, through another of its dependencies
-                continue
-            entry.in_degree -= 1
-            if entry.in_degree == 0:
-                self._make_ready(dependent, entry)
+        presumed = key in self._presumed
+        if presumed:
+            del self._presumed[key]
+        for dependent, entry in self._known(self._leave(key)):
+            if presumed:
+                entry.presumed -= 1
+            else:
+                entry.in_degree -= 1
+                self._make_ready_if_free(dependent, entry)
 
     def elsewhere(self, key: str) -> None:
-        """A started node turned out to be another owner's."""
+        """A started node, not presumed done, turned out to be another owner's."""
         self._set(self._entry(key, State.STARTED), State.ELSEWHERE)
 
     def failed(self, key: str) -> list[str]:
-        """A node failed: it leaves the plan, if it is there, with all that depends on it, which is
-        returned."""
+        """A node, not presumed done, failed: it leaves the plan, if it is there, with all that depends
+        on it, which is returned."""
         self._lost.add(key)
         skipped: list[str] = []
         pending = self._leave(key) if key in self._entries else []
@@ -144,9 +190,6 @@ class Plan(Generic[Lane]):
         found = [key for key, entry in self._entries.items() if entry.state is state]
         return sorted(found, key=lambda key: self._entries[key].order)
 
-    def _is_awaited(self, key: str) -> bool:
-        return key in self._entries or key in self._lost
-
     def _enter(self, key: str, lane: Lane) -> _Entry[Lane]:
         if key in self._entries:
             raise FuruError(f"{key} is in the plan already")
@@ -160,9 +203,20 @@ class Plan(Generic[Lane]):
         self._counts[entry.state] -= 1
         return entry.dependents
 
-    def _make_ready(self, key: str, entry: _Entry[Lane]) -> None:
-        self._set(entry, State.READY)
-        heapq.heappush(self._ready.setdefault(entry.lane, []), (entry.order, key))
+    def _known(self, keys: Iterable[str]) -> Iterator[tuple[str, _Entry[Lane]]]:
+        """Look up dependents; one that is not there is lost, through another of its dependencies."""
+        for key in keys:
+            if (entry := self._entries.get(key)) is not None:
+                yield key, entry
+
+    def _is_ready(self, key: str) -> bool:
+        entry = self._entries.get(key)
+        return entry is not None and entry.state is State.READY
+
+    def _make_ready_if_free(self, key: str, entry: _Entry[Lane]) -> None:
+        if entry.in_degree == 0 and entry.state is State.BLOCKED:
+            self._set(entry, State.READY)
+            heapq.heappush(self._ready.setdefault(entry.lane, []), (entry.order, key))
 
     def _set(self, entry: _Entry[Lane], state: State) -> None:
         self._counts[entry.state] -= 1

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from furu.core import why_missing
 from furu.execution.discovery import Discovery, Found
 from furu.identity import class_name
-from furu.store.attempt import Status
+from furu.store.artifact import Status
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,8 @@ from furu.execution.events import (
 )
 from furu.execution.plan import Plan, State
 from furu.execution.window import Window
-from furu.execution.workers.base import Job, Lane, Outcome, Workers
-from furu.store.attempt import Status
+from furu.execution.workers.base import Begun, Job, Lane, News, Outcome, Withdrawn, Workers
+from furu.store.artifact import Status
 
 OnFailure = Literal["stop", "continue"]
 
@@ -67,7 +67,7 @@ class Scheduler:
         self._exhausted = False
         self._walking = True
 
-        self._inbox: deque[Outcome | BaseException] = deque()
+        self._inbox: deque[News | BaseException] = deque()
         self._awake = anyio.Event()
         self._wanted = anyio.Event()
         self._stopping = False
@@ -95,13 +95,13 @@ class Scheduler:
             async with anyio.create_task_group() as tasks:
                 try:
                     for workers in self._workers.values():
-                        workers.open(tasks, self._deliver)
+                        workers.open(tasks, self._deliver, stop_on_failure=self._on_failure == "stop")
                     tasks.start_soon(self._discover)
                     await self._loop()
                 except Exception as error:  # raised below, where no task group wraps it
                     self._error = self._error or error
                 finally:
-                    self._discovery.stop()
+                    self._stop()
                 tasks.cancel_scope.cancel()
         finally:
             self._reap()
@@ -120,14 +120,18 @@ class Scheduler:
             self._reap()
 
     def _dispatch(self) -> None:
-        while not self._stopping and (key := self._plan.get_ready(self._has_room)) is not None:
+        while not self._stopping and (key := self._plan.get_ready(self._may_start)) is not None:
             job = self._jobs[key]
+            workers = self._workers[job.lane.is_async]
             self._running.add(key)
-            self._emit(NodeStarted(key, job.name, job.spec_key))
-            self._workers[job.lane.is_async].start(job)
+            if workers.in_sequence:
+                self._plan.presume_done(key)
+            workers.start(job)
 
-    def _has_room(self, lane: Lane) -> bool:
-        return self._workers[lane.is_async].has_room(lane.spec_key)
+    def _may_start(self, lane: Lane, presuming: bool) -> bool:
+        # Only one kind of workers computes in sequence, so what is presumed done is in its sequence.
+        workers = self._workers[lane.is_async]
+        return (workers.in_sequence or not presuming) and workers.has_room(lane.spec_key)
 
     def _is_over(self) -> bool:
         if self._running:
@@ -153,15 +157,21 @@ class Scheduler:
 
     # ---- the inbox ----
 
-    def _deliver(self, item: Outcome | BaseException) -> None:
+    def _deliver(self, item: News | BaseException) -> None:
         self._inbox.append(item)
         self._awake.set()
 
     def _reap(self) -> None:
         while self._inbox:
             item = self._inbox.popleft()
-            if isinstance(item, Outcome):
+            if isinstance(item, Begun):
+                self._emit(NodeStarted(item.job.key, item.job.name, item.job.spec_key))
+            elif isinstance(item, Outcome):
                 self._ended(item)
+            elif isinstance(item, Withdrawn):
+                keys = [job.key for job in item.jobs]
+                self._running.difference_update(keys)
+                self._plan.withdraw(keys)
             else:
                 self._error = self._error or item
                 self._stop()
@@ -258,8 +268,11 @@ class Scheduler:
         self._wanted.set()
 
     def _stop(self) -> None:
+        """Start nothing more: neither nodes nor walks. What runs goes on to its end."""
         self._stopping = True
         self._discovery.stop()
+        for workers in self._workers.values():
+            workers.stop()
 
     # ---- discovery, one step at a time, in a thread ----
 

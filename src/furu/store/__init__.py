@@ -3,7 +3,8 @@
     layout.py    names: the directory of a node and the files in it
     record.py    the JSON documents in those files; reading and writing them safely
     owner.py     this process as an owner; whether another owner is alive
-    attempt.py   claim, publish, end: the protocol over the three above
+    artifact.py  what a node's directory says: its status
+    attempt.py   claim, publish, end: the protocol over the four above
 
 Knows nodes only as names and hashes. docs/explanation/store.md says what is promised and what not.
 """

@@ -1,23 +1,20 @@
 """Claiming a node, publishing its artifact once, and recording how else an attempt ended.
 
-State is derived, never stored twice:
+A claim is the exclusive link of a name that is not freed until `done` exists, so one claimer wins and no
+lock is ever broken. Publishing is the exclusive link of `done`. Nothing here computes.
 
-    done                                DONE
-    no done, highest try-<n>:
-        none                            TODO
-        ended, failed                   FAILED
-        ended, cancelled                TODO
-        an owner that is alive          IN_PROGRESS
-        an owner that is dead           TODO, taken over as try-<n+1>
+What makes a claim good is that nobody else's can be overlooked:
 
-A claim is the exclusive link of a name that is never freed until `done` exists, so one claimer wins and
-no lock is ever broken. Publishing is the exclusive link of `done`. Nothing here computes.
+    try-1, blind    it is free only where there was nothing yet, or where `done` is: so it looks at
+                    `done` after linking. Whoever claims a later number first sees to it that `try-1`
+                    is taken, and no record of a later number is kept without it.
+    try-<n>, n > 1  chosen from a listing that may be old: so it lists again after linking, and gives
+                    way to anybody who is alive or has a higher number.
 """
 
 from __future__ import annotations
 
 import contextlib
-import enum
 import logging
 import os
 import shutil
@@ -33,115 +30,33 @@ from typing import Any, Literal
 import msgspec
 
 from furu.errors import FuruInProgressError, FuruStoreError
-from furu.settings import Settings
-from furu.store.layout import LOG, NodeFiles, parse_numbered
-from furu.store.owner import (
-    Owner,
-    current_owner,
-    forget_owner,
-    is_alive,
-    own_owner,
-    remove_dead,
-)
+from furu.store.artifact import Artifact, Done, Status, survey
+from furu.store.layout import LOG, parse_numbered
+from furu.store.owner import CLAIMING, Owner, current_owner, forget_owner, remove_dead, running
 from furu.store.record import (
     FORMAT,
-    MAX_RECORD_BYTES,
     MAX_TRACEBACK_CHARS,
+    READ_FLAGS,
     AttemptRecord,
     DoneRecord,
     EndedRecord,
     OwnerRecord,
-    decode_attempt,
-    encode,
+    encode_done,
     encode_ended,
-    read_done,
-    read_open,
     store_failed,
     sync_directory,
     write_new,
 )
+from furu.text import describe_error, plain_text
 
 logger = logging.getLogger("furu.store")
 
-_OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+# A directory that is removed again and again while it is claimed is no node's directory.
+_MAX_TRIES = 100
 
 
-class Status(enum.StrEnum):
-    """What the store says of a node."""
-
-    TODO = "TODO"
-    IN_PROGRESS = "IN_PROGRESS"
-    DONE = "DONE"
-    FAILED = "FAILED"
-
-
-class _Done(enum.Enum):
-    ABSENT = enum.auto()
-    PUBLISHED = enum.auto()
-    # Empty, as a power cut may leave it, or no file at all: it counts as missing and makes way.
-    DAMAGED = enum.auto()
-
-
-@dataclass(frozen=True, slots=True)
-class Artifact:
-    """One node's place in one store: all that the store knows of a node."""
-
-    settings: Settings
-    files: NodeFiles
-    node_class: str
-    hash: str
-
-    def is_done(self) -> bool:
-        """Whether something was published: one stat."""
-        return self._done_is() is _Done.PUBLISHED
-
-    def _done_is(self) -> _Done:
-        try:
-            info = os.lstat(self.files.done)
-        except (FileNotFoundError, NotADirectoryError):
-            return _Done.ABSENT
-        except OSError as error:
-            raise store_failed("look at", self.files.done, error) from error
-        whole = stat.S_ISREG(info.st_mode) and info.st_size > 0
-        return _Done.PUBLISHED if whole else _Done.DAMAGED
-
-    def read(self) -> DoneRecord | None:
-        """Read what was published; None where there is nothing. Raises `FuruStoreError`."""
-        return read_done(
-            self.files.done,
-            node_class=self.node_class,
-            node_hash=self.hash,
-            # The document holds the configuration and some words beside the result.
-            max_bytes=self.settings.max_result_bytes + MAX_RECORD_BYTES,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What a node's directory says. `highest` is the highest attempt number in any name, 0 for none."""
-
-    status: Status
-    highest: int = 0
-    attempt: int = 0
-    record: AttemptRecord | None = None
-    info: os.stat_result | None = None
-
-
-def survey(artifact: Artifact) -> Survey:
-    """Derive a node's status from its directory."""
-    while True:
-        if artifact.is_done():
-            return Survey(Status.DONE)
-        numbers = _numbers(artifact)
-        highest = max((number for _, number in numbers), default=0)
-        attempt = max((number for kind, number in numbers if kind == "try-"), default=0)
-        if attempt == 0:
-            return Survey(Status.TODO, highest)
-        found = _read_attempt(artifact, attempt)
-        if found is not None:
-            record, info, alive = found
-            return Survey(_status_of(record, alive), highest, attempt, record, info)
-        # The name is gone, which it may only be once `done` exists, or the whole node is removed.
+class _GiveWay(Exception):
+    """Somebody else's attempt makes this claim void."""
 
 
 def claim(artifact: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt | None:
@@ -151,44 +66,46 @@ def claim(artifact: Artifact, rejects: Callable[[], bool] | None = None) -> Atte
     a live owner is at it, `FuruStoreError` if the store cannot be used.
     """
     owner = current_owner(artifact.settings.store, artifact.settings.lease_sec)
-    with _running_lock:
-        if artifact.files.directory in _running:
-            raise _in_progress(artifact, 0, owner.record)
-        _running[artifact.files.directory] = None
+    directory = artifact.files.directory
+    with _lock:
+        if directory in running:
+            raise _in_progress(artifact, running[directory], owner.record)
+        running[directory] = CLAIMING
     attempt = None
     try:
         attempt = _claim(artifact, rejects)
-        return attempt
     except OSError as error:
-        raise store_failed("claim", artifact.files.directory, error) from error
+        raise store_failed("claim", directory, error) from error
     finally:
-        with _running_lock:
+        with _lock:
             if attempt is None:
-                del _running[artifact.files.directory]
+                del running[directory]
             else:
-                _running[artifact.files.directory] = attempt
+                running[directory] = attempt.number
+                _attempts[directory] = attempt
+    return attempt
 
 
 def _claim(artifact: Artifact, rejects: Callable[[], bool] | None) -> Attempt | None:
     files = artifact.files
     number = 1  # blind: only where the name is taken is the directory worth listing
     _make_directory(files.directory)
-    while True:
+    for _ in range(_MAX_TRIES):
         owner = current_owner(artifact.settings.store, artifact.settings.lease_sec)
         try:
-            os.link(owner.path, files.attempt(number))
+            _link_attempt(owner, files.attempt(number))
         except FileExistsError:
-            found = survey(artifact)
-            if found.status is Status.DONE:
+            seen = survey(artifact)
+            if seen.status is Status.DONE:
                 if rejects is None or not rejects():
                     return None
                 number = _after_rejected(artifact)
-                continue
-            if found.status is Status.IN_PROGRESS:
-                raise _in_progress(artifact, found.attempt, found.record) from None
-            if isinstance(found.record, OwnerRecord) and found.info is not None:
-                remove_dead(artifact.settings.store, found.record, found.info)
-            number = found.highest + 1
+            elif seen.status is Status.IN_PROGRESS:
+                raise _in_progress(artifact, seen.attempt, seen.record) from None
+            else:
+                if seen.found is not None and isinstance(seen.record, OwnerRecord):
+                    remove_dead(artifact.settings.store, seen.record, seen.found.info)
+                number = seen.highest + 1
             continue
         except FileNotFoundError:
             # Somebody removed the node's directory, or this process's owner file.
@@ -197,26 +114,51 @@ def _claim(artifact: Artifact, rejects: Callable[[], bool] | None) -> Attempt | 
             _make_directory(files.directory)
             continue
         attempt = Attempt(artifact, number, owner)
-        done = artifact._done_is()
-        if done is _Done.ABSENT:
+        done, judged = artifact.look_at_done()
+        if done is Done.ABSENT and number == 1:
             return attempt
         try:
-            replace = done is _Done.DAMAGED or (rejects is not None and rejects())
-            if replace and number >= _after_rejected(artifact, besides=number):
-                _set_rejected_aside(attempt)
-                return attempt
+            if done is Done.PUBLISHED and (rejects is None or not rejects()):
+                attempt.release()
+                return None
+            if done is not Done.ABSENT and number < _after_rejected(artifact, besides=number):
+                attempt.release()
+                number = _after_rejected(artifact)
+                continue
+            if number > 1:
+                _take_first_name(artifact)
+            _give_way_to_others(attempt)
+            if done is not Done.ABSENT:
+                _set_aside(attempt, judged)
+        except _GiveWay:
+            attempt.release()
+            number = max((n for _, n in artifact.numbers()), default=0) + 1
+            continue
         except BaseException:
             attempt.release()
             raise
-        attempt.release()
-        if not replace:
-            return None
-        number = _after_rejected(artifact)
+        return attempt
+    raise FuruStoreError(
+        f"cannot claim {files.directory}: it is no directory, or it changes all the time. Remove it.",
+        path=Path(files.directory),
+    )
+
+
+def _link_attempt(owner: Owner, path: str) -> None:
+    """Link this process's owner file to an attempt's name, which must be free."""
+    try:
+        os.link(owner.path, path)
+    except FileExistsError:
+        # A network filesystem may repeat a link that it had made and then call the name taken; and a
+        # claim of this process may have been interrupted. Nobody else of this process is at this node,
+        # so the name is this claim's, unless an attempt of that number has been made.
+        if path in _spent or not _same_file(owner.path, path):
+            raise
 
 
 def _after_rejected(artifact: Artifact, besides: int = 0) -> int:
     """Return the first attempt number that the rejected `done` and the names around it leave free."""
-    numbers = [n for kind, n in _numbers(artifact) if (kind, n) != ("try-", besides)]
+    numbers = [n for kind, n in artifact.numbers() if (kind, n) != ("try-", besides)]
     # A damaged `done` says nothing of its number, and the names beside it are all that counts.
     with contextlib.suppress(FuruStoreError):
         if (record := artifact.read()) is not None:
@@ -224,24 +166,42 @@ def _after_rejected(artifact: Artifact, besides: int = 0) -> int:
     return max(numbers, default=0) + 1
 
 
-def _set_rejected_aside(attempt: Attempt) -> None:
-    """Take the rejected `done` away, when nobody can mistake that for a node that nobody computes.
+def _take_first_name(artifact: Artifact) -> None:
+    """Make sure that no blind claim succeeds beside a later attempt. An empty file is nobody's attempt;
+    it stays until somebody publishes."""
+    with contextlib.suppress(FileExistsError):
+        write_new(artifact.files.attempt(1), b"", sync=False)
 
-    With `done` gone, a blind claim of `try-1` must not succeed, so that name has to be taken; and an
-    attempt that is alive could still free it. So: nobody else alive, `try-1` taken, then the rename.
+
+def _give_way_to_others(attempt: Attempt) -> None:
+    """Raise where somebody else is at the node, or was after this claim's number was chosen.
+
+    Whoever comes later sees this attempt alive, and whoever was there is seen: so of two, at most one
+    goes on. (Both may see each other and both give way; they try again.)
     """
-    artifact, files = attempt.artifact, attempt.artifact.files
-    if attempt.number > 1:
-        with contextlib.suppress(FileExistsError):
-            os.link(attempt.owner.path, files.attempt(1))
-            attempt.placeholder = True
-    for kind, number in _numbers(artifact):
-        if kind != "try-" or number == attempt.number or (number == 1 and attempt.placeholder):
+    artifact = attempt.artifact
+    tries = [number for kind, number in artifact.numbers() if kind == "try-"]
+    if 1 not in tries:
+        raise _GiveWay  # a blind claim came and went, and freed the name
+    for number in tries:
+        if number == attempt.number:
             continue
-        found = _read_attempt(artifact, number)
-        if found is None or found[2]:
-            raise _in_progress(artifact, number, found and found[0])
+        found = artifact.read_attempt(number)
+        if found is None:
+            raise _GiveWay
+        if found.alive:
+            raise _in_progress(artifact, number, found.record)
+    if max(tries, default=0) > attempt.number:
+        raise _GiveWay
+
+
+def _set_aside(attempt: Attempt, judged: tuple[int, int, int] | None) -> None:
+    """Take away the `done` that was judged. Nobody else is at the node, so it does not change here."""
+    files = attempt.artifact.files
+    if attempt.artifact.look_at_done()[1] != judged:
+        raise _GiveWay
     os.rename(files.done, files.rejected(attempt.number))
+    attempt.replaces = True
 
 
 @dataclass(eq=False, slots=True)
@@ -251,7 +211,7 @@ class Attempt:
     artifact: Artifact
     number: int
     owner: Owner
-    placeholder: bool = False
+    replaces: bool = False
     started_at: float = field(default_factory=time.time)
     _started: float = field(default_factory=time.monotonic)
     _has_files: bool = False
@@ -267,13 +227,17 @@ class Attempt:
         """Return the directory for this attempt's files, made when first asked for."""
         directory = self.artifact.files.files(self.number)
         if not self._has_files:
-            os.makedirs(directory, exist_ok=True)
+            try:
+                os.mkdir(directory)
+            except FileExistsError:  # left behind where somebody removed `done` by hand
+                shutil.rmtree(directory)
+                os.mkdir(directory)
             self._has_files = True
         return directory
 
     def log(self, line: str) -> None:
         """Append one line to the attempt's log; a message's own newlines cannot forge another line."""
-        content = line.replace("\r", "\\r").replace("\n", "\n    | ")
+        content = "\n    | ".join(line.splitlines())
         # A thread of the node's own may outlive it: it must not write to a descriptor that is another
         # file's by then.
         with self._log_lock:
@@ -305,17 +269,23 @@ class Attempt:
             result=msgspec.Raw(result),
         )
         temporary = files.temporary(self.number, self.owner.record.id)
+        published = False
         try:
             if sync and self._has_files:
                 _sync_tree(files.files(self.number))
-            write_new(temporary, encode(record), sync=sync)
+            write_new(temporary, encode_done(record), sync=sync)
             published = _link_done(temporary, files.done)
             if sync:
                 _sync_upwards(files.directory, settings.store)
         except OSError as error:
+            if published:  # seen or not, it may not survive the power cut that it was to survive
+                _remove(files.done)
+            _remove(temporary)
             raise store_failed("publish", files.done, error) from error
         _remove(temporary)
-        if self.number > 1:
+        if not published:
+            _remove(files.files(self.number))
+        elif self.number > 1 or self.replaces:
             self._clean()
         self.release()
         return published
@@ -326,46 +296,44 @@ class Attempt:
         """Record how the attempt ended without publishing. Returns why the record could not be written,
         if so: the node's own error matters more, and the next claim is not held up in this process."""
         files = self.artifact.files
-        record = EndedRecord(
-            format=FORMAT,
-            node_class=self.artifact.node_class,
-            hash=self.artifact.hash,
-            attempt=self.number,
-            outcome=outcome,
-            error=describe_error(error),
-            traceback=_traceback(error),
-            config=config,
-            started_at=self.started_at,
-            duration_sec=time.monotonic() - self._started,
-            host=self.owner.record.host,
-            pid=self.owner.record.pid,
-        )
         temporary = files.temporary(self.number, self.owner.record.id)
-        problem = None
         try:
-            with contextlib.suppress(FileNotFoundError):  # left by a publish that failed half-way
-                os.unlink(temporary)
+            record = EndedRecord(
+                format=FORMAT,
+                node_class=self.artifact.node_class,
+                hash=self.artifact.hash,
+                attempt=self.number,
+                outcome=outcome,
+                error=describe_error(error),
+                traceback=_traceback(error),
+                config=config,
+                started_at=self.started_at,
+                duration_sec=time.monotonic() - self._started,
+                host=self.owner.record.host,
+                pid=self.owner.record.pid,
+            )
             write_new(temporary, encode_ended(record), sync=False)
             os.replace(temporary, files.attempt(self.number))
         except FileNotFoundError:
-            pass  # the node was removed while it ran; there is nothing to say it of
+            return None  # the node was removed while it ran; there is nothing to say it of
         except OSError as failure:
-            problem = failure
+            _spent.add(files.attempt(self.number))
+            return failure
         finally:
             self._close()
-        return problem
+        return None
 
     def release(self) -> None:
-        """Give the claim back. Only where `done` exists: until then an attempt's name stays taken."""
+        """Give the claim back: where `done` exists, or where the claim was void from the start."""
         _remove(self.artifact.files.attempt(self.number))
-        if self.placeholder:
-            _remove(self.artifact.files.attempt(1))
         self._close()
 
     def _close(self) -> None:
-        with _running_lock:
-            if _running.get(self.artifact.files.directory) is self:
-                del _running[self.artifact.files.directory]
+        directory = self.artifact.files.directory
+        with _lock:
+            if _attempts.get(directory) is self:
+                del _attempts[directory]
+                del running[directory]
         with self._log_lock:
             self._closed = True
             if self._log is not None:
@@ -373,43 +341,45 @@ class Attempt:
                 self._log = None
 
     def _clean(self) -> None:
-        """Remove what earlier attempts left; keep the record of the last failure, and whatever belongs
-        to an owner that is alive."""
-        files = self.artifact.files
-        failed = 0
-        spared: set[int] = set()
-        names = _numbers(self.artifact)
-        for number in sorted({n for _, n in names if n < self.number}, reverse=True):
-            found = _read_attempt(self.artifact, number)
-            if found is None:
-                continue
-            record, _, alive = found
-            if alive and not (number == 1 and self.placeholder):
-                spared.add(number)
-            elif isinstance(record, EndedRecord) and record.outcome == "failed" and not failed:
-                failed = number
+        """Remove what earlier attempts left, except what belongs to an owner that is alive. The record
+        of the last failure is kept, and `try-1` with it: see the head of this module."""
         try:
-            for name in os.listdir(files.directory):
-                kind, number = parse_numbered(name) or ("", 0)
-                if kind == "rejected-" or (kind and number < self.number and number not in spared):
-                    path = f"{files.directory}/{name}"
-                    if (kind, number) != ("try-", failed):
-                        _remove(path)
-        except OSError as error:
-            logger.warning("could not remove what earlier attempts left: %s", error)
+            names = os.listdir(self.artifact.files.directory)
+            parsed = {name: parse_numbered(name) or ("", 0) for name in names}
+            kept = self._kept({number for _, number in parsed.values() if 0 < number < self.number})
+        except (OSError, FuruStoreError) as error:
+            logger.warning("could not look at what earlier attempts left: %s", error)
+            return
+        for name, (kind, number) in parsed.items():
+            stale = 0 < number < self.number and (kind, number) not in kept
+            if stale or kind == "rejected-":
+                _remove(f"{self.artifact.files.directory}/{name}")
+
+    def _kept(self, numbers: set[int]) -> set[tuple[str, int]]:
+        kept: set[tuple[str, int]] = set()
+        failed = 0
+        for number in sorted(numbers, reverse=True):
+            found = self.artifact.read_attempt(number)
+            if found is not None and found.alive:
+                kept |= {("try-", number), ("a", number), ("tmp-", number)}
+            elif found is not None and isinstance(found.record, EndedRecord) and not failed:
+                failed = number if found.record.outcome == "failed" else 0
+        return kept | {("try-", failed), ("try-", 1)} if failed else kept
 
 
-# The attempts of this process by directory; None while one is being claimed. Keyed by directory and
-# not by context, so that a node's own threads find its attempt too.
-_running: dict[str, Attempt | None] = {}
-_running_lock = threading.Lock()
+# The attempts of this process by directory. Not by context, so that a node's own threads find theirs.
+_attempts: dict[str, Attempt] = {}
+# Attempts of this process that ended and whose end could not be written: their names are used up.
+_spent: set[str] = set()
+_lock = threading.Lock()
 
 
 def _after_fork() -> None:
     """In the child: none of these attempts is the child's, and none ends in its memory."""
-    global _running_lock
-    _running_lock = threading.Lock()
-    _running.clear()
+    global _lock
+    _lock = threading.Lock()
+    _attempts.clear()
+    _spent.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -417,85 +387,16 @@ os.register_at_fork(after_in_child=_after_fork)
 
 def running_attempt(artifact: Artifact) -> Attempt | None:
     """Return the attempt that this process is making at a node, if any."""
-    return _running.get(artifact.files.directory)
-
-
-def describe_error(error: BaseException) -> str:
-    """Say an exception in one line: its type and message."""
-    lines = traceback.format_exception_only(error)
-    return " ".join(lines[-1].split())[:2000]
+    return _attempts.get(artifact.files.directory)
 
 
 def _traceback(error: BaseException) -> list[str]:
-    text = "".join(traceback.format_exception(error))
+    text = plain_text("".join(traceback.format_exception(error)))
     if len(text) > MAX_TRACEBACK_CHARS:
         half = MAX_TRACEBACK_CHARS // 2
         left_out = f"... {len(text) - 2 * half} characters left out ..."
         text = f"{text[:half]}\n{left_out}\n{text[-half:]}"
     return text.splitlines()
-
-
-def _numbers(artifact: Artifact) -> list[tuple[str, int]]:
-    directory = artifact.files.directory
-    try:
-        names = os.listdir(directory)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise store_failed("list", directory, error) from error
-    return [parsed for parsed in map(parse_numbered, names) if parsed is not None]
-
-
-def _read_attempt(
-    artifact: Artifact, number: int
-) -> tuple[AttemptRecord | None, os.stat_result, bool] | None:
-    """Return an attempt's record (None for what is no record), its stat, and whether its owner lives;
-    None if the name is gone."""
-    path = artifact.files.attempt(number)
-    try:
-        descriptor = os.open(path, _OPEN)
-    except FileNotFoundError:
-        return None
-    except OSError:
-        # A symbolic link, or a file that may not be read: the name is taken, and by nobody alive.
-        try:
-            return None, os.lstat(path), False
-        except FileNotFoundError:
-            return None
-    try:
-        info = os.fstat(descriptor)
-        try:
-            record = decode_attempt(read_open(descriptor, path, MAX_RECORD_BYTES))
-        except FuruStoreError:
-            record = None
-        if isinstance(record, EndedRecord) and record.hash != artifact.hash:
-            record = None
-        alive = isinstance(record, OwnerRecord) and _is_alive(artifact, number, descriptor, record)
-        return record, info, alive
-    finally:
-        os.close(descriptor)
-
-
-def _is_alive(artifact: Artifact, number: int, descriptor: int, record: OwnerRecord) -> bool:
-    own = own_owner(record)
-    if own is None:
-        return is_alive(descriptor, record, lease_sec=artifact.settings.lease_sec)
-    # This process lives, which says nothing of its attempt: an interrupt may have ended that before it
-    # was written down, or the disk was full. The owner may know the store by another path.
-    store = os.fspath(artifact.settings.store)
-    directory = f"{own.store}{artifact.files.directory.removeprefix(store)}"
-    if directory not in _running:
-        return False
-    attempt = _running[directory]
-    if attempt is None:  # being claimed: by the asker itself, unless it goes by another path
-        return directory != artifact.files.directory
-    return attempt.number == number
-
-
-def _status_of(record: AttemptRecord | None, alive: bool) -> Status:
-    if isinstance(record, EndedRecord):
-        return Status.FAILED if record.outcome == "failed" else Status.TODO
-    return Status.IN_PROGRESS if alive else Status.TODO
 
 
 def _in_progress(artifact: Artifact, number: int, record: AttemptRecord | None) -> FuruInProgressError:
@@ -507,21 +408,6 @@ def _in_progress(artifact: Artifact, number: int, record: AttemptRecord | None) 
         attempt=number,
         owner=owner,
     )
-
-
-def _remove(path: str) -> None:
-    """Remove what nobody reads any more. Where that fails it is left: it does no harm."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    except IsADirectoryError:
-        shutil.rmtree(path, ignore_errors=True)
-    except OSError as error:
-        if os.path.isdir(path) and not os.path.islink(path):  # macOS says EPERM of a directory
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            logger.warning("could not remove %s: %s", path, error)
 
 
 def _make_directory(path: str) -> None:
@@ -538,8 +424,28 @@ def _link_done(temporary: str, done: str) -> bool:
         os.link(temporary, done)
     except FileExistsError:
         # A network filesystem may repeat a link that it had made and then call the name taken.
-        return os.path.samefile(temporary, done)
+        return _same_file(temporary, done)
     return True
+
+
+def _same_file(path: str, other: str) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), os.lstat(other))
+    except FileNotFoundError:
+        return False
+
+
+def _remove(path: str) -> None:
+    """Remove what nobody reads any more. Where that fails it is left: it does no harm."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if stat.S_ISDIR(os.lstat(path).st_mode):  # Linux says EISDIR of one, macOS EPERM
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            logger.warning("could not remove %s: %s", path, error)
 
 
 def _sync_tree(directory: str) -> None:
@@ -547,7 +453,7 @@ def _sync_tree(directory: str) -> None:
         for name in names:
             path = f"{parent}/{name}"
             if stat.S_ISREG(os.lstat(path).st_mode):
-                descriptor = os.open(path, _OPEN)
+                descriptor = os.open(path, READ_FLAGS)
                 try:
                     os.fsync(descriptor)
                 finally:

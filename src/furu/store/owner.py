@@ -25,7 +25,7 @@ from pathlib import Path
 
 from furu.errors import FuruStoreError
 from furu.store.layout import is_identifier, owners_directory
-from furu.store.record import OwnerRecord, encode, store_failed
+from furu.store.record import READ_FLAGS, OwnerRecord, encode, store_failed, write_all
 
 logger = logging.getLogger("furu.store")
 
@@ -61,6 +61,10 @@ class _Process:
 
 _process = _Process()
 
+# The node directories at which this process is, with the number of the attempt.
+CLAIMING = 0
+running: dict[str, int] = {}
+
 
 def current_owner(store: Path, lease_sec: float) -> Owner:
     """Return this process's owner in a store, made on the first call.
@@ -76,6 +80,8 @@ def current_owner(store: Path, lease_sec: float) -> Owner:
         if owner is None:
             owner = _make_owner(store, lease_sec)
             _process.by_store[store] = owner
+            if not _process.all:
+                _remove_at_exit_of_worker()
             _process.all.append(owner)
             _start_heart()
     return owner
@@ -86,11 +92,6 @@ def forget_owner(owner: Owner) -> None:
     with _process.lock:
         if _process.by_store.get(owner.store) is owner:
             del _process.by_store[owner.store]
-
-
-def own_owner(record: OwnerRecord) -> Owner | None:
-    """Return the owner of this process that a record is of, if it is of one."""
-    return next((owner for owner in _process.all if owner.record.id == record.id), None)
 
 
 def _make_owner(store: Path, lease_sec: float) -> Owner:
@@ -125,7 +126,7 @@ def _make_owner(store: Path, lease_sec: float) -> Owner:
             lease_sec=lease_sec,
         )
         _lock(descriptor, unnamed, store)
-        os.write(descriptor, encode(record))
+        write_all(descriptor, encode(record))
         _link(unnamed, path, store)
     except FuruStoreError:
         os.close(descriptor)
@@ -142,7 +143,7 @@ def _make_owner(store: Path, lease_sec: float) -> Owner:
 def _lock(descriptor: int, path: str, store: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        probe = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        probe = os.open(path, READ_FLAGS)
         try:
             held = _is_locked(probe)
         finally:
@@ -169,6 +170,8 @@ def _link(source: str, target: str, store: Path) -> None:
             raise
         same = False
     if not same:
+        with contextlib.suppress(OSError):
+            os.unlink(target)
         raise FuruStoreError(
             f"the store {store} cannot be used: its filesystem has no hard links. "
             "Put the store on a filesystem with them (ext4, xfs, btrfs, zfs, APFS, NFS, Lustre).",
@@ -187,25 +190,38 @@ def _unwritable(store: Path, error: OSError) -> FuruStoreError:
 # ---- is another owner alive? ----
 
 
-def is_alive(descriptor: int, record: OwnerRecord, *, lease_sec: float) -> bool:
-    """Whether the process, not this one, whose linked file is open as `descriptor` is alive.
+def is_alive(
+    descriptor: int,
+    record: OwnerRecord,
+    *,
+    store: Path,
+    directory: str,
+    number: int,
+    lease_sec: float,
+) -> bool:
+    """Whether attempt `number` in a node's `directory`, open as `descriptor`, is being made.
 
-    Seen from the owner's own machine: whether its process holds the lock. Seen from another one: dead
-    only if the file's mtime has not *changed* for a lease on this process's own clock.
+    An attempt of this process: whether it is at it. Seen from the owner's own machine: whether its
+    process holds the lock. Seen from another one: dead only if the file's mtime has not *changed* for a
+    lease on this process's own clock. Raises `OSError` where that cannot be found out.
     """
     info = os.fstat(descriptor)
+    own = next((owner for owner in _process.all if owner.record.id == record.id), None)
+    if own is not None and os.path.samestat(info, os.fstat(own.descriptor)):
+        # This process lives, which says nothing of its attempt: an interrupt may have ended that before
+        # it was written down, or the disk was full. It may know the store by another path.
+        there = f"{own.store}{directory.removeprefix(os.fspath(store))}"
+        if running.get(there) == CLAIMING:
+            return there != directory  # who asks by the same path is the claimer itself
+        return running.get(there) == number
     if record.boot_id and record.boot_id == boot_id() and record.device == info.st_dev:
-        alive = _is_locked(descriptor)
-    else:
-        alive = _leases.is_alive(info, max(lease_sec, record.lease_sec))
-    if not alive:
-        _leases.forget(info)
-    return alive
+        return _is_locked(descriptor)
+    return _leases.is_alive(info, max(lease_sec, record.lease_sec))
 
 
 def remove_dead(store: Path, record: OwnerRecord, info: os.stat_result) -> None:
     """Remove the file of an owner found dead, if the name still belongs to it."""
-    if not is_identifier(record.id):
+    if not is_identifier(record.id) or any(record.id == own.record.id for own in _process.all):
         return
     path = f"{owners_directory(store)}/{record.id}"
     with contextlib.suppress(OSError):
@@ -237,10 +253,8 @@ class _Leases:
         if mtime_ns != info.st_mtime_ns:
             self._seen[key] = (info.st_mtime_ns, now)
             return True
+        # The verdict stands until the file changes: every node of a dead owner is told by one lease.
         return now - since < lease_sec
-
-    def forget(self, info: os.stat_result) -> None:
-        self._seen.pop((info.st_dev, info.st_ino), None)
 
 
 _leases = _Leases()
@@ -296,9 +310,17 @@ def _after_fork() -> None:
     keeping them open would keep the parent's attempts alive after its death."""
     global _process
     inherited, _process = _process.all, _Process()
+    running.clear()
     for owner in inherited:
         with contextlib.suppress(OSError):
             os.close(owner.descriptor)
+
+
+def _remove_at_exit_of_worker() -> None:
+    """A worker of multiprocessing leaves without running what `atexit` has, but not without this."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, _at_exit, exitpriority=0)
 
 
 atexit.register(_at_exit)

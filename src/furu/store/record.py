@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 
@@ -22,11 +22,11 @@ FORMAT = 1
 MAX_RECORD_BYTES = 2**20
 MAX_TRACEBACK_CHARS = 64 * 2**10
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _WRITE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _CHUNK_BYTES = 2**20
 
-R = TypeVar("R", bound=msgspec.Struct)
+_LEFT_OUT = {"left out": "the configuration is too large for this record"}
 
 
 class OwnerRecord(msgspec.Struct, frozen=True, tag="owner", tag_field="record"):
@@ -78,9 +78,20 @@ _done_decoder = msgspec.json.Decoder(DoneRecord)
 encode = msgspec.json.Encoder().encode
 
 
+def encode_done(record: DoneRecord) -> bytes:
+    """Encode what is published. What stands beside the result stays within `MAX_RECORD_BYTES`."""
+    content = encode(record)
+    if len(content) - len(bytes(record.result)) > MAX_RECORD_BYTES:
+        content = encode(msgspec.structs.replace(record, config=_LEFT_OUT))
+    return content
+
+
 def encode_ended(record: EndedRecord) -> bytes:
-    """Encode with line breaks: this is the file that people open."""
-    return msgspec.json.format(encode(record), indent=2) + b"\n"
+    """Encode, within `MAX_RECORD_BYTES`, with line breaks: this is the file that people open."""
+    content = msgspec.json.format(encode(record), indent=2) + b"\n"
+    if len(content) > MAX_RECORD_BYTES:
+        return encode_ended(msgspec.structs.replace(record, config=_LEFT_OUT))
+    return content
 
 
 def decode_attempt(content: bytes) -> AttemptRecord | None:
@@ -118,7 +129,7 @@ def read_state(path: str, max_bytes: int) -> bytes | None:
     Raises `FuruStoreError` for what is no regular file, is larger than `max_bytes`, or cannot be read.
     """
     try:
-        descriptor = os.open(path, _READ)
+        descriptor = os.open(path, READ_FLAGS)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -155,9 +166,7 @@ def write_new(path: str, content: bytes, *, sync: bool) -> None:
     descriptor = os.open(path, _WRITE, 0o666)
     try:
         try:
-            view = memoryview(content)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            write_all(descriptor, content)
             if sync:
                 os.fsync(descriptor)
         finally:
@@ -166,6 +175,13 @@ def write_new(path: str, content: bytes, *, sync: bool) -> None:
         with contextlib.suppress(OSError):
             os.unlink(path)
         raise
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write everything, however little one write takes. Raises `OSError`."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def sync_directory(path: str) -> None:

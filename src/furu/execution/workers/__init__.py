@@ -1,7 +1,7 @@
 """What computes: one contract (`base`), what every kind does with one node (`call`), and the kinds."""
 
-from furu.execution.workers.base import Job, Outcome, Workers
+from furu.execution.workers.base import Begun, Job, Outcome, Withdrawn, Workers
 from furu.execution.workers.event_loop import EventLoopWorkers
 from furu.execution.workers.threads import ThreadWorkers
 
-__all__ = ["EventLoopWorkers", "Job", "Outcome", "ThreadWorkers", "Workers"]
+__all__ = ["Begun", "EventLoopWorkers", "Job", "Outcome", "ThreadWorkers", "Withdrawn", "Workers"]

@@ -1,7 +1,8 @@
 """What a scheduler asks of workers. Decides nothing about order: the scheduler does.
 
-The scheduler asks for room before it takes a node from the ready set, so that no queue of the workers'
-own buries the order. A node's failure is a value, an `Outcome`; workers raise nothing of a node's.
+The scheduler asks for room before it takes a node from the ready set, so that no long queue of the
+workers' own buries the order. A node's failure is a value, an `Outcome`; workers raise nothing of a
+node's.
 """
 
 from __future__ import annotations
@@ -41,6 +42,13 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Begun:
+    """A worker has begun with a job."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """How a job ended. `reused`: it was DONE by the time it was claimed; `elsewhere`: another owner,
     alive, is at it, and `error` says which; `failed`: `error` names the node and its state."""
@@ -50,17 +58,42 @@ class Outcome:
     duration_sec: float
     error: FuruComputeError | FuruInProgressError | None = None
 
+    @property
+    def went_well(self) -> bool:
+        """Whether the node is DONE."""
+        return self.error is None
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """Jobs that were started are handed back: none has begun, and none will. They may be started
+    again, unless the workers have stopped. A sequence ends with it."""
+
+    jobs: list[Job]
+
+
+News = Begun | Outcome | Withdrawn
+Deliver = Callable[[News], None]
+
 
 class Workers(Protocol):
     """A kind of worker, used by one run, on its event loop.
 
-    Guarantees: each job that was started and began to compute has exactly one outcome delivered, also
-    while the task group is being cancelled; claim, compute, publish and release of a node all happen in
-    the function that runs in the worker. A job that had not begun by then has none.
+    Guarantees: of each job that a worker begins, a `Begun` and one `Outcome` are delivered, in this
+    order, also while the task group is being cancelled; a job that is not begun is handed back in a
+    `Withdrawn`. Claim, compute, publish and release of a node all happen in the function that runs in
+    the worker.
     """
 
-    def open(self, tasks: TaskGroup, deliver: Callable[[Outcome], None]) -> None:
-        """Begin a run: helpers may be started in `tasks`; `deliver` takes outcomes, on the loop."""
+    def open(self, tasks: TaskGroup, deliver: Deliver, *, stop_on_failure: bool) -> None:
+        """Begin a run: helpers may be started in `tasks`; `deliver` is to be called on the loop. With
+        `stop_on_failure` no job is begun after one has failed."""
+        ...
+
+    @property
+    def in_sequence(self) -> bool:
+        """Whether a job is begun only after all jobs started before it have gone well, so that it may
+        depend on them. Ends with a `Withdrawn`, which is delivered before the outcome that ended it."""
         ...
 
     def has_room(self, spec_key: str) -> bool:
@@ -69,4 +102,8 @@ class Workers(Protocol):
 
     def start(self, job: Job) -> None:
         """Start a job; there is room for it. Returns at once."""
+        ...
+
+    def stop(self) -> None:
+        """Begin nothing more; what has begun goes on to its end."""
         ...

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import anyio
 from anyio.abc import TaskGroup
 
-from furu.execution.workers.base import Job, Outcome
+from furu.execution.workers.base import Begun, Deliver, Job, Withdrawn
 from furu.execution.workers.call import acall
 
 
@@ -21,11 +19,19 @@ class EventLoopWorkers:
         self._limiter = anyio.CapacityLimiter(max_workers)
         self._max_workers = max_workers
         self._in_flight = 0
+        self._waiting: dict[str, Job] = {}
+        self._stopped = False
 
-    def open(self, tasks: TaskGroup, deliver: Callable[[Outcome], None]) -> None:
+    def open(self, tasks: TaskGroup, deliver: Deliver, *, stop_on_failure: bool) -> None:
         """Begin a run."""
         self._tasks = tasks
         self._deliver = deliver
+        self._stop_on_failure = stop_on_failure
+
+    @property
+    def in_sequence(self) -> bool:
+        """Never: async nodes wait side by side."""
+        return False
 
     def has_room(self, spec_key: str) -> bool:
         """Whether another async node may run."""
@@ -34,11 +40,24 @@ class EventLoopWorkers:
     def start(self, job: Job) -> None:
         """Start a node as a task."""
         self._in_flight += 1
+        self._waiting[job.key] = job
         self._tasks.start_soon(self._run, job)
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopped = True
+        if self._waiting:
+            self._deliver(Withdrawn(list(self._waiting.values())))
+            self._waiting.clear()
 
     async def _run(self, job: Job) -> None:
         async with self._limiter:
+            if self._stopped:
+                return
+            del self._waiting[job.key]
+            self._deliver(Begun(job))
             with anyio.CancelScope(shield=True):
                 outcome = await acall(job, "local")
                 self._in_flight -= 1
+                self._stopped |= outcome.end == "failed" and self._stop_on_failure
                 self._deliver(outcome)

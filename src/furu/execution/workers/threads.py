@@ -1,61 +1,198 @@
 """Threads: the default kind, for every node that is not async.
 
-At most `max_workers` puller tasks carry the nodes into threads; a puller without a node sleeps on an
-event. One task a node would cost memory and time for every node that waits.
+A hop from the loop to a thread and back costs more than storing a small node does, and threads that
+compute tiny nodes fight for the interpreter's lock. So a thread, once entered, stays: it takes jobs from
+a feed that the loop fills, and what it has to tell is handed back in batches, one wake-up of the loop for
+many. And how many threads take jobs follows the nodes:
+
+    in sequence   while nodes are short: one thread, one job after another, with a feed before it
+    in parallel   as soon as none has ended for a moment: as many threads as jobs, and no feed
+
+In sequence a job may follow on one that it depends on. So a job that does not go well ends the sequence:
+what is left of the feed is handed back.
+
+At most `max_workers` threads are entered, each through one `run_sync` under a limiter of the run's own.
 """
 
 from __future__ import annotations
 
+import contextvars
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
 
 import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from furu.execution.workers.base import Job, Outcome
+from furu.execution.workers.base import Begun, Deliver, Job, News, Outcome, Withdrawn
 from furu.execution.workers.call import call, failed_outcome
+from furu.execution.workers.wake import Waker
+
+# With jobs in the feed and none ended for so long, nodes are not short.
+_PATIENCE_SEC = 0.001
+# Typically shorter than this, nodes are short again.
+_SHORT_SEC = 0.0005
+# How much of the typical duration the last node decides.
+_WEIGHT = 0.2
+# More than one thread does in the time that a busy loop takes to come around.
+_FEED = 64
 
 
 class ThreadWorkers:
-    """Computes nodes in threads, at most `max_workers` at once, under a limiter of its own."""
+    """Computes nodes in threads, at most `max_workers` at once, under a limiter of its own.
+
+    The loop calls `start`, `has_room` and `stop`, the threads run `_work`; what both change is changed
+    under `_lock`.
+    """
 
     def __init__(self, max_workers: int) -> None:
         self._limiter = anyio.CapacityLimiter(max_workers)
         self._max_workers = max_workers
         self._in_flight = 0
-        self._jobs: deque[Job] = deque()
-        self._sleeping: list[anyio.Event] = []
+        self._fed = anyio.Event()
 
-    def open(self, tasks: TaskGroup, deliver: Callable[[Outcome], None]) -> None:
-        """Begin a run; pullers are started when there is work for them."""
+        self._lock = threading.Lock()
+        self._feed: deque[Job] = deque()
+        self._news: deque[News] = deque()
+        self._entered = 0  # threads in `_work`, or on their way there
+        self._asleep: list[threading.Semaphore] = []
+        self._busy = 0  # threads that have a job
+        self._ended = 0  # jobs, ever
+        self._typical_sec = 0.0
+        self._sequence = True
+        self._held = False  # a job of the sequence did not go well, and the loop does not know yet
+        self._stopped = False
+
+    def open(self, tasks: TaskGroup, deliver: Deliver, *, stop_on_failure: bool) -> None:
+        """Begin a run; threads are entered when there is work for them."""
         self._tasks = tasks
         self._deliver = deliver
+        self._stop_on_failure = stop_on_failure
+        self._context = contextvars.copy_context()
+        self._waker = Waker(self._tell)
+        tasks.start_soon(self._watch)
+
+    @property
+    def in_sequence(self) -> bool:
+        """Whether jobs are computed one after another, as long as they go well."""
+        return self._sequence
 
     def has_room(self, spec_key: str) -> bool:
-        """Whether a thread is free."""
+        """Whether a thread is free or, in sequence, there is room in the feed."""
+        if self._sequence:
+            return self._in_flight <= _FEED
+        if self._typical_sec < _SHORT_SEC:
+            return False  # the threads end what they have, and the next sequence begins
         return self._in_flight < self._max_workers
 
     def start(self, job: Job) -> None:
-        """Give a job to a puller."""
+        """Feed a job to the threads."""
         self._in_flight += 1
-        self._jobs.append(job)
-        if self._sleeping:
-            self._sleeping.pop().set()
-        else:
-            self._tasks.start_soon(self._pull)
+        with self._lock:
+            self._feed.append(job)
+            if not self._sequence or self._entered == len(self._asleep):
+                self._wake_another()
+        if self._sequence:
+            self._fed.set()
 
-    async def _pull(self) -> None:
+    def stop(self) -> None:
+        """Begin nothing more, and let the threads go as they end what they have."""
+        with self._lock:
+            self._stopped = True
+            for sleeper in self._asleep:
+                sleeper.release()
+            self._asleep.clear()
+        self._tell()
+        self._withdraw()
+
+    # ---- on the loop ----
+
+    async def _enter(self) -> None:
+        try:
+            await anyio.to_thread.run_sync(self._work, limiter=self._limiter)
+        except Exception as error:  # no thread could be started: one job fails of it
+            with self._lock:
+                self._entered -= 1
+                if self._feed:
+                    job = self._feed.popleft()
+                    self._news.append(Begun(job))
+                    self._end(failed_outcome(job, error, time.monotonic()))
+        self._tell()
+
+    async def _watch(self) -> None:
+        """End the sequence when none of its jobs has ended for a moment."""
         while True:
-            while self._jobs:
-                job = self._jobs.popleft()
-                try:
-                    outcome = await anyio.to_thread.run_sync(call, job, "local", limiter=self._limiter)
-                except Exception as error:  # no thread could be started
-                    outcome = failed_outcome(job, error, time.monotonic())
+            self._fed = anyio.Event()
+            if not (self._feed and self._sequence):
+                await self._fed.wait()
+            ended = self._ended
+            await anyio.sleep(_PATIENCE_SEC)
+            if self._sequence and self._feed and ended == self._ended:
+                self._typical_sec = max(self._typical_sec, _PATIENCE_SEC)
+                self._tell()
+                self._withdraw()
+
+    def _tell(self) -> None:
+        """Hand on what the threads have to tell, and begin a new sequence when the time has come."""
+        while self._news:
+            item = self._news.popleft()
+            if isinstance(item, Outcome):
                 self._in_flight -= 1
-                self._deliver(outcome)
-            awake = anyio.Event()
-            self._sleeping.append(awake)
-            await awake.wait()
+                if self._sequence and not item.went_well:
+                    self._withdraw()
+            self._deliver(item)
+        if self._in_flight == 0 and self._typical_sec < _SHORT_SEC:
+            self._sequence = True
+
+    def _withdraw(self) -> None:
+        """Hand back what has not begun. It ends the sequence, if there is one."""
+        with self._lock:
+            self._sequence = self._held = False
+            jobs = list(self._feed)
+            self._feed.clear()
+        self._in_flight -= len(jobs)
+        self._deliver(Withdrawn(jobs))
+
+    def _wake_another(self) -> None:
+        """Wake a sleeping thread, or enter one. The lock is held."""
+        if self._asleep:
+            self._asleep.pop().release()
+        elif self._entered < self._max_workers:
+            self._entered += 1
+            self._tasks.start_soon(self._enter)
+
+    # ---- in the threads ----
+
+    def _work(self) -> None:
+        sleeper = threading.Semaphore(0)
+        while (job := self._next(sleeper)) is not None:
+            self._news.append(Begun(job))
+            if not self._sequence:
+                self._waker.wake()  # it may take long, and somebody may be watching
+            # A copy for each node: what one sets in its context is seen by no other.
+            outcome = self._context.copy().run(call, job, "local")
+            with self._lock:
+                self._busy -= 1
+                self._end(outcome)
+            self._waker.wake()
+
+    def _next(self, sleeper: threading.Semaphore) -> Job | None:
+        """Return the next job, sleeping until there is one; None when the workers stop."""
+        while True:
+            with self._lock:
+                if self._stopped:
+                    return None
+                if self._feed and not self._held and not (self._sequence and self._busy):
+                    self._busy += 1
+                    return self._feed.popleft()
+                self._asleep.append(sleeper)
+            sleeper.acquire()
+
+    def _end(self, outcome: Outcome) -> None:
+        """Note how a job ended. The lock is held."""
+        self._ended += 1
+        self._typical_sec += _WEIGHT * (outcome.duration_sec - self._typical_sec)
+        self._held |= self._sequence and not outcome.went_well
+        self._stopped |= outcome.end == "failed" and self._stop_on_failure
+        self._news.append(outcome)

@@ -1,0 +1,184 @@
+"""What the store says of a node, derived from its directory. Changes nothing.
+
+done                                DONE
+no done, highest try-<n>:
+    none                            TODO
+    ended, failed                   FAILED
+    ended, cancelled                TODO
+    an owner that is alive          IN_PROGRESS
+    an owner that is dead           TODO, taken over as try-<n+1>
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import stat
+from dataclasses import dataclass
+
+from furu.settings import Settings
+from furu.store.layout import NodeFiles, parse_numbered
+from furu.store.owner import is_alive
+from furu.store.record import (
+    MAX_RECORD_BYTES,
+    READ_FLAGS,
+    AttemptRecord,
+    DoneRecord,
+    EndedRecord,
+    OwnerRecord,
+    decode_attempt,
+    read_done,
+    read_open,
+    store_failed,
+)
+
+# What opening a name says that is a symbolic link, a socket, or a directory that cannot be read.
+_NO_STATE_FILE = {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR, errno.ENOTDIR}
+
+
+class Status(enum.StrEnum):
+    """What the store says of a node."""
+
+    TODO = "TODO"
+    IN_PROGRESS = "IN_PROGRESS"
+    DONE = "DONE"
+    FAILED = "FAILED"
+
+
+class Done(enum.Enum):
+    """What stands at `done`."""
+
+    ABSENT = enum.auto()
+    PUBLISHED = enum.auto()
+    # Empty, as a power cut may leave it, or no file at all: it counts as missing and makes way.
+    DAMAGED = enum.auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One node's place in one store: all that the store knows of a node."""
+
+    settings: Settings
+    files: NodeFiles
+    node_class: str
+    hash: str
+
+    def is_done(self) -> bool:
+        """Whether something was published: one stat."""
+        return self.look_at_done()[0] is Done.PUBLISHED
+
+    def look_at_done(self) -> tuple[Done, tuple[int, int, int] | None]:
+        """Return what stands at `done`, and what tells it from another that may take its place."""
+        try:
+            info = os.lstat(self.files.done)
+        except (FileNotFoundError, NotADirectoryError):
+            return Done.ABSENT, None
+        except OSError as error:
+            raise store_failed("look at", self.files.done, error) from error
+        whole = stat.S_ISREG(info.st_mode) and info.st_size > 0
+        identity = (info.st_ino, info.st_size, info.st_mtime_ns)
+        return (Done.PUBLISHED if whole else Done.DAMAGED), identity
+
+    def read(self) -> DoneRecord | None:
+        """Read what was published; None where there is nothing. Raises `FuruStoreError`."""
+        return read_done(
+            self.files.done,
+            node_class=self.node_class,
+            node_hash=self.hash,
+            # The document holds the configuration and some words beside the result.
+            max_bytes=self.settings.max_result_bytes + MAX_RECORD_BYTES,
+        )
+
+    def numbers(self) -> list[tuple[str, int]]:
+        """Return the kind and number of every name in the node's directory that has them."""
+        try:
+            names = os.listdir(self.files.directory)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise store_failed("list", self.files.directory, error) from error
+        return [parsed for parsed in map(parse_numbered, names) if parsed is not None]
+
+    def read_attempt(self, number: int) -> Found | None:
+        """Read a `try-<n>` and judge its owner; None if the name is gone. Raises `FuruStoreError` where
+        the file cannot be read: nobody may be called dead because of that."""
+        path = self.files.attempt(number)
+        try:
+            descriptor = os.open(path, READ_FLAGS)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            if error.errno not in _NO_STATE_FILE:
+                raise store_failed("read", path, error) from error
+            try:
+                return Found(None, os.lstat(path), alive=False)
+            except FileNotFoundError:
+                return None
+        try:
+            info = os.fstat(descriptor)
+            record = None
+            if stat.S_ISREG(info.st_mode) and info.st_size <= MAX_RECORD_BYTES:
+                record = decode_attempt(read_open(descriptor, path, MAX_RECORD_BYTES))
+            if isinstance(record, EndedRecord) and record.hash != self.hash:
+                record = None
+            alive = isinstance(record, OwnerRecord) and is_alive(
+                descriptor,
+                record,
+                store=self.settings.store,
+                directory=self.files.directory,
+                number=number,
+                lease_sec=self.settings.lease_sec,
+            )
+            return Found(record, info, alive=alive)
+        except OSError as error:
+            raise store_failed("look at", path, error) from error
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A `try-<n>`: its record (None for what is none, and nobody's), its stat, whether it is alive."""
+
+    record: AttemptRecord | None
+    info: os.stat_result
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a node's directory says. `highest` is the highest number in any name, 0 for none; `attempt`
+    that of the highest `try-<n>`, and `found` what it is."""
+
+    status: Status
+    highest: int = 0
+    attempt: int = 0
+    found: Found | None = None
+
+    @property
+    def record(self) -> AttemptRecord | None:
+        """The record of the highest attempt, if it is one."""
+        return self.found.record if self.found else None
+
+
+def survey(artifact: Artifact) -> Survey:
+    """Derive a node's status from its directory. Raises `FuruStoreError`."""
+    while True:
+        if artifact.is_done():
+            return Survey(Status.DONE)
+        numbers = artifact.numbers()
+        highest = max((number for _, number in numbers), default=0)
+        attempt = max((number for kind, number in numbers if kind == "try-"), default=0)
+        if attempt == 0:
+            return Survey(Status.TODO, highest)
+        found = artifact.read_attempt(attempt)
+        if found is not None:
+            return Survey(_status(found), highest, attempt, found)
+        # The name is gone, which it may only be once `done` exists, or the whole node is removed.
+
+
+def _status(found: Found) -> Status:
+    if isinstance(found.record, EndedRecord):
+        return Status.FAILED if found.record.outcome == "failed" else Status.TODO
+    return Status.IN_PROGRESS if found.alive else Status.TODO

@@ -1,0 +1,220 @@
+"""Classes of a program's own `__main__`: a script, `python -m`, and a `__main__` without a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import furu
+
+SOURCE = """
+from __future__ import annotations
+import dataclasses, enum, json, sys
+from furu import Furu, run_local
+
+class Colour(enum.Enum):
+    RED = "red"
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    x: int
+    colour: Colour = Colour.RED
+
+class Points(Furu[list[Point]]):
+    count: int
+    def _create(self) -> list[Point]:
+        return [Point(x) for x in range(self.count)]
+
+class Total(Furu["Result"]):
+    points: tuple[Points, ...]
+    origin: Point = Point(0)
+    kind: type = Point
+    def _create(self) -> Result:
+        return Result(sum(point.x for node in self.points for point in node.get()))
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    total: int
+
+class Pickled(Furu[Result]):
+    _codec = "pickle"
+    def _create(self) -> Result:
+        return Result(-1)
+
+def main() -> None:
+    total = Total(points=(Points(count=3), Points(count=4)))
+    report = run_local([total, Pickled()])
+    again = run_local([total, Pickled()])
+    print(json.dumps({
+        "hash": total.furu_hash,
+        "computed": [report.computed, again.computed],
+        "total": total.get().total,
+        "same class": type(total.get()) is Result and type(Pickled().get()) is Result,
+        "directory": total.furu_dir.parent.parent.parent.name,
+        "class directory": total.furu_dir.parent.parent.name,
+    }))
+"""
+
+SCRIPT = SOURCE + '\nif __name__ == "__main__":\n    main()\n'
+
+
+def run(*arguments: str, folder: Path, standard_input: str | None = None) -> Any:
+    """Run Python in a folder and return what it prints, as JSON."""
+    paths = [str(folder), str(Path(furu.__file__).parent.parent), *(path for path in sys.path if path)]
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "FURU_PATH": str(folder / "store")},
+        input=standard_input,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "" == done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A script, and a package with the same content in a module."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "module.py").write_text(SCRIPT)
+    (package / "__main__.py").write_text(SCRIPT)
+    return tmp_path
+
+
+EXPECTED = {"computed": [4, 0], "total": 9, "same class": True, "class directory": "Total"}
+
+
+def told(result: dict[str, Any]) -> dict[str, Any]:
+    """What does not depend on where the classes are."""
+    return {key: result[key] for key in EXPECTED}
+
+
+def test_classes_of_a_script_run_and_are_found_again(folder: Path) -> None:
+    """Types in quotes, enums and pickles included; the directory has the script's name."""
+    first = run("script.py", folder=folder)
+    assert EXPECTED == told(first)
+    assert "script" == first["directory"]
+    assert {**first, "computed": [0, 0]} == run("script.py", folder=folder)
+
+
+def test_script_and_a_module_that_imports_it_share_artifacts(folder: Path) -> None:
+    """`__main__` is only what Python calls the script while it runs. A pickle knows no better."""
+    first = run("script.py", folder=folder)
+    code = """
+        import json, script
+        node = script.Total(points=(script.Points(count=3), script.Points(count=4)))
+        print(json.dumps([node.furu_hash, node.status(), node.get().total]))
+    """
+    assert [first["hash"], "DONE", 9] == run("-c", textwrap.dedent(code), folder=folder)
+
+
+def test_script_is_the_same_by_whatever_path_it_is_started(folder: Path) -> None:
+    """Its name counts, not where it lies."""
+    first = run("script.py", folder=folder)
+    other = run(str(folder / "package" / ".." / "script.py"), folder=folder)
+    assert [first["hash"], [0, 0]] == [other["hash"], other["computed"]]
+
+
+def test_module_run_with_m_is_the_module_that_others_import(folder: Path) -> None:
+    """`python -m package.module` has the full name."""
+    first = run("-m", "package.module", folder=folder)
+    assert EXPECTED == told(first)
+    assert "package.module" == first["directory"]
+    code = """
+        import json
+        from package.module import Points, Total
+        node = Total(points=(Points(count=3), Points(count=4)))
+        print(json.dumps([node.furu_hash, node.get().total]))
+    """
+    assert [first["hash"], 9] == run("-c", textwrap.dedent(code), folder=folder)
+
+
+def test_package_run_with_m(folder: Path) -> None:
+    """`python -m package` runs `package.__main__`."""
+    first = run("-m", "package", folder=folder)
+    assert EXPECTED == told(first)
+    assert "package.__main__" == first["directory"]
+
+
+def test_two_scripts_with_the_same_classes_do_not_collide(folder: Path) -> None:
+    """Nor do a script and a package's module."""
+    (folder / "other.py").write_text(SCRIPT)
+    runs = [
+        run("script.py", folder=folder),
+        run("other.py", folder=folder),
+        run("-m", "package.module", folder=folder),
+        run("-m", "package", folder=folder),
+        run("-", folder=folder, standard_input=SCRIPT),
+    ]
+    assert [[4, 0]] * 5 == [result["computed"] for result in runs]
+    assert 5 == len({result["hash"] for result in runs})
+
+
+@pytest.mark.parametrize(("how", "directory"), [("-", "<stdin>"), ("-c", "__main__")])
+def test_main_without_a_file_works_as_in_a_notebook(how: str, directory: str, folder: Path) -> None:
+    """Read from standard input, or given as text: there is no script's name, and Python's own stays."""
+    arguments, text = ([how], SCRIPT) if how == "-" else ([how, SCRIPT], None)
+    first = run(*arguments, folder=folder, standard_input=text)
+    assert EXPECTED == told(first)
+    assert directory == first["directory"]
+    assert [first["hash"], [0, 0]] == [
+        (again := run(*arguments, folder=folder, standard_input=text))["hash"],
+        again["computed"],
+    ]
+
+
+def test_class_defined_again_in_a_notebook_is_the_same_class(folder: Path) -> None:
+    """A cell that is run twice finds its artifacts; with a raised version it computes anew."""
+    cell = """
+from furu import Furu
+calls = globals().get("calls", [])
+class Cell(Furu[int]):
+    _version = VERSION
+    x: int
+    def _create(self):
+        calls.append(self.x)
+        return len(calls)
+"""
+    program = f"""
+import json, sys, types
+cell = {cell!r}
+del sys.modules["__main__"].__file__
+names = vars(sys.modules["__main__"])
+values = []
+for version in ("1", "1", "2"):
+    exec(compile(cell.replace("VERSION", version), "<cell>", "exec"), names)
+    values.append(names["Cell"](x=1).get())
+print(json.dumps([values, names["calls"], names["Cell"](x=1).furu_dir.parent.parent.parent.name]))
+"""
+    (folder / "kernel.py").write_text(program)
+    assert [[1, 1, 2], [1, 1], "__main__"] == run("kernel.py", folder=folder)
+
+
+def test_class_inside_a_function_of_a_script(folder: Path) -> None:
+    """It has a directory of its own, whose name the filesystem can hold."""
+    (folder / "local.py").write_text(
+        """
+import json
+from furu import Furu, run_local
+def make():
+    class Local(Furu[int]):
+        x: int
+        def _create(self): return self.x
+    return Local(x=5)
+run_local([make()])
+print(json.dumps([make().get(), make().status(), make().furu_dir.parent.parent.name]))
+"""
+    )
+    assert [5, "DONE", "make.<locals>.Local"] == run("local.py", folder=folder)

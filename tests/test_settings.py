@@ -1,0 +1,306 @@
+"""Settings: the block first, then the environment, then the defaults; errors say what is allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from furu import Furu, FuruError, FuruSettingsError, Settings, current_settings, run_local, use_settings
+from furu.settings import DEFAULT_LEASE_SEC, DEFAULT_MAX_RESULT_BYTES
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and no FURU_* variable."""
+    for name in ("PATH", "LEASE_SEC", "DURABILITY", "MAX_RESULT_BYTES"):
+        monkeypatch.delenv(f"FURU_{name}", raising=False)
+    folder = tmp_path / "work" / "deep"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+# ---- the defaults ----
+
+
+def test_default_store_is_in_the_working_directory(folder: Path) -> None:
+    """Where no directory above has a pyproject.toml."""
+    assert (
+        Settings(
+            store=folder / "furu-data",
+            lease_sec=DEFAULT_LEASE_SEC,
+            durability="process",
+            max_result_bytes=DEFAULT_MAX_RESULT_BYTES,
+        )
+        == current_settings()
+    )
+
+
+def test_default_store_is_next_to_the_nearest_pyproject(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nearest one, from wherever in the project the program is started."""
+    (tmp_path / "pyproject.toml").touch()
+    (folder.parent / "pyproject.toml").touch()
+    assert folder.parent / "furu-data" == current_settings().store
+    monkeypatch.chdir(tmp_path)
+    assert tmp_path / "furu-data" == current_settings().store
+
+
+def test_pyproject_that_is_a_directory_is_none(folder: Path) -> None:
+    """Only a file makes a project."""
+    (folder.parent / "pyproject.toml").mkdir()
+    assert folder / "furu-data" == current_settings().store
+
+
+def test_looking_for_the_store_makes_nothing(folder: Path) -> None:
+    """Importing and asking leave no trace."""
+    assert not current_settings().store.exists()
+    assert [] == list(folder.iterdir())
+
+
+# ---- the environment ----
+
+
+def test_environment_sets_each_field(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is read at each call, not at import."""
+    monkeypatch.setenv("FURU_PATH", "/tmp/other/../store")
+    monkeypatch.setenv("FURU_LEASE_SEC", "1.5")
+    monkeypatch.setenv("FURU_DURABILITY", "power")
+    monkeypatch.setenv("FURU_MAX_RESULT_BYTES", "1000")
+    assert (
+        Settings(store=Path("/tmp/store"), lease_sec=1.5, durability="power", max_result_bytes=1000)
+        == current_settings()
+    )
+    monkeypatch.setenv("FURU_LEASE_SEC", "2")
+    assert 2.0 == current_settings().lease_sec
+
+
+def test_relative_path_in_the_environment_is_below_the_working_directory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Absolute from then on, and another one after a change of directory."""
+    monkeypatch.setenv("FURU_PATH", "here")
+    first = current_settings()
+    assert folder / "here" == first.store
+    monkeypatch.chdir(folder.parent)
+    assert folder.parent / "here" == current_settings().store
+    assert folder / "here" == first.store
+
+
+@pytest.mark.parametrize("name", ["PATH", "LEASE_SEC", "DURABILITY", "MAX_RESULT_BYTES"])
+def test_empty_variable_is_as_good_as_none(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an `export FURU_PATH=` leaves it."""
+    expected = current_settings()
+    monkeypatch.setenv(f"FURU_{name}", "")
+    assert expected == current_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("LEASE_SEC", "soon", "FURU_LEASE_SEC must be a number, not 'soon'"),
+        ("LEASE_SEC", "0", "lease_sec must be a positive number of seconds"),
+        ("LEASE_SEC", "-1", "lease_sec must be a positive number of seconds"),
+        ("LEASE_SEC", "nan", "lease_sec must be a positive number of seconds"),
+        ("LEASE_SEC", "inf", "lease_sec must be a positive number of seconds"),
+        ("DURABILITY", "disk", "durability must be 'process' or 'power', not 'disk'"),
+        ("MAX_RESULT_BYTES", "many", "FURU_MAX_RESULT_BYTES must be a number, not 'many'"),
+        ("MAX_RESULT_BYTES", "0", "max_result_bytes must be a positive int"),
+        ("MAX_RESULT_BYTES", "-5", "max_result_bytes must be a positive int"),
+        ("MAX_RESULT_BYTES", "nan", "(?i)max_result_bytes must be"),
+        ("MAX_RESULT_BYTES", "inf", "(?i)max_result_bytes must be"),
+    ],
+)
+def test_variable_with_a_wrong_value_is_an_error_that_says_what_is_allowed(
+    name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A ValueError too, for those who do not know furu."""
+    monkeypatch.setenv(f"FURU_{name}", value)
+    with pytest.raises(FuruSettingsError, match=message) as caught:
+        current_settings()
+    assert isinstance(caught.value, ValueError)
+
+
+def test_wrong_variable_is_an_error_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And gone once it is set right: no failure is remembered."""
+    monkeypatch.setenv("FURU_LEASE_SEC", "soon")
+    for _ in range(2):
+        with pytest.raises(FuruSettingsError):
+            current_settings()
+    monkeypatch.setenv("FURU_LEASE_SEC", "3")
+    assert 3.0 == current_settings().lease_sec
+
+
+# ---- the class ----
+
+
+def test_settings_are_frozen_and_travel() -> None:
+    """To another process, for one."""
+    settings = Settings(store=Path("/tmp/store"), lease_sec=3)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.lease_sec = 4  # type: ignore[misc]
+    assert settings == pickle.loads(pickle.dumps(settings))
+    assert hash(settings) == hash(dataclasses.replace(settings))
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        ("store", 3),
+        ("store", None),
+        ("store", b"/tmp"),
+        ("store", "a\0b"),
+        ("lease_sec", True),
+        ("lease_sec", "3"),
+        ("lease_sec", None),
+        ("lease_sec", 0),
+        ("lease_sec", float("inf")),
+        ("durability", "POWER"),
+        ("durability", None),
+        ("max_result_bytes", 1.5),
+        ("max_result_bytes", True),
+        ("max_result_bytes", 0),
+        ("max_result_bytes", "9"),
+    ],
+)
+def test_field_of_a_wrong_value_is_an_error_that_names_it(field: str, wrong: Any) -> None:
+    """In the constructor and in a block; the block is not entered."""
+    with pytest.raises(FuruSettingsError, match=rf"^{field} must be .* not "):
+        Settings(**{"store": Path("/tmp"), field: wrong})
+    before = current_settings()
+    with (
+        pytest.raises(FuruSettingsError, match=rf"^{field} must be .* not "),
+        use_settings(**{field: wrong}),
+    ):
+        raise AssertionError("not reached")
+    assert before == current_settings()
+
+
+def test_store_given_as_text_becomes_an_absolute_path(folder: Path) -> None:
+    """Whatever happens to the working directory later."""
+    assert folder / "a" == Settings(store="a").store  # type: ignore[arg-type]
+    assert folder / "a" == Settings(store=Path("b/../a")).store
+    assert Path("/a") == Settings(store=Path("/b/../a")).store
+
+
+# ---- blocks ----
+
+
+def test_block_changes_what_it_names_and_nothing_else(store: Path) -> None:
+    """And gives the settings that hold inside."""
+    before = current_settings()
+    with use_settings(lease_sec=5) as inside:
+        assert dataclasses.replace(before, lease_sec=5) == inside == current_settings()
+    assert before == current_settings()
+
+
+def test_blocks_nest_and_add_up() -> None:
+    """The inner one starts from the outer one, not from the environment."""
+    with use_settings(lease_sec=5, durability="power"):
+        with use_settings(lease_sec=6) as inner:
+            assert (6, "power") == (inner.lease_sec, inner.durability)
+        assert (5, "power") == (current_settings().lease_sec, current_settings().durability)
+
+
+def test_block_with_whole_settings() -> None:
+    """All of them, or with changes on top."""
+    whole = Settings(store=Path("/tmp/whole"), lease_sec=7)
+    with use_settings(lease_sec=5), use_settings(whole):
+        assert whole == current_settings()
+    with use_settings(whole, durability="power") as changed:
+        assert dataclasses.replace(whole, durability="power") == changed
+
+
+def test_block_ends_with_an_exception_too() -> None:
+    """What held before holds again."""
+    before = current_settings()
+    with pytest.raises(KeyError), use_settings(lease_sec=5):
+        raise KeyError
+    assert before == current_settings()
+
+
+def test_block_that_names_the_store_does_not_look_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that code on an event loop may enter it without touching the disk."""
+    monkeypatch.delenv("FURU_PATH")
+
+    def refuse(*args: Any) -> Any:
+        raise AssertionError("looked for a project")
+
+    monkeypatch.setattr("furu.settings._default_store", refuse)
+    with use_settings(store="/tmp/named") as settings:
+        assert Path("/tmp/named") == settings.store
+
+
+def test_unknown_setting_is_an_error_that_lists_them() -> None:
+    """A typo is the usual reason."""
+    message = r"no setting is called 'lease'; there are .*'lease_sec'"
+    with pytest.raises(FuruSettingsError, match=message), use_settings(lease=5):
+        raise AssertionError("not reached")
+
+
+@pytest.mark.parametrize("wrong", ["/tmp/store", Path("/tmp/store"), {"lease_sec": 5}, 3])
+def test_what_is_no_settings_is_an_error_at_the_block(wrong: Any) -> None:
+    """Not an AttributeError at the first node inside."""
+    before = current_settings()
+    with pytest.raises(FuruError, match=r"use_settings"), use_settings(wrong):
+        raise AssertionError("not reached")
+    assert before == current_settings()
+
+
+class Where(Furu[str]):
+    name: str
+
+    def _create(self) -> str:
+        return str(current_settings().store)
+
+
+def test_block_holds_for_the_nodes_of_a_run_started_in_it(tmp_path: Path) -> None:
+    """In its worker threads, and for where artifacts lie."""
+    node = Where(name="a")
+    with use_settings(store=tmp_path / "other"):
+        run_local([node])
+        assert str(tmp_path / "other") == node.get()
+        assert node.furu_dir.is_relative_to(tmp_path / "other")
+    assert not node.exists()
+
+
+def test_block_does_not_reach_into_another_thread() -> None:
+    """A request of a web service changes nothing for the others."""
+    seen: list[float] = []
+    before = current_settings().lease_sec
+    with use_settings(lease_sec=before + 1):
+        thread = threading.Thread(target=lambda: seen.append(current_settings().lease_sec))
+        thread.start()
+        thread.join()
+    assert [before] == seen
+
+
+@pytest.mark.anyio
+async def test_block_holds_in_its_own_task_and_the_threads_it_calls() -> None:
+    """Two tasks, two blocks at the same time."""
+    seen: dict[float, list[float]] = {}
+    both_inside = [anyio.Event(), anyio.Event()]
+
+    def lease() -> float:
+        return current_settings().lease_sec
+
+    async def request(number: int) -> None:
+        with use_settings(store="/tmp/request", lease_sec=number + 1):
+            both_inside[number].set()
+            await both_inside[1 - number].wait()
+            seen[number] = [lease(), await anyio.to_thread.run_sync(lease)]
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(request, 0)
+        group.start_soon(request, 1)
+    assert {0: [1, 1], 1: [2, 2]} == seen
