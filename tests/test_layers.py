@@ -17,6 +17,7 @@ SOURCE = Path(furu.__file__).parent
 # Bottom first: a module imports only from the lines above its own.
 LAYERS = [
     "errors",
+    "retry",
     "settings",
     "context",
     "logs",

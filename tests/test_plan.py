@@ -114,23 +114,23 @@ def test_node_found_after_what_it_needs_was_lost_is_lost_too() -> None:
     assert 0 == len(plan)
 
 
-def test_node_elsewhere_holds_up_only_its_dependents() -> None:
+def test_waiting_node_holds_up_only_its_dependents() -> None:
     """Another owner is at it; it comes back by being done, or by being added again."""
     plan = make_plan(("a", ""), ("b", ""))
-    plan.add_elsewhere("x", "lane")
+    plan.add_waiting("x", "lane")
     plan.add("y", "lane", ["x"])
     assert ["a", "b"] == drain(plan)
     plan.done("x")
     assert ["y"] == drain(plan)
 
 
-def test_node_elsewhere_that_was_given_up_is_added_again_in_its_old_place() -> None:
+def test_waiting_node_that_was_given_up_is_added_again_in_its_old_place() -> None:
     """Its dependents still wait for it, and it now waits for what it needs."""
     plan: Plan[str] = Plan()
     plan.add("a", "lane", [])
     plan.add("later", "lane", [])
     assert "a" == plan.get_ready(everywhere)
-    plan.elsewhere("a")
+    plan.waits("a")
     plan.add("top", "lane", ["a"])
     plan.add("new", "lane", [])
     plan.add("a", "lane", ["new"])
@@ -142,7 +142,7 @@ def test_lost_dependency_of_a_node_that_comes_back_takes_its_dependents() -> Non
     plan = make_plan(("bad", ""))
     plan.get_ready(everywhere)
     plan.failed("bad")
-    plan.add_elsewhere("x", "lane")
+    plan.add_waiting("x", "lane")
     plan.add("top", "lane", ["x"])
     assert ["x", "top"] == plan.add("x", "lane", ["bad"])
     assert 0 == len(plan)
@@ -152,10 +152,10 @@ def test_lost_dependency_of_a_node_that_comes_back_takes_its_dependents() -> Non
     "misuse",
     [
         lambda plan: plan.add("a", "lane", []),
-        lambda plan: plan.add_elsewhere("a", "lane"),
+        lambda plan: plan.add_waiting("a", "lane"),
         lambda plan: plan.done("a"),
         lambda plan: plan.done("unknown"),
-        lambda plan: plan.elsewhere("a"),
+        lambda plan: plan.waits("a"),
     ],
 )
 def test_misuse_names_the_node(misuse) -> None:  # type: ignore[no-untyped-def]

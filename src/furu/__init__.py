@@ -3,10 +3,11 @@
 The names here are the public ones, with those of `furu.execution`. Start with `Furu` and `run_local`.
 """
 
-from furu.context import EXEC_CONTEXT, ExecContext
+from furu.context import EXEC_CONTEXT, ExecContext, check_cancelled
 from furu.core import Furu
 from furu.errors import (
     Failure,
+    FuruCancelledError,
     FuruComputeError,
     FuruCycleError,
     FuruError,
@@ -20,6 +21,7 @@ from furu.errors import (
     FuruSpecMismatchError,
     FuruStalledError,
     FuruStoreError,
+    FuruTimeoutError,
     FuruUsageError,
 )
 from furu.execution.local import plan_local, run_local, run_local_async
@@ -27,6 +29,7 @@ from furu.execution.plan_summary import PlanSummary
 from furu.execution.report import RunReport
 from furu.file import File
 from furu.identity import register_canonical_form
+from furu.retry import Retry
 from furu.settings import Settings, current_settings, use_settings
 from furu.store.artifact import Status
 
@@ -38,6 +41,7 @@ __all__ = [
     "Failure",
     "File",
     "Furu",
+    "FuruCancelledError",
     "FuruComputeError",
     "FuruCycleError",
     "FuruError",
@@ -51,11 +55,14 @@ __all__ = [
     "FuruSpecMismatchError",
     "FuruStalledError",
     "FuruStoreError",
+    "FuruTimeoutError",
     "FuruUsageError",
     "PlanSummary",
+    "Retry",
     "RunReport",
     "Settings",
     "Status",
+    "check_cancelled",
     "current_settings",
     "plan_local",
     "register_canonical_form",

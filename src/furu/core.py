@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import inspect
 import logging
+import math
 import signal
 import threading
 import time
@@ -38,6 +39,7 @@ from furu.context import EXEC_CONTEXT, ExecContext
 from furu.dependencies import nodes_within, postorder
 from furu.errors import (
     Failure,
+    FuruCancelledError,
     FuruComputeError,
     FuruCycleError,
     FuruError,
@@ -47,13 +49,15 @@ from furu.errors import (
     FuruResultError,
     FuruRunningLoopError,
     FuruSpecMismatchError,
+    FuruTimeoutError,
     FuruUsageError,
 )
 from furu.identity import Identified, all_fields, class_name, module_name, node_hash
 from furu.logs import NodeLogger
+from furu.retry import Retry
 from furu.settings import current_settings
 from furu.store.artifact import Artifact, Status, survey
-from furu.store.attempt import Attempt, claim, running_attempt
+from furu.store.attempt import Attempt, claim, running_attempt, when_released
 from furu.store.layout import PICKLE, node_files
 from furu.store.record import DoneRecord, EndedRecord
 from furu.text import describe_error, readable, shown
@@ -96,6 +100,10 @@ class Furu(Identified, Generic[T]):
     Define `_create`, which computes the value and may write files under `furu_dir`. The value is stored
     as typed JSON unless the class defines `_load` too, or sets `_codec = "pickle"`.
 
+    In a run, `_retry = Retry(...)` has a node that failed tried again, and `_timeout_sec` limits how long
+    one attempt may take: an async node is cancelled, a process stopped; of a thread, which cannot be
+    stopped, the overrun is reported, and `check_cancelled()` raises in it. Neither is part of identity.
+
     Raises `FuruIdentityError` at construction for a field value without a canonical form.
 
     >>> class Square(Furu[int]):
@@ -108,6 +116,8 @@ class Furu(Identified, Generic[T]):
 
     _version: ClassVar[int | str] = 0
     _codec: ClassVar[Literal["json", "pickle"]] = "json"
+    _retry: ClassVar[Retry | None] = None
+    _timeout_sec: ClassVar[float | None] = None
     _facts: ClassVar[_ClassFacts]
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # every subclass is one
 
@@ -219,8 +229,7 @@ class Furu(Identified, Generic[T]):
                     f"the field {cls.__qualname__}.{name} hides Furu's own {name}. Use another name; "
                     f"a setting of the class is written without a type: {name} = ..."
                 )
-        if cls._codec not in ("json", "pickle"):
-            raise FuruUsageError(f"{cls.__qualname__}._codec must be 'json' or 'pickle'")
+        _check_class_settings(cls)
         cls.__init__ = _sealing(cls.__init__)  # type: ignore[method-assign]
 
     def __eq__(self, other: object) -> bool:
@@ -389,17 +398,33 @@ async def _acompute(node: Furu[T]) -> Fetched[T]:
         return Fetched(await in_thread(load, node), computed=False)
     with _computing(node):
         try:
-            value = node._create()
-            if isinstance(value, Awaitable):
-                value = await value
+            value = await _create_in_time(node)
             made = await _shielded(_publish, node, attempt, value)
         except BaseException as error:
-            failure = await _shielded(_end, node, attempt, error)
+            failure = await _shielded(_end, node, attempt, error, _is_being_cancelled(error))
             if failure is None:
                 raise
             raise failure from error
     await in_thread(_refuse_invalid, node)
     return made
+
+
+async def _create_in_time(node: Furu[Any]) -> Any:
+    timeout_sec = node._timeout_sec
+    with anyio.move_on_after(timeout_sec) as scope:
+        value = node._create()
+        return await value if isinstance(value, Awaitable) else value
+    if scope.cancelled_caught:
+        raise timeout_error(node)
+    raise AssertionError("a scope that caught nothing returned")
+
+
+def timeout_error(node: Furu[Any]) -> FuruTimeoutError:
+    """Say that a node took too long."""
+    limit = node._timeout_sec or 0.0
+    return FuruTimeoutError(
+        f"{describe(node)} took longer than its _timeout_sec of {limit:g} s", node=node, timeout_sec=limit
+    )
 
 
 def _run_alone(node: Furu[T]) -> Fetched[T]:
@@ -449,15 +474,25 @@ def _encode(node: Furu[T], attempt: Attempt, value: T) -> tuple[bytes, T]:
         raise
 
 
-def _end(node: Furu[Any], attempt: Attempt, error: BaseException) -> FuruComputeError | None:
+def _end(
+    node: Furu[Any], attempt: Attempt, error: BaseException, cancelled: bool = False
+) -> FuruComputeError | None:
     """Record that an attempt did not publish. None where the error is to go on as it is: in a user's own
-    code an interrupt is the user's, not the node's. In a worker everything that a node raises is."""
+    code an interrupt is the user's, not the node's, and so is a cancellation. In a worker everything else
+    that a node raises is the node's."""
     interrupted = not isinstance(error, Exception) and EXEC_CONTEXT.get().mode == "interactive"
-    outcome: Literal["failed", "cancelled"] = "cancelled" if interrupted else "failed"
+    cancelled |= interrupted or isinstance(error, FuruCancelledError)
+    outcome: Literal["failed", "cancelled"] = "cancelled" if cancelled else "failed"
     problem = attempt.end(outcome, error, _configuration(node))
     if problem is not None:
         error.add_note(f"furu could not record this in {attempt.state_path}: {problem}")
-    return None if interrupted else compute_error(node, error, attempt.state_path)
+    return None if cancelled else compute_error(node, error, attempt.state_path)
+
+
+def _is_being_cancelled(error: BaseException) -> bool:
+    """Whether an error is how a task on this loop is cancelled; a node may raise the same by itself."""
+    cancelled = isinstance(error, anyio.get_cancelled_exc_class())
+    return cancelled and anyio.current_effective_deadline() == -math.inf
 
 
 def _refuse_invalid(node: Furu[Any]) -> None:
@@ -502,7 +537,11 @@ def _compute_when_free(node: Furu[T]) -> Fetched[T]:
         try:
             return _compute(node)
         except FuruInProgressError:
-            time.sleep(_INTERACTIVE_POLL_SEC)
+            released = threading.Event()
+            if when_released(node._artifact(), released.set):
+                released.wait()
+            else:
+                time.sleep(_INTERACTIVE_POLL_SEC)
 
 
 async def _acompute_when_free(node: Furu[T]) -> Fetched[T]:
@@ -659,6 +698,20 @@ class _ClassFacts:
     def result_type(self) -> Any:
         """The T of `Furu[T]`; late, because it may name what is defined below the class."""
         return result_type(self._cls, Furu)
+
+
+def _check_class_settings(cls: type[Furu[Any]]) -> None:
+    if cls._codec not in ("json", "pickle"):
+        raise FuruUsageError(f"{cls.__qualname__}._codec must be 'json' or 'pickle'")
+    if not isinstance(cls._retry, Retry | None):
+        raise FuruUsageError(f"{cls.__qualname__}._retry must be a Retry or None, not {cls._retry!r}")
+    limit = cls._timeout_sec
+    if limit is None:
+        return
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit < math.inf:
+        raise FuruUsageError(
+            f"{cls.__qualname__}._timeout_sec must be a positive number of seconds or None, not {limit!r}"
+        )
 
 
 def _overrides(cls: type[Furu[Any]], name: str) -> bool:

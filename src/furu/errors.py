@@ -12,6 +12,8 @@
     ├── FuruResultError                   `_create` returned what cannot be stored
     ├── FuruStoreError                    the store, or a file in it, cannot be used
     │   └── FuruLoadError                 an artifact exists but cannot be read back
+    ├── FuruTimeoutError (TimeoutError)   a node took longer than its class allows
+    ├── FuruCancelledError                a node ends early, because its run was cancelled
     ├── FuruComputeError                  a node failed
     └── FuruStalledError                  the scheduler has nothing left to do and is not done
 
@@ -123,6 +125,19 @@ class FuruLoadError(FuruStoreError):
     def __init__(self, message: str, *, path: Path | None = None, node: Any = None) -> None:
         super().__init__(message, path=path)
         self.node = node
+
+
+class FuruTimeoutError(FuruError, TimeoutError):
+    """A node took longer than the `_timeout_sec` of its class."""
+
+    def __init__(self, message: str, *, node: Any = None, timeout_sec: float = 0.0) -> None:
+        super().__init__(message)
+        self.node = node
+        self.timeout_sec = timeout_sec
+
+
+class FuruCancelledError(FuruError):
+    """Raised by `check_cancelled()` in a node whose run was cancelled: let it pass."""
 
 
 @dataclass(frozen=True, slots=True)

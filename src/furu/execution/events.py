@@ -73,6 +73,37 @@ class NodeFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeRetried:
+    """Attempt number `attempt` of this run failed, and another follows after `delay_sec`."""
+
+    hash: str
+    name: str
+    spec_key: str
+    attempt: int
+    delay_sec: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeOverran:
+    """A node that cannot be stopped has taken longer than the `timeout_sec` of its class, and goes on."""
+
+    hash: str
+    name: str
+    spec_key: str
+    timeout_sec: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeAbandoned:
+    """The run ends and a thread still computes a node: it will finish and publish it by itself."""
+
+    hash: str
+    name: str
+    spec_key: str
+
+
+@dataclass(frozen=True, slots=True)
 class NodeWaiting:
     """A node is being computed by another owner; it holds no worker here."""
 
@@ -91,6 +122,8 @@ class RunFinished:
     failed: int
     skipped: int
     abandoned: int
+    retried: int
+    overran: int
     wall_sec: float
 
 
@@ -102,6 +135,9 @@ Event = (
     | NodeStarted
     | NodeDone
     | NodeFailed
+    | NodeRetried
+    | NodeOverran
+    | NodeAbandoned
     | NodeWaiting
     | RunFinished
 )

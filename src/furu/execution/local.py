@@ -31,6 +31,8 @@ def run_local(
     poll_interval_sec: float = 0.25,
     on_failure: OnFailure = "stop",
     retry_failed: bool = True,
+    spec_limits: Mapping[str, int] | None = None,
+    grace_sec: float | None = None,
     on_event: Callable[[Event], object] | None = None,
 ) -> RunReport:
     """Compute what is missing of `roots` and all they depend on; return what was done.
@@ -52,6 +54,8 @@ def run_local(
         poll_interval_sec=poll_interval_sec,
         on_failure=on_failure,
         retry_failed=retry_failed,
+        spec_limits=spec_limits,
+        grace_sec=grace_sec,
         on_event=on_event,
     )
     return anyio.run(run)
@@ -65,6 +69,8 @@ async def run_local_async(
     poll_interval_sec: float = 0.25,
     on_failure: OnFailure = "stop",
     retry_failed: bool = True,
+    spec_limits: Mapping[str, int] | None = None,
+    grace_sec: float | None = None,
     on_event: Callable[[Event], object] | None = None,
 ) -> RunReport:
     """Compute what is missing of `roots` and everything they depend on, and return what was done.
@@ -86,6 +92,11 @@ async def run_local_async(
         on_failure: ``"stop"``: start nothing more once a node has failed. ``"continue"``: run all
             that does not depend on it. Either way the run then raises.
         retry_failed: Whether a node that failed in an earlier run is tried again, or fails this run.
+        spec_limits: How many nodes of a spec key (`_executor_spec_key()`) are computed at once, at most,
+            such as ``{"gpu": 1}``. A key at its limit keeps no other waiting.
+        grace_sec: How long a run that was cancelled, or in which a node failed, waits for its running
+            nodes; None: to their end. After that async nodes are cancelled, and threads are left to
+            finish and publish by themselves (the interpreter waits for them before it exits).
         on_event: Called on the loop with each event of the run; it must return soon.
 
     Raises:
@@ -98,6 +109,8 @@ async def run_local_async(
     _check_roots(roots)
     _check_max_workers(max_workers)
     _check_poll_interval(poll_interval_sec)
+    _check_spec_limits(spec_limits)
+    _check_grace(grace_sec)
     if on_failure not in get_args(OnFailure):
         raise ValueError(f"on_failure must be 'stop' or 'continue', not {on_failure!r}")
     window = Window(window_size)
@@ -117,6 +130,8 @@ async def run_local_async(
         emit=recorder,
         poll_interval_sec=poll_interval_sec,
         on_failure=on_failure,
+        spec_limits=spec_limits or {},
+        grace_sec=grace_sec,
     )
     recorder(RunStarted(max_workers, window_size))
     end: End = "cancelled"
@@ -132,7 +147,7 @@ async def run_local_async(
         end = "failed"
         raise
     finally:
-        report = recorder.finish(end, skipped=scheduler.skipped, abandoned=0, failures=scheduler.failures)
+        report = recorder.finish(end, skipped=scheduler.skipped, failures=scheduler.failures)
         if failed is not None:
             failed.report = report
     return report
@@ -169,7 +184,35 @@ def _check_max_workers(max_workers: int) -> None:
 
 def _check_poll_interval(poll_interval_sec: float) -> None:
     allowed = "poll_interval_sec must be a positive number of seconds"
-    if isinstance(poll_interval_sec, bool) or not isinstance(poll_interval_sec, (int, float)):
-        raise TypeError(f"{allowed}, not {poll_interval_sec!r}")
-    if not math.isfinite(poll_interval_sec) or poll_interval_sec <= 0:
+    _check_number(allowed, poll_interval_sec)
+    if poll_interval_sec <= 0:
         raise ValueError(f"{allowed}, not {poll_interval_sec!r}")
+
+
+def _check_grace(grace_sec: float | None) -> None:
+    if grace_sec is None:
+        return
+    allowed = "grace_sec must be a number of seconds of 0 or more, or None to wait to the end"
+    _check_number(allowed, grace_sec)
+    if grace_sec < 0:
+        raise ValueError(f"{allowed}, not {grace_sec!r}")
+
+
+def _check_number(allowed: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{allowed}, not {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{allowed}, not {value!r}")
+
+
+def _check_spec_limits(spec_limits: Mapping[str, int] | None) -> None:
+    if spec_limits is None:
+        return
+    allowed = "spec_limits must map spec keys to ints of 1 or more, such as {'gpu': 1}"
+    if not isinstance(spec_limits, Mapping):
+        raise TypeError(f"{allowed}, not {spec_limits!r}")
+    for key, limit in spec_limits.items():
+        if not isinstance(key, str) or isinstance(limit, bool) or not isinstance(limit, int):
+            raise TypeError(f"{allowed}, not {{{key!r}: {limit!r}}}")
+        if limit < 1:
+            raise ValueError(f"{allowed}, not {{{key!r}: {limit!r}}}")

@@ -2,7 +2,7 @@
 
     add ──> BLOCKED <──> READY ──> STARTED ──> done: leaves the plan
                │           ^          │
-               │           └──────────┤ ELSEWHERE: another owner is at it; added again when it is not
+               │           └──────────┤ WAITING: another owner is at it, or it is to be tried again later
                └──> lost <────────────┘ failed, or something below it failed
 
 In-degrees are counted, so every event costs its node's degree and nothing is ever searched. A key that
@@ -31,7 +31,7 @@ class State(enum.Enum):
     BLOCKED = "blocked"
     READY = "ready"
     STARTED = "started"
-    ELSEWHERE = "elsewhere"
+    WAITING = "waiting"
 
 
 class _Entry(Generic[Lane]):
@@ -80,11 +80,11 @@ class Plan(Generic[Lane]):
     def add(self, key: str, lane: Lane, depends_on: Iterable[str]) -> list[str]:
         """Add a node after all it depends on, each named once; a key not in the plan counts as done.
 
-        A node that was elsewhere may be added again: it keeps its place and its dependents. If
+        A node that is waiting may be added again: it keeps its place and its dependents. If
         something it depends on is lost, so is the node, and whatever depends on it: returns those.
         """
         entry = self._entries.get(key)
-        if entry is not None and entry.state is not State.ELSEWHERE:
+        if entry is not None and entry.state is not State.WAITING:
             raise FuruError(f"{key} is in the plan already, {entry.state.value}")
         awaited: list[_Entry[Lane]] = []
         presumed = 0
@@ -107,9 +107,9 @@ class Plan(Generic[Lane]):
         self._make_ready_if_free(key, entry)
         return []
 
-    def add_elsewhere(self, key: str, lane: Lane) -> None:
+    def add_waiting(self, key: str, lane: Lane) -> None:
         """Add a node that another owner is computing: its dependents wait, and it needs no worker."""
-        self._set(self._enter(key, lane), State.ELSEWHERE)
+        self._set(self._enter(key, lane), State.WAITING)
 
     def get_ready(self, may_start: Callable[[Lane, bool], bool]) -> str | None:
         """Take the first ready node whose lane may start one, which is thereby started; None if none.
@@ -154,9 +154,9 @@ class Plan(Generic[Lane]):
             self._make_ready_if_free(key, entry)
 
     def done(self, key: str) -> None:
-        """A started node, or one elsewhere, is done: it leaves the plan, and the dependents that waited
+        """A started or waiting node is done: it leaves the plan, and the dependents that waited
         for nothing else become ready."""
-        self._entry(key, State.STARTED, State.ELSEWHERE)
+        self._entry(key, State.STARTED, State.WAITING)
         presumed = key in self._presumed
         if presumed:
             del self._presumed[key]
@@ -167,9 +167,9 @@ class Plan(Generic[Lane]):
                 entry.in_degree -= 1
                 self._make_ready_if_free(dependent, entry)
 
-    def elsewhere(self, key: str) -> None:
-        """A started node, not presumed done, turned out to be another owner's."""
-        self._set(self._entry(key, State.STARTED), State.ELSEWHERE)
+    def waits(self, key: str) -> None:
+        """A started node, not presumed done, is another owner's, or is to be tried again later."""
+        self._set(self._entry(key, State.STARTED), State.WAITING)
 
     def failed(self, key: str) -> list[str]:
         """A node, not presumed done, failed: it leaves the plan, if it is there, with all that depends

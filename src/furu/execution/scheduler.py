@@ -6,21 +6,27 @@ elsewhere (what discovery found, how a job ended) comes through one inbox. Never
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import logging
 import math
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
 
-from furu.core import Furu
+from furu.core import Furu, describe
 from furu.errors import Failure, FuruComputeError, FuruStalledError
 from furu.execution.discovery import Batch, Discovery, Found, RootRead, RootWalked
 from furu.execution.events import (
     Event,
+    NodeAbandoned,
     NodeDone,
     NodeFailed,
+    NodeOverran,
+    NodeRetried,
     NodeReused,
     NodeStarted,
     NodeWaiting,
@@ -29,8 +35,12 @@ from furu.execution.events import (
 )
 from furu.execution.plan import Plan, State
 from furu.execution.window import Window
-from furu.execution.workers.base import Begun, Job, Lane, News, Outcome, Withdrawn, Workers
+from furu.execution.workers.base import Begun, Job, Lane, News, Outcome, Overran, Withdrawn, Workers
+from furu.execution.workers.wake import Waker
 from furu.store.artifact import Status
+from furu.store.attempt import when_released
+
+logger = logging.getLogger("furu.run")
 
 OnFailure = Literal["stop", "continue"]
 
@@ -49,6 +59,8 @@ class Scheduler:
         emit: Callable[[Event], None],
         poll_interval_sec: float,
         on_failure: OnFailure,
+        spec_limits: Mapping[str, int],
+        grace_sec: float | None,
     ) -> None:
         self._discovery = discovery
         self._window = window
@@ -56,12 +68,21 @@ class Scheduler:
         self._emit = emit
         self._poll_interval_sec = poll_interval_sec
         self._on_failure = on_failure
+        self._spec_limits = spec_limits
+        self._grace_sec = grace_sec
 
         self._plan: Plan[Lane] = Plan()
         self._jobs: dict[str, Job] = {}
         self._running: set[str] = set()
+        self._running_of: Counter[str] = Counter()  # by spec key
+        # Nodes that failed and wait for their next attempt.
+        self._delayed: dict[str, Outcome] = {}
+        # Nodes of other owners: all; those to look at now; those of other processes, to be polled.
         self._elsewhere: dict[str, Job] = {}
+        self._again: dict[str, Job] = {}
+        self._polled: dict[str, Job] = {}
         self._next_look = 0.0
+        self._released: deque[Job] = deque()
         # Active roots that are in the plan, with how often each was asked for.
         self._roots: Counter[str] = Counter()
         self._exhausted = False
@@ -74,6 +95,7 @@ class Scheduler:
         self._error: BaseException | None = None
         self._failures: list[Failure] = []
         self._lost = 0
+        self._abandoned = 0
 
     @property
     def failures(self) -> tuple[Failure, ...]:
@@ -83,28 +105,37 @@ class Scheduler:
     @property
     def skipped(self) -> int:
         """The nodes that are known and were not computed: not started, or below them one failed."""
-        return self._lost + len(self._plan)
+        return self._lost + len(self._plan) - self._abandoned
 
     async def run(self) -> None:
         """Run until everything is done, or a failure has stopped the run and the running nodes ended.
 
         Raises `FuruComputeError` if nodes failed; what discovery raised; a cancellation, after the
-        running nodes have ended. What had ended by then is reaped in each case.
+        running nodes have ended or `grace_sec` is over. What had ended by then is reaped in each case.
         """
+        cancelled = True
         try:
             async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                self._waker = Waker(self._look_at_released)
                 try:
                     for workers in self._workers.values():
                         workers.open(tasks, self._deliver, stop_on_failure=self._on_failure == "stop")
                     tasks.start_soon(self._discover)
                     await self._loop()
+                    cancelled = False
                 except Exception as error:  # raised below, where no task group wraps it
                     self._error = self._error or error
+                    cancelled = False
                 finally:
-                    self._stop()
+                    self._stop(cancel=cancelled)
+                    await self._drain()
                 tasks.cancel_scope.cancel()
         finally:
             self._reap()
+        if self._failures:
+            for outcome in list(self._delayed.values()):  # nobody tries them again
+                self._fail(outcome)
         if self._error is not None:
             raise self._error
         if self._failures:
@@ -119,11 +150,30 @@ class Scheduler:
             self._awake = anyio.Event()
             self._reap()
 
+    async def _drain(self) -> None:
+        """Wait, cancelled or not, for what runs to end; when `grace_sec` is over, leave it."""
+        grace_sec = math.inf if self._grace_sec is None else self._grace_sec
+        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace_sec):
+            while self._running:
+                await self._awake.wait()
+                self._awake = anyio.Event()
+                self._reap()
+        if not self._running:
+            return
+        left = [job for workers in self._workers.values() for job in workers.abandon()]
+        self._abandoned = len(left)
+        for job in left:
+            self._emit(NodeAbandoned(job.key, job.name, job.spec_key))
+        if left:
+            named = ", ".join(describe(job.node) for job in left[:10])
+            logger.warning("left in their threads, to finish by themselves: %s", named)
+
     def _dispatch(self) -> None:
         while not self._stopping and (key := self._plan.get_ready(self._may_start)) is not None:
             job = self._jobs[key]
             workers = self._workers[job.lane.is_async]
             self._running.add(key)
+            self._running_of[job.spec_key] += 1
             if workers.in_sequence:
                 self._plan.presume_done(key)
             workers.start(job)
@@ -131,14 +181,14 @@ class Scheduler:
     def _may_start(self, lane: Lane, presuming: bool) -> bool:
         # Only one kind of workers computes in sequence, so what is presumed done is in its sequence.
         workers = self._workers[lane.is_async]
+        if self._running_of[lane.spec_key] >= self._spec_limits.get(lane.spec_key, math.inf):
+            return False
         return (workers.in_sequence or not presuming) and workers.has_room(lane.spec_key)
 
     def _is_over(self) -> bool:
-        if self._running:
-            return False
         if self._stopping:
             return True
-        if self._walking or self._elsewhere or self._inbox:
+        if self._running or self._walking or self._elsewhere or self._delayed or self._inbox:
             return False
         if self._exhausted and not self._plan:
             return True
@@ -169,9 +219,11 @@ class Scheduler:
             elif isinstance(item, Outcome):
                 self._ended(item)
             elif isinstance(item, Withdrawn):
-                keys = [job.key for job in item.jobs]
-                self._running.difference_update(keys)
-                self._plan.withdraw(keys)
+                for job in item.jobs:
+                    self._no_longer_running(job)
+                self._plan.withdraw([job.key for job in item.jobs])
+            elif isinstance(item, Overran):
+                self._overran(item.job)
             else:
                 self._error = self._error or item
                 self._stop()
@@ -194,8 +246,10 @@ class Scheduler:
         elif fact.status is Status.TODO:
             self._found_todo(fact)
         elif fact.status is Status.IN_PROGRESS:
-            if fact.job.key not in self._plan:
-                self._plan.add_elsewhere(fact.job.key, fact.job.lane)
+            if fact.job.key in self._elsewhere:
+                self._await_owner(fact.job)
+            elif fact.job.key not in self._plan:
+                self._plan.add_waiting(fact.job.key, fact.job.lane)
                 self._wait_for(fact.job, "another process")
         elif fact.status is Status.DONE:
             self._reused(fact.job)
@@ -205,6 +259,7 @@ class Scheduler:
     def _found_todo(self, fact: Found) -> None:
         job = fact.job
         self._elsewhere.pop(job.key, None)
+        self._polled.pop(job.key, None)
         lost = self._plan.add(job.key, job.lane, fact.depends_on)
         if lost:
             self._lost += len(lost)
@@ -214,17 +269,51 @@ class Scheduler:
 
     def _ended(self, outcome: Outcome) -> None:
         job = outcome.job
-        self._running.discard(job.key)
+        self._no_longer_running(job)
         if outcome.end == "computed":
             self._emit(NodeDone(job.key, job.name, job.spec_key, outcome.duration_sec))
             self._done(job)
         elif outcome.end == "reused":
             self._reused(job)
         elif outcome.end == "elsewhere":
-            self._plan.elsewhere(job.key)
+            self._plan.waits(job.key)
             self._wait_for(job, getattr(outcome.error, "owner", ""))
-        elif isinstance(outcome.error, FuruComputeError):
-            self._failed(job, outcome.error.failures[0])
+            if job.key in self._polled:  # it may have ended between the claim and now
+                self._again[job.key] = job
+        elif outcome.is_to_be_retried and not self._stopping:
+            self._retry(outcome)
+        elif outcome.end == "failed":
+            self._fail(outcome)
+
+    def _no_longer_running(self, job: Job) -> None:
+        self._running.discard(job.key)
+        self._running_of[job.spec_key] -= 1
+
+    def _retry(self, outcome: Outcome) -> None:
+        job, retry = outcome.job, outcome.job.node._retry
+        assert retry is not None and outcome.error is not None  # noqa: S101, PT018  # it is to be retried
+        delay_sec = retry.delay_after(job.attempt)
+        self._plan.waits(job.key)
+        self._delayed[job.key] = outcome
+        self._emit(NodeRetried(job.key, job.name, job.spec_key, job.attempt, delay_sec, str(outcome.error)))
+        self._tasks.start_soon(self._try_again, job, delay_sec)
+
+    async def _try_again(self, job: Job, delay_sec: float) -> None:
+        await anyio.sleep(delay_sec)
+        if not self._stopping:
+            del self._delayed[job.key]
+            self._jobs[job.key] = dataclasses.replace(job, attempt=job.attempt + 1)
+            self._plan.add(job.key, job.lane, ())
+            self._awake.set()
+
+    def _overran(self, job: Job) -> None:
+        limit = job.node._timeout_sec or 0.0
+        self._emit(NodeOverran(job.key, job.name, job.spec_key, limit))
+        logger.warning(
+            "%s has taken longer than its _timeout_sec of %g s and goes on: a thread cannot be stopped",
+            describe(job.node),
+            limit,
+        )
 
     def _reused(self, job: Job) -> None:
         self._emit(NodeReused(job.key, job.name))
@@ -235,6 +324,10 @@ class Scheduler:
         self._plan.done(job.key)
         self._discovery.forget(job.key)
         self._leave([job.key])
+
+    def _fail(self, outcome: Outcome) -> None:
+        if isinstance(outcome.error, FuruComputeError):
+            self._failed(outcome.job, outcome.error.failures[0])
 
     def _failed(self, job: Job, failure: Failure, *, earlier: bool = False) -> None:
         self._failures.append(failure)
@@ -248,17 +341,37 @@ class Scheduler:
             self._stop()
 
     def _wait_for(self, job: Job, owner: str) -> None:
-        if not self._elsewhere:
-            self._next_look = anyio.current_time() + self._poll_interval_sec
         self._elsewhere[job.key] = job
         self._emit(NodeWaiting(job.key, job.name, owner))
+        self._await_owner(job)
+        self._wanted.set()
+
+    def _await_owner(self, job: Job) -> None:
+        """Another run of this process tells when it is no longer at a node; another process is polled."""
+        if when_released(job.node._artifact(), functools.partial(self._is_released, job)):
+            self._polled.pop(job.key, None)
+            return
+        if not self._polled:
+            self._next_look = anyio.current_time() + self._poll_interval_sec
+        self._polled[job.key] = job
+
+    def _is_released(self, job: Job) -> None:
+        """In whatever thread."""
+        self._released.append(job)
+        self._waker.wake()
+
+    def _look_at_released(self) -> None:
+        while self._released:
+            job = self._released.popleft()
+            if job.key in self._elsewhere:
+                self._again[job.key] = job
         self._wanted.set()
 
     def _leave(self, keys: list[str]) -> None:
         """Nodes have left the plan: drop what is kept for them, and the roots among them complete."""
         for key in keys:
-            self._jobs.pop(key, None)
-            self._elsewhere.pop(key, None)
+            for kept in (self._jobs, self._elsewhere, self._polled, self._again, self._delayed):
+                kept.pop(key, None)
             for _ in range(self._roots.pop(key, 0)):
                 self._root_completed(key)
 
@@ -267,12 +380,12 @@ class Scheduler:
         self._emit(RootCompleted(key))
         self._wanted.set()
 
-    def _stop(self) -> None:
+    def _stop(self, *, cancel: bool = False) -> None:
         """Start nothing more: neither nodes nor walks. What runs goes on to its end."""
         self._stopping = True
         self._discovery.stop()
         for workers in self._workers.values():
-            workers.stop()
+            workers.stop(cancel=cancel)
 
     # ---- discovery, one step at a time, in a thread ----
 
@@ -305,18 +418,19 @@ class Scheduler:
             return error
 
     def _to_look_at(self) -> list[Furu[Any]]:
-        """Return the nodes that other owners compute, when it is time to look at them again."""
+        """Return the nodes of other owners that it is time to look at again."""
+        again, self._again = self._again, {}
         now = anyio.current_time()
-        if not self._elsewhere or now < self._next_look:
-            return []
-        self._next_look = now + self._poll_interval_sec
-        return [job.node for job in self._elsewhere.values()]
+        if self._polled and now >= self._next_look:
+            self._next_look = now + self._poll_interval_sec
+            again |= self._polled
+        return [job.node for job in again.values()]
 
     async def _wait_until_wanted(self) -> None:
-        """Wait until a root may be read, or until it is time to look at what other owners compute:
-        nobody tells when another process is done, so that is polled, and nothing else is."""
+        """Wait until a root may be read, or until it is time to look at what other processes compute:
+        nobody tells when they are done, so that is polled, and nothing else is."""
         self._wanted = anyio.Event()
-        with anyio.move_on_at(self._next_look if self._elsewhere else math.inf):
+        with anyio.move_on_at(self._next_look if self._polled else math.inf):
             await self._wanted.wait()
 
 

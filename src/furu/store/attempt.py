@@ -77,10 +77,10 @@ def claim(artifact: Artifact, rejects: Callable[[], bool] | None = None) -> Atte
     except OSError as error:
         raise store_failed("claim", directory, error) from error
     finally:
-        with _lock:
-            if attempt is None:
-                del running[directory]
-            else:
+        if attempt is None:
+            _released(directory)
+        else:
+            with _lock:
                 running[directory] = attempt.number
                 _attempts[directory] = attempt
     return attempt
@@ -330,10 +330,8 @@ class Attempt:
 
     def _close(self) -> None:
         directory = self.artifact.files.directory
-        with _lock:
-            if _attempts.get(directory) is self:
-                del _attempts[directory]
-                del running[directory]
+        if _attempts.get(directory) is self:
+            _released(directory)
         with self._log_lock:
             self._closed = True
             if self._log is not None:
@@ -371,7 +369,28 @@ class Attempt:
 _attempts: dict[str, Attempt] = {}
 # Attempts of this process that ended and whose end could not be written: their names are used up.
 _spent: set[str] = set()
+# Who is to be told when this process is no longer at a node.
+_waiters: dict[str, list[Callable[[], object]]] = {}
 _lock = threading.Lock()
+
+
+def when_released(artifact: Artifact, tell: Callable[[], object]) -> bool:
+    """Have `tell` called, in whatever thread, when this process is no longer at a node, be it published or
+    not. False, and nothing is called, if this process is not at it."""
+    with _lock:
+        if artifact.files.directory not in running:
+            return False
+        _waiters.setdefault(artifact.files.directory, []).append(tell)
+        return True
+
+
+def _released(directory: str) -> None:
+    with _lock:
+        _attempts.pop(directory, None)
+        del running[directory]
+        waiters = _waiters.pop(directory, ())
+    for tell in waiters:
+        tell()
 
 
 def _after_fork() -> None:
@@ -379,6 +398,7 @@ def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
     _attempts.clear()
+    _waiters.clear()
     _spent.clear()
 
 

@@ -26,11 +26,12 @@ class Lane(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One node to compute, and its key in the plan."""
+    """One node to compute, its key in the plan, and which attempt of this run it is."""
 
     node: Furu[Any]
     key: str
     lane: Lane
+    attempt: int = 1
 
     @property
     def spec_key(self) -> str:
@@ -51,17 +52,31 @@ class Begun:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a job ended. `reused`: it was DONE by the time it was claimed; `elsewhere`: another owner,
-    alive, is at it, and `error` says which; `failed`: `error` names the node and its state."""
+    alive, is at it, and `error` says which; `failed`: `error` names the node and its state;
+    `cancelled`: it was ended early, because the run ends."""
 
     job: Job
-    end: Literal["computed", "reused", "elsewhere", "failed"]
+    end: Literal["computed", "reused", "elsewhere", "failed", "cancelled"]
     duration_sec: float
     error: FuruComputeError | FuruInProgressError | None = None
 
     @property
     def went_well(self) -> bool:
         """Whether the node is DONE."""
-        return self.error is None
+        return self.end in ("computed", "reused")
+
+    @property
+    def is_to_be_retried(self) -> bool:
+        """Whether the node failed in a way that its class wants another attempt for."""
+        retry = self.job.node._retry
+        if self.end != "failed" or self.error is None or retry is None:
+            return False
+        return self.job.attempt < retry.attempts and isinstance(self.error.__cause__, retry.on)
+
+    @property
+    def ends_a_run(self) -> bool:
+        """Whether a run that stops at the first failure begins nothing more."""
+        return self.end == "failed" and not self.is_to_be_retried
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +87,14 @@ class Withdrawn:
     jobs: list[Job]
 
 
-News = Begun | Outcome | Withdrawn
+@dataclass(frozen=True, slots=True)
+class Overran:
+    """A job that cannot be stopped has taken longer than its class allows, and goes on."""
+
+    job: Job
+
+
+News = Begun | Outcome | Withdrawn | Overran
 Deliver = Callable[[News], None]
 
 
@@ -80,9 +102,9 @@ class Workers(Protocol):
     """A kind of worker, used by one run, on its event loop.
 
     Guarantees: of each job that a worker begins, a `Begun` and one `Outcome` are delivered, in this
-    order, also while the task group is being cancelled; a job that is not begun is handed back in a
-    `Withdrawn`. Claim, compute, publish and release of a node all happen in the function that runs in
-    the worker.
+    order, also while the task group is being cancelled, unless the job is abandoned; a job that is not
+    begun is handed back in a `Withdrawn`. Claim, compute, publish and release of a node all happen in
+    the function that runs in the worker.
     """
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, stop_on_failure: bool) -> None:
@@ -104,6 +126,12 @@ class Workers(Protocol):
         """Start a job; there is room for it. Returns at once."""
         ...
 
-    def stop(self) -> None:
-        """Begin nothing more; what has begun goes on to its end."""
+    def stop(self, *, cancel: bool) -> None:
+        """Begin nothing more; what has begun goes on to its end, and is delivered. With `cancel` it is to
+        end early where it can: `check_cancelled()` raises in it. May be called again, with `cancel`."""
+        ...
+
+    def abandon(self) -> list[Job]:
+        """The time for running jobs is over: end what can be ended, and return what is left running,
+        of which nothing more is delivered. Follows `stop`."""
         ...

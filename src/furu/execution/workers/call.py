@@ -4,35 +4,55 @@ whatever happens into an `Outcome`. Nothing that a node raises goes past here.""
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from furu.context import executor_context
+import anyio
+
+from furu.context import Cancellation, ExecContext, executor_context
 from furu.core import compute_error
-from furu.errors import FuruComputeError, FuruInProgressError
+from furu.errors import FuruCancelledError, FuruComputeError, FuruInProgressError
 from furu.execution.workers.base import Job, Outcome
 
 
-def call(job: Job, backend: str) -> Outcome:
+def call(job: Job, backend: str, cancellation: Cancellation) -> Outcome:
     """Compute a node in this thread."""
     started = time.monotonic()
-    with executor_context(spec_key=job.spec_key, backend=backend, node_hash=job.key):
+    with _worker_context(job, backend, cancellation):
         try:
             computed = job.node._fetch(force=True).computed
         except BaseException as error:
+            if isinstance(error, FuruCancelledError) and cancellation.requested:
+                return Outcome(job, "cancelled", time.monotonic() - started)
             return failed_outcome(job, error, started)
     return Outcome(job, "computed" if computed else "reused", time.monotonic() - started)
 
 
-async def acall(job: Job, backend: str) -> Outcome:
-    """Compute an async node on this event loop. The caller shields it: like a node in a thread it
-    finishes and publishes, so a `CancelledError` in here is the node's own."""
+async def acall(job: Job, backend: str, cancellation: Cancellation, scope: anyio.CancelScope) -> Outcome:
+    """Compute an async node on this event loop, in a shielded scope of the caller's: like a node in a
+    thread it finishes and publishes, and only a cancelled `scope` cancels it."""
     started = time.monotonic()
-    with executor_context(spec_key=job.spec_key, backend=backend, node_hash=job.key):
+    with _worker_context(job, backend, cancellation):
         try:
             computed = (await job.node._afetch(force=True)).computed
         except BaseException as error:
+            cancelled = isinstance(error, FuruCancelledError) and cancellation.requested
+            if cancelled or (scope.cancel_called and isinstance(error, anyio.get_cancelled_exc_class())):
+                return Outcome(job, "cancelled", time.monotonic() - started)
             return failed_outcome(job, error, started)
     return Outcome(job, "computed" if computed else "reused", time.monotonic() - started)
+
+
+def _worker_context(
+    job: Job, backend: str, cancellation: Cancellation
+) -> AbstractContextManager[ExecContext]:
+    return executor_context(
+        spec_key=job.spec_key,
+        backend=backend,
+        node_hash=job.key,
+        cancellation=cancellation,
+        timeout_sec=job.node._timeout_sec,
+    )
 
 
 def failed_outcome(job: Job, error: BaseException, started: float) -> Outcome:

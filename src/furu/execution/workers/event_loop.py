@@ -5,6 +5,7 @@ from __future__ import annotations
 import anyio
 from anyio.abc import TaskGroup
 
+from furu.context import Cancellation
 from furu.execution.workers.base import Begun, Deliver, Job, Withdrawn
 from furu.execution.workers.call import acall
 
@@ -20,6 +21,8 @@ class EventLoopWorkers:
         self._max_workers = max_workers
         self._in_flight = 0
         self._waiting: dict[str, Job] = {}
+        self._scopes: set[anyio.CancelScope] = set()
+        self._cancellation = Cancellation()
         self._stopped = False
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, stop_on_failure: bool) -> None:
@@ -43,12 +46,19 @@ class EventLoopWorkers:
         self._waiting[job.key] = job
         self._tasks.start_soon(self._run, job)
 
-    def stop(self) -> None:
+    def stop(self, *, cancel: bool) -> None:
         """Begin nothing more."""
         self._stopped = True
+        self._cancellation.requested |= cancel
         if self._waiting:
             self._deliver(Withdrawn(list(self._waiting.values())))
             self._waiting.clear()
+
+    def abandon(self) -> list[Job]:
+        """Cancel what runs; it ends as cancelled, and none is left."""
+        for scope in self._scopes:
+            scope.cancel()
+        return []
 
     async def _run(self, job: Job) -> None:
         async with self._limiter:
@@ -56,8 +66,10 @@ class EventLoopWorkers:
                 return
             del self._waiting[job.key]
             self._deliver(Begun(job))
-            with anyio.CancelScope(shield=True):
-                outcome = await acall(job, "local")
+            with anyio.CancelScope(shield=True) as scope:
+                self._scopes.add(scope)
+                outcome = await acall(job, "local", self._cancellation, scope)
+                self._scopes.discard(scope)
                 self._in_flight -= 1
-                self._stopped |= outcome.end == "failed" and self._stop_on_failure
+                self._stopped |= outcome.ends_a_run and self._stop_on_failure
                 self._deliver(outcome)

@@ -25,7 +25,8 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from furu.execution.workers.base import Begun, Deliver, Job, News, Outcome, Withdrawn
+from furu.context import Cancellation
+from furu.execution.workers.base import Begun, Deliver, Job, News, Outcome, Overran, Withdrawn
 from furu.execution.workers.call import call, failed_outcome
 from furu.execution.workers.wake import Waker
 
@@ -63,6 +64,9 @@ class ThreadWorkers:
         self._sequence = True
         self._held = False  # a job of the sequence did not go well, and the loop does not know yet
         self._stopped = False
+        self._cancellation = Cancellation()
+        self._running: dict[str, Job] = {}
+        self._scopes: set[anyio.CancelScope] = set()
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, stop_on_failure: bool) -> None:
         """Begin a run; threads are entered when there is work for them."""
@@ -96,8 +100,9 @@ class ThreadWorkers:
         if self._sequence:
             self._fed.set()
 
-    def stop(self) -> None:
+    def stop(self, *, cancel: bool) -> None:
         """Begin nothing more, and let the threads go as they end what they have."""
+        self._cancellation.requested |= cancel
         with self._lock:
             self._stopped = True
             for sleeper in self._asleep:
@@ -106,11 +111,23 @@ class ThreadWorkers:
         self._tell()
         self._withdraw()
 
+    def abandon(self) -> list[Job]:
+        """Leave the threads that still compute: each ends its node, and publishes it, by itself."""
+        self._cancellation.requested = True
+        self._tell()
+        self._deliver = _nobody
+        for scope in self._scopes:
+            scope.cancel()
+        return list(self._running.values())
+
     # ---- on the loop ----
 
     async def _enter(self) -> None:
         try:
-            await anyio.to_thread.run_sync(self._work, limiter=self._limiter)
+            # A thread is left only by `abandon`: a cancelled run lets its nodes finish.
+            with anyio.CancelScope(shield=True) as scope:
+                self._scopes.add(scope)
+                await anyio.to_thread.run_sync(self._work, abandon_on_cancel=True, limiter=self._limiter)
         except Exception as error:  # no thread could be started: one job fails of it
             with self._lock:
                 self._entered -= 1
@@ -124,11 +141,11 @@ class ThreadWorkers:
         """End the sequence when none of its jobs has ended for a moment."""
         while True:
             self._fed = anyio.Event()
-            if not (self._feed and self._sequence):
+            if not (self._in_flight and self._sequence):
                 await self._fed.wait()
             ended = self._ended
             await anyio.sleep(_PATIENCE_SEC)
-            if self._sequence and self._feed and ended == self._ended:
+            if self._sequence and self._in_flight and ended == self._ended:
                 self._typical_sec = max(self._typical_sec, _PATIENCE_SEC)
                 self._tell()
                 self._withdraw()
@@ -137,13 +154,23 @@ class ThreadWorkers:
         """Hand on what the threads have to tell, and begin a new sequence when the time has come."""
         while self._news:
             item = self._news.popleft()
-            if isinstance(item, Outcome):
+            if isinstance(item, Begun):
+                self._running[item.job.key] = item.job
+                if item.job.node._timeout_sec is not None:
+                    self._tasks.start_soon(self._watch_time, item.job, item.job.node._timeout_sec)
+            elif isinstance(item, Outcome):
                 self._in_flight -= 1
+                del self._running[item.job.key]
                 if self._sequence and not item.went_well:
                     self._withdraw()
             self._deliver(item)
         if self._in_flight == 0 and self._typical_sec < _SHORT_SEC:
             self._sequence = True
+
+    async def _watch_time(self, job: Job, timeout_sec: float) -> None:
+        await anyio.sleep(timeout_sec)
+        if self._running.get(job.key) is job:
+            self._deliver(Overran(job))
 
     def _withdraw(self) -> None:
         """Hand back what has not begun. It ends the sequence, if there is one."""
@@ -171,7 +198,7 @@ class ThreadWorkers:
             if not self._sequence:
                 self._waker.wake()  # it may take long, and somebody may be watching
             # A copy for each node: what one sets in its context is seen by no other.
-            outcome = self._context.copy().run(call, job, "local")
+            outcome = self._context.copy().run(call, job, "local", self._cancellation)
             with self._lock:
                 self._busy -= 1
                 self._end(outcome)
@@ -194,5 +221,9 @@ class ThreadWorkers:
         self._ended += 1
         self._typical_sec += _WEIGHT * (outcome.duration_sec - self._typical_sec)
         self._held |= self._sequence and not outcome.went_well
-        self._stopped |= outcome.end == "failed" and self._stop_on_failure
+        self._stopped |= outcome.ends_a_run and self._stop_on_failure
         self._news.append(outcome)
+
+
+def _nobody(news: News) -> None:
+    """Take what abandoned threads have to tell, when nobody is there any more to hear it."""
