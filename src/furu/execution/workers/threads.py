@@ -9,7 +9,8 @@ many. And how many threads take jobs follows the nodes:
     in parallel   as soon as none has ended for a moment: as many threads as jobs, and no feed
 
 In sequence a job may follow on one that it depends on. So a job that does not go well ends the sequence:
-what is left of the feed is handed back.
+what is left of the feed is handed back. A job that turned out slow keeps its thread and is no part of
+any sequence: short nodes beside it are computed in sequence by another thread.
 
 At most `max_workers` threads are entered, each through one `run_sync` under a limiter of the run's own.
 """
@@ -58,14 +59,16 @@ class ThreadWorkers:
         self._news: deque[News] = deque()
         self._entered = 0  # threads in `_work`, or on their way there
         self._asleep: list[threading.Semaphore] = []
-        self._busy = 0  # threads that have a job
+        self._current: Job | None = None  # the job of the sequence that is being computed
         self._ended = 0  # jobs, ever
         self._typical_sec = 0.0
         self._sequence = True
         self._held = False  # a job of the sequence did not go well, and the loop does not know yet
         self._stopped = False
         self._cancellation = Cancellation()
+        # As the loop knows them: jobs that have begun, and those of them that are slow.
         self._running: dict[str, Job] = {}
+        self._slow: set[str] = set()
         self._scopes: set[anyio.CancelScope] = set()
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, stop_on_failure: bool) -> None:
@@ -85,9 +88,9 @@ class ThreadWorkers:
     def has_room(self, spec_key: str) -> bool:
         """Whether a thread is free or, in sequence, there is room in the feed."""
         if self._sequence:
-            return self._in_flight <= _FEED
+            return self._in_flight - len(self._slow) <= _FEED and len(self._slow) < self._max_workers
         if self._typical_sec < _SHORT_SEC:
-            return False  # the threads end what they have, and the next sequence begins
+            return False  # the threads end what is short, and the next sequence begins
         return self._in_flight < self._max_workers
 
     def start(self, job: Job) -> None:
@@ -95,7 +98,7 @@ class ThreadWorkers:
         self._in_flight += 1
         with self._lock:
             self._feed.append(job)
-            if not self._sequence or self._entered == len(self._asleep):
+            if not self._sequence or self._entered - len(self._asleep) <= len(self._slow):
                 self._wake_another()
         if self._sequence:
             self._fed.set()
@@ -138,17 +141,27 @@ class ThreadWorkers:
         self._tell()
 
     async def _watch(self) -> None:
-        """End the sequence when none of its jobs has ended for a moment."""
+        """Where short jobs are expected and none has ended for a moment, those that run are slow."""
         while True:
             self._fed = anyio.Event()
-            if not (self._in_flight and self._sequence):
+            if not self._expects_short_jobs():
                 await self._fed.wait()
             ended = self._ended
             await anyio.sleep(_PATIENCE_SEC)
-            if self._sequence and self._in_flight and ended == self._ended:
-                self._typical_sec = max(self._typical_sec, _PATIENCE_SEC)
-                self._tell()
+            if ended != self._ended:
+                continue
+            self._tell()
+            if self._expects_short_jobs():
+                self._slow.update(self._running)
+                if self._sequence:
+                    self._typical_sec = max(self._typical_sec, _PATIENCE_SEC)
                 self._withdraw()
+                self._begin_sequence()
+
+    def _expects_short_jobs(self) -> bool:
+        """Whether jobs are on the way that are not slow, in sequence or before the next one begins."""
+        short = self._sequence or self._typical_sec < _SHORT_SEC
+        return short and self._in_flight > len(self._slow)
 
     def _tell(self) -> None:
         """Hand on what the threads have to tell, and begin a new sequence when the time has come."""
@@ -161,10 +174,16 @@ class ThreadWorkers:
             elif isinstance(item, Outcome):
                 self._in_flight -= 1
                 del self._running[item.job.key]
+                self._slow.discard(item.job.key)
                 if self._sequence and not item.went_well:
                     self._withdraw()
             self._deliver(item)
-        if self._in_flight == 0 and self._typical_sec < _SHORT_SEC:
+        self._begin_sequence()
+        if self._expects_short_jobs():
+            self._fed.set()
+
+    def _begin_sequence(self) -> None:
+        if self._in_flight == len(self._slow) and self._typical_sec < _SHORT_SEC:
             self._sequence = True
 
     async def _watch_time(self, job: Job, timeout_sec: float) -> None:
@@ -176,6 +195,7 @@ class ThreadWorkers:
         """Hand back what has not begun. It ends the sequence, if there is one."""
         with self._lock:
             self._sequence = self._held = False
+            self._current = None
             jobs = list(self._feed)
             self._feed.clear()
         self._in_flight -= len(jobs)
@@ -200,7 +220,6 @@ class ThreadWorkers:
             # A copy for each node: what one sets in its context is seen by no other.
             outcome = self._context.copy().run(call, job, "local", self._cancellation)
             with self._lock:
-                self._busy -= 1
                 self._end(outcome)
             self._waker.wake()
 
@@ -210,9 +229,10 @@ class ThreadWorkers:
             with self._lock:
                 if self._stopped:
                     return None
-                if self._feed and not self._held and not (self._sequence and self._busy):
-                    self._busy += 1
-                    return self._feed.popleft()
+                if self._feed and not (self._sequence and (self._held or self._current)):
+                    job = self._feed.popleft()
+                    self._current = job if self._sequence else None
+                    return job
                 self._asleep.append(sleeper)
             sleeper.acquire()
 
@@ -220,7 +240,9 @@ class ThreadWorkers:
         """Note how a job ended. The lock is held."""
         self._ended += 1
         self._typical_sec += _WEIGHT * (outcome.duration_sec - self._typical_sec)
-        self._held |= self._sequence and not outcome.went_well
+        if self._current is outcome.job:
+            self._current = None
+            self._held = not outcome.went_well
         self._stopped |= outcome.ends_a_run and self._stop_on_failure
         self._news.append(outcome)
 
