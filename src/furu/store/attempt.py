@@ -9,7 +9,7 @@ What makes a claim good is that nobody else's can be overlooked:
                     `done` after linking. Whoever claims a later number first sees to it that `try-1`
                     is taken, and no record of a later number is kept without it.
     try-<n>, n > 1  chosen from a listing that may be old: so it lists again after linking, and gives
-                    way to anybody who is alive or has a higher number.
+                    way to anybody who is alive or has a higher number, and looks at `done` once more.
 """
 
 from __future__ import annotations
@@ -109,6 +109,8 @@ def _claim(artifact: Artifact, rejects: Callable[[], bool] | None) -> Attempt | 
             continue
         except FileNotFoundError:
             # Somebody removed the node's directory, or this process's owner file.
+            if os.path.islink(files.directory) and not os.path.exists(files.directory):
+                raise
             if not os.path.exists(owner.path):
                 forget_owner(owner)
             _make_directory(files.directory)
@@ -128,8 +130,7 @@ def _claim(artifact: Artifact, rejects: Callable[[], bool] | None) -> Attempt | 
             if number > 1:
                 _take_first_name(artifact)
             _give_way_to_others(attempt)
-            if done is not Done.ABSENT:
-                _set_aside(attempt, judged)
+            _set_aside(attempt, judged)
         except _GiveWay:
             attempt.release()
             number = max((n for _, n in artifact.numbers()), default=0) + 1
@@ -196,10 +197,13 @@ def _give_way_to_others(attempt: Attempt) -> None:
 
 
 def _set_aside(attempt: Attempt, judged: tuple[int, int, int] | None) -> None:
-    """Take away the `done` that was judged. Nobody else is at the node, so it does not change here."""
+    """Take away the `done` that was judged, if there was one. Nobody else is at the node, so it changes no
+    more; but whoever was there until now may have published since it was looked at."""
     files = attempt.artifact.files
     if attempt.artifact.look_at_done()[1] != judged:
         raise _GiveWay
+    if judged is None:
+        return
     os.rename(files.done, files.rejected(attempt.number))
     attempt.replaces = True
 
