@@ -1,0 +1,6 @@
+"""Faults of the store: kills, errors, races and damage, injected at every step rather than at a few.
+
+syscalls.py   the filesystem calls that furu makes, numbered; something happens at the n-th
+zygote.py     a process that forks one child for each fault, and another one that recovers
+test_*.py     bounded forms, run with all tests; `nox -s faults` runs them at length (FURU_FAULTS=long)
+"""

@@ -1,0 +1,107 @@
+"""The filesystem calls that furu makes in this process, numbered, so that something happens at the n-th.
+
+Wraps the functions of `os` and `fcntl` that furu's store calls, and counts those calls whose path or
+descriptor lies in the store. Needs no ptrace, so that it runs everywhere.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+# The calls that name a path first, and those that take a descriptor.
+BY_PATH = ("open", "stat", "lstat", "link", "unlink", "rename", "replace", "mkdir", "listdir", "rmdir")
+BY_DESCRIPTOR = ("read", "write", "close", "fstat", "fsync", "utime", "flock")
+
+Act = Callable[[str, str, Callable[[], Any]], Any]
+
+
+class Syscalls:
+    """While installed, hands every call to `act(name, path, real)`, which makes it or does not."""
+
+    def __init__(self, store: str, act: Act) -> None:
+        self._store = store
+        self._act = act
+        self._paths: dict[int, str] = {}
+        self._originals: dict[tuple[Any, str], Any] = {}
+        self._inside = threading.local()
+
+    def install(self) -> None:
+        for name in (*BY_PATH, *BY_DESCRIPTOR):
+            self._wrap(fcntl if name == "flock" else os, name)
+
+    def uninstall(self) -> None:
+        for (module, name), original in self._originals.items():
+            setattr(module, name, original)
+        self._originals.clear()
+
+    def _wrap(self, module: Any, name: str) -> None:
+        original = self._originals[module, name] = getattr(module, name)
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            path = self._path(args, by_descriptor=name in BY_DESCRIPTOR)
+            if path is None or getattr(self._inside, "busy", False):
+                return original(*args, **kwargs)
+            self._inside.busy = True
+            try:
+                result = self._act(name, path, lambda: original(*args, **kwargs))
+            finally:
+                self._inside.busy = False
+            if name == "open":
+                self._paths[result] = path
+            elif name == "close":
+                self._paths.pop(args[0], None)
+            return result
+
+        setattr(module, name, wrapper)
+
+    def _path(self, args: tuple[Any, ...], *, by_descriptor: bool) -> str | None:
+        """Where a call goes in the store; None for calls elsewhere. The last path counts: a link's target."""
+        if by_descriptor and args and isinstance(args[0], int):
+            return self._paths.get(args[0])
+        paths = [os.fspath(value) for value in args[:2] if isinstance(value, (str, os.PathLike))]
+        return next((path for path in reversed(paths) if path.startswith(self._store)), None)
+
+
+class AtNumber:
+    """Does something at call number `number`, counted from 1, and notes what every call was."""
+
+    def __init__(
+        self, number: int, fault: Callable[[str, str], None], *, from_then_on: bool = False
+    ) -> None:
+        self._number = number
+        self._fault = fault
+        self._from_then_on = from_then_on
+        self._lock = threading.Lock()
+        self.calls: list[tuple[str, str]] = []
+
+    @property
+    def reached(self) -> bool:
+        return len(self.calls) >= self._number
+
+    def __call__(self, name: str, path: str, real: Callable[[], Any]) -> Any:
+        with self._lock:
+            self.calls.append((name, path))
+            count = len(self.calls)
+        if count == self._number or (self._from_then_on and count > self._number):
+            self._fault(name, path)
+        return real()
+
+
+def kill(name: str, path: str) -> None:
+    """End this process as nothing can prevent."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fail_with(number: int) -> Callable[[str, str], None]:
+    """Return a fault that fails the call with an errno. Closing does not fail: it frees the descriptor."""
+
+    def fault(name: str, path: str) -> None:
+        if name != "close":
+            raise OSError(number, os.strerror(number), path)
+
+    return fault

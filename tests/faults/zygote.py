@@ -1,0 +1,233 @@
+"""Run as a program: forks a child for each fault, which runs a small graph, and one that recovers from it.
+
+One thread, and nothing of furu's store in this process, so that a fork is cheap and clean. Prints one
+line of JSON: how many faults were injected and what was found wrong, which should be nothing.
+
+    python zygote.py kill [every]
+    python zygote.py error ERRNO once|always [every]
+
+`every` injects at each `every`-th call only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from furu import Furu, FuruComputeError, FuruError, Status, run_local, use_settings
+
+sys.path.insert(0, str(Path(__file__).parent))
+from syscalls import AtNumber, Syscalls, fail_with, kill  # found beside this program
+
+# What a child says by its exit code.
+FINISHED, FAILED_CLEARLY, WRONG = 0, 3, 4
+LIMIT_SEC = 20.0
+
+
+class Leaf(Furu[int]):
+    number: int
+
+    def _create(self) -> int:
+        note(self)
+        (self.furu_dir / "data").write_text(str(self.number) * 100)
+        return self.number
+
+
+class Sum(Furu[int]):
+    leaves: tuple[Furu[int], ...]
+
+    def _create(self) -> int:
+        note(self)
+        self.logger.info("adding up")
+        return sum(leaf.get() for leaf in self.leaves)
+
+
+class Breaks(Furu[int]):
+    """Fails in the first run, and so leaves a record that the next one finds."""
+
+    below: Furu[int]
+
+    def _create(self) -> int:
+        note(self)
+        if not os.environ.get("FURU_MENDED"):
+            raise ValueError("bad split")
+        return self.below.get()
+
+
+def graph() -> list[Furu[int]]:
+    """Two leaves, a sum over them, and a node that fails at first."""
+    leaves = (Leaf(number=1), Leaf(number=2))
+    total = Sum(leaves=leaves)
+    return [*leaves, total, Breaks(below=total)]
+
+
+def note(node: Furu[int]) -> None:
+    """Append a line for each time a node is computed."""
+    with open(os.environ["FURU_LOG"], "a") as file:
+        file.write(f"{node.furu_hash}\n")
+
+
+def first_run(act: AtNumber, store: str) -> int:
+    """Run the graph with a fault in the way. In a child."""
+    syscalls = Syscalls(store, act)
+    syscalls.install()
+    try:
+        run_local(graph(), max_workers=1, on_failure="continue")
+    except FuruComputeError as error:
+        return check_errors(error, store)
+    except FuruError as error:
+        return FAILED_CLEARLY if names_a_path(error, store) else wrong(f"no path in: {error}")
+    except BaseException as error:
+        return wrong(f"not an error of furu's: {error!r}")
+    finally:
+        syscalls.uninstall()
+    return wrong("the node that fails did not fail")
+
+
+def check_errors(error: FuruComputeError, store: str) -> int:
+    """Every failure names a path in the store; the failing node's own error is not hidden."""
+    clear = FINISHED
+    for failure in error.failures:
+        if isinstance(failure.node, Breaks):
+            if not isinstance(failure.error, (ValueError, FuruError)):
+                return wrong(f"the node's error is {failure.error!r}")
+        else:
+            clear = FAILED_CLEARLY
+        if failure.state_path is None or not str(failure.state_path).startswith(store):
+            return wrong(f"no state path in {failure}")
+    return clear
+
+
+def names_a_path(error: FuruError, store: str) -> bool:
+    return store in str(error)
+
+
+def second_run(done_before: dict[str, tuple[int, int]], log: str) -> int:
+    """Finish the graph as a process that knows nothing of the first one. In a child."""
+    os.environ["FURU_MENDED"] = "1"
+    computed_before = Path(log).read_text() if os.path.exists(log) else ""
+    started = time.monotonic()
+    report = run_local(graph(), max_workers=2)
+    took = time.monotonic() - started
+    computed = Path(log).read_text()[len(computed_before) :].split()
+    nodes = graph()
+    if report.failed or any(node.status() is not Status.DONE for node in nodes):
+        return wrong(f"not finished: {report}")
+    if again := set(done_before) & set(computed):
+        return wrong(f"computed again though DONE: {again}")
+    if len(computed) != len(set(computed)):
+        return wrong("a node was computed twice by one run")
+    if [1, 2, 3, 3] != [node.get() for node in nodes]:
+        return wrong(f"results are {[node.get() for node in nodes]}")
+    if any((node.furu_dir / "data").read_text() != str(node.get()) * 100 for node in nodes[:2]):
+        return wrong("files are torn")
+    if took > LIMIT_SEC:
+        return wrong(f"took {took:.1f} s")
+    os.write(2, f"took {took:.3f}\n".encode())
+    return FINISHED
+
+
+def wrong(what: str) -> int:
+    os.write(2, f"wrong: {what}\n".encode())
+    return WRONG
+
+
+def in_child(function: Callable[[], int]) -> tuple[int, str]:
+    """Return how a forked child ended, and what it wrote to stderr."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        os.dup2(writing, 2)
+        signal.alarm(int(LIMIT_SEC) + 10)
+        code = WRONG
+        try:
+            code = function()
+        except BaseException as error:
+            os.write(2, f"wrong: raised {error!r}\n".encode())
+        finally:
+            os._exit(code)
+    os.close(writing)
+    said = b""
+    while chunk := os.read(reading, 65536):
+        said += chunk
+    os.close(reading)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said.decode(errors="replace")
+
+
+def done_nodes() -> dict[str, tuple[int, int]]:
+    """The nodes that are DONE, with what tells their artifact from another. Reads and claims nothing."""
+    found: dict[str, tuple[int, int]] = {}
+    for node in graph():
+        with contextlib.suppress(FileNotFoundError):
+            info = os.stat(node._artifact().files.done)
+            if info.st_size:
+                found[node.furu_hash] = (info.st_ino, info.st_mtime_ns)
+    return found
+
+
+def inject(number: int, fault: Any, from_then_on: bool) -> tuple[bool, list[str], float]:
+    """Run with a fault at one call, recover, and return whether the call was reached, and what is wrong."""
+    directory = tempfile.mkdtemp(prefix="furu-fault-")
+    store, log = f"{directory}/store", f"{directory}/log"
+    os.environ["FURU_LOG"] = log
+    os.environ.pop("FURU_MENDED", None)
+    problems: list[str] = []
+    with use_settings(store=store):
+
+        def run() -> int:
+            act = AtNumber(number, fault, from_then_on=from_then_on)
+            code = first_run(act, store)
+            os.write(2, f"calls {len(act.calls)}\n".encode())
+            return code
+
+        code, said = in_child(run)
+        calls = int(said.rpartition("calls ")[2]) if "calls " in said else number
+        if code not in (FINISHED, FAILED_CLEARLY, -signal.SIGKILL):
+            problems.append(f"run with a fault at call {number}: exit {code}: {said}")
+        before = done_nodes()
+        code, said = in_child(lambda: second_run(before, log))
+        if code != FINISHED:
+            problems.append(f"run after a fault at call {number}: exit {code}: {said}")
+        for node_hash, identity in before.items():
+            if done_nodes().get(node_hash) != identity:
+                problems.append(f"after a fault at call {number} a DONE artifact was replaced")
+    took = float(said.rpartition("took ")[2]) if "took " in said else 0.0
+    shutil.rmtree(directory)
+    return calls >= number, problems, took
+
+
+def main() -> None:
+    """Inject at call 1, 2, 3 … until the run makes no more calls."""
+    kind, *rest = sys.argv[1:]
+    from_then_on = False
+    fault = kill
+    if kind == "error":
+        fault = fail_with(getattr(errno, rest[0]))
+        from_then_on = rest[1] == "always"
+        rest = rest[2:]
+    every = int(rest[0]) if rest else 1
+    number, injected, problems, longest = 1, 0, list[str](), 0.0
+    while True:
+        reached, found, took = inject(number, fault, from_then_on)
+        problems += found
+        longest = max(longest, took)
+        if not reached:
+            break
+        injected += 1
+        number += every
+    print(json.dumps({"injected": injected, "problems": problems, "longest_recovery_sec": longest}))
+
+
+if __name__ == "__main__":
+    main()
