@@ -30,6 +30,7 @@ LAYERS = [
     "store.owner",
     "store.artifact",
     "store.attempt",
+    "store.catalog",
     "core",
     "file",
     "execution.events",

@@ -19,6 +19,14 @@ def plain_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def printable(text: str) -> str:
+    """Return text that shows as itself on a terminal: what is no printable character (a control sequence,
+    a line break, a mark that turns the writing around) is written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
+
+
 def shown(value: Any) -> str:
     """Return `repr(value)`; of a value that has none, its type and why."""
     try:

@@ -5,6 +5,7 @@
     owner.py     this process as an owner; whether another owner is alive
     artifact.py  what a node's directory says: its status
     attempt.py   claim, publish, end: the protocol over the four above
+    catalog.py   what is in a store, for people who look at it
 
 Knows nodes only as names and hashes. docs/explanation/store.md says what is promised and what not.
 """

@@ -102,8 +102,8 @@ def decode_attempt(content: bytes) -> AttemptRecord | None:
         return None
 
 
-def read_done(path: str, *, node_class: str, node_hash: str, max_bytes: int) -> DoneRecord | None:
-    """Read a `done`; None where there is none (or an empty one).
+def read_done(path: str, *, node_class: str | None, node_hash: str, max_bytes: int) -> DoneRecord | None:
+    """Read a `done`; None where there is none (or an empty one). Without a `node_class` any will do.
 
     Raises `FuruStoreError` for a file that is not this node's whole artifact.
     """
@@ -116,9 +116,10 @@ def read_done(path: str, *, node_class: str, node_hash: str, max_bytes: int) -> 
         raise _unusable(path, f"it is damaged ({error})") from None
     if record.format != FORMAT:
         raise _unusable(path, f"it has format {record.format}, this furu reads format {FORMAT}")
-    if (record.node_class, record.hash) != (node_class, node_hash):
+    wanted = (record.node_class if node_class is None else node_class, node_hash)
+    if (record.node_class, record.hash) != wanted:
         raise _unusable(
-            path, f"it belongs to {record.node_class} {record.hash}, not {node_class} {node_hash}"
+            path, f"it belongs to {record.node_class} {record.hash}, not {wanted[0]} {node_hash}"
         )
     return record
 

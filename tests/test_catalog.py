@@ -1,0 +1,173 @@
+"""Looking into a store: what is there, and that nothing in it can do harm."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from furu import Furu, FuruComputeError, FuruStoreError, Status, current_settings, run_local
+from furu.store import catalog
+from furu.text import printable
+from tests.graphs import Node, actions, diamond, recording
+
+
+class Talker(Furu[int]):
+    """Logs, and fails if it is to."""
+
+    fails: bool = False
+
+    def _create(self) -> int:
+        self.logger.info("about to")
+        if self.fails:
+            raise ValueError("\x1b[2Jno")
+        return 7
+
+
+def entries() -> list[catalog.Entry]:
+    """All that is in this test's store."""
+    return list(catalog.walk(current_settings()))
+
+
+def info(node: Furu[int]) -> catalog.NodeInfo:
+    """All that the store knows of a node."""
+    return catalog.inspect(catalog.find(current_settings(), node.furu_hash))
+
+
+def test_store_that_is_not_there_is_empty() -> None:
+    """Nothing has run yet."""
+    assert [] == entries()
+
+
+def test_walk_finds_every_node_with_its_state() -> None:
+    """By class, then by hash."""
+    with recording():
+        run_local([diamond()])
+        actions["bad"] = lambda: 1 / 0
+        with pytest.raises(FuruComputeError):
+            run_local([Node(name="bad")])
+    assert ["DONE"] * 4 + ["FAILED"] == sorted(entry.status() for entry in entries())
+    assert {"tests.graphs:Node"} == {entry.name for entry in entries()}
+    assert [entry.hash for entry in entries()] == sorted(entry.hash for entry in entries())
+
+
+def test_published_node_tells_its_configuration_attempt_and_time() -> None:
+    """With the nodes it depends on as hashes."""
+    with recording():
+        top = diamond()
+        run_local([top])
+    found = info(top)
+    assert Status.DONE is found.status
+    assert found.config is not None
+    assert "top" == found.config["name"]
+    assert tuple(node.furu_hash for node in top.below) == found.depends_on
+    assert [("published", 1)] == [(one.state, one.number) for one in found.attempts]
+    assert b"5" == found.result
+    assert found.duration_sec is not None
+    assert found.duration_sec == catalog.recorded_duration_sec(found.entry)
+    assert found.entry.size_bytes() > 100
+
+
+def test_failed_node_tells_owner_error_traceback_and_log() -> None:
+    """All that a person needs to find out why."""
+    node = Talker(fails=True)
+    with pytest.raises(FuruComputeError):
+        run_local([node])
+    found = info(node)
+    (attempt,) = found.attempts
+    assert (Status.FAILED, "failed") == (found.status, attempt.state)
+    assert f"pid {os.getpid()} on " in attempt.owner
+    assert "raise ValueError" in "\n".join(attempt.traceback)
+    log = catalog.read_log(found.entry, attempt.number)
+    assert log is not None
+    assert log.text.endswith("INFO about to\n")
+
+
+def test_log_is_read_from_its_end_up_to_a_size() -> None:
+    """A log may be larger than memory."""
+    node = Talker()
+    run_local([node])
+    log = catalog.read_log(info(node).entry, 1, max_bytes=3)
+    assert log is not None
+    assert "to\n" == log.text
+    assert log.left_out_bytes > 10
+
+
+def test_node_is_found_by_a_prefix_that_is_its_own() -> None:
+    """More digits are asked for where there are two."""
+    with recording():
+        nodes = [Node(name=f"n{number}") for number in range(17)]
+        run_local(nodes)
+    for node in nodes:
+        assert node.furu_hash == catalog.find(current_settings(), node.furu_hash[:20].upper()).hash
+    first = next(digit for digit in "0123456789abcdef" if sum(n.furu_hash[0] == digit for n in nodes) > 1)
+    with pytest.raises(FuruStoreError, match="Give more digits"):
+        catalog.find(current_settings(), first)
+    with pytest.raises(FuruStoreError, match="no node whose hash begins"):
+        catalog.find(current_settings(), "0" * 32)
+    with pytest.raises(FuruStoreError, match="is no hash"):
+        catalog.find(current_settings(), "../etc")
+
+
+def test_hostile_names_and_links_are_passed_over(store: Path, tmp_path: Path) -> None:
+    """A link out of the store is not followed, wherever it stands."""
+    outside = tmp_path / "outside" / "Class" / ("0" * 32)
+    outside.mkdir(parents=True)
+    (outside / "done").write_text("{}")
+    store.mkdir()
+    (store / "linked").symlink_to(tmp_path / "outside")
+    (store / "module").mkdir()
+    (store / "module" / "Class").symlink_to(tmp_path / "outside" / "Class")
+    (store / "module" / "Other").mkdir()
+    (store / "module" / "Other" / ("1" * 32)).symlink_to(outside)
+    (store / "module" / "Other" / "not a hash").mkdir()
+    (store / "module" / "%1B[2J%FF").mkdir()
+    (store / "module" / "%1B[2J%FF" / ("2" * 32)).mkdir()
+    (store / "file").write_text("x")
+    (found,) = entries()
+    assert "module:\\x1b[2J\ufffd" == found.name
+    assert Status.TODO is found.status()
+
+
+def test_damaged_files_are_told_as_problems_of_their_node(store: Path) -> None:
+    """And never end the walk."""
+    directory = store / "tests.graphs" / "Node"
+    for number, content in enumerate([b"{", b"[" * 100_000, b'{"record":"done"}']):
+        path = directory / (f"{number}" * 32)
+        path.mkdir(parents=True)
+        (path / "done").write_bytes(content)
+        (path / "try-1").write_bytes(content)
+    linked = directory / ("a" * 32)
+    linked.mkdir()
+    (linked / "done").symlink_to("/etc/passwd")
+    (linked / "a1").symlink_to("/etc")
+    os.mkfifo(linked / "try-2")
+    infos = [catalog.inspect(entry) for entry in entries()]
+    assert ["cannot be used"] * 4 == [
+        "cannot be used" if "cannot be used" in one.problem else one.problem for one in infos
+    ]
+    assert "unreadable" == infos[-1].attempts[0].state
+    assert catalog.read_log(infos[-1].entry, 1) is None
+    assert infos[-1].entry.size_bytes() == 0
+
+
+def test_record_of_another_class_is_a_problem() -> None:
+    """A `done` that was put into another class's directory says nothing of this one."""
+    with recording():
+        node = Node(name="a")
+        run_local([node])
+    entry = info(node).entry
+    moved = entry.directory.parent.parent / "Other" / node.furu_hash
+    moved.parent.mkdir()
+    entry.directory.rename(moved)
+    (found,) = [catalog.inspect(one) for one in entries()]
+    assert "says that it is a tests.graphs:Node" in found.problem
+    assert found.config is None
+
+
+def test_text_for_a_terminal_has_no_control_sequences() -> None:
+    """What could move the cursor, or turn the line around, is written out."""
+    assert "a\\x1b[2Jb" == printable("a\x1b[2Jb")
+    assert "\\u202eabc\\n" == printable("\u202eabc\n")
+    assert "é" == printable("é")
