@@ -60,7 +60,7 @@ class Syscalls:
         setattr(module, name, wrapper)
 
     def _path(self, args: tuple[Any, ...], *, by_descriptor: bool) -> str | None:
-        """Where a call goes in the store, None for calls elsewhere. Of two paths the last: a link's target."""
+        """Where a call goes in the store, None for calls elsewhere. Of two paths, a link's target."""
         if by_descriptor and args and isinstance(args[0], int):
             return self._paths.get(args[0])
         paths = [os.fspath(value) for value in args[:2] if isinstance(value, (str, os.PathLike))]
