@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+import sniffio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,11 +24,13 @@ import furu
 from furu import (
     EXEC_CONTEXT,
     ExecContext,
+    Furu,
     FuruComputeError,
     run_local,
     run_local_async,
     use_settings,
 )
+from furu.core import loop_is_running
 from furu.execution.events import (
     NodeDone,
     NodeReused,
@@ -513,3 +516,41 @@ def test_random_graphs_with_failures_always_end_right(
         assert not set(second) & (set(order) - {f"r{number}" for number in failing})
         assert all(nodes[number].exists() for number in roots)
         assert (0, 0) == (report.failed, report.skipped)
+
+
+# ---- runs inside nodes ----
+
+
+class Inner(Furu[int]):
+    number: int
+
+    def _create(self) -> int:
+        return self.number
+
+
+class RunsAGraph(Furu[int]):
+    def _create(self) -> int:
+        return run_local([Inner(number=number) for number in range(3)]).computed
+
+
+class GetsAsync(Furu[int]):
+    below: AsyncNode
+
+    def _create(self) -> int:
+        assert not loop_is_running()
+        with pytest.raises(sniffio.AsyncLibraryNotFoundError):
+            sniffio.current_async_library()
+        return self.below.get()
+
+
+@pytest.mark.anyio
+async def test_node_in_a_thread_may_run_a_graph_of_its_own() -> None:
+    """No event loop runs in its thread, and nothing there says that one does."""
+    assert 1 == (await run_local_async([RunsAGraph()])).computed
+    assert 3 == await RunsAGraph().aget()
+
+
+@pytest.mark.anyio
+async def test_thread_of_a_node_knows_of_no_async_library() -> None:
+    """What sniffs for one finds none, whatever the run's loop is."""
+    assert 2 == (await run_local_async([GetsAsync(below=AsyncNode(name="below"))])).computed

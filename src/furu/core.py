@@ -14,6 +14,7 @@ import inspect
 import logging
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -651,10 +652,8 @@ def loop_is_running() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        try:
-            anyio.get_cancelled_exc_class()
-        except RuntimeError:
-            return False
+        trio = sys.modules.get("trio")
+        return trio is not None and trio.lowlevel.in_trio_run()
     return True
 
 

@@ -76,7 +76,6 @@ class ThreadWorkers:
         self._tasks = tasks
         self._deliver = deliver
         self._stop_on_failure = stop_on_failure
-        self._context = contextvars.copy_context()
         self._waker = Waker(self._tell)
         tasks.start_soon(self._watch)
 
@@ -212,13 +211,15 @@ class ThreadWorkers:
     # ---- in the threads ----
 
     def _work(self) -> None:
+        # The run's context, in which anyio has noted that no event loop runs in this thread.
+        context = contextvars.copy_context()
         sleeper = threading.Semaphore(0)
         while (job := self._next(sleeper)) is not None:
             self._news.append(Begun(job))
             if not self._sequence:
                 self._waker.wake()  # it may take long, and somebody may be watching
             # A copy for each node: what one sets in its context is seen by no other.
-            outcome = self._context.copy().run(call, job, "local", self._cancellation)
+            outcome = context.copy().run(call, job, "local", self._cancellation)
             with self._lock:
                 self._end(outcome)
             self._waker.wake()
