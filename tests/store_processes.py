@@ -1,87 +1,67 @@
-"""What tests of the protocol share: nodes without classes, other processes, system calls."""
+"""What the store's tests share: nodes by name, other processes, system calls that fail or are counted.
+
+Other          a real second process, told what to do line by line
+OtherProcess   what a process has of its own, put in place of this one's for a block: quick
+Interleaver    two of those, one system call at a time, in an order that the test chooses
+"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
 import hashlib
+import json
 import os
-import signal
 import subprocess
 import sys
+import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from unittest import mock
 
 import furu
-from furu.errors import FuruInProgressError
-from furu.settings import Settings
-from furu.store import attempt as attempt_module
+from furu import Furu, FuruInProgressError, Status
+from furu.settings import current_settings
 from furu.store import owner as owner_module
-from furu.store.artifact import Artifact, Status, survey
+from furu.store.artifact import Artifact, survey
 from furu.store.attempt import Attempt, claim
 from furu.store.layout import node_files
+from furu.store.owner import Owner, current_owner
+from furu.store.record import OwnerRecord, encode
 
+ROOT = Path(__file__).parent.parent
+SOURCE = Path(furu.__file__).parent.parent
+CLASS = "module:Class"
+LEASE_SEC = 90.0
 ANOTHER_MACHINE = "00000000-aaaa-bbbb-cccc-000000000000"
 
-# Every function of `os` that the store may reach the disk through.
-SYSTEM_CALLS = [
-    "access",
-    "chmod",
-    "close",
-    "fstat",
-    "fsync",
-    "link",
-    "listdir",
-    "lstat",
-    "mkdir",
-    "open",
-    "read",
-    "readlink",
-    "remove",
-    "rename",
-    "replace",
-    "rmdir",
-    "scandir",
-    "stat",
-    "symlink",
-    "truncate",
-    "unlink",
-    "utime",
-    "write",
-]
+
+class Square(Furu[int]):
+    of: int
+
+    def _create(self) -> int:
+        return self.of**2
 
 
-def artifact(store: Path | str, name: str = "node", **settings: Any) -> Artifact:
-    """Return the place of a made-up node in a store."""
-    node_hash = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
-    files = node_files(Path(store), "package.module", "Node", node_hash)
-    chosen = Settings(store=Path(store), **settings)
-    return Artifact(chosen, files, "package.module:Node", node_hash)
+def artifact(name: str = "one", **changes: Any) -> Artifact:
+    """Return a node's place in the store of this test, or in the one that is named as `store`."""
+    settings = dataclasses.replace(current_settings(), **changes)
+    digest = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
+    return Artifact(settings, node_files(settings.store, "module", "Class", digest), CLASS, digest)
 
 
-def names(place: Artifact) -> list[str]:
-    """List a node's directory."""
-    return sorted(os.listdir(place.files.directory))
-
-
-def owner_files(store: Path) -> list[str]:
-    """List the owners of a store."""
-    return sorted(os.listdir(store / "owners"))
-
-
-def claimed(place: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt:
-    """Claim a node that is not done."""
+def begin(place: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt:
+    """Claim what is known to be free."""
     attempt = claim(place, rejects)
     assert attempt is not None
     return attempt
 
 
-def claimed_or_none(place: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt | None:
+def begin_or_none(place: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt | None:
     """Claim a node; None where somebody else has it, and where it is done."""
     try:
         return claim(place, rejects)
@@ -89,99 +69,85 @@ def claimed_or_none(place: Artifact, rejects: Callable[[], bool] | None = None) 
         return None
 
 
-def publish(attempt: Attempt, result: bytes = b"1") -> bool:
-    """Publish a JSON result."""
-    return attempt.publish("json", result, {"of": 1})
+def publish(attempt: Attempt, value: object = 1) -> bool:
+    return attempt.publish("json", json.dumps(value).encode(), {"value": value})
+
+
+def compute(place: Artifact, value: object = 1) -> None:
+    """Claim and publish."""
+    assert publish(begin(place), value)
 
 
 def fail(attempt: Attempt, error: BaseException | None = None) -> OSError | None:
-    """End an attempt as failed."""
-    return attempt.end("failed", error or ValueError("bad split"), {"of": 1})
+    return attempt.end("failed", error or ValueError("bad"), {"value": 1})
 
 
-class OtherProcess:
-    """The store's code as another process runs it, on this machine or on another one.
+def result(place: Artifact) -> object:
+    """Return the value that is published, or None."""
+    record = place.read()
+    return None if record is None else json.loads(bytes(record.result))
 
-    It holds locks of its own, as two open files of one process conflict too. It has no heartbeat
-    but `beat`, and `die` does what SIGKILL does: the locks go, the files stay.
-    """
 
-    def __init__(self, machine: str | None = None) -> None:
-        self._machine = machine
-        self._process = owner_module._Process()
-        self._leases = owner_module._Leases()
-        self._running: dict[str, int] = {}
-        self._memory: dict[str, Any] = {"_attempts": {}, "_waiters": {}, "_spent": set()}
+def names(place: Artifact) -> list[str]:
+    """Return what is in a node's directory, without the ids of owners."""
+    found = os.listdir(place.files.directory)
+    return sorted("tmp-" + name.split("-")[1] if name.startswith("tmp-") else name for name in found)
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
-        self.die()
+def done_document(place: Artifact, **changes: Any) -> bytes:
+    """Return a `done` of a node, as another process might have published it, with changes."""
+    document = {
+        "record": "done",
+        "format": 1,
+        "node_class": place.node_class,
+        "hash": place.hash,
+        "attempt": 1,
+        "codec": "json",
+        "config": {},
+        "started_at": 0.0,
+        "duration_sec": 0.0,
+        "result": 1,
+    }
+    return json.dumps({**document, **changes}).encode()
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """What is called inside the block is called in this process."""
-        with ExitStack() as stack:
-            replace = functools.partial(self._replace, stack)
-            replace(owner_module, "_process", self._process)
-            replace(owner_module, "_leases", self._leases)
-            replace(owner_module, "_start_heart", lambda: None)
-            for module in (owner_module, attempt_module):
-                replace(module, "running", self._running)
-            for name, value in self._memory.items():
-                replace(attempt_module, name, value)
-            if self._machine is not None:
-                replace(owner_module, "boot_id", lambda: self._machine)
-            yield
 
-    @staticmethod
-    def _replace(stack: ExitStack, module: Any, name: str, value: Any) -> None:
-        stack.enter_context(mock.patch.object(module, name, value))
+def rejecting(place: Artifact, bad: object = "old") -> Callable[[], bool]:
+    """Reject what has the bad value, and a `done` that is not there."""
+    return lambda: result(place) in (bad, None)
 
-    def claim(self, place: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt:
-        with self.running():
-            return claimed(place, rejects)
 
-    def claim_or_none(self, place: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt | None:
-        with self.running():
-            return claimed_or_none(place, rejects)
+def owners(store: Path) -> list[str]:
+    return sorted(os.listdir(store / "owners"))
 
-    def survey(self, place: Artifact) -> Status:
-        with self.running():
-            return survey(place).status
 
-    def publish(self, attempt: Attempt, result: bytes = b"1") -> bool:
-        with self.running():
-            return publish(attempt, result)
+def put(path: str | Path, content: bytes | str) -> None:
+    """Write a file and the directories above it."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    Path(path).write_bytes(content if isinstance(content, bytes) else content.encode())
 
-    def fail(self, attempt: Attempt) -> OSError | None:
-        with self.running():
-            return fail(attempt)
 
-    def owner_path(self, store: Path) -> str:
-        with self.running():
-            return owner_module.current_owner(store, 90.0).path
-
-    def beat(self) -> None:
-        """Touch every owner file, so that its mtime is another one for certain."""
-        for owner in self._process.all:
-            beaten = os.fstat(owner.descriptor).st_mtime_ns + 1_000_000
-            os.utime(owner.descriptor, ns=(beaten, beaten))
-
-    def die(self) -> None:
-        for owner in self._process.all:
-            os.close(owner.descriptor)
-        self._process.all.clear()
+def leave_attempt(place: Artifact, number: int = 1, *, boot_id: str | None = None) -> Path:
+    """Leave an attempt that nobody holds a lock for: of this machine, or of another boot."""
+    store = place.settings.store
+    identifier = hashlib.blake2b(f"{place.hash}{number}".encode(), digest_size=16).hexdigest()
+    os.makedirs(store / "owners", exist_ok=True)
+    record = OwnerRecord(
+        id=identifier,
+        pid=1,
+        host="elsewhere",
+        boot_id=owner_module.boot_id() if boot_id is None else boot_id,
+        device=os.stat(store).st_dev,
+        lease_sec=place.settings.lease_sec,
+    )
+    path = store / "owners" / identifier
+    put(path, encode(record))
+    os.makedirs(place.files.directory, exist_ok=True)
+    os.link(path, place.files.attempt(number))
+    return path
 
 
 class Clock:
-    """Stands for the module `time` where leases are measured: it moves when it is told to."""
+    """A monotonic clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -189,16 +155,21 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(time, name)
-
 
 @contextmanager
 def lease_clock() -> Iterator[Clock]:
-    """Replace the clock that measures leases."""
+    """Replace the clock that measures leases, and what was seen by the old one."""
     clock = Clock()
-    with mock.patch.object(owner_module, "time", clock):
+    with mock.patch.multiple(owner_module, time=clock, _leases=owner_module._Leases()):
         yield clock
+
+
+# ---- system calls ----
+
+# Every function of `os` that the store may reach the disk through.
+SYSTEM_CALLS = ["access", "chmod", "close", "fdatasync", "fstat", "fsync", "ftruncate", "link", "listdir"]
+SYSTEM_CALLS += ["lstat", "mkdir", "open", "read", "readlink", "remove", "rename", "replace", "rmdir"]
+SYSTEM_CALLS += ["scandir", "stat", "symlink", "sync", "truncate", "unlink", "utime", "write"]
 
 
 @contextmanager
@@ -271,54 +242,287 @@ def system_calls() -> Iterator[list[tuple[str, str]]]:
         yield calls
 
 
-class Child:
-    """A real process that runs a script; the two talk in lines, so nobody sleeps to wait."""
+# ---- real processes ----
 
-    def __init__(self, script: str, *arguments: object) -> None:
-        roots = (Path(__file__).parents[1], Path(furu.__file__).parents[1])
+_PRELUDE = """
+import sys
+from tests.store_processes import *
+from furu import FuruError, FuruStoreError
+def say(*words):
+    print(*words, flush=True)
+def hear():
+    return sys.stdin.readline().strip()
+def try_claim(name, rejects=None):
+    try:
+        return claim(artifact(name), rejects)
+    except FuruInProgressError:
+        return "in progress"
+"""
+
+
+class Other:
+    """Another process that runs a script: `hear` what it says, `tell` it to go on."""
+
+    def __init__(self, script: str) -> None:
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by __exit__
+        environment = {**os.environ, "PYTHONPATH": f"{SOURCE}:{ROOT}", "PYTHONWARNINGS": "ignore"}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", script, *map(str, arguments)],
+            [sys.executable, "-c", _PRELUDE + script],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, roots))},
+            env=environment,
+            cwd=ROOT,
         )
-        assert self.process.stdin is not None
+
+    def hear(self) -> str:
         assert self.process.stdout is not None
-        self._stdin, self._stdout = self.process.stdin, self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            self._errors.seek(0)
+            raise AssertionError(f"the other process ended: {self._errors.read()}")
+        return line.strip()
+
+    def tell(self, line: str = "") -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def ask(self, line: str) -> str:
+        self.tell(line)
+        return self.hear()
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until the kernel has let go of its locks."""
+        self.process.kill()
+        self.process.wait()
+
+    def finish(self) -> int:
+        """Let it run to its end."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        return self.process.wait()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.process.kill()
-        self.process.wait()
-        self._stdin.close()
-        self._stdout.close()
+        self.process.__exit__(None, None, None)
+        self._errors.close()
 
-    def line(self) -> str:
-        """Wait for the next line."""
-        return self._stdout.readline().strip()
 
-    def tell(self, text: str = "go on") -> None:
-        self._stdin.write(f"{text}\n")
-        self._stdin.flush()
+HOLD = """
+attempt = begin(artifact())
+say("claimed")
+hear()
+"""
 
-    def finish(self) -> int:
-        """Wait for its end and return its exit status."""
-        return self.process.wait(15)
 
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+# ---- processes inside this one ----
 
-    def stop(self) -> None:
-        """Suspend it, and return when it is."""
-        self.process.send_signal(signal.SIGSTOP)
-        _, status = os.waitpid(self.process.pid, os.WUNTRACED)
-        assert os.WIFSTOPPED(status)
+# What a process has in memory of the store: by its name in the store's modules, and how it begins.
+_MEMORY: dict[str, Callable[[], Any]] = {
+    "_process": owner_module._Process,
+    "_leases": owner_module._Leases,
+    "running": dict,
+    "_attempts": dict,
+    "_waiters": dict,
+    "_spent": set,
+}
+
+
+@functools.cache
+def _holders(name: str) -> list[dict[str, Any]]:
+    """The namespaces of the store's modules that have a name, imported ones included."""
+    modules = [module for key, module in sys.modules.items() if key.startswith("furu.store.")]
+    having = [vars(module) for module in modules if name in vars(module)]
+    assert having, f"no module of the store has {name}"
+    return having
+
+
+def _replace(name: str, value: object) -> None:
+    for namespace in _holders(name):
+        namespace[name] = value
+
+
+class OtherProcess:
+    """The store's code as another process runs it, on this machine or on another one.
+
+    It holds locks of its own, as two open files of one process conflict too. It has no heartbeat
+    but `beat`, and `die` does what SIGKILL does: the locks go, the files stay.
+    """
+
+    def __init__(self, machine: str | None = None) -> None:
+        self._memory = {name: make() for name, make in _MEMORY.items()}
+        self._memory["_start_heart"] = lambda: None
+        if machine is not None:
+            self._memory["boot_id"] = lambda: machine
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.die()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """What is called inside the block is called in this process."""
+        before = {name: _holders(name)[0][name] for name in self._memory}
+        try:
+            for name, value in self._memory.items():
+                _replace(name, value)
+            yield
+        finally:
+            for name, value in before.items():
+                _replace(name, value)
+
+    @property
+    def owners(self) -> list[Owner]:
+        found: list[Owner] = self._memory["_process"].all
+        return found
+
+    def begin(self, place: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt:
+        with self.running():
+            return begin(place, rejects)
+
+    def begin_or_none(self, place: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt | None:
+        with self.running():
+            return begin_or_none(place, rejects)
+
+    def status(self, place: Artifact) -> Status:
+        with self.running():
+            return survey(place).status
+
+    def publish(self, attempt: Attempt, value: object = 1) -> bool:
+        with self.running():
+            return publish(attempt, value)
+
+    def fail(self, attempt: Attempt) -> OSError | None:
+        with self.running():
+            return fail(attempt)
+
+    def owner_path(self) -> str:
+        with self.running():
+            return current_owner(current_settings().store, LEASE_SEC).path
+
+    def beat(self) -> None:
+        """Touch every owner file, so that its mtime is another one for certain."""
+        for owner in self.owners:
+            beaten = os.fstat(owner.descriptor).st_mtime_ns + 1_000_000
+            os.utime(owner.descriptor, ns=(beaten, beaten))
+
+    def die(self) -> None:
+        for owner in self.owners:
+            os.close(owner.descriptor)
+        self.owners.clear()
+
+
+# ---- claimers in a chosen order of their system calls ----
+
+_STEPS = ("link", "listdir", "lstat", "mkdir", "open", "rename", "replace", "unlink")
+
+
+@dataclasses.dataclass
+class Interleaved:
+    """What the claimers returned or raised, and how many steps they took together."""
+
+    results: list[Any]
+    steps: int
+
+
+class _Claimer(threading.Thread):
+    """Runs one function, and only while it has its turn, as another process."""
+
+    def __init__(self, work: Callable[[], Any], process: OtherProcess) -> None:
+        super().__init__(daemon=True)
+        self.result: Any = None
+        self.turn = threading.Semaphore(0)
+        self.next: Callable[[], None] = lambda: None
+        self._work, self._process = work, process
+        self._inside = ExitStack()
+
+    def run(self) -> None:
+        self._begin_turn()
+        try:
+            self.result = self._work()
+        except BaseException as error:
+            self.result = error
+        self._inside.close()
+        self.next()
+
+    def give_way_to(self, other: _Claimer) -> None:
+        self._inside.close()
+        other.turn.release()
+        self._begin_turn()
+
+    def _begin_turn(self) -> None:
+        self.turn.acquire()
+        self._inside.enter_context(self._process.running())
+
+
+class Interleaver:
+    """Runs claimers one at a time, and the next one from the steps in `switches` on."""
+
+    def __init__(self, claimers: int = 2) -> None:
+        self.processes = [OtherProcess() for _ in range(claimers)]
+        for process in self.processes:
+            process.owner_path()  # so that no step is one of making it
+        self._left: list[_Claimer] = []
+        self._switches: set[int] = set()
+        self._steps = 0
+        self._over = threading.Event()
+
+    def run(self, work: Sequence[Callable[[], Any]], switches: Iterable[int]) -> Interleaved:
+        claimers = [_Claimer(one, process) for one, process in zip(work, self.processes, strict=False)]
+        self._left, self._switches, self._steps = list(claimers), set(switches), 0
+        self._over.clear()
+        for claimer in claimers:
+            claimer.next = lambda claimer=claimer: self._ended(claimer)
+            claimer.start()
+        claimers[0].turn.release()
+        assert self._over.wait(10), "the claimers wait for each other"
+        for claimer in claimers:
+            claimer.join()
+        return Interleaved([claimer.result for claimer in claimers], self._steps)
+
+    def step(self) -> None:
+        claimer = threading.current_thread()
+        if claimer not in self._left:  # the test's own thread, or the heartbeat
+            return
+        self._steps += 1
+        if self._steps in self._switches and len(self._left) > 1:
+            claimer.give_way_to(self._after(claimer))
+
+    def _ended(self, claimer: _Claimer) -> None:
+        following = self._after(claimer)
+        self._left.remove(claimer)
+        if self._left:
+            following.turn.release()
+        else:
+            self._over.set()
+
+    def _after(self, claimer: _Claimer) -> _Claimer:
+        return self._left[(self._left.index(claimer) + 1) % len(self._left)]
+
+
+@contextmanager
+def interleaver() -> Iterator[Interleaver]:
+    """Two claimers, until the end of the block."""
+    made = Interleaver()
+
+    def stepping(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            made.step()
+            return real(*args, **kwargs)
+
+        return call
+
+    with ExitStack() as stack:
+        for process in made.processes:
+            stack.enter_context(process)
+        for name in _STEPS:
+            stack.enter_context(mock.patch.object(os, name, stepping(getattr(os, name))))
+        yield made

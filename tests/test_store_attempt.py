@@ -1,14 +1,12 @@
-"""Claim, publish, end: what lies on disk after each step, and that two never do one's work."""
+"""One process's attempts: what lies on disk after each step, what it costs, and how each may end."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import json
 import os
 import shutil
-import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,27 +17,43 @@ import pytest
 from furu import Furu, FuruComputeError, FuruInProgressError, FuruStoreError, Status
 from furu.settings import use_settings
 from furu.store import owner as owner_module
-from furu.store.artifact import survey
+from furu.store.artifact import Artifact, survey
 from furu.store.attempt import Attempt, claim, running_attempt
+from furu.store.record import EndedRecord
 from furu.text import describe_error
 
-from .store_helpers import (
-    HOLD,
-    Other,
+from .store_processes import (
     Square,
     artifact,
     begin,
     compute,
     done_document,
     fail,
-    interleaver,
+    failing,
+    instead,
     leave_attempt,
     names,
+    once_before,
     owners,
     publish,
     put,
+    rejecting,
     result,
+    system_calls,
 )
+
+
+@pytest.fixture
+def place() -> Artifact:
+    """A node that nobody has computed."""
+    return artifact()
+
+
+def ended_record(attempt: Attempt) -> dict[str, Any]:
+    """Return the record of how an attempt ended."""
+    content: dict[str, Any] = json.loads(attempt.state_path.read_text())
+    return content
+
 
 # ---- a node's status, and the files after each step ----
 
@@ -79,14 +93,6 @@ def test_highest_attempt_alone_decides() -> None:
     )
     leave_attempt(place, 11)
     assert Status.TODO is survey(place).status
-
-
-def test_done_decides_whatever_attempts_lie_beside_it() -> None:
-    """A failure's record or a live attempt does not make a published node less DONE."""
-    place = artifact()
-    compute(place)
-    put(place.files.attempt(7), "junk")
-    assert Status.DONE is survey(place).status
 
 
 def test_directory_that_vanishes_under_a_survey_is_a_node_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +170,16 @@ def test_files_directory_is_made_only_when_it_is_asked_for() -> None:
     assert ["a1", "try-1"] == names(place)
 
 
+def test_publish_keeps_the_files_of_its_attempt(place: Artifact) -> None:
+    """What the node wrote is part of the artifact."""
+    attempt = begin(place)
+    Path(attempt.files_directory(), "model.bin").write_bytes(b"weights")
+    attempt.log("trained")
+    assert attempt.publish("load", b"null", {})
+    assert ["a1", "done"] == names(place)
+    assert ["furu.log", "model.bin"] == sorted(os.listdir(place.files.files(1)))
+
+
 def test_running_attempt_is_known_from_its_claim_to_its_end() -> None:
     """By the directory alone, whichever thread asks."""
     place = artifact()
@@ -179,144 +195,52 @@ def test_running_attempt_is_known_from_its_claim_to_its_end() -> None:
 
 # ---- what it costs ----
 
-_CALLS = ["access", "chmod", "close", "fdatasync", "fstat", "fsync", "ftruncate", "link", "listdir"]
-_CALLS += ["lstat", "mkdir", "open", "read", "readlink", "remove", "rename", "replace", "rmdir"]
-_CALLS += ["scandir", "stat", "symlink", "sync", "truncate", "unlink", "utime", "write"]
 
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The system calls that this thread makes from here on."""
-    made: list[str] = []
-    here = threading.get_ident()
-    for name in _CALLS:
-        real = getattr(os, name, None)
-        if real is None:
-            continue
-
-        def counted(*args: Any, real: Any = real, name: str = name, **kwargs: Any) -> Any:
-            if threading.get_ident() == here:
-                made.append(name)
-            return real(*args, **kwargs)
-
-        monkeypatch.setattr(os, name, counted)
-    return made
-
-
-def test_cold_node_costs_at_most_ten_system_calls(calls: list[str], store: Path) -> None:
+def test_cold_node_costs_ten_system_calls(store: Path) -> None:
     """From the first look to the last unlink, in a class that has been seen before."""
     with use_settings(store=store):
         Square(of=1).get()
         node = Square(of=2)
-        calls.clear()
-        assert 4 == node.get()
-    assert (
-        ["lstat", "mkdir", "link", "lstat", "open", "write", "close", "link", "unlink", "unlink"]
-    ) == calls
-    assert len(calls) <= 10
+        with system_calls() as calls:
+            assert 4 == node.get()
+    ways = ["lstat", "mkdir", "link", "lstat"]
+    writes = ["open", "write", "close", "link", "unlink", "unlink"]
+    assert ways + writes == [name for name, _ in calls]
 
 
-def test_status_of_a_warm_node_costs_one_stat(calls: list[str]) -> None:
+def test_status_of_a_warm_node_costs_one_stat() -> None:
     """As exists() does."""
     node = Square(of=2)
     node.get()
-    calls.clear()
-    assert Status.DONE is node.status()
-    assert ["lstat"] == calls
-    assert node.exists()
-    assert ["lstat", "lstat"] == calls
+    with system_calls() as calls:
+        assert Status.DONE is node.status()
+        assert node.exists()
+    assert [("lstat", node._artifact().files.done)] * 2 == calls
 
 
-def test_reading_a_warm_node_writes_nothing(calls: list[str]) -> None:
+def test_reading_a_warm_node_writes_nothing() -> None:
     """A look, one open, one read."""
     node = Square(of=2)
     node.get()
-    calls.clear()
-    node.get()
-    assert ["lstat", "open", "fstat", "read", "close"] == calls
+    with system_calls() as calls:
+        node.get()
+    assert ["lstat", "open", "fstat", "read", "close"] == [name for name, _ in calls]
 
 
-def test_first_claim_lists_no_directory(calls: list[str]) -> None:
+def test_first_claim_lists_no_directory() -> None:
     """try-1 is tried blind; only a name that is taken costs a listing."""
+    begin(artifact("another"))
     place = artifact()
-    fail(begin(place))
-    assert "listdir" not in calls
-    begin(place)
-    assert "listdir" in calls
+    with system_calls() as calls:
+        fail(begin(place))
+    assert ["mkdir", "link", "lstat"] == [name for name, _ in calls][:3]
+    assert "listdir" not in [name for name, _ in calls]
+    with system_calls() as calls:
+        begin(place)
+    assert "listdir" in [name for name, _ in calls]
 
 
-# ---- one wins ----
-
-
-def test_of_threads_that_claim_a_node_together_one_wins() -> None:
-    """The others are told so at once."""
-    place = artifact()
-    together = threading.Barrier(8)
-    results: list[Any] = []
-
-    def work() -> None:
-        together.wait(10)
-        try:
-            results.append(claim(place))
-        except FuruInProgressError as error:
-            results.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert 7 == sum(isinstance(one, FuruInProgressError) for one in results)
-    assert 1 == sum(isinstance(one, Attempt) for one in results)
-    assert ["try-1"] == names(place)
-
-
-def test_claim_of_what_this_process_is_at_names_this_process() -> None:
-    """The error says who, where, and is told apart by its type."""
-    place = artifact()
-    begin(place)
-    with pytest.raises(FuruInProgressError) as caught:
-        claim(place)
-    assert f"pid {os.getpid()}" in str(caught.value)
-    assert Path(place.files.directory) == caught.value.node_dir
-
-
-def test_claim_of_what_another_process_is_at_names_that_process() -> None:
-    """Its pid and host are for people."""
-    place = artifact()
-    with Other(HOLD) as other:
-        assert "claimed" == other.hear()
-        with pytest.raises(FuruInProgressError, match=f"pid {other.process.pid} on ") as caught:
-            claim(place)
-    assert (1, Path(place.files.directory)) == (caught.value.attempt, caught.value.node_dir)
-
-
-RACE = """
-say("ready")
-hear()
-won = []
-for number in range(40):
-    attempt = try_claim(str(number))
-    if attempt != "in progress":
-        won.append([number, attempt.number])
-say(won)
-hear()
-"""
-
-
-@pytest.mark.parametrize("dead", [False, True], ids=["cold", "taking over"])
-def test_of_processes_that_claim_nodes_together_one_wins_each(dead: bool) -> None:
-    """Four processes, forty nodes: each node has one winner, at the same number."""
-    if dead:
-        for number in range(40):
-            leave_attempt(artifact(str(number)))
-    with Other(RACE) as one, Other(RACE) as two, Other(RACE) as three, Other(RACE) as four:
-        everyone = [one, two, three, four]
-        assert ["ready"] * 4 == [other.hear() for other in everyone]
-        for other in everyone:
-            other.tell()
-        won = sorted(pair for other in everyone for pair in json.loads(other.hear()))
-    assert [[number, 2 if dead else 1] for number in range(40)] == won
+# ---- publishing ----
 
 
 def test_claim_of_a_published_node_is_none_and_leaves_no_trace() -> None:
@@ -326,84 +250,6 @@ def test_claim_of_a_published_node_is_none_and_leaves_no_trace() -> None:
     assert claim(place) is None
     assert ["done"] == names(place)
     assert running_attempt(place) is None
-
-
-def test_done_that_appears_between_look_and_claim_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each claimer looks again after its link."""
-    place = artifact()
-    real = os.link
-
-    def link(source: str, target: str) -> None:
-        if target.endswith("try-1") and not place.is_done():
-            put(place.files.done, "published by another")
-        real(source, target)
-
-    monkeypatch.setattr(os, "link", link)
-    assert claim(place) is None
-    assert ["done"] == names(place)
-
-
-# ---- publishing happens once ----
-
-
-class Sleeper:
-    """This process as another machine sees it: of another boot, and still."""
-
-    SCRIPT = """
-import furu.store.owner as o
-o.boot_id = lambda: "another boot"
-clock = Clock()
-o.time = clock
-place = artifact()
-say(survey(place).status.value)
-clock.now += 1000
-attempt = begin(place)
-put(attempt.files_directory() + "/file", "theirs")
-say(attempt.number)
-if hear() == "publish":
-    say(publish(attempt, "theirs"))
-hear()
-"""
-
-
-def test_owner_that_lost_its_claim_does_not_publish() -> None:
-    """Paused for a lease, taken over, and awake after the winner published: the winner's stays."""
-    place = artifact()
-    mine = begin(place)
-    mine.files_directory()
-    with Other(Sleeper.SCRIPT) as other:
-        assert "IN_PROGRESS" == other.hear()
-        assert "2" == other.hear()
-        assert "True" == other.ask("publish")
-        assert not publish(mine, "mine")
-    assert "theirs" == result(place)
-    assert {"a2", "done"} <= set(names(place))
-    assert not os.path.exists(mine.state_path)
-
-
-def test_owner_that_lost_its_claim_but_wakes_first_publishes() -> None:
-    """The taker, still at it, finds that out and drops its own."""
-    place = artifact()
-    mine = begin(place)
-    with Other(Sleeper.SCRIPT) as other:
-        assert "IN_PROGRESS" == other.hear()
-        assert "2" == other.hear()
-        assert publish(mine, "mine")
-        assert "False" == other.ask("publish")
-    assert "mine" == result(place)
-
-
-def test_owner_that_lost_its_claim_leaves_no_files_behind() -> None:
-    """It drops its result: nobody else could tell later that its files are nobody's."""
-    place = artifact()
-    mine = begin(place)
-    with Other(Sleeper.SCRIPT) as other:
-        assert ["IN_PROGRESS", "2"] == [other.hear(), other.hear()]
-        assert "True" == other.ask("publish")
-        put(f"{mine.files_directory()}/large", "mine")
-        assert not publish(mine, "mine")
-    assert ["a2", "done"] == names(place)
-    assert "theirs" == Path(place.files.files(2), "file").read_text()
 
 
 class Slow(Furu[str]):
@@ -438,6 +284,23 @@ def test_retransmitted_link_of_done_counts_as_published(monkeypatch: pytest.Monk
     assert ("mine", ["done"]) == (result(place), names(place))
 
 
+def test_retransmitted_claim_is_a_claim(place: Artifact) -> None:
+    """A claim that this process made without knowing would hold the node up for its whole life."""
+    before = begin(artifact("another"))
+
+    def link_twice(original: Callable[..., None], source: str, target: str) -> None:
+        original(source, target)
+        if target == place.files.attempt(1):
+            original(source, target)
+
+    with instead("link", link_twice):
+        attempt = begin(place)
+    assert os.path.exists(before.owner.path), "this process is alive"
+    assert Status.IN_PROGRESS is survey(place).status
+    assert publish(attempt)
+    assert ["done"] == names(place)
+
+
 def test_second_publish_of_any_kind_gets_eexist_and_changes_nothing() -> None:
     """Even of an attempt that is made to try again."""
     place = artifact()
@@ -460,42 +323,62 @@ def test_publish_that_fails_publishes_nothing_and_can_be_recorded(
 
     with monkeypatch.context() as patches:
         patches.setattr(os, name, full)
-        with pytest.raises(FuruStoreError, match=r"cannot publish .*done: No space left"):
+        with pytest.raises(FuruStoreError, match=r"cannot publish .*done: No space left") as caught:
             publish(attempt)
+        assert Path(place.files.done) == caught.value.path
         assert attempt is running_attempt(place)
     assert fail(attempt) is None
     assert (Status.FAILED, ["try-1"]) == (survey(place).status, names(place))
 
 
+@pytest.mark.parametrize("name", ["listdir", "open", "unlink"])
+def test_publish_that_could_not_tidy_up_is_a_publish(place: Artifact, name: str) -> None:
+    """What is visible must not be reported as a failure: the next run would find it DONE."""
+    fail(begin(place))
+    attempt = begin(place)
+    linked = False
+
+    def link(original: Callable[..., None], source: str, target: str) -> None:
+        nonlocal linked
+        original(source, target)
+        linked = True
+
+    def fail_once_linked(original: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        if linked:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return original(*args, **options)
+
+    with instead("link", link), instead(name, fail_once_linked):
+        assert publish(attempt)
+    assert linked
+    assert Status.DONE is survey(place).status
+
+
 # ---- failed and cancelled ----
 
 
-def blow_up(secret: str) -> None:
-    password = secret * 3
-    raise ValueError(f"bad split of {len(password)}")
+def test_failed_attempt_leaves_a_record_for_people(place: Artifact) -> None:
+    """What failed, where, with which configuration; the traceback by line; no local variables."""
 
+    def train() -> None:
+        password = "hunter" + str(2)
+        raise ValueError(f"bad split of {len(password)} characters")
 
-def test_failed_record_is_readable_and_has_the_traceback_but_no_locals() -> None:
-    """For people: where and why. Not for them: what the variables held."""
-    place = artifact()
     attempt = begin(place)
     with pytest.raises(ValueError, match="bad split") as caught:
-        blow_up("hunter2")
+        train()
+    attempt.files_directory()
     assert attempt.end("failed", caught.value, {"lr": 0.1}) is None
-    content = Path(attempt.state_path).read_text()
-    document = json.loads(content)
-    assert ("ended", "failed", "ValueError: bad split of 21", {"lr": 0.1}, 1) == (
-        document["record"],
-        document["outcome"],
-        document["error"],
-        document["config"],
-        document["attempt"],
-    )
-    assert "in blow_up" in "\n".join(document["traceback"])
-    assert "hunter2hunter2" not in content
-    assert len(content.splitlines()) > 10
-    assert (os.getpid(), place.hash) == (document["pid"], document["hash"])
-    assert ["try-1"] == names(place)
+    assert (["a1", "try-1"], 1) == (names(place), os.stat(attempt.state_path).st_nlink)
+    text = attempt.state_path.read_text()
+    assert len(text.splitlines()) > 10
+    assert "hunter2" not in text
+    record = ended_record(attempt)
+    assert "ValueError: bad split of 7 characters" == record["error"] == record["traceback"][-1]
+    assert "Traceback (most recent call last):" == record["traceback"][0]
+    assert any("in train" in line for line in record["traceback"])
+    assert ("failed", 1, {"lr": 0.1}) == (record["outcome"], record["attempt"], record["config"])
+    assert (os.getpid(), place.hash) == (record["pid"], record["hash"])
 
 
 def test_cancelled_record_leaves_the_node_to_do() -> None:
@@ -503,8 +386,33 @@ def test_cancelled_record_leaves_the_node_to_do() -> None:
     place = artifact()
     attempt = begin(place)
     assert attempt.end("cancelled", KeyboardInterrupt(), {}) is None
-    assert "cancelled" == json.loads(Path(attempt.state_path).read_bytes())["outcome"]
+    record = ended_record(attempt)
+    assert ("cancelled", "KeyboardInterrupt") == (record["outcome"], record["error"])
     assert Status.TODO is survey(place).status
+    assert 2 == begin(place).number
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError('two\nlines"},\n  "outcome": "cancelled"'),
+        FileNotFoundError(2, "No such file", os.fsdecode(b"bad\xff")),
+        ValueError("\ud800 \0 \x1b[2J \N{LINE SEPARATOR}"),
+        ValueError("x" * 10**7),
+        ExceptionGroup("several", [ValueError("one"), TypeError("two")]),
+        SystemExit(3),
+    ],
+    ids=["forged", "surrogate escape", "control characters", "huge", "group", "exit"],
+)
+def test_whatever_a_node_raises_is_recorded(place: Artifact, error: BaseException) -> None:
+    """No message can forge a line, hide the failure, or make the record too large to be read."""
+    attempt = begin(place)
+    assert fail(attempt, error) is None
+    assert Status.FAILED is survey(place).status
+    record = ended_record(attempt)
+    assert "failed" == record["outcome"]
+    assert 1 == len(record["error"].splitlines())
+    assert record["error"].startswith(type(error).__name__)
     assert 2 == begin(place).number
 
 
@@ -528,11 +436,27 @@ def test_error_whose_text_cannot_be_had_is_recorded() -> None:
     assert "Broken" in json.loads(Path(place.files.attempt(1)).read_bytes())["error"]
 
 
-def test_error_with_notes_is_described_by_itself_and_not_by_the_last_note() -> None:
-    """Notes stand in the traceback."""
+def test_failure_of_a_node_with_a_large_configuration_is_recorded(place: Artifact) -> None:
+    """Its record is as good as any: FAILED, not TODO."""
+    attempt = begin(place)
+    assert attempt.end("failed", ValueError("bad"), {"words": ["word"] * 500_000}) is None
+    assert Status.FAILED is survey(place).status
+    assert "ValueError: bad" == survey(place).record.error  # type: ignore[union-attr]
+
+
+def test_error_is_told_by_itself_and_not_by_its_notes() -> None:
+    """Notes are for the traceback."""
     error = ValueError("bad split")
-    error.add_note("seen in fold 3")
-    assert "ValueError: bad split" in describe_error(error)
+    error.add_note("the note")
+    assert "ValueError: bad split" == describe_error(error)
+
+
+def test_record_of_the_last_failure_can_be_read_back(place: Artifact) -> None:
+    """A survey returns it whole."""
+    fail(begin(place), ValueError("bad split"))
+    record = survey(place).record
+    assert isinstance(record, EndedRecord)
+    assert ("failed", "ValueError: bad split") == (record.outcome, record.error)
 
 
 def test_numbers_count_upwards_for_ever() -> None:
@@ -579,26 +503,6 @@ def test_publish_removes_earlier_attempts_and_keeps_the_last_failure() -> None:
     assert ["mine"] == os.listdir(place.files.files(7))
 
 
-def test_publish_spares_what_a_live_owner_left() -> None:
-    """A process that was taken for dead, and is not, keeps its files until it knows."""
-    place = artifact()
-    script = """
-attempt = begin(artifact())
-put(attempt.files_directory() + "/half", "x")
-say("claimed")
-hear()
-say(publish(attempt, "theirs"))
-"""
-    with Other(script) as other:
-        assert "claimed" == other.hear()
-        mine = Attempt(place, 2, owner_module.current_owner(place.settings.store, 90.0))
-        os.link(mine.owner.path, mine.state_path)
-        assert publish(mine, "mine")
-        assert ["a1", "done", "try-1"] == names(place)
-        assert "False" == other.ask("")
-    assert "mine" == result(place)
-
-
 def test_publish_leaves_what_is_not_furus() -> None:
     """Notes that somebody put beside the artifact stay."""
     place = artifact()
@@ -622,57 +526,48 @@ def test_link_among_earlier_files_is_removed_and_not_followed(tmp_path: Path) ->
     assert ["precious"] == os.listdir(tmp_path / "data")
 
 
-# ---- a record that cannot be written ----
+# ---- records that cannot be written, claims that fail ----
+
+
+@pytest.mark.parametrize("name", ["open", "write", "replace"])
+def test_record_that_cannot_be_written_does_not_block_the_next_claim(place: Artifact, name: str) -> None:
+    """The disk is full: the problem is returned, and this process may try again."""
+    attempt = begin(place)
+    with failing(name, errno.ENOSPC):
+        problem = fail(attempt)
+    assert problem is not None
+    assert errno.ENOSPC == problem.errno
+    assert Status.TODO is survey(place).status
+    again = begin(place)
+    assert (2, Status.IN_PROGRESS) == (again.number, survey(place).status)
+    assert publish(again)
+    assert ["done"] == [name for name in names(place) if not name.startswith("tmp-")]
 
 
 class Failing(Furu[int]):
-    name: str
+    """Fails at first."""
+
+    of: int
 
     def _create(self) -> int:
-        raise ValueError("the node's own")
+        if self.of not in _mended:
+            raise ValueError("bad split")
+        return self.of
 
 
-def refuse_records(patches: pytest.MonkeyPatch, number: int = errno.ENOSPC) -> None:
-    """From here on no temporary file can be made."""
-    real = os.open
-
-    def full(path: Any, *args: Any, **kwargs: Any) -> int:
-        if "/tmp-" in str(path):
-            raise OSError(number, os.strerror(number))
-        return real(path, *args, **kwargs)
-
-    patches.setattr(os, "open", full)
+_mended: set[int] = set()
 
 
-def test_record_that_cannot_be_written_does_not_hide_the_nodes_error(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The message and the cause are the node's; why there is no record is a note."""
-    with monkeypatch.context() as patches:
-        refuse_records(patches)
-        with pytest.raises(FuruComputeError) as caught:
-            Failing(name="x").get()
-    cause = caught.value.__cause__
-    assert isinstance(cause, ValueError)
-    assert any("No space left" in note for note in cause.__notes__)
-    assert "ValueError: the node's own" in str(caught.value)
-
-
-def test_record_that_cannot_be_written_does_not_block_this_processs_next_claim(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Nor its view of the node: the process lives, the attempt does not."""
-    place = artifact()
-    with monkeypatch.context() as patches:
-        refuse_records(patches)
-        problem = fail(begin(place))
-        assert problem is not None
-        assert errno.ENOSPC == problem.errno
-        assert Status.TODO is survey(place).status
-        following = begin(place)
-        assert (2, Status.IN_PROGRESS) == (following.number, survey(place).status)
-    assert publish(following)
-    assert ["done"] == names(place)
+def test_record_that_cannot_be_written_does_not_hide_the_nodes_own_error() -> None:
+    """The message is the node's; what furu could not write is a note on it."""
+    node = Failing(of=1)
+    with failing("replace", errno.ENOSPC), pytest.raises(FuruComputeError) as caught:
+        node.get()
+    assert "ValueError: bad split" in str(caught.value)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert "No space left" in "".join(caught.value.__cause__.__notes__)
+    _mended.add(1)
+    assert 1 == node.get()
 
 
 def test_node_that_was_removed_after_an_unwritten_end_is_computed_as_any_other(
@@ -680,9 +575,8 @@ def test_node_that_was_removed_after_an_unwritten_end_is_computed_as_any_other(
 ) -> None:
     """Its first attempt is alive again under the same name."""
     place = artifact()
-    with monkeypatch.context() as patches:
-        refuse_records(patches)
-        fail(begin(place))
+    with failing("replace", errno.ENOSPC):
+        assert fail(begin(place)) is not None
     shutil.rmtree(place.files.directory)
     attempt = begin(place)
     assert (1, Status.IN_PROGRESS) == (attempt.number, survey(place).status)
@@ -699,22 +593,15 @@ def test_node_that_was_removed_while_it_ran_ends_without_a_problem() -> None:
     assert place.is_done()
 
 
-def test_claim_that_could_not_look_at_done_does_not_block_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An I/O error after the link: the claim is not this process's for ever."""
-    place = artifact()
-    real = os.lstat
-
-    def broken(path: Any, *args: Any, **kwargs: Any) -> Any:
-        if str(path) == place.files.done:
-            raise OSError(errno.EIO, "Input/output error")
-        return real(path, *args, **kwargs)
-
-    with monkeypatch.context() as patches:
-        patches.setattr(os, "lstat", broken)
-        with pytest.raises(FuruStoreError, match="Input/output error"):
+def test_failed_claim_does_not_block_the_next_one(place: Artifact) -> None:
+    """Whichever call fails: the error names the path, and nothing is thought to be running."""
+    begin(artifact("another"))
+    for name in ("mkdir", "link", "lstat"):
+        with failing(name, errno.EIO), pytest.raises(FuruStoreError, match=place.hash) as caught:
             claim(place)
-    compute(place)
-    assert place.is_done()
+        assert str(caught.value.path).startswith(place.files.directory)
+    attempt = begin(place)
+    assert publish(attempt)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
@@ -742,21 +629,53 @@ def test_claim_that_was_interrupted_does_not_block_the_next(
     compute(place)
 
 
+@pytest.mark.parametrize("kind", ["file", "dangling link"])
+def test_node_directory_that_is_none_is_an_error_and_no_endless_loop(place: Artifact, kind: str) -> None:
+    """The error names it."""
+    directory = Path(place.files.directory)
+    directory.parent.mkdir(parents=True)
+    if kind == "file":
+        directory.touch()
+    else:
+        directory.symlink_to("nowhere")
+    tries = 0
+
+    def link(original: Callable[..., None], source: str, target: str) -> None:
+        nonlocal tries
+        tries += 1
+        assert tries < 200, "an endless loop"
+        original(source, target)
+
+    assert Status.TODO is survey(place).status
+    with instead("link", link), pytest.raises(FuruStoreError) as caught:
+        claim(place)
+    assert directory == caught.value.path
+
+
+def test_directory_removed_during_a_claim_is_made_again(place: Artifact) -> None:
+    """Somebody deletes the node at that moment: a claimer treats it as missing."""
+    begin(artifact("another"))
+    with once_before("link", "try-1", lambda: shutil.rmtree(place.files.directory)):
+        attempt = begin(place)
+    assert publish(attempt)
+
+
 # ---- the log ----
 
 
-@pytest.mark.parametrize("newline", ["\n", "\r", "\r\n", "\n\n"], ids=ascii)
-def test_log_line_cannot_be_forged_by_newlines(newline: str) -> None:
-    """Only what furu wrote stands at the beginning of a line."""
-    attempt = begin(artifact())
-    attempt.log(f"2030-01-01 INFO first{newline}2030-01-01 ERROR forged")
-    attempt.log("2030-01-01 INFO second")
-    content = Path(attempt.files_directory(), "furu.log").read_bytes()
-    starts = [line for line in content.splitlines() if line.startswith(b"2030")]
-    assert [b"first", b"second"] == [
-        start.split(b"\\r")[0].split()[-1][:6] for start in starts if b"INFO" in start
-    ]
-    assert not any(start.startswith(b"2030-01-01 ERROR") for start in starts)
+def test_line_of_the_log_cannot_be_forged(place: Artifact) -> None:
+    """A message with newlines stays one entry: what follows the first line is set off."""
+    attempt = begin(place)
+    attempt.log("2030-01-01 INFO honest")
+    attempt.log("text\n2030-01-01 ERROR forged\r\n2030-01-01 ERROR forged\r2030-01-01 ERROR forged")
+    attempt.log("\ud800 is written somehow")
+    publish(attempt)
+    content = Path(place.files.files(1), "furu.log").read_bytes()
+    lines = content.decode().splitlines()
+    assert "2030-01-01 INFO honest" == lines[0]
+    assert "text" == lines[1]
+    assert "\\ud800 is written somehow" == lines[-1]
+    assert [] == [line for line in lines[1:] if line.startswith("2030")]
 
 
 def test_log_takes_any_text_and_follows_no_link(tmp_path: Path) -> None:
@@ -796,29 +715,26 @@ def test_log_of_many_threads_has_every_line_whole() -> None:
 # ---- replacing what `_validate` rejected ----
 
 
-def is_old(place: Any) -> Callable[[], bool]:
-    """Reject the value "old", and a `done` that is not there."""
-    return lambda: result(place) in ("old", None)
-
-
-def test_rejected_done_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set aside under the next claim, never absent with the name try-1 free, and gone at the end."""
-    place = artifact()
-    compute(place, "old")
-    attempt = begin(place, is_old(place))
+def test_rejected_artifact_is_replaced(place: Artifact) -> None:
+    """Under the next number; the old one's files stay until the new one is there."""
+    old = begin(place)
+    old.files_directory()
+    publish(old, 1)
+    attempt = begin(place, rejecting(place, 1))
     assert 2 == attempt.number
-    assert ["rejected-2", "try-1", "try-2"] == names(place)
+    assert ["a1", "rejected-2", "try-1", "try-2"] == names(place)
     assert Status.IN_PROGRESS is survey(place).status
-    assert publish(attempt, "new")
-    assert (["done"], "new") == (names(place), result(place))
-    assert claim(place, is_old(place)) is None
+    assert publish(attempt, 2)
+    assert ["done"] == names(place)
+    assert 2 == result(place)
+    assert claim(place, rejecting(place, 1)) is None
 
 
 def test_accepted_done_stays() -> None:
     """With a judge or without."""
     place = artifact()
     compute(place, "new")
-    assert claim(place, is_old(place)) is None
+    assert claim(place, rejecting(place)) is None
     assert claim(place) is None
     assert (["done"], "new") == (names(place), result(place))
 
@@ -828,7 +744,7 @@ def test_rejected_done_is_replaced_again_and_again() -> None:
     place = artifact()
     compute(place, "old")
     for number in range(2, 6):
-        attempt = begin(place, is_old(place))
+        attempt = begin(place, rejecting(place))
         assert number == attempt.number
         put(f"{attempt.files_directory()}/file", "x")
         assert publish(attempt, "old")
@@ -839,75 +755,13 @@ def test_rejected_done_can_be_replaced_after_a_replacement_that_failed() -> None
     """In one long-lived process: rejected, failed, computed, rejected again."""
     place = artifact()
     compute(place, "old")
-    fail(begin(place, is_old(place)))
+    fail(begin(place, rejecting(place)))
     assert Status.FAILED is survey(place).status
-    attempt = begin(place, is_old(place))
+    attempt = begin(place, rejecting(place))
     assert 3 == attempt.number
     assert publish(attempt, "old")
-    attempt = begin(place, is_old(place))
+    attempt = begin(place, rejecting(place))
     assert publish(attempt, "new")
-    assert "new" == result(place)
-
-
-def test_rejected_done_can_be_replaced_by_another_process_after_one_that_failed() -> None:
-    """The process whose replacement failed is still alive, and computes nothing here."""
-    place = artifact()
-    compute(place, "old")
-    script = """
-place = artifact()
-fail(begin(place, lambda: True))
-attempt = begin(place, lambda: True)
-say(publish(attempt, "old"))
-hear()
-"""
-    with Other(script) as other:
-        assert "True" == other.hear()
-        attempt = begin(place, is_old(place))
-        assert publish(attempt, "new")
-    assert "new" == result(place)
-
-
-def test_blind_claim_does_not_slip_through_while_done_is_aside() -> None:
-    """Another process tries try-1 at every step of a replacement, and is told that it is taken."""
-    place = artifact()
-    compute(place, "old")
-    script = """
-while hear() == "claim":
-    got = try_claim("one")
-    say(got if got in ("in progress", None) else "claimed")
-"""
-    with Other(script) as other:
-        assert "None" == other.ask("claim")
-        attempt = begin(place, is_old(place))
-        assert "in progress" == other.ask("claim")
-        fail(attempt)
-        attempt = begin(place, is_old(place))
-        assert "in progress" == other.ask("claim")
-        assert publish(attempt, "new")
-        assert "None" == other.ask("claim")
-
-
-def test_rejected_done_waits_for_an_attempt_that_is_alive() -> None:
-    """Somebody at a number below could free that name: no replacement until it ended."""
-    place = artifact()
-    compute(place, "old")
-    script = """
-place = artifact()
-owner = __import__("furu.store.owner").store.owner.current_owner(place.settings.store, 90.0)
-os.link(owner.path, place.files.attempt(5))
-say("linked")
-hear()
-os.unlink(place.files.attempt(5))
-say("gone")
-hear()
-"""
-    with Other(script) as other:
-        assert "linked" == other.hear()
-        with pytest.raises(FuruInProgressError):
-            claim(place, is_old(place))
-        assert ["done", "try-1", "try-5"] == names(place)
-        assert "gone" == other.ask("")
-        assert publish(begin(place, is_old(place)), "new")
     assert "new" == result(place)
 
 
@@ -922,7 +776,7 @@ def test_judge_that_raises_leaves_the_artifact_and_the_node_free() -> None:
     with pytest.raises(LookupError):
         claim(place, judge)
     assert (["done"], "old") == (names(place), result(place))
-    assert publish(begin(place, is_old(place)), "new")
+    assert publish(begin(place, rejecting(place)), "new")
 
 
 class Fickle(Furu[int]):
@@ -948,236 +802,7 @@ def test_node_whose_validate_says_no_is_computed_anew(monkeypatch: pytest.Monkey
     assert ["done"] == names(node._artifact())
 
 
-def put_done(place: Any, value: str) -> None:
-    put(place.files.done, done_document(place, result=value))
-
-
-def rejected_and(number: int) -> Callable[[Any], None]:
-    """A `done` to replace, and an attempt of a dead owner beside it."""
-
-    def prepare(place: Any) -> None:
-        put_done(place, "old")
-        leave_attempt(place, number)
-
-    return prepare
-
-
-def rejected_and_failed(place: Any) -> None:
-    """A `done` to replace, and the record of the failure before it."""
-    fail(begin(place))
-    put(place.files.done, done_document(place, attempt=2, result="old"))
-
-
-def died_replacing(place: Any) -> None:
-    """A `done` that was set aside by an owner that is dead."""
-    for number in (1, 2):
-        leave_attempt(place, number)
-    put(place.files.rejected(2), done_document(place, result="old"))
-
-
-PREPARE: dict[str, Callable[[Any], Any]] = {
-    "cold": lambda place: os.makedirs(place.files.directory),
-    "a dead owner's": leave_attempt,
-    "failed": lambda place: fail(begin(place)),
-    "died while replacing": died_replacing,
-    "done and good": lambda place: put_done(place, "new"),
-    "rejected": lambda place: put_done(place, "old"),
-    "rejected, with a dead attempt": rejected_and(2),
-    "rejected, with try-1": rejected_and(1),
-    "rejected, with a failure's record": rejected_and_failed,
-    "empty done": lambda place: put(place.files.done, b""),
-}
-
-
-def orders(steps: int) -> list[tuple[int, ...]]:
-    """Every order with one change between two claimers, and many with two and three."""
-    several = [
-        every[:: 1 + len(every) // 40]
-        for every in (list(itertools.combinations(range(1, steps + 1), changes)) for changes in (2, 3))
-    ]
-    return [(), *((step,) for step in range(1, steps + 1)), *several[0], *several[1]]
-
-
-@pytest.mark.parametrize("judged", ["both judge", "one judges"])
-@pytest.mark.parametrize("state", PREPARE)
-def test_two_claimers_never_both_hold_a_node_in_any_order_of_their_steps(
-    state: str, judged: str, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two claimers that do not end, changing at every system call: one holds the node at most."""
-    store.mkdir()
-    numbers = itertools.count()
-    with interleaver(monkeypatch, store) as between:
-
-        def attempt_order(order: tuple[int, ...]) -> Any:
-            place = artifact(f"{next(numbers)}")
-            PREPARE[state](place)
-            first, second = is_old(place), is_old(place) if judged == "both judge" else None
-            return between.run([lambda: claim(place, first), lambda: claim(place, second)], order)
-
-        steps = attempt_order(()).steps
-        for order in orders(steps):
-            made = attempt_order(order)
-            for one in made.results:
-                assert one is None or isinstance(one, (Attempt, FuruInProgressError)), (order, one)
-            holders = [one for one in made.results if isinstance(one, Attempt)]
-            assert len(holders) <= 1, (order, [one.number for one in holders])
-
-
-@pytest.mark.parametrize("state", PREPARE)
-def test_two_that_compute_a_node_compute_it_once_in_any_order_of_their_steps(
-    state: str, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Claim, publish, release, clean: one publishes, or is still to, and nobody computes it twice."""
-    store.mkdir()
-    numbers = itertools.count()
-    with interleaver(monkeypatch, store) as between:
-
-        def attempt_order(order: tuple[int, ...]) -> Any:
-            place = artifact(f"{next(numbers)}")
-            PREPARE[state](place)
-
-            def work() -> str:
-                try:
-                    attempt = claim(place, is_old(place))
-                except FuruInProgressError:
-                    return "elsewhere"
-                if attempt is None:
-                    return "there"
-                return "published" if publish(attempt, "new") else "lost"
-
-            made = between.run([work, work], order)
-            # Whoever was sent away comes again.
-            again = between.run([work], ())
-            return made, again, place
-
-        steps = attempt_order(())[0].steps
-        for order in orders(steps):
-            made, again, place = attempt_order(order)
-            results = [*made.results, *again.results]
-            for one in results:
-                assert one in ("elsewhere", "there", "published"), (order, results)
-            assert (0 if state == "done and good" else 1) == results.count("published"), (order, results)
-            assert "new" == result(place), (order, results)
-
-
-def test_replacer_that_was_overtaken_does_not_compute_beside_the_other() -> None:
-    """Two processes judge the same `done`; the second links the next number after the first one had
-    looked for others, and finds `done` gone: the first is computing."""
-    place = artifact()
-    compute(place, "old")
-    script = """
-real = os.rename
-def rename(source, target):
-    say("about to set done aside")
-    hear()
-    real(source, target)
-    say("set aside")
-os.rename = rename
-attempt = begin(artifact(), lambda: True)
-say(attempt.number)
-hear()
-"""
-    with Other(script) as other:
-        assert "about to set done aside" == other.hear()
-        real = os.link
-
-        def link(source: str, target: str) -> None:
-            if target.endswith("/try-3"):
-                assert "set aside" == other.ask("")
-                assert "2" == other.hear()
-            real(source, target)
-
-        with pytest.MonkeyPatch.context() as patches:
-            patches.setattr(os, "link", link)
-            with pytest.raises(FuruInProgressError):
-                claim(place, lambda: True)
-
-
-def test_good_result_is_not_set_aside_for_the_rejected_one_that_it_replaced() -> None:
-    """Judged, then replaced by another process, then set aside: what was judged is not what is there."""
-    place = artifact()
-    compute(place, "old")
-    script = """
-real = os.rename
-def rename(source, target):
-    say("about to set done aside")
-    hear()
-    real(source, target)
-os.rename = rename
-say(publish(begin(artifact(), lambda: True), "new"))
-hear()
-"""
-    with Other(script) as other:
-        assert "about to set done aside" == other.hear()
-        verdicts: list[bool] = []
-
-        def judge() -> bool:
-            verdicts.append(result(place) == "old")
-            if len(verdicts) == 2:  # under the claim: the first was before it
-                assert "True" == other.ask("")
-            return verdicts[-1]
-
-        with contextlib.suppress(FuruInProgressError):
-            assert claim(place, judge) is None
-    assert verdicts[:2] == [True, True]
-    assert "new" == result(place)
-
-
-REPLACE = """
-say("ready")
-hear()
-computed = []
-for number in range(15):
-    place = artifact(str(number))
-    reject = lambda: result(place) == "old"
-    while True:
-        attempt = try_claim(str(number), reject)
-        if attempt is None:
-            break
-        if attempt != "in progress":
-            if publish(attempt, "new"):
-                computed.append(number)
-say(computed)
-hear()
-"""
-
-
-def test_of_processes_that_replace_rejected_results_together_one_publishes_each() -> None:
-    """Three processes, fifteen nodes, none of them waiting for another longer than it has to."""
-    places = [artifact(str(number)) for number in range(15)]
-    for place in places:
-        compute(place, "old")
-    with Other(REPLACE) as one, Other(REPLACE) as two, Other(REPLACE) as three:
-        everyone = [one, two, three]
-        assert ["ready"] * 3 == [other.hear() for other in everyone]
-        for other in everyone:
-            other.tell()
-        computed = sorted(number for other in everyone for number in json.loads(other.hear()))
-    assert list(range(15)) == computed
-    assert ["new"] * 15 == [result(place) for place in places]
-
-
-# ---- copies, deletions ----
-
-
-def test_copied_store_works(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hard links became files: what is done is done, what failed failed, what ran is dead."""
-    compute(artifact("done"), "value")
-    fail(begin(artifact("failed")))
-    begin(artifact("running"))
-    with Other(HOLD.replace("artifact()", "artifact('elsewhere')")) as other:
-        assert "claimed" == other.hear()
-        shutil.copytree(store, tmp_path / "copy", copy_function=shutil.copyfile)
-        monkeypatch.setenv("FURU_PATH", str(tmp_path / "copy"))
-        expected = [Status.DONE, Status.FAILED, Status.TODO, Status.TODO]
-        found = [survey(artifact(name)).status for name in ("done", "failed", "running", "elsewhere")]
-        assert expected == found
-    assert "value" == result(artifact("done"))
-    for name in ("failed", "running", "elsewhere"):
-        attempt = begin(artifact(name))
-        assert 2 == attempt.number
-        assert publish(attempt)
-    assert [["done", "try-1"], ["done"]] == [names(artifact(name)) for name in ("failed", "running")]
+# ---- moved and removed ----
 
 
 def test_moved_store_works(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1214,80 +839,49 @@ def test_removed_node_is_a_node_to_do() -> None:
     assert 9 == node.get()
 
 
-def test_directory_removed_between_mkdir_and_link_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody deletes while this process claims."""
-    place = artifact()
-    owner_module.current_owner(place.settings.store, 90.0)
-    real, removed = os.link, []
-
-    def link(source: str, target: str) -> None:
-        if not removed:
-            removed.append(target)
-            shutil.rmtree(place.settings.store / "module")
-        real(source, target)
-
-    monkeypatch.setattr(os, "link", link)
-    compute(place)
-    assert place.is_done()
-
-
 # ---- durability ----
 
 
-@pytest.fixture
-def order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is synced and what is linked, in order; by the names below the store."""
-    if not os.path.exists("/proc/self/fd"):
-        pytest.skip("tells descriptors by /proc")
-    made: list[str] = []
-    fsync, link = os.fsync, os.link
-
-    def short(path: str) -> str:
-        name = os.path.basename(path)
-        return "tmp" if name.startswith("tmp-") else name
-
-    def synced(descriptor: int) -> None:
-        made.append(f"sync {short(os.readlink(f'/proc/self/fd/{descriptor}'))}")
-        fsync(descriptor)
-
-    def linked(source: str, target: str) -> None:
-        made.append(f"link {short(target)}")
-        link(source, target)
-
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(os, "link", linked)
-    return made
+def test_process_durability_never_syncs(place: Artifact) -> None:
+    """What survives kill -9 costs no fsync."""
+    attempt = begin(place)
+    Path(attempt.files_directory(), "model.bin").write_bytes(b"weights")
+    with system_calls() as calls:
+        assert publish(attempt)
+    assert "fsync" not in [name for name, _ in calls]
 
 
-def test_power_durability_syncs_everything_before_the_link(order: list[str], store: Path) -> None:
-    """The files, their directories, the document; then the link; then the names up to the store."""
+def test_power_durability_syncs_everything_before_the_link(store: Path) -> None:
+    """Files, their directories, the document; then the link; then the names above it."""
     place = artifact(durability="power")
     attempt = begin(place)
-    put(f"{attempt.files_directory()}/sub/deep", "x")
-    put(f"{attempt.files_directory()}/top", "x")
-    order.clear()
-    assert publish(attempt)
-    link = order.index("link done")
-    assert ["sync a1", "sync deep", "sync sub", "sync tmp", "sync top"] == sorted(order[:link])
-    assert ["sync " + name for name in (place.hash, "Class", "module", "store")] == order[link + 1 :]
-    assert order.index("sync deep") < order.index("sync sub")
+    directory = Path(attempt.files_directory())
+    (directory / "part").mkdir()
+    (directory / "model.bin").write_bytes(b"weights")
+    (directory / "part" / "two.bin").write_bytes(b"more")
+    (directory / "link").symlink_to("model.bin")
+    with system_calls() as calls:
+        assert publish(attempt)
+    linked = calls.index(("link", place.files.done))
+    before = [path for name, path in calls[:linked] if name == "fsync"]
+    expected = {str(directory / name) for name in ("", "model.bin", "part", "part/two.bin")}
+    temporary = place.files.temporary(1, attempt.owner.record.id)
+    assert expected | {temporary} == {path.removesuffix("/") for path in before}
+    assert before.index(str(directory / "part/two.bin")) < before.index(str(directory / "part"))
+    assert calls.index(("write", temporary)) < calls.index(("fsync", temporary)) < linked
+    after = [path for name, path in calls[linked:] if name == "fsync"]
+    above = [place.files.directory, *map(str, Path(place.files.directory).parents)]
+    assert above[: above.index(str(store)) + 1] == after
 
 
-def test_power_durability_survives_links_and_pipes_among_the_files(order: list[str]) -> None:
+def test_power_durability_survives_links_and_pipes_among_the_files() -> None:
     """They have no content to sync, and waiting for a FIFO would be for ever."""
     attempt = begin(artifact(durability="power"))
     os.mkfifo(f"{attempt.files_directory()}/pipe")
     os.symlink("/nowhere", f"{attempt.files_directory()}/link")
-    assert publish(attempt)
-    assert "sync pipe" not in order
-
-
-def test_process_durability_syncs_nothing(order: list[str]) -> None:
-    """The default pays for no fsync."""
-    attempt = begin(artifact())
-    attempt.files_directory()
-    assert publish(attempt)
-    assert [] == [one for one in order if one.startswith("sync")]
+    with system_calls() as calls:
+        assert publish(attempt)
+    assert [] == [path for name, path in calls if name == "fsync" and path.endswith(("/pipe", "/link"))]
 
 
 def test_sync_that_fails_before_the_link_publishes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1325,31 +919,3 @@ def test_publish_that_raises_has_not_published(monkeypatch: pytest.MonkeyPatch) 
         except FuruStoreError:
             raised = True
     assert raised is not place.is_done()
-
-
-# ---- killed in the middle ----
-
-
-@pytest.mark.parametrize("step", ["link", "write", "close", "unlink"])
-def test_process_killed_at_any_step_of_publishing_leaves_all_or_nothing(step: str) -> None:
-    """Killed before its first call of each kind: DONE with the whole value, or to do."""
-    script = f"""
-place = artifact("{step}")
-attempt = begin(place)
-put(attempt.files_directory() + "/file", "x")
-real = os.{step}
-def killed(*args, **kwargs):
-    os.kill(os.getpid(), {int(signal.SIGKILL)})
-os.{step} = killed
-publish(attempt, "whole")
-"""
-    place = artifact(step)
-    with Other(script) as other:
-        assert -signal.SIGKILL == other.process.wait()
-    found = survey(place).status
-    assert (Status.DONE if step == "unlink" else Status.TODO) is found
-    if found is Status.DONE:
-        assert claim(place) is None
-    else:
-        compute(place, "whole")
-    assert "whole" == result(place)

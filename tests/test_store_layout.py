@@ -21,7 +21,7 @@ from furu.store.layout import (
     parse_numbered,
 )
 
-from .store_helpers import artifact, compute, names
+from .store_processes import artifact, compute, names
 
 HASH = "0123456789abcdef" * 2
 HOSTILE = [

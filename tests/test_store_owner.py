@@ -26,8 +26,9 @@ from furu.store.attempt import claim
 from furu.store.owner import boot_id, current_owner
 from furu.store.record import OwnerRecord, decode_attempt
 
-from .store_helpers import (
+from .store_processes import (
     HOLD,
+    LEASE_SEC,
     Clock,
     Other,
     Square,
@@ -35,6 +36,7 @@ from .store_helpers import (
     begin,
     compute,
     fail,
+    lease_clock,
     leave_attempt,
     names,
     owners,
@@ -43,16 +45,12 @@ from .store_helpers import (
     result,
 )
 
-LEASE_SEC = 90.0
-
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+def clock() -> Iterator[Clock]:
     """The clock that leases are measured by, at rest until the test moves it."""
-    clock = Clock()
-    monkeypatch.setattr(owner_module, "time", clock)
-    monkeypatch.setattr(owner_module, "_leases", owner_module._Leases())
-    return clock
+    with lease_clock() as clock:
+        yield clock
 
 
 def touch(path: Path) -> None:
@@ -263,29 +261,6 @@ def test_own_owners_file_survives_an_attempt_whose_end_could_not_be_written(
     assert 2 == following.number
     assert os.path.exists(attempt.owner.path)
     assert attempt.owner is following.owner
-
-
-def test_live_owner_is_not_taken_for_dead_where_its_file_cannot_be_opened(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Out of descriptors, a stale handle: that says nothing of the owner, so it is an error."""
-    place = artifact()
-    with Other(HOLD) as other:
-        assert "claimed" == other.hear()
-        current_owner(place.settings.store, LEASE_SEC)
-        for number in (errno.EMFILE, errno.EIO, errno.ESTALE):
-            real = os.open
-
-            def broken(path: Any, *args: Any, number: int = number, real: Any = real, **kw: Any) -> int:
-                if str(path).endswith("/try-1"):
-                    raise OSError(number, os.strerror(number))
-                return int(real(path, *args, **kw))
-
-            with monkeypatch.context() as patches:
-                patches.setattr(os, "open", broken)
-                with pytest.raises((FuruStoreError, FuruInProgressError)):
-                    claim(place)
-        assert ["try-1"] == names(place)
 
 
 # ---- alive or dead, on another machine ----
@@ -615,25 +590,6 @@ def test_node_directory_that_is_a_file_is_one_clear_error() -> None:
         other.get()
 
 
-def test_dangling_link_for_a_nodes_directory_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As when the disk that it leads to is not mounted; not an endless loop."""
-    place = artifact()
-    os.makedirs(Path(place.files.directory).parent)
-    os.symlink("/nowhere/at/all", place.files.directory)
-    calls = []
-    real = os.link
-
-    def link(*args: Any, **kwargs: Any) -> None:
-        calls.append(args)
-        if len(calls) > 100:
-            raise AssertionError("claims without end")
-        real(*args, **kwargs)
-
-    monkeypatch.setattr(os, "link", link)
-    with pytest.raises(FuruStoreError):
-        claim(place)
-
-
 def refuse(number: int) -> Any:
     def call(*_: Any, **__: Any) -> None:
         raise OSError(number, os.strerror(number))
@@ -730,7 +686,7 @@ def shared_directory() -> Iterator[Path]:
 
 
 AS_NOBODY = """
-from tests.store_helpers import Square
+from tests.store_processes import Square
 warm, cold = Square(of=2), Square(of=3)
 os.umask(0o022)
 os.setgroups([])

@@ -28,7 +28,7 @@ from furu.store.record import (
     write_new,
 )
 
-from .store_helpers import (
+from .store_processes import (
     CLASS,
     Square,
     artifact,
@@ -43,6 +43,10 @@ from .store_helpers import (
 )
 
 HASH = "0123456789abcdef" * 2
+
+
+def make_empty(path: Path) -> None:
+    path.touch()
 
 
 def make_directory(path: Path) -> None:
@@ -199,25 +203,26 @@ def test_empty_done_is_a_miss() -> None:
     assert read_done(place.files.done, node_class="", node_hash="", max_bytes=0) is None
 
 
-@pytest.mark.parametrize("make", [make_directory, make_link, make_dangling, make_loop, make_fifo])
-def test_done_that_is_no_file_is_never_done_and_makes_way(make: Callable[[Path], None]) -> None:
-    """A directory, a link elsewhere or a FIFO where `done` belongs counts as missing."""
+@pytest.mark.parametrize("failures", [0, 1])
+@pytest.mark.parametrize(
+    "make", [make_empty, make_directory, make_link, make_dangling, make_loop, make_fifo]
+)
+def test_done_that_is_no_file_is_never_done_and_makes_way(
+    make: Callable[[Path], None], failures: int
+) -> None:
+    """An empty file, a directory, a link elsewhere or a FIFO where `done` belongs counts as missing; what a
+    link leads to is left alone."""
     place = artifact()
     os.makedirs(place.files.directory)
+    for _ in range(failures):
+        fail(begin(place))
     make(Path(place.files.done))
-    assert Status.TODO is survey(place).status
+    assert (Status.FAILED if failures else Status.TODO) is survey(place).status
     compute(place, 5)
     assert (Status.DONE, 5) == (survey(place).status, result(place))
-
-
-def test_empty_done_is_never_done_and_makes_way() -> None:
-    """Nothing of it is left once the node is computed."""
-    place = artifact()
-    put(place.files.done, b"")
-    assert Status.TODO is survey(place).status
-    compute(place, 5)
-    assert (Status.DONE, 5) == (survey(place).status, result(place))
-    assert ["done"] == names(place)
+    assert ["done", *["try-1"] * failures] == [name for name in names(place) if name != "elsewhere"]
+    elsewhere = Path(place.files.directory, "elsewhere")
+    assert make is not make_link or done_document(artifact()) == elsewhere.read_bytes()
 
 
 @pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
