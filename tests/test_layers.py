@@ -47,6 +47,7 @@ LAYERS = [
     "execution.scheduler",
     "execution.report",
     "execution.local",
+    "execution.stream",
     "",  # furu itself: the public names
     "demo",
     "cli",

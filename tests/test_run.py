@@ -33,8 +33,10 @@ from furu import (
 from furu.core import loop_is_running
 from furu.execution.events import (
     NodeDone,
+    NodePlanned,
     NodeReused,
     NodeStarted,
+    PlanKnown,
     RootActivated,
     RootCompleted,
     RunFinished,
@@ -374,6 +376,9 @@ def test_events_tell_the_run_in_order() -> None:
     assert [
         RunStarted,
         RootActivated,
+        NodePlanned,
+        NodePlanned,
+        PlanKnown,
         NodeStarted,
         NodeDone,
         NodeStarted,

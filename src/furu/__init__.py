@@ -26,7 +26,8 @@ from furu.errors import (
 )
 from furu.execution.local import plan_local, run_local, run_local_async
 from furu.execution.plan_summary import PlanSummary
-from furu.execution.report import RunReport
+from furu.execution.report import ClassTime, NodeTime, RunReport
+from furu.execution.stream import EventsDropped, EventStream, stream_local
 from furu.file import File
 from furu.identity import register_canonical_form
 from furu.retry import Retry
@@ -36,7 +37,10 @@ from furu.store.artifact import Status
 __version__ = "0.1.0"
 
 __all__ = [
+    "ClassTime",
     "EXEC_CONTEXT",
+    "EventStream",
+    "EventsDropped",
     "ExecContext",
     "Failure",
     "File",
@@ -57,6 +61,7 @@ __all__ = [
     "FuruStoreError",
     "FuruTimeoutError",
     "FuruUsageError",
+    "NodeTime",
     "PlanSummary",
     "Retry",
     "RunReport",
@@ -68,5 +73,6 @@ __all__ = [
     "register_canonical_form",
     "run_local",
     "run_local_async",
+    "stream_local",
     "use_settings",
 ]

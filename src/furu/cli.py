@@ -150,9 +150,9 @@ def _demo(source: Path, max_workers: int) -> None:
     _say(console, f"Files   {files:,} read in {read_sec:.2f} s")
     if ran.computed:
         kinds = ", ".join(f"{count:,} {name}" for name, count in computed.items())
-        _say(console, f"Run     {ran.summary()}: {kinds}")
+        _say(console, f"Run     {ran}: {kinds}")
     else:
-        _say(console, f"Run     nothing to compute: the report on these files is there ({ran.summary()})")
+        _say(console, f"Run     nothing to compute: the report on these files is there ({ran})")
 
 
 def _show_facts(console: "rich.console.Console", source: Path, facts: "Facts") -> None:

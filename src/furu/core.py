@@ -54,7 +54,7 @@ from furu.errors import (
     FuruUsageError,
 )
 from furu.identity import Identified, all_fields, class_name, module_name, node_hash
-from furu.logs import NodeLogger
+from furu.logs import NodeLogger, logging_to
 from furu.retry import Retry
 from furu.settings import current_settings
 from furu.store.artifact import Artifact, Status, survey
@@ -378,7 +378,7 @@ def _compute(node: Furu[T]) -> Fetched[T]:
     attempt = _begin(node)
     if attempt is None:
         return Fetched(load(node), computed=False)
-    with _computing(node):
+    with _computing(node), logging_to(attempt.log):
         try:
             made = _publish(node, attempt, node._create())
         except BaseException as error:
@@ -397,7 +397,7 @@ async def _acompute(node: Furu[T]) -> Fetched[T]:
     attempt = await _shielded(_begin, node)
     if attempt is None:
         return Fetched(await in_thread(load, node), computed=False)
-    with _computing(node):
+    with _computing(node), logging_to(attempt.log):
         try:
             value = await _create_in_time(node)
             made = await _shielded(_publish, node, attempt, value)

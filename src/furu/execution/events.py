@@ -1,4 +1,9 @@
-"""What happened in a run, as frozen values. Says nothing of how it is shown or counted."""
+"""What happened in a run, as frozen values. Says nothing of how it is shown or counted.
+
+`at` and `started_at` are seconds since the epoch, by the clock of the process that runs; how long something
+took is measured by a clock that nobody sets. `worker` names what computed a node, such as ``thread-1``: one
+worker computes one node at a time.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,7 @@ class RunStarted:
 
     max_workers: int
     window_size: str | int
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +48,30 @@ class NodeReused:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeStarted:
-    """A node was handed to the workers."""
+class NodePlanned:
+    """A node was found that is to be computed; those it depends on were told before it. One that another
+    owner gave up is told, once more, when that is seen."""
 
     hash: str
     name: str
     spec_key: str
+    depends_on: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanKnown:
+    """All roots were read and everything below them was found: the plan grows no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStarted:
+    """A worker began with a node."""
+
+    hash: str
+    name: str
+    spec_key: str
+    worker: str
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +82,14 @@ class NodeDone:
     name: str
     spec_key: str
     duration_sec: float
+    worker: str
+    started_at: float
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFailed:
-    """A node failed, in this run or (`earlier`) in one before it. `error` is one line."""
+    """A node failed, in this run or (`earlier`) in one before it. `error` is one line; one that failed
+    earlier has no `worker`, and no times."""
 
     hash: str
     name: str
@@ -70,6 +97,9 @@ class NodeFailed:
     error: str
     state_path: Path | None
     earlier: bool = False
+    duration_sec: float = 0.0
+    worker: str = ""
+    started_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +112,9 @@ class NodeRetried:
     attempt: int
     delay_sec: float
     error: str
+    duration_sec: float
+    worker: str
+    started_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +158,7 @@ class RunFinished:
     retried: int
     overran: int
     wall_sec: float
+    at: float
 
 
 Event = (
@@ -132,6 +166,8 @@ Event = (
     | RootActivated
     | RootCompleted
     | NodeReused
+    | NodePlanned
+    | PlanKnown
     | NodeStarted
     | NodeDone
     | NodeFailed

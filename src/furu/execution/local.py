@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, get_args
 
@@ -116,7 +117,7 @@ async def run_local_async(
     window = Window(window_size)
     # Here and not in each node: looked up once, off the loop, and proof against a later chdir.
     settings = await anyio.to_thread.run_sync(current_settings)
-    recorder = Recorder(on_event)
+    recorder = Recorder(on_event, max_workers=max_workers)
     scheduler = Scheduler(
         discovery=Discovery(
             roots,
@@ -133,7 +134,7 @@ async def run_local_async(
         spec_limits=spec_limits or {},
         grace_sec=grace_sec,
     )
-    recorder(RunStarted(max_workers, window_size))
+    recorder(RunStarted(max_workers, window_size, time.time()))
     end: End = "cancelled"
     failed: FuruComputeError | None = None
     try:

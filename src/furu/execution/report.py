@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
+import html
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from furu.errors import Failure
@@ -16,12 +18,39 @@ from furu.execution.events import (
     NodeDone,
     NodeFailed,
     NodeOverran,
+    NodePlanned,
     NodeRetried,
     NodeReused,
     RunFinished,
 )
+from furu.text import printable
 
 logger = logging.getLogger("furu.run")
+
+Sink = Callable[[Event], object]
+
+# What a report names of each: it stays small however many nodes ran.
+_NAMED = 10
+# Paths are followed through so many nodes that were done last; with fewer, to their beginning.
+_REMEMBERED_NODES = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTime:
+    """A node that was computed, and how long that took."""
+
+    hash: str
+    name: str
+    duration_sec: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassTime:
+    """How many nodes of a class were computed, and how long all of them took together."""
+
+    name: str
+    computed: int
+    duration_sec: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +63,12 @@ class RunReport:
     `overran` nodes took longer than their class allows and could not be stopped.
     With a generator of roots a node is forgotten when it is done, and one that a later root reaches
     again counts as reused again.
+
+    `work_sec` is the time that all computed nodes took, added up. `critical_path_sec` is the longest
+    chain of computed nodes that depend on each other, which no number of workers makes shorter;
+    `critical_path` names the nodes on it that took longest, and `slowest` those of all, ten at most. In a
+    run of more than 100,000 nodes a chain is followed through the last ones only. `classes` are those
+    that took longest, ten at most.
     """
 
     computed: int = 0
@@ -45,35 +80,112 @@ class RunReport:
     overran: int = 0
     wall_sec: float = 0.0
     failures: tuple[Failure, ...] = ()
+    max_workers: int = 1
+    work_sec: float = 0.0
+    critical_path_sec: float = 0.0
+    critical_path: tuple[NodeTime, ...] = ()
+    slowest: tuple[NodeTime, ...] = ()
+    classes: tuple[ClassTime, ...] = ()
 
-    def summary(self) -> str:
-        """Say the counts and the time in one line."""
+    @property
+    def efficiency(self) -> float:
+        """The share of the workers' time that went into nodes: work / (makespan x workers)."""
+        return self.work_sec / (self.wall_sec * self.max_workers) if self.wall_sec > 0 else 0.0
+
+    def __str__(self) -> str:
         counts = [f"computed {self.computed}", f"reused {self.reused}", f"failed {self.failed}"]
         for name in ("skipped", "abandoned", "retried", "overran"):
             if count := getattr(self, name):
                 counts.append(f"{name} {count}")
         return f"{', '.join(counts)} in {self.wall_sec:.2f} s"
 
+    def summary(self) -> str:
+        """Say what was done and where the time went, in a few lines: first the counts."""
+        return "\n".join([str(self), *(f"  {label}: {text}" for label, text in self._details())])
+
+    def _repr_html_(self) -> str:
+        """Return the summary as a table, which a notebook shows."""
+        rows = "".join(
+            f"<tr><th style='text-align:left;vertical-align:top'>{html.escape(label)}</th>"
+            f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+            for label, text in self._details()
+        )
+        return f"<table><caption>{html.escape(str(self))}</caption><tbody>{rows}</tbody></table>"
+
+    def _details(self) -> Iterator[tuple[str, str]]:
+        if self.computed:
+            work = f"{_seconds(self.work_sec)} of work on {self.max_workers} workers"
+            yield "workers", f"{work}, {self.efficiency:.0%} of their time"
+            share = self.critical_path_sec / self.wall_sec if self.wall_sec > 0 else 0.0
+            yield "critical path", f"{_seconds(self.critical_path_sec)}, {share:.0%} of the run"
+            yield "on it", _named_times(self.critical_path)
+            yield "slowest", _named_times(self.slowest)
+            yield (
+                "classes",
+                ", ".join(
+                    f"{printable(one.name)} {one.computed:,} in {_seconds(one.duration_sec)}"
+                    for one in self.classes
+                ),
+            )
+        for failure in self.failures[:_NAMED]:
+            yield "failed", printable(failure.message)
+        if len(self.failures) > _NAMED:
+            yield "failed", f"and {len(self.failures) - _NAMED} more"
+
+
+def _named_times(nodes: Iterable[NodeTime]) -> str:
+    shown = [f"{printable(node.name)} {node.hash[:8]} {_seconds(node.duration_sec)}" for node in nodes]
+    return ", ".join(shown[:5])
+
+
+def _seconds(duration_sec: float) -> str:
+    return f"{duration_sec:.2f} s" if duration_sec >= 0.1 else f"{duration_sec * 1000:.1f} ms"
+
+
+class Sinks:
+    """Hands every event to each of some sinks. One that raises is logged and gets no more events."""
+
+    def __init__(self, *sinks: Sink | None) -> None:
+        self._sinks = [sink for sink in sinks if sink is not None]
+
+    def __bool__(self) -> bool:
+        return bool(self._sinks)
+
+    def __call__(self, event: Event) -> None:
+        for sink in tuple(self._sinks):
+            try:
+                sink(event)
+            except Exception:
+                self._sinks.remove(sink)
+                kind = type(event).__name__
+                logger.exception("on_event raised for %s and gets no more events; the run goes on", kind)
+
 
 class Recorder:
     """Takes every event of a run, counts it, and hands it to the caller's own sink, if any."""
 
-    def __init__(self, on_event: Callable[[Event], object] | None = None) -> None:
-        self._sink = on_event
+    def __init__(self, on_event: Sink | None = None, *, max_workers: int = 1) -> None:
+        self._sinks = Sinks(on_event)
+        self._max_workers = max_workers
         self._started = time.monotonic()
         self._counts: Counter[type[Event]] = Counter()
+        self._times = Times()
 
     def __call__(self, event: Event) -> None:
-        """Count an event and pass it on. A sink that raises is logged and gets the next one."""
+        """Count an event and pass it on. Raises nothing."""
         self._counts[type(event)] += 1
-        if self._sink is not None:
-            try:
-                self._sink(event)
-            except Exception:
-                logger.exception("on_event raised for %s; the run goes on", type(event).__name__)
+        if isinstance(event, NodePlanned):
+            self._times.planned(event)
+        elif isinstance(event, NodeDone):
+            self._times.done(event)
+        elif isinstance(event, NodeReused):
+            self._times.reused(event)
+        if self._sinks:
+            self._sinks(event)
 
     def finish(self, end: End, *, skipped: int, failures: tuple[Failure, ...]) -> RunReport:
         """End the run: one last event, one line in the log, and the report."""
+        times = self._times
         report = RunReport(
             computed=self._counts[NodeDone],
             reused=self._counts[NodeReused],
@@ -84,6 +196,12 @@ class Recorder:
             overran=self._counts[NodeOverran],
             wall_sec=time.monotonic() - self._started,
             failures=failures,
+            max_workers=self._max_workers,
+            work_sec=times.work_sec,
+            critical_path_sec=times.longest.total_sec if times.longest else 0.0,
+            critical_path=times.critical_path(),
+            slowest=times.slowest(),
+            classes=times.classes(),
         )
         self(
             RunFinished(
@@ -96,9 +214,90 @@ class Recorder:
                 retried=report.retried,
                 overran=report.overran,
                 wall_sec=report.wall_sec,
+                at=time.time(),
             )
         )
         # A failure is raised; of a cancellation nothing else says how far the run came.
         level = logging.WARNING if end == "cancelled" else logging.INFO
-        logger.log(level, "run %s: %s", end, report.summary())
+        logger.log(level, "run %s: %s", end, report)
         return report
+
+
+class Chain:
+    """The longest chain of computed nodes that ends with one, as a list that is linked backwards."""
+
+    __slots__ = ("before", "event", "total_sec")
+
+    def __init__(self, event: NodeDone, before: Chain | None) -> None:
+        self.event = event
+        self.before = before
+        self.total_sec: float = event.duration_sec + (before.total_sec if before else 0.0)
+
+
+class Times:
+    """Where the time of a run went: keeps a node's edges until it is done, then the longest chain to it."""
+
+    def __init__(self) -> None:
+        self.work_sec = 0.0
+        self.longest: Chain | None = None
+        self._depends_on: dict[str, tuple[str, ...]] = {}
+        self._paths: dict[str, Chain] = {}
+        self._slowest: list[tuple[float, str, str]] = []
+        self._of_class: dict[str, list[float]] = {}
+
+    def planned(self, event: NodePlanned) -> None:
+        """A node will be computed after others."""
+        if event.depends_on:
+            self._depends_on[event.hash] = event.depends_on
+
+    def done(self, event: NodeDone) -> None:
+        """A node was computed. Costs its degree."""
+        self.work_sec += event.duration_sec
+        total = self._of_class.setdefault(event.name, [0, 0.0])
+        total[0] += 1
+        total[1] += event.duration_sec
+        timed = (event.duration_sec, event.hash, event.name)
+        if len(self._slowest) < _NAMED:
+            heapq.heappush(self._slowest, timed)
+        elif timed > self._slowest[0]:
+            heapq.heapreplace(self._slowest, timed)
+        before: Chain | None = None
+        for key in self._depends_on.pop(event.hash, ()):
+            path = self._paths.get(key)
+            if path is not None and (before is None or path.total_sec > before.total_sec):
+                before = path
+        path = self._paths[event.hash] = Chain(event, before)
+        if self.longest is None or path.total_sec > self.longest.total_sec:
+            self.longest = path
+        if len(self._paths) > _REMEMBERED_NODES:
+            del self._paths[next(iter(self._paths))]
+
+    def reused(self, event: NodeReused) -> None:
+        """A node needs not be computed after all."""
+        self._depends_on.pop(event.hash, None)
+
+    def chain(self) -> Iterator[NodeDone]:
+        """Yield the nodes of the longest chain, from its end."""
+        path = self.longest
+        while path is not None:
+            yield path.event
+            path = path.before
+
+    def critical_path(self) -> tuple[NodeTime, ...]:
+        """The nodes on the longest chain that took longest."""
+        return tuple(
+            NodeTime(event.hash, event.name, event.duration_sec)
+            for event in heapq.nlargest(_NAMED, self.chain(), key=lambda event: event.duration_sec)
+        )
+
+    def slowest(self) -> tuple[NodeTime, ...]:
+        """The nodes that took longest, the slowest first."""
+        return tuple(
+            NodeTime(node_hash, name, duration_sec)
+            for duration_sec, node_hash, name in sorted(self._slowest, reverse=True)
+        )
+
+    def classes(self) -> tuple[ClassTime, ...]:
+        """The classes that took longest, the slowest first."""
+        times = [ClassTime(name, int(count), sec) for name, (count, sec) in self._of_class.items()]
+        return tuple(sorted(times, key=lambda one: (-one.duration_sec, one.name))[:_NAMED])

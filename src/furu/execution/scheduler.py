@@ -26,10 +26,12 @@ from furu.execution.events import (
     NodeDone,
     NodeFailed,
     NodeOverran,
+    NodePlanned,
     NodeRetried,
     NodeReused,
     NodeStarted,
     NodeWaiting,
+    PlanKnown,
     RootActivated,
     RootCompleted,
 )
@@ -74,6 +76,7 @@ class Scheduler:
         self._plan: Plan[Lane] = Plan()
         self._jobs: dict[str, Job] = {}
         self._running: set[str] = set()
+        self._begun: dict[str, Begun] = {}
         self._running_of: Counter[str] = Counter()  # by spec key
         # Nodes that failed and wait for their next attempt.
         self._delayed: dict[str, Outcome] = {}
@@ -86,6 +89,7 @@ class Scheduler:
         # Active roots that are in the plan, with how often each was asked for.
         self._roots: Counter[str] = Counter()
         self._exhausted = False
+        self._plan_is_known = False
         self._walking = True
 
         self._inbox: deque[News | BaseException] = deque()
@@ -215,7 +219,9 @@ class Scheduler:
         while self._inbox:
             item = self._inbox.popleft()
             if isinstance(item, Begun):
-                self._emit(NodeStarted(item.job.key, item.job.name, item.job.spec_key))
+                job = item.job
+                self._begun[job.key] = item
+                self._emit(NodeStarted(job.key, job.name, job.spec_key, item.worker, item.at))
             elif isinstance(item, Outcome):
                 self._ended(item)
             elif isinstance(item, Withdrawn):
@@ -231,7 +237,11 @@ class Scheduler:
     def _take(self, batch: Batch) -> None:
         for fact in batch.facts:
             self._learn(fact)
-        self._exhausted, self._walking = batch.exhausted, not batch.idle
+        self._walking = not batch.idle
+        self._exhausted = batch.exhausted
+        if batch.exhausted and batch.idle and not self._plan_is_known:
+            self._plan_is_known = True
+            self._emit(PlanKnown())
         self._awake.set()
 
     def _learn(self, fact: Found | RootRead | RootWalked) -> None:
@@ -266,12 +276,14 @@ class Scheduler:
             self._leave(lost)
         else:
             self._jobs[job.key] = job
+            self._emit(NodePlanned(job.key, job.name, job.spec_key, fact.depends_on))
 
     def _ended(self, outcome: Outcome) -> None:
         job = outcome.job
         self._no_longer_running(job)
         if outcome.end == "computed":
-            self._emit(NodeDone(job.key, job.name, job.spec_key, outcome.duration_sec))
+            begun, duration_sec = self._begun[job.key], outcome.duration_sec
+            self._emit(NodeDone(job.key, job.name, job.spec_key, duration_sec, begun.worker, begun.at))
             self._done(job)
         elif outcome.end == "reused":
             self._reused(job)
@@ -295,7 +307,9 @@ class Scheduler:
         delay_sec = retry.delay_after(job.attempt)
         self._plan.waits(job.key)
         self._delayed[job.key] = outcome
-        self._emit(NodeRetried(job.key, job.name, job.spec_key, job.attempt, delay_sec, str(outcome.error)))
+        begun, error = self._begun[job.key], str(outcome.error)
+        took = (outcome.duration_sec, begun.worker, begun.at)
+        self._emit(NodeRetried(job.key, job.name, job.spec_key, job.attempt, delay_sec, error, *took))
         self._tasks.start_soon(self._try_again, job, delay_sec)
 
     async def _try_again(self, job: Job, delay_sec: float) -> None:
@@ -327,13 +341,21 @@ class Scheduler:
 
     def _fail(self, outcome: Outcome) -> None:
         if isinstance(outcome.error, FuruComputeError):
-            self._failed(outcome.job, outcome.error.failures[0])
+            begun = self._begun[outcome.job.key]
+            took = (outcome.duration_sec, begun.worker, begun.at)
+            self._failed(outcome.job, outcome.error.failures[0], took=took)
 
-    def _failed(self, job: Job, failure: Failure, *, earlier: bool = False) -> None:
+    def _failed(
+        self,
+        job: Job,
+        failure: Failure,
+        *,
+        earlier: bool = False,
+        took: tuple[float, str, float] = (0.0, "", 0.0),
+    ) -> None:
         self._failures.append(failure)
-        self._emit(
-            NodeFailed(job.key, job.name, job.spec_key, failure.message, failure.state_path, earlier)
-        )
+        path = failure.state_path
+        self._emit(NodeFailed(job.key, job.name, job.spec_key, failure.message, path, earlier, *took))
         lost = self._plan.failed(job.key)
         self._lost += len(lost)
         self._leave([job.key, *lost])
@@ -369,8 +391,9 @@ class Scheduler:
 
     def _leave(self, keys: list[str]) -> None:
         """Nodes have left the plan: drop what is kept for them, and the roots among them complete."""
+        waiting = (self._elsewhere, self._polled, self._again, self._delayed)
         for key in keys:
-            for kept in (self._jobs, self._elsewhere, self._polled, self._again, self._delayed):
+            for kept in (self._jobs, self._begun, *waiting):
                 kept.pop(key, None)
             for _ in range(self._roots.pop(key, 0)):
                 self._root_completed(key)

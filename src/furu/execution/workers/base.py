@@ -7,8 +7,9 @@ node's.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 from anyio.abc import TaskGroup
@@ -44,9 +45,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A worker has begun with a job."""
+    """A worker has begun with a job. Made where and when it begins: it may be delivered later. `worker`
+    names the worker; one computes one job at a time."""
 
     job: Job
+    worker: str
+    at: float = field(default_factory=time.time)
 
 
 @dataclass(frozen=True, slots=True)

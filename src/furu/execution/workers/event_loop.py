@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 import anyio
 from anyio.abc import TaskGroup
 
@@ -24,6 +26,8 @@ class EventLoopWorkers:
         self._scopes: set[anyio.CancelScope] = set()
         self._cancellation = Cancellation()
         self._stopped = False
+        # Places on the loop, so that what runs side by side can be told apart: the lowest is taken first.
+        self._free = list(range(1, max_workers + 1))
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, stop_on_failure: bool) -> None:
         """Begin a run."""
@@ -65,11 +69,13 @@ class EventLoopWorkers:
             if self._stopped:
                 return
             del self._waiting[job.key]
-            self._deliver(Begun(job))
+            place = heapq.heappop(self._free)
+            self._deliver(Begun(job, f"async-{place}"))
             with anyio.CancelScope(shield=True) as scope:
                 self._scopes.add(scope)
                 outcome = await acall(job, "local", self._cancellation, scope)
                 self._scopes.discard(scope)
                 self._in_flight -= 1
+                heapq.heappush(self._free, place)
                 self._stopped |= outcome.ends_a_run and self._stop_on_failure
                 self._deliver(outcome)

@@ -18,6 +18,7 @@ At most `max_workers` threads are entered, each through one `run_sync` under a l
 from __future__ import annotations
 
 import contextvars
+import itertools
 import threading
 import time
 from collections import deque
@@ -55,6 +56,7 @@ class ThreadWorkers:
         self._fed = anyio.Event()
 
         self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
         self._feed: deque[Job] = deque()
         self._news: deque[News] = deque()
         self._entered = 0  # threads in `_work`, or on their way there
@@ -135,7 +137,7 @@ class ThreadWorkers:
                 self._entered -= 1
                 if self._feed:
                     job = self._feed.popleft()
-                    self._news.append(Begun(job))
+                    self._news.append(Begun(job, "thread-none"))
                     self._end(failed_outcome(job, error, time.monotonic()))
         self._tell()
 
@@ -214,8 +216,9 @@ class ThreadWorkers:
         # The run's context, in which anyio has noted that no event loop runs in this thread.
         context = contextvars.copy_context()
         sleeper = threading.Semaphore(0)
+        worker = f"thread-{next(self._numbers)}"
         while (job := self._next(sleeper)) is not None:
-            self._news.append(Begun(job))
+            self._news.append(Begun(job, worker))
             if not self._sequence:
                 self._waker.wake()  # it may take long, and somebody may be watching
             # A copy for each node: what one sets in its context is seen by no other.

@@ -1,0 +1,136 @@
+"""`stream_local`: a run whose events are read as they come. The run never waits for who reads them."""
+
+from __future__ import annotations
+
+import functools
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypedDict, Unpack
+
+import anyio
+
+from furu.core import Furu
+from furu.errors import FuruUsageError
+from furu.execution.events import Event
+from furu.execution.local import run_local_async
+from furu.execution.report import RunReport, Sink, Sinks
+from furu.execution.scheduler import OnFailure
+
+# A reader that is a moment behind loses nothing; one that has stopped costs no more memory than this.
+DEFAULT_BUFFER_EVENTS = 10_000
+
+
+class RunOptions(TypedDict, total=False):
+    """The options of `run_local_async`, for what passes them on."""
+
+    max_workers: int
+    window_size: str | int
+    poll_interval_sec: float
+    on_failure: OnFailure
+    retry_failed: bool
+    spec_limits: Mapping[str, int] | None
+    grace_sec: float | None
+    on_event: Sink | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventsDropped:
+    """The reader of a stream was too slow: so many events, older than the next, were not kept for it."""
+
+    count: int
+
+
+class EventStream:
+    """The events of a run, in order: `async for event in stream`. It ends after `RunFinished`.
+
+    At most `buffer_events` wait to be read. Where the reader is slower than that, the oldest are dropped,
+    and an `EventsDropped` that says how many stands in their place.
+    """
+
+    def __init__(self, buffer_events: int) -> None:
+        self._events: deque[Event] = deque()
+        self._buffer_events = buffer_events
+        self._dropped = 0
+        self._ended = False
+        self._awake = anyio.Event()
+        self._report: RunReport | None = None
+
+    @property
+    def report(self) -> RunReport:
+        """The run's report. Raises `FuruUsageError` before the run has finished well."""
+        if self._report is None:
+            raise FuruUsageError("the run has no report yet: read the stream to its end first")
+        return self._report
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> Event | EventsDropped:
+        while not self._events and not self._dropped:
+            if self._ended:
+                raise StopAsyncIteration
+            self._awake = anyio.Event()
+            await self._awake.wait()
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            return EventsDropped(dropped)
+        return self._events.popleft()
+
+    def _put(self, event: Event) -> None:
+        if len(self._events) >= self._buffer_events:
+            self._events.popleft()
+            self._dropped += 1
+        self._events.append(event)
+        self._awake.set()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._awake.set()
+
+
+@asynccontextmanager
+async def stream_local(
+    roots: Iterable[Furu[Any]],
+    *,
+    buffer_events: int = DEFAULT_BUFFER_EVENTS,
+    **options: Unpack[RunOptions],
+) -> AsyncIterator[EventStream]:
+    """Run as `run_local_async` does, with the same options, and read the run's events as they come.
+
+    ``async with stream_local(roots) as events:`` and then ``async for event in events:``. Guarantees: the
+    events are in order, `RunFinished` is the last; the run never waits for the reader, see `EventStream`.
+    Leaving the block before that cancels the run, whose running nodes finish and publish. On trio and
+    asyncio.
+
+    Raises, when the block is left, what `run_local_async` raises; an exception of the block's own goes
+    before that. `ValueError` for a buffer that holds nothing.
+    """
+    if isinstance(buffer_events, bool) or not isinstance(buffer_events, int) or buffer_events < 1:
+        raise ValueError(f"buffer_events must be an int of 1 or more, not {buffer_events!r}")
+    stream = EventStream(buffer_events)
+    errors: list[BaseException] = []  # the block's own, if any, is put first
+    options["on_event"] = Sinks(stream._put, options.get("on_event"))
+    run = functools.partial(run_local_async, roots, **options)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_run, run, stream, errors)
+        try:
+            yield stream
+        except anyio.get_cancelled_exc_class():
+            raise
+        except BaseException as error:  # raised below, where no task group wraps it
+            errors.insert(0, error)
+        if not stream._ended:
+            tasks.cancel_scope.cancel()
+    if errors:
+        raise errors[0]
+
+
+async def _run(run: Callable[[], Any], stream: EventStream, errors: list[BaseException]) -> None:
+    try:
+        stream._report = await run()
+    except Exception as error:
+        errors.append(error)
+    finally:
+        stream._end()

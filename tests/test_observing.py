@@ -1,0 +1,292 @@
+"""Events, streams of them, and the report: what a run tells of itself."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from collections.abc import Iterator
+from typing import get_type_hints
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from furu import (
+    EventsDropped,
+    FuruComputeError,
+    FuruUsageError,
+    RunReport,
+    run_local,
+    run_local_async,
+    stream_local,
+)
+from furu.execution.events import (
+    Event,
+    NodeDone,
+    NodeFailed,
+    NodePlanned,
+    NodeStarted,
+    PlanKnown,
+    RunFinished,
+    RunStarted,
+)
+from furu.execution.report import Recorder, Times
+from furu.execution.stream import RunOptions
+
+from .graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
+
+
+@pytest.fixture(autouse=True)
+def record() -> Iterator[Computed]:
+    """What this test's nodes computed."""
+    with recording() as record:
+        yield record
+
+
+def events_of(roots: list[Node], **options: int) -> list[Event]:
+    """All events of a run."""
+    events: list[Event] = []
+    run_local(roots, on_event=events.append, **options)
+    return events
+
+
+# ---- events ----
+
+
+def test_events_carry_times_that_follow_each_other() -> None:
+    """By the clock that people read."""
+    before = time.time()
+    events = events_of([chain(2)])
+    started = [event.at for event in events if isinstance(event, NodeStarted)]
+    done = [event for event in events if isinstance(event, NodeDone)]
+    assert started == [event.started_at for event in done]
+    assert isinstance(events[0], RunStarted)
+    assert isinstance(events[-1], RunFinished)
+    times = [before, events[0].at, *started, events[-1].at, time.time()]
+    assert sorted(times) == times
+
+
+def test_worker_computes_one_node_at_a_time() -> None:
+    """Two threads that are at a node at once have two names."""
+    barrier = threading.Barrier(2)
+    for number in range(2):
+        actions[f"f{number}"] = barrier.wait
+    workers = [event.worker for event in events_of(flat(2)) if isinstance(event, NodeDone)]
+    assert {"thread-1", "thread-2"} == set(workers)
+
+
+@pytest.mark.anyio
+async def test_async_nodes_side_by_side_have_places_of_their_own() -> None:
+    """And a place that is free again is taken again."""
+    both = anyio.Event()
+    waiting = []
+
+    async def meet() -> None:
+        waiting.append(1)
+        if len(waiting) == 2:
+            both.set()
+        await both.wait()
+
+    actions["a"] = actions["b"] = meet
+    events: list[Event] = []
+    roots = [AsyncNode(name="a"), AsyncNode(name="b"), AsyncNode(name="c")]
+    await run_local_async(roots, max_workers=2, on_event=events.append)
+    workers = [event.worker for event in events if isinstance(event, NodeDone)]
+    assert {"async-1", "async-2"} == set(workers)
+    assert 3 == len(workers)
+
+
+def test_planned_nodes_name_what_they_depend_on() -> None:
+    """Each once, after those below it; then the plan is known."""
+    top = diamond()
+    events = events_of([top])
+    planned = [event for event in events if isinstance(event, NodePlanned)]
+    base = top.below[0].below[0]  # type: ignore[attr-defined]
+    assert [(), (base.furu_hash,), (base.furu_hash,), tuple(n.furu_hash for n in top.below)] == [
+        event.depends_on for event in planned
+    ]
+    assert 1 == sum(isinstance(event, PlanKnown) for event in events)
+
+
+def test_failed_node_tells_worker_and_time() -> None:
+    """So that a trace can show it."""
+    actions["n0"] = lambda: 1 / 0
+    events: list[Event] = []
+    with pytest.raises(FuruComputeError):
+        run_local([chain(1)], on_event=events.append)
+    (failed,) = (event for event in events if isinstance(event, NodeFailed))
+    assert "thread-1" == failed.worker
+    assert failed.started_at > 0
+
+
+def test_sink_that_raised_gets_no_more_events() -> None:
+    """One line in the log, not one an event."""
+    seen: list[Event] = []
+
+    def sink(event: Event) -> None:
+        seen.append(event)
+        raise RuntimeError("broken")
+
+    run_local([chain(3)], on_event=sink)
+    assert 1 == len(seen)
+
+
+# ---- the stream ----
+
+
+@pytest.mark.anyio
+async def test_stream_yields_every_event_and_then_the_report() -> None:
+    """From RunStarted to RunFinished."""
+    async with stream_local([diamond()]) as events:
+        with pytest.raises(FuruUsageError, match="no report yet"):
+            _ = events.report
+        seen = [event async for event in events]
+    assert isinstance(seen[0], RunStarted)
+    assert isinstance(seen[-1], RunFinished)
+    assert 4 == sum(isinstance(event, NodeDone) for event in seen)
+    assert 4 == events.report.computed
+
+
+@pytest.mark.anyio
+async def test_slow_reader_loses_the_oldest_events_and_is_told_how_many() -> None:
+    """The run does not wait for it, and its end is never lost."""
+    all_events: list[Event] = []
+    async with stream_local([chain(20)], buffer_events=3, on_event=all_events.append) as events:
+        while not all_events or not isinstance(all_events[-1], RunFinished):
+            await anyio.sleep(0.001)
+        seen = [event async for event in events]
+    assert [EventsDropped(len(all_events) - 3), *all_events[-3:]] == seen
+
+
+@pytest.mark.anyio
+async def test_leaving_the_stream_early_cancels_the_run(record: Computed) -> None:
+    """What runs finishes and publishes; nothing else begins."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    actions["n0"] = block
+    node = chain(3)
+    async with stream_local([node]) as events:
+        async for event in events:
+            if isinstance(event, NodeStarted):
+                go_on.set()
+                break
+    assert not await anyio.to_thread.run_sync(node.exists)
+    assert ["n0"] == record.order
+
+
+@pytest.mark.anyio
+async def test_failure_of_a_streamed_run_is_raised_when_the_block_is_left() -> None:
+    """One error, not a group, after all events were read."""
+    actions["n0"] = lambda: 1 / 0
+    seen: list[object] = []
+    with pytest.raises(FuruComputeError):
+        async with stream_local([chain(2)]) as events:
+            async for event in events:
+                seen.append(event)
+    assert isinstance(seen[-1], RunFinished)
+
+
+@pytest.mark.anyio
+async def test_error_of_the_block_itself_comes_out_as_it_is() -> None:
+    """It ends the run, and is not wrapped."""
+    with pytest.raises(KeyError):
+        async with stream_local([chain(2)]):
+            raise KeyError("mine")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("size", [0, -1, 1.5, True])
+async def test_stream_needs_room_for_an_event(size: object) -> None:
+    """Said before anything runs."""
+    with pytest.raises(ValueError, match="buffer_events"):
+        async with stream_local([chain(1)], buffer_events=size):  # type: ignore[arg-type]
+            pass
+
+
+def test_stream_takes_the_options_of_a_run() -> None:
+    """All of them."""
+    options = set(inspect.signature(run_local_async).parameters) - {"roots"}
+    assert options == set(get_type_hints(RunOptions))
+
+
+# ---- the report ----
+
+
+def done(name: str, duration_sec: float) -> NodeDone:
+    """A node was computed."""
+    return NodeDone(name, "Node", "default", duration_sec, "thread-1", 0.0)
+
+
+def planned(name: str, *depends_on: str) -> NodePlanned:
+    """A node will be."""
+    return NodePlanned(name, "Node", "default", depends_on)
+
+
+def test_critical_path_is_the_longest_chain_in_time() -> None:
+    """
+    a(1) <- b(5) <- d(1)
+         <- c(2) <-
+    """
+    times = Times()
+    for event in [planned("a"), planned("b", "a"), planned("c", "a"), planned("d", "b", "c")]:
+        times.planned(event)
+    for event in [done("a", 1), done("c", 2), done("b", 5), done("d", 1)]:
+        times.done(event)
+    assert times.longest is not None
+    assert 7 == times.longest.total_sec
+    assert ["d", "b", "a"] == [event.hash for event in times.chain()]
+    assert 9 == times.work_sec
+
+
+def test_path_leads_through_nodes_done_before_their_dependents_were_found() -> None:
+    """The plan grows while nodes run."""
+    times = Times()
+    times.planned(planned("a"))
+    times.done(done("a", 3))
+    times.planned(planned("b", "a"))
+    times.done(done("b", 1))
+    assert times.longest is not None
+    assert 4 == times.longest.total_sec
+
+
+def test_report_stays_small_however_many_nodes_ran() -> None:
+    """Ten names of each kind, the slowest first."""
+    recorder = Recorder(max_workers=4)
+    for number in range(5000):
+        recorder(planned(f"{number}", *([f"{number - 1}"] if number else [])))
+        recorder(done(f"{number}", float(number)))
+    report = recorder.finish("finished", skipped=0, failures=())
+    assert [4999.0 - number for number in range(10)] == [one.duration_sec for one in report.slowest]
+    assert report.slowest == report.critical_path
+    assert report.critical_path_sec == report.work_sec == sum(range(5000))
+
+
+def test_efficiency_is_work_by_the_workers_time() -> None:
+    """Of no run it is nothing."""
+    assert 0.5 == RunReport(wall_sec=2, max_workers=4, work_sec=4).efficiency
+    assert 0.0 == RunReport().efficiency
+
+
+def test_summary_says_where_the_time_went() -> None:
+    """First the counts, then a line each."""
+    lines = run_local([chain(3)], max_workers=2).summary().splitlines()
+    assert lines[0].startswith("computed 3, reused 0, failed 0 in ")
+    assert ["workers", "critical path", "on it", "slowest", "classes"] == [
+        line.split(":")[0].strip() for line in lines[1:]
+    ]
+    assert "Node 3 in" in lines[-1]
+
+
+def test_report_in_a_notebook_escapes_what_nodes_say() -> None:
+    """A message is text, not markup."""
+    actions["n0"] = lambda: (_ for _ in ()).throw(ValueError("<script>"))
+    with pytest.raises(FuruComputeError) as caught:
+        run_local([chain(1)])
+    shown = caught.value.report._repr_html_()
+    assert "&lt;script&gt;" in shown
+    assert "<script>" not in shown
