@@ -9,8 +9,7 @@ many. And how many threads take jobs follows the nodes:
     in parallel   as soon as none has ended for a moment: as many threads as jobs, and no feed
 
 In sequence a job may follow on one that it depends on. So a job that does not go well ends the sequence:
-what is left of the feed is handed back. A job that turned out slow keeps its thread and is no part of
-any sequence: short nodes beside it are computed in sequence by another thread.
+what is left of the feed is handed back. So does a slow job, and the next sequence is computed beside it.
 
 At most `max_workers` threads are entered, each through one `run_sync` under a limiter of the run's own.
 """
@@ -33,13 +32,15 @@ from furu.execution.workers.call import call, failed_outcome
 from furu.execution.workers.wake import Waker
 
 # With jobs in the feed and none ended for so long, nodes are not short.
-_PATIENCE_SEC = 0.001
-# Typically shorter than this, nodes are short again.
-_SHORT_SEC = 0.0005
-# How much of the typical duration the last node decides.
-_WEIGHT = 0.2
-# More than one thread does in the time that a busy loop takes to come around.
+_PATIENCE_SEC = 0.0025
+# A feed lasts about as long as the loop is patient; refilled before it runs dry.
 _FEED = 64
+_FEED_LOW = 16
+# In parallel, after so many jobs that ended at a pace faster than this, another sequence is tried. In
+# sequence short nodes are several times as fast; a try that a slow node ends at once costs the patience.
+_TRY_AFTER = 64
+_TRY_PACE_SEC = 0.0005
+_TRY_AFTER_MOST = 4096
 
 
 class ThreadWorkers:
@@ -52,25 +53,26 @@ class ThreadWorkers:
     def __init__(self, max_workers: int) -> None:
         self._limiter = anyio.CapacityLimiter(max_workers)
         self._max_workers = max_workers
-        self._in_flight = 0
+        self._in_flight: set[str] = set()
+        self._beside: set[str] = set()  # those in flight that are not of the sequence
         self._fed = anyio.Event()
+        self._try_after = _TRY_AFTER
+        self._counted = (0, 0.0)  # jobs that had ended, and when, as counting for the next try began
 
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._feed: deque[Job] = deque()
         self._news: deque[News] = deque()
         self._entered = 0  # threads in `_work`, or on their way there
+        # A thread is known by what it sleeps on.
         self._asleep: list[threading.Semaphore] = []
-        self._current: Job | None = None  # the job of the sequence that is being computed
-        self._ended = 0  # jobs, ever
-        self._typical_sec = 0.0
         self._sequence = True
+        self._runner: threading.Semaphore | None = None  # the thread that computes the sequence
         self._held = False  # a job of the sequence did not go well, and the loop does not know yet
+        self._ended = 0  # jobs, ever
         self._stopped = False
         self._cancellation = Cancellation()
-        # As the loop knows them: jobs that have begun, and those of them that are slow.
-        self._running: dict[str, Job] = {}
-        self._slow: set[str] = set()
+        self._running: dict[str, Job] = {}  # as the loop knows them
         self._scopes: set[anyio.CancelScope] = set()
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, stop_on_failure: bool) -> None:
@@ -89,18 +91,19 @@ class ThreadWorkers:
     def has_room(self, spec_key: str) -> bool:
         """Whether a thread is free or, in sequence, there is room in the feed."""
         if self._sequence:
-            return self._in_flight - len(self._slow) <= _FEED and len(self._slow) < self._max_workers
-        if self._typical_sec < _SHORT_SEC:
-            return False  # the threads end what is short, and the next sequence begins
-        return self._in_flight < self._max_workers
+            beside = len(self._beside)
+            return beside < self._max_workers and len(self._in_flight) - beside <= _FEED
+        return len(self._in_flight) < self._max_workers
 
     def start(self, job: Job) -> None:
         """Feed a job to the threads."""
-        self._in_flight += 1
+        self._in_flight.add(job.key)
         with self._lock:
             self._feed.append(job)
-            if not self._sequence or self._entered - len(self._asleep) <= len(self._slow):
+            if not self._sequence:
                 self._wake_another()
+            elif self._runner is None:
+                self._runner = self._wake_another()
         if self._sequence:
             self._fed.set()
 
@@ -126,46 +129,46 @@ class ThreadWorkers:
 
     # ---- on the loop ----
 
-    async def _enter(self) -> None:
+    async def _enter(self, sleeper: threading.Semaphore) -> None:
         try:
             # A thread is left only by `abandon`: a cancelled run lets its nodes finish.
             with anyio.CancelScope(shield=True) as scope:
                 self._scopes.add(scope)
-                await anyio.to_thread.run_sync(self._work, abandon_on_cancel=True, limiter=self._limiter)
+                await anyio.to_thread.run_sync(
+                    self._work, sleeper, abandon_on_cancel=True, limiter=self._limiter
+                )
         except Exception as error:  # no thread could be started: one job fails of it
             with self._lock:
                 self._entered -= 1
                 if self._feed:
                     job = self._feed.popleft()
                     self._news.append(Begun(job, "thread-none"))
-                    self._end(failed_outcome(job, error, time.monotonic()))
+                    self._end(failed_outcome(job, error, time.monotonic()), sleeper)
+                if self._runner is sleeper:
+                    self._runner = None
         self._tell()
 
     async def _watch(self) -> None:
-        """Where short jobs are expected and none has ended for a moment, those that run are slow."""
+        """Hear of the sequence every so often, and end it when none of its jobs has ended meanwhile."""
         while True:
             self._fed = anyio.Event()
-            if not self._expects_short_jobs():
+            if not self._has_sequence():
                 await self._fed.wait()
             ended = self._ended
+            due = anyio.current_time() + _PATIENCE_SEC
             await anyio.sleep(_PATIENCE_SEC)
-            if ended != self._ended:
-                continue
+            # Where the loop itself comes around late, the threads may not have had their turn either.
+            in_time = anyio.current_time() < due + _PATIENCE_SEC
+            slow = self._has_sequence() and ended == self._ended and in_time
             self._tell()
-            if self._expects_short_jobs():
-                self._slow.update(self._running)
-                if self._sequence:
-                    self._typical_sec = max(self._typical_sec, _PATIENCE_SEC)
+            if slow and self._has_sequence():
                 self._withdraw()
-                self._begin_sequence()
 
-    def _expects_short_jobs(self) -> bool:
-        """Whether jobs are on the way that are not slow, in sequence or before the next one begins."""
-        short = self._sequence or self._typical_sec < _SHORT_SEC
-        return short and self._in_flight > len(self._slow)
+    def _has_sequence(self) -> bool:
+        return self._sequence and len(self._in_flight) > len(self._beside)
 
     def _tell(self) -> None:
-        """Hand on what the threads have to tell, and begin a new sequence when the time has come."""
+        """Hand on what the threads have to tell, and try a new sequence when the time has come."""
         while self._news:
             item = self._news.popleft()
             if isinstance(item, Begun):
@@ -173,49 +176,64 @@ class ThreadWorkers:
                 if item.job.node._timeout_sec is not None:
                     self._tasks.start_soon(self._watch_time, item.job, item.job.node._timeout_sec)
             elif isinstance(item, Outcome):
-                self._in_flight -= 1
-                del self._running[item.job.key]
-                self._slow.discard(item.job.key)
-                if self._sequence and not item.went_well:
+                key = item.job.key
+                del self._running[key]
+                self._in_flight.discard(key)
+                if key in self._beside:
+                    self._beside.discard(key)
+                elif self._sequence and not item.went_well:
                     self._withdraw()
             self._deliver(item)
-        self._begin_sequence()
-        if self._expects_short_jobs():
-            self._fed.set()
-
-    def _begin_sequence(self) -> None:
-        if self._in_flight == len(self._slow) and self._typical_sec < _SHORT_SEC:
-            self._sequence = True
+        if not self._sequence:
+            self._try_sequence()
 
     async def _watch_time(self, job: Job, timeout_sec: float) -> None:
         await anyio.sleep(timeout_sec)
         if self._running.get(job.key) is job:
             self._deliver(Overran(job))
 
+    def _try_sequence(self) -> None:
+        ended, since = self._counted
+        count, now = self._ended - ended, time.monotonic()
+        if count < self._try_after or self._feed:
+            return
+        self._counted = (self._ended, now)
+        if now - since < count * _TRY_PACE_SEC:
+            self._try_after = min(2 * self._try_after, _TRY_AFTER_MOST)
+            self._beside = set(self._in_flight)
+            self._sequence = True
+
     def _withdraw(self) -> None:
         """Hand back what has not begun. It ends the sequence, if there is one."""
         with self._lock:
+            if self._sequence and self._ended - self._counted[0] > _TRY_AFTER:
+                self._try_after = _TRY_AFTER
+            self._counted = (self._ended, time.monotonic())
             self._sequence = self._held = False
-            self._current = None
+            self._runner = None
             jobs = list(self._feed)
             self._feed.clear()
-        self._in_flight -= len(jobs)
+        self._in_flight.difference_update([job.key for job in jobs])
         self._deliver(Withdrawn(jobs))
 
-    def _wake_another(self) -> None:
-        """Wake a sleeping thread, or enter one. The lock is held."""
+    def _wake_another(self) -> threading.Semaphore | None:
+        """Wake a sleeping thread, or enter one; None if all are at work. The lock is held."""
         if self._asleep:
-            self._asleep.pop().release()
-        elif self._entered < self._max_workers:
-            self._entered += 1
-            self._tasks.start_soon(self._enter)
+            sleeper = self._asleep.pop()
+            sleeper.release()
+            return sleeper
+        if self._entered == self._max_workers:
+            return None
+        self._entered += 1
+        sleeper = threading.Semaphore(0)
+        self._tasks.start_soon(self._enter, sleeper)
+        return sleeper
 
     # ---- in the threads ----
 
-    def _work(self) -> None:
+    def _work(self, sleeper: threading.Semaphore) -> None:
         # The run's context, in which anyio has noted that no event loop runs in this thread.
         context = contextvars.copy_context()
-        sleeper = threading.Semaphore(0)
         worker = f"thread-{next(self._numbers)}"
         while (job := self._next(sleeper)) is not None:
             self._news.append(Begun(job, worker))
@@ -224,8 +242,12 @@ class ThreadWorkers:
             # A copy for each node: what one sets in its context is seen by no other.
             outcome = context.copy().run(call, job, "local", self._cancellation)
             with self._lock:
-                self._end(outcome)
-            self._waker.wake()
+                self._end(outcome, sleeper)
+                # In sequence the loop hears of it soon enough, as long as there is more to do.
+                urgent = self._held or self._runner is not sleeper or len(self._feed) < _FEED_LOW
+            if urgent:
+                self._waker.wake()
+        self._waker.wake()
 
     def _next(self, sleeper: threading.Semaphore) -> Job | None:
         """Return the next job, sleeping until there is one; None when the workers stop."""
@@ -233,20 +255,27 @@ class ThreadWorkers:
             with self._lock:
                 if self._stopped:
                     return None
-                if self._feed and not (self._sequence and (self._held or self._current)):
-                    job = self._feed.popleft()
-                    self._current = job if self._sequence else None
-                    return job
+                if (
+                    self._feed
+                    and not self._held
+                    and not (self._sequence and self._is_run_by_another(sleeper))
+                ):
+                    if self._sequence:
+                        self._runner = sleeper
+                    return self._feed.popleft()
+                if self._runner is sleeper:
+                    self._runner = None
                 self._asleep.append(sleeper)
             sleeper.acquire()
 
-    def _end(self, outcome: Outcome) -> None:
+    def _is_run_by_another(self, sleeper: threading.Semaphore) -> bool:
+        return self._runner is not None and self._runner is not sleeper
+
+    def _end(self, outcome: Outcome, sleeper: threading.Semaphore) -> None:
         """Note how a job ended. The lock is held."""
         self._ended += 1
-        self._typical_sec += _WEIGHT * (outcome.duration_sec - self._typical_sec)
-        if self._current is outcome.job:
-            self._current = None
-            self._held = not outcome.went_well
+        # What is left of an earlier sequence has no say in this one.
+        self._held |= self._runner is sleeper and not outcome.went_well
         self._stopped |= outcome.ends_a_run and self._stop_on_failure
         self._news.append(outcome)
 
