@@ -261,9 +261,9 @@ class Furu(Identified, Generic[T]):
         _seal(self)  # anew: `_version` may be another one here
 
     def _artifact(self) -> Artifact:
-        settings, cls = current_settings(), type(self)
-        files = node_files(settings.store, module_name(cls), cls.__qualname__, self._furu_hash)
-        return Artifact(settings, files, class_name(cls), self._furu_hash)
+        settings, (module, qualname, name) = current_settings(), type(self)._facts.place
+        files = node_files(settings.store, module, qualname, self._furu_hash)
+        return Artifact(settings, files, name, self._furu_hash)
 
     def _look(self) -> Status:
         """DONE or TODO, at the price of one stat; `status()` also tells why a node is not done."""
@@ -274,7 +274,7 @@ class Furu(Identified, Generic[T]):
         return _overrides(type(self), "_validate") and not self._validate()
 
     def _is_async(self) -> bool:
-        return inspect.iscoroutinefunction(type(self)._create)
+        return type(self)._facts.is_async
 
     def _fetch(self, force: bool) -> Fetched[T]:
         context = EXEC_CONTEXT.get()
@@ -692,6 +692,16 @@ class _ClassFacts:
         self.field_names = tuple(field.name for field in fields)
         self.identity_names = tuple(sorted(field.name for field in fields if field.compare))
         self._cls = cls
+
+    @functools.cached_property
+    def place(self) -> tuple[str, str, str]:
+        """The module and qualified name under which artifacts lie, and the full name in their records."""
+        return module_name(self._cls), self._cls.__qualname__, class_name(self._cls)
+
+    @functools.cached_property
+    def is_async(self) -> bool:
+        """Whether `_create` is an `async def`."""
+        return inspect.iscoroutinefunction(self._cls._create)
 
     @functools.cached_property
     def result_type(self) -> Any:

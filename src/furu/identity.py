@@ -69,7 +69,7 @@ def node_hash(node: object, version: object, names: Iterable[str]) -> str:
         _encode_class(cls, parts)
         _encode(version, parts, 0)
         for name in names:  # named in the error below
-            _encode_str(name, parts, 0)
+            parts.append(_name_bytes(name))
             _encode(_field_value(node, name), parts, 0)
     except _NoForm as error:
         path = f"{cls.__qualname__}.{name}{''.join(reversed(error.steps))}"
@@ -115,13 +115,8 @@ def canonical_form(value: Any) -> Any:
 def all_fields(value: Any) -> dict[str, Any] | None:
     """Return the fields of a dataclass or msgspec struct that are set, also those outside identity; None
     for other values."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names: Iterable[str] = (field.name for field in dataclasses.fields(value))
-    elif isinstance(value, msgspec.Struct):
-        names = value.__struct_fields__
-    else:
-        return None
-    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+    names = _all_field_names(type(value))
+    return None if names is None else {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
 def class_name(cls: type) -> str:
@@ -262,7 +257,7 @@ def _encode_named(value: Any, names: Iterable[str], parts: _Parts, depth: int) -
     name = ""
     try:
         for name in names:
-            _encode_str(name, parts, depth)
+            parts.append(_name_bytes(name))
             _encode(_field_value(value, name), parts, depth + 1)
     except _NoForm as error:
         error.steps.append(f".{name}")
@@ -305,9 +300,13 @@ def _encode_class(cls: type, parts: _Parts) -> None:
 
 @functools.lru_cache(maxsize=4096)
 def _class_bytes(module: str, qualname: str) -> bytes:
+    return _name_bytes(module) + _name_bytes(qualname)
+
+
+@functools.lru_cache(maxsize=4096)
+def _name_bytes(name: str) -> bytes:
     parts: _Parts = []
-    _encode_str(module, parts, 0)
-    _encode_str(qualname, parts, 0)
+    _encode_str(name, parts, 0)
     return b"".join(parts)
 
 
@@ -400,20 +399,34 @@ _ENCODERS: dict[type, _Encoder] = {
 }
 
 
-def _field_names(cls: type) -> tuple[str, ...] | None:
-    """The names that count of a dataclass or msgspec struct, sorted. A dataclass field with
-    `compare=False` does not count, here as in Python's own `==`."""
-    try:
-        return _known_fields[cls]
-    except KeyError:
-        pass
-    names: tuple[str, ...] | None = None
-    if dataclasses.is_dataclass(cls):
-        names = tuple(sorted(field.name for field in dataclasses.fields(cls) if field.compare))
-    elif issubclass(cls, msgspec.Struct):
-        names = tuple(sorted(cls.__struct_fields__))
-    _known_fields[cls] = names
+_Names = tuple[str, ...] | None
+
+
+def _once_a_class(look: Callable[[type], _Names]) -> Callable[[type], _Names]:
+    """Remember what is looked up of a class for as long as the class lives."""
+    known: weakref.WeakKeyDictionary[type, _Names] = weakref.WeakKeyDictionary()
+
+    def names(cls: type) -> _Names:
+        try:
+            return known[cls]
+        except KeyError:
+            return known.setdefault(cls, look(cls))
+
     return names
 
 
-_known_fields: weakref.WeakKeyDictionary[type, tuple[str, ...] | None] = weakref.WeakKeyDictionary()
+@_once_a_class
+def _field_names(cls: type) -> _Names:
+    """The names that count of a dataclass or msgspec struct, sorted. A dataclass field with
+    `compare=False` does not count, here as in Python's own `==`."""
+    if dataclasses.is_dataclass(cls):
+        return tuple(sorted(field.name for field in dataclasses.fields(cls) if field.compare))
+    return tuple(sorted(cls.__struct_fields__)) if issubclass(cls, msgspec.Struct) else None
+
+
+@_once_a_class
+def _all_field_names(cls: type) -> _Names:
+    """All names of a dataclass or msgspec struct, in their order."""
+    if dataclasses.is_dataclass(cls):
+        return tuple([field.name for field in dataclasses.fields(cls)])
+    return cls.__struct_fields__ if issubclass(cls, msgspec.Struct) else None
