@@ -27,6 +27,7 @@ LAYERS = [
     "codec",
     "store.layout",
     "store.record",
+    "store.trust",
     "store.owner",
     "store.artifact",
     "store.attempt",

@@ -19,7 +19,7 @@ from furu.settings import DEFAULT_LEASE_SEC, DEFAULT_MAX_RESULT_BYTES
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, and no FURU_* variable."""
-    for name in ("PATH", "LEASE_SEC", "DURABILITY", "MAX_RESULT_BYTES"):
+    for name in ("PATH", "LEASE_SEC", "DURABILITY", "MAX_RESULT_BYTES", "ALLOW_SHARED"):
         monkeypatch.delenv(f"FURU_{name}", raising=False)
     folder = tmp_path / "work" / "deep"
     folder.mkdir(parents=True)
@@ -75,10 +75,19 @@ def test_environment_sets_each_field(folder: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("FURU_LEASE_SEC", "1.5")
     monkeypatch.setenv("FURU_DURABILITY", "power")
     monkeypatch.setenv("FURU_MAX_RESULT_BYTES", "1000")
+    monkeypatch.setenv("FURU_ALLOW_SHARED", "1")
     assert (
-        Settings(store=Path("/tmp/store"), lease_sec=1.5, durability="power", max_result_bytes=1000)
+        Settings(
+            store=Path("/tmp/store"),
+            lease_sec=1.5,
+            durability="power",
+            max_result_bytes=1000,
+            allow_shared=True,
+        )
         == current_settings()
     )
+    monkeypatch.setenv("FURU_ALLOW_SHARED", "0")
+    assert not current_settings().allow_shared
     monkeypatch.setenv("FURU_LEASE_SEC", "2")
     assert 2.0 == current_settings().lease_sec
 
@@ -95,7 +104,7 @@ def test_relative_path_in_the_environment_is_below_the_working_directory(
     assert folder / "here" == first.store
 
 
-@pytest.mark.parametrize("name", ["PATH", "LEASE_SEC", "DURABILITY", "MAX_RESULT_BYTES"])
+@pytest.mark.parametrize("name", ["PATH", "LEASE_SEC", "DURABILITY", "MAX_RESULT_BYTES", "ALLOW_SHARED"])
 def test_empty_variable_is_as_good_as_none(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +123,7 @@ def test_empty_variable_is_as_good_as_none(
         ("LEASE_SEC", "nan", "lease_sec must be a positive number of seconds"),
         ("LEASE_SEC", "inf", "lease_sec must be a positive number of seconds"),
         ("DURABILITY", "disk", "durability must be 'process' or 'power', not 'disk'"),
+        ("ALLOW_SHARED", "yes", "FURU_ALLOW_SHARED must be 1 or 0, not 'yes'"),
         ("MAX_RESULT_BYTES", "many", "FURU_MAX_RESULT_BYTES must be a number, not 'many'"),
         ("MAX_RESULT_BYTES", "0", "max_result_bytes must be a positive int"),
         ("MAX_RESULT_BYTES", "-5", "max_result_bytes must be a positive int"),
@@ -167,6 +177,8 @@ def test_settings_are_frozen_and_travel() -> None:
         ("lease_sec", float("inf")),
         ("durability", "POWER"),
         ("durability", None),
+        ("allow_shared", 1),
+        ("allow_shared", "yes"),
         ("max_result_bytes", 1.5),
         ("max_result_bytes", True),
         ("max_result_bytes", 0),

@@ -36,12 +36,15 @@ class Settings:
     (`FURU_LEASE_SEC`). `durability`: ``"process"`` survives the death of a process, ``"power"`` also
     that of the machine, at the price of an fsync before each link (`FURU_DURABILITY`).
     `max_result_bytes`: the largest result that is stored as JSON (`FURU_MAX_RESULT_BYTES`).
+    `allow_shared`: whether a store may be used into whose root everybody on the machine may write
+    (`FURU_ALLOW_SHARED`, 1 or 0).
     """
 
     store: Path
     lease_sec: float = DEFAULT_LEASE_SEC
     durability: Durability = "process"
     max_result_bytes: int = DEFAULT_MAX_RESULT_BYTES
+    allow_shared: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.store, (str, os.PathLike)) or "\0" in os.fspath(self.store):
@@ -60,6 +63,8 @@ class Settings:
         size = self.max_result_bytes
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise FuruSettingsError(f"max_result_bytes must be a positive int, not {size!r}")
+        if not isinstance(self.allow_shared, bool):
+            raise FuruSettingsError(f"allow_shared must be True or False, not {self.allow_shared!r}")
 
 
 _OVERRIDE: ContextVar[Settings | None] = ContextVar("furu_settings", default=None)
@@ -114,11 +119,14 @@ def _from_environment(*, named: bool) -> Settings:
         environ.get("FURU_LEASE_SEC"),
         environ.get("FURU_DURABILITY"),
         environ.get("FURU_MAX_RESULT_BYTES"),
+        environ.get("FURU_ALLOW_SHARED"),
     )
 
 
 @functools.lru_cache(maxsize=64)
-def _from_variables(store: Path, lease: str | None, durability: str | None, size: str | None) -> Settings:
+def _from_variables(
+    store: Path, lease: str | None, durability: str | None, size: str | None, shared: str | None
+) -> Settings:
     return Settings(
         store=store,
         lease_sec=_number("FURU_LEASE_SEC", lease) if lease else DEFAULT_LEASE_SEC,
@@ -128,6 +136,7 @@ def _from_variables(store: Path, lease: str | None, durability: str | None, size
         max_result_bytes=(
             cast(int, _whole(_number("FURU_MAX_RESULT_BYTES", size))) if size else DEFAULT_MAX_RESULT_BYTES
         ),
+        allow_shared=_switch("FURU_ALLOW_SHARED", shared) if shared else False,
     )
 
 
@@ -146,6 +155,12 @@ def _number(name: str, text: str) -> float:
 def _whole(number: float) -> int | float:
     """Return a whole number as an int, such as 1e6, and leave any other for Settings to refuse."""
     return int(number) if number.is_integer() else number
+
+
+def _switch(name: str, text: str) -> bool:
+    if text not in ("0", "1"):
+        raise FuruSettingsError(f"{name} must be 1 or 0, not {text!r}")
+    return text == "1"
 
 
 def _project_directory(start: Path) -> Path:

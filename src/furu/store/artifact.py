@@ -32,6 +32,7 @@ from furu.store.record import (
     read_open,
     store_failed,
 )
+from furu.store.trust import refuse_shared
 
 # What opening a name says that is a symbolic link, a socket, or a directory that cannot be read.
 _NO_STATE_FILE = {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR, errno.ENOTDIR}
@@ -76,12 +77,14 @@ class Artifact:
             return Done.ABSENT, None
         except OSError as error:
             raise store_failed("look at", self.files.done, error) from error
+        refuse_shared(self.settings)
         whole = stat.S_ISREG(info.st_mode) and info.st_size > 0
         identity = (info.st_ino, info.st_size, info.st_mtime_ns)
         return (Done.PUBLISHED if whole else Done.DAMAGED), identity
 
     def read(self) -> DoneRecord | None:
         """Read what was published; None where there is nothing. Raises `FuruStoreError`."""
+        refuse_shared(self.settings)
         return read_done(
             self.files.done,
             node_class=self.node_class,

@@ -47,6 +47,7 @@ from furu.store.record import (
     sync_directory,
     write_new,
 )
+from furu.store.trust import refuse_shared
 from furu.text import describe_error, plain_text
 
 logger = logging.getLogger("furu.store")
@@ -66,6 +67,7 @@ def claim(artifact: Artifact, rejects: Callable[[], bool] | None = None) -> Atte
     a live owner is at it, `FuruStoreError` if the store cannot be used.
     """
     owner = current_owner(artifact.settings.store, artifact.settings.lease_sec)
+    refuse_shared(artifact.settings)
     directory = artifact.files.directory
     with _lock:
         if directory in running:

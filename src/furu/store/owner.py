@@ -97,6 +97,8 @@ def forget_owner(owner: Owner) -> None:
 def _make_owner(store: Path, lease_sec: float) -> Owner:
     directory = owners_directory(store)
     try:
+        # Whatever the umask says: not one that `refuse_shared` would refuse next time.
+        os.makedirs(store, mode=0o775, exist_ok=True)
         os.makedirs(directory, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise FuruStoreError(
