@@ -19,7 +19,7 @@ from furu.execution.plan_summary import PlanSummary, summarize
 from furu.execution.report import Recorder, RunReport
 from furu.execution.scheduler import OnFailure, Scheduler
 from furu.execution.window import Window
-from furu.execution.workers import EventLoopWorkers, ThreadWorkers
+from furu.execution.workers import EventLoopWorkers, ThreadWorkers, Workers
 from furu.settings import current_settings, use_settings
 from furu.store.owner import current_owner
 
@@ -30,6 +30,7 @@ def run_local(
     max_workers: int = 8,
     window_size: str | int = "bfs",
     poll_interval_sec: float = 0.25,
+    workers: Workers | None = None,
     on_failure: OnFailure = "stop",
     retry_failed: bool = True,
     spec_limits: Mapping[str, int] | None = None,
@@ -53,6 +54,7 @@ def run_local(
         max_workers=max_workers,
         window_size=window_size,
         poll_interval_sec=poll_interval_sec,
+        workers=workers,
         on_failure=on_failure,
         retry_failed=retry_failed,
         spec_limits=spec_limits,
@@ -68,6 +70,7 @@ async def run_local_async(
     max_workers: int = 8,
     window_size: str | int = "bfs",
     poll_interval_sec: float = 0.25,
+    workers: Workers | None = None,
     on_failure: OnFailure = "stop",
     retry_failed: bool = True,
     spec_limits: Mapping[str, int] | None = None,
@@ -90,6 +93,8 @@ async def run_local_async(
         window_size: How many roots are active at once: ``"dfs"`` one, ``"bfs"`` all, or an int.
         poll_interval_sec: How often to look at nodes that another process is computing. Nothing else
             is polled.
+        workers: What computes the nodes that are not async: threads (None), `ProcessWorkers()`,
+            `DaskWorkers(...)` of `furu.execution.workers`.
         on_failure: ``"stop"``: start nothing more once a node has failed. ``"continue"``: run all
             that does not depend on it. Either way the run then raises.
         retry_failed: Whether a node that failed in an earlier run is tried again, or fails this run.
@@ -110,6 +115,7 @@ async def run_local_async(
     _check_roots(roots)
     _check_max_workers(max_workers)
     _check_poll_interval(poll_interval_sec)
+    _check_workers(workers)
     _check_spec_limits(spec_limits)
     _check_grace(grace_sec)
     if on_failure not in get_args(OnFailure):
@@ -126,8 +132,9 @@ async def run_local_async(
             before_work=lambda: current_owner(settings.store, settings.lease_sec),
         ),
         window=window,
-        workers=ThreadWorkers(max_workers),
-        async_workers=EventLoopWorkers(max_workers),
+        workers=workers or ThreadWorkers(),
+        async_workers=EventLoopWorkers(),
+        max_workers=max_workers,
         emit=recorder,
         poll_interval_sec=poll_interval_sec,
         on_failure=on_failure,
@@ -181,6 +188,14 @@ def _check_max_workers(max_workers: int) -> None:
         raise TypeError(f"max_workers must be an int of 1 or more, not {max_workers!r}")
     if max_workers < 1:
         raise ValueError(f"max_workers must be 1 or more, not {max_workers!r}")
+
+
+def _check_workers(workers: Workers | None) -> None:
+    if isinstance(workers, type) or not (workers is None or hasattr(workers, "open")):
+        raise TypeError(
+            "workers must be None (threads) or workers of furu.execution.workers: ThreadWorkers(), "
+            f"ProcessWorkers() or DaskWorkers(client_or_address), not {workers!r}"
+        )
 
 
 def _check_poll_interval(poll_interval_sec: float) -> None:

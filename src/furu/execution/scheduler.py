@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup
 
 from furu.core import Furu, describe
 from furu.errors import Failure, FuruComputeError, FuruStalledError
@@ -37,7 +38,7 @@ from furu.execution.events import (
 )
 from furu.execution.plan import Plan, State
 from furu.execution.window import Window
-from furu.execution.workers.base import Begun, Job, Lane, News, Outcome, Overran, Withdrawn, Workers
+from furu.execution.workers.base import Begun, Crew, Job, Lane, News, Outcome, Overran, Withdrawn, Workers
 from furu.execution.workers.wake import Waker
 from furu.store.artifact import Status
 from furu.store.attempt import when_released
@@ -58,6 +59,7 @@ class Scheduler:
         window: Window,
         workers: Workers,
         async_workers: Workers,
+        max_workers: int,
         emit: Callable[[Event], None],
         poll_interval_sec: float,
         on_failure: OnFailure,
@@ -66,7 +68,9 @@ class Scheduler:
     ) -> None:
         self._discovery = discovery
         self._window = window
-        self._workers = {False: workers, True: async_workers}
+        self._kinds = {False: workers, True: async_workers}
+        self._crews: dict[bool, Crew] = {}
+        self._max_workers = max_workers
         self._emit = emit
         self._poll_interval_sec = poll_interval_sec
         self._on_failure = on_failure
@@ -123,8 +127,7 @@ class Scheduler:
                 self._tasks = tasks
                 self._waker = Waker(self._look_at_released)
                 try:
-                    for workers in self._workers.values():
-                        workers.open(tasks, self._deliver, stop_on_failure=self._on_failure == "stop")
+                    self._open(tasks)
                     tasks.start_soon(self._discover)
                     await self._loop()
                     cancelled = False
@@ -145,6 +148,15 @@ class Scheduler:
         if self._failures:
             raise _run_error(self._failures)
 
+    def _open(self, tasks: TaskGroup) -> None:
+        for is_async, workers in self._kinds.items():
+            self._crews[is_async] = workers.open(
+                tasks,
+                self._deliver,
+                max_workers=self._max_workers,
+                stop_on_failure=self._on_failure == "stop",
+            )
+
     async def _loop(self) -> None:
         while True:
             self._dispatch()
@@ -164,7 +176,7 @@ class Scheduler:
                 self._reap()
         if not self._running:
             return
-        left = [job for workers in self._workers.values() for job in workers.abandon()]
+        left = [job for crew in self._crews.values() for job in crew.abandon()]
         self._abandoned = len(left)
         for job in left:
             self._emit(NodeAbandoned(job.key, job.name, job.spec_key))
@@ -175,19 +187,19 @@ class Scheduler:
     def _dispatch(self) -> None:
         while not self._stopping and (key := self._plan.get_ready(self._may_start)) is not None:
             job = self._jobs[key]
-            workers = self._workers[job.lane.is_async]
+            crew = self._crews[job.lane.is_async]
             self._running.add(key)
             self._running_of[job.spec_key] += 1
-            if workers.in_sequence:
+            if crew.in_sequence:
                 self._plan.presume_done(key)
-            workers.start(job)
+            crew.start(job)
 
     def _may_start(self, lane: Lane, presuming: bool) -> bool:
         # Only one kind of workers computes in sequence, so what is presumed done is in its sequence.
-        workers = self._workers[lane.is_async]
+        crew = self._crews[lane.is_async]
         if self._running_of[lane.spec_key] >= self._spec_limits.get(lane.spec_key, math.inf):
             return False
-        return (workers.in_sequence or not presuming) and workers.has_room(lane.spec_key)
+        return (crew.in_sequence or not presuming) and crew.has_room(lane.spec_key)
 
     def _is_over(self) -> bool:
         if self._stopping:
@@ -407,8 +419,8 @@ class Scheduler:
         """Start nothing more: neither nodes nor walks. What runs goes on to its end."""
         self._stopping = True
         self._discovery.stop()
-        for workers in self._workers.values():
-            workers.stop(cancel=cancel)
+        for crew in self._crews.values():
+            crew.stop(cancel=cancel)
 
     # ---- discovery, one step at a time, in a thread ----
 

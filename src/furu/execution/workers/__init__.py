@@ -1,11 +1,12 @@
 """What computes: one contract (`base`), what every kind does with one node (`call`), and the kinds."""
 
-from furu.execution.workers.base import Begun, Job, Outcome, Overran, Withdrawn, Workers
+from furu.execution.workers.base import Begun, Crew, Job, Outcome, Overran, Withdrawn, Workers
 from furu.execution.workers.event_loop import EventLoopWorkers
 from furu.execution.workers.threads import ThreadWorkers
 
 __all__ = [
     "Begun",
+    "Crew",
     "EventLoopWorkers",
     "Job",
     "Outcome",

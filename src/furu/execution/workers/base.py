@@ -103,18 +103,26 @@ Deliver = Callable[[News], None]
 
 
 class Workers(Protocol):
-    """A kind of worker, used by one run, on its event loop.
+    """A kind of worker. Holds what its user chose and no state of a run, so that runs, one after another or
+    at the same time, may share one: each opens a crew of its own."""
+
+    def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:
+        """Begin a run on its event loop, with at most `max_workers` nodes at once. Helpers may be started
+        in `tasks`, whose cancellation ends them; `deliver` is to be called on the loop. With
+        `stop_on_failure` no job is begun after one has failed.
+
+        Raises `FuruUsageError` where this kind cannot be used."""
+        ...
+
+
+class Crew(Protocol):
+    """The workers of one run, used on its event loop.
 
     Guarantees: of each job that a worker begins, a `Begun` and one `Outcome` are delivered, in this
     order, also while the task group is being cancelled, unless the job is abandoned; a job that is not
     begun is handed back in a `Withdrawn`. Claim, compute, publish and release of a node all happen in
     the function that runs in the worker.
     """
-
-    def open(self, tasks: TaskGroup, deliver: Deliver, *, stop_on_failure: bool) -> None:
-        """Begin a run: helpers may be started in `tasks`; `deliver` is to be called on the loop. With
-        `stop_on_failure` no job is begun after one has failed."""
-        ...
 
     @property
     def in_sequence(self) -> bool:
@@ -132,7 +140,8 @@ class Workers(Protocol):
 
     def stop(self, *, cancel: bool) -> None:
         """Begin nothing more; what has begun goes on to its end, and is delivered. With `cancel` it is to
-        end early where it can: `check_cancelled()` raises in it. May be called again, with `cancel`."""
+        end early where it can: a process is killed, and `check_cancelled()` raises in a thread. May be
+        called again, with `cancel`."""
         ...
 
     def abandon(self) -> list[Job]:

@@ -8,7 +8,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from furu.context import Cancellation
-from furu.execution.workers.base import Begun, Deliver, Job, Withdrawn
+from furu.execution.workers.base import Begun, Crew, Deliver, Job, Withdrawn
 from furu.execution.workers.call import acall
 
 
@@ -18,7 +18,16 @@ class EventLoopWorkers:
     A node's store operations run in threads; what its `_create` does on the loop is its own affair.
     """
 
-    def __init__(self, max_workers: int) -> None:
+    def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:
+        """Begin a run."""
+        return _EventLoopCrew(tasks, deliver, max_workers, stop_on_failure)
+
+
+class _EventLoopCrew:
+    def __init__(self, tasks: TaskGroup, deliver: Deliver, max_workers: int, stop_on_failure: bool) -> None:
+        self._tasks = tasks
+        self._deliver = deliver
+        self._stop_on_failure = stop_on_failure
         self._limiter = anyio.CapacityLimiter(max_workers)
         self._max_workers = max_workers
         self._in_flight = 0
@@ -28,12 +37,6 @@ class EventLoopWorkers:
         self._stopped = False
         # Places on the loop, so that what runs side by side can be told apart: the lowest is taken first.
         self._free = list(range(1, max_workers + 1))
-
-    def open(self, tasks: TaskGroup, deliver: Deliver, *, stop_on_failure: bool) -> None:
-        """Begin a run."""
-        self._tasks = tasks
-        self._deliver = deliver
-        self._stop_on_failure = stop_on_failure
 
     @property
     def in_sequence(self) -> bool:

@@ -27,7 +27,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from furu.context import Cancellation
-from furu.execution.workers.base import Begun, Deliver, Job, News, Outcome, Overran, Withdrawn
+from furu.execution.workers.base import Begun, Crew, Deliver, Job, News, Outcome, Overran, Withdrawn
 from furu.execution.workers.call import call, failed_outcome
 from furu.execution.workers.wake import Waker
 
@@ -44,13 +44,22 @@ _TRY_AFTER_MOST = 4096
 
 
 class ThreadWorkers:
-    """Computes nodes in threads, at most `max_workers` at once, under a limiter of its own.
+    """Computes nodes in threads, at most `max_workers` at once, under a limiter of the run's own."""
 
-    The loop calls `start`, `has_room` and `stop`, the threads run `_work`; what both change is changed
-    under `_lock`.
-    """
+    def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:
+        """Begin a run; threads are entered when there is work for them."""
+        return _ThreadCrew(tasks, deliver, max_workers, stop_on_failure)
 
-    def __init__(self, max_workers: int) -> None:
+
+class _ThreadCrew:
+    """The loop calls `start`, `has_room` and `stop`, the threads run `_work`; what both change is changed
+    under `_lock`."""
+
+    def __init__(self, tasks: TaskGroup, deliver: Deliver, max_workers: int, stop_on_failure: bool) -> None:
+        self._tasks = tasks
+        self._deliver = deliver
+        self._stop_on_failure = stop_on_failure
+        self._waker = Waker(self._tell)
         self._limiter = anyio.CapacityLimiter(max_workers)
         self._max_workers = max_workers
         self._in_flight: set[str] = set()
@@ -74,13 +83,6 @@ class ThreadWorkers:
         self._cancellation = Cancellation()
         self._running: dict[str, Job] = {}  # as the loop knows them
         self._scopes: set[anyio.CancelScope] = set()
-
-    def open(self, tasks: TaskGroup, deliver: Deliver, *, stop_on_failure: bool) -> None:
-        """Begin a run; threads are entered when there is work for them."""
-        self._tasks = tasks
-        self._deliver = deliver
-        self._stop_on_failure = stop_on_failure
-        self._waker = Waker(self._tell)
         tasks.start_soon(self._watch)
 
     @property
