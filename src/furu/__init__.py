@@ -23,6 +23,7 @@ from furu.errors import (
     FuruStoreError,
     FuruTimeoutError,
     FuruUsageError,
+    FuruWorkerError,
 )
 from furu.execution.local import plan_local, run_local, run_local_async
 from furu.execution.plan_summary import PlanSummary
@@ -61,6 +62,7 @@ __all__ = [
     "FuruStoreError",
     "FuruTimeoutError",
     "FuruUsageError",
+    "FuruWorkerError",
     "NodeTime",
     "PlanSummary",
     "Retry",

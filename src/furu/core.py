@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import (
@@ -73,6 +73,12 @@ _INTERACTIVE_POLL_SEC = 0.05
 
 # The nodes whose `_create` is on the way here, outermost first: who asks, and for whom.
 _COMPUTING: ContextVar[tuple[Furu[Any], ...]] = ContextVar("furu_computing", default=())
+
+# What a worker puts around `_create`: a process has what the node prints go to its attempt's log.
+AROUND_CREATE: ContextVar[Callable[[Attempt], AbstractContextManager[object]]] = ContextVar(
+    "furu_around_create",
+    default=nullcontext,
+)
 
 # Threads for the store operations of async nodes, per event loop.
 _DISK_THREADS = 8
@@ -380,7 +386,9 @@ def _compute(node: Furu[T]) -> Fetched[T]:
         return Fetched(load(node), computed=False)
     with _computing(node), logging_to(attempt.log):
         try:
-            made = _publish(node, attempt, node._create())
+            with AROUND_CREATE.get()(attempt):
+                value = node._create()
+            made = _publish(node, attempt, value)
         except BaseException as error:
             failure = _end(node, attempt, error)
             if failure is None:
@@ -438,12 +446,17 @@ def _run_alone(node: Furu[T]) -> Fetched[T]:
     return anyio.run(_acompute, node)
 
 
-def _begin(node: Furu[Any]) -> Attempt | None:
+def refuse_changed(node: Furu[Any]) -> None:
+    """Raise `FuruError` for a node whose fields no longer have the values that its hash stands for."""
     if _hash_of(node) != node._furu_hash:
         raise FuruError(
             f"{describe(node)} was changed after it was made: a field no longer has the value that its "
             "hash stands for. Do not modify the lists, dicts and sets in a node; make another node."
         )
+
+
+def _begin(node: Furu[Any]) -> Attempt | None:
+    refuse_changed(node)
     return claim(node._artifact(), node._is_rejected)
 
 
@@ -494,6 +507,30 @@ def _is_being_cancelled(error: BaseException) -> bool:
     """Whether an error is how a task on this loop is cancelled; a node may raise the same by itself."""
     cancelled = isinstance(error, anyio.get_cancelled_exc_class())
     return cancelled and anyio.current_effective_deadline() == -math.inf
+
+
+def end_of_dead(
+    node: Furu[Any], outcome: Literal["failed", "cancelled"], error: BaseException, duration_sec: float
+) -> FuruComputeError:
+    """Say that a node failed, or was cancelled, because the process that computed it died; and record that
+    in the store, if the process had come as far as an attempt and nobody else has taken the node since."""
+    artifact = node._artifact()
+    state_path = Path(artifact.files.directory)
+    try:
+        attempt = claim(artifact)
+        if attempt is not None:
+            try:
+                number = attempt.end_before(outcome, error, _configuration(node), duration_sec)
+            finally:
+                attempt.release()
+            state_path = Path(artifact.files.attempt(number)) if number else state_path
+    except FuruInProgressError:
+        error.add_note("another process has taken over the node")
+    except (OSError, FuruError) as problem:
+        error.add_note(f"furu could not record this in {state_path}: {problem}")
+    failure = compute_error(node, error, state_path)
+    failure.__cause__ = error
+    return failure
 
 
 def _refuse_invalid(node: Furu[Any]) -> None:

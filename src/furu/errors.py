@@ -13,6 +13,7 @@
     ├── FuruStoreError                    the store, or a file in it, cannot be used
     │   └── FuruLoadError                 an artifact exists but cannot be read back
     ├── FuruTimeoutError (TimeoutError)   a node took longer than its class allows
+    ├── FuruWorkerError                   the process that computed a node died
     ├── FuruCancelledError                a node ends early, because its run was cancelled
     ├── FuruComputeError                  a node failed
     └── FuruStalledError                  the scheduler has nothing left to do and is not done
@@ -134,6 +135,17 @@ class FuruTimeoutError(FuruError, TimeoutError):
         super().__init__(message)
         self.node = node
         self.timeout_sec = timeout_sec
+
+
+class FuruWorkerError(FuruError):
+    """The process that computed a node died: killed, out of memory, or by `os._exit`.
+
+    `exit_code` is its exit code, negative for a signal; None where it is not known.
+    """
+
+    def __init__(self, message: str, *, exit_code: int | None = None) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class FuruCancelledError(FuruError):

@@ -39,7 +39,7 @@ def describe_error(error: BaseException) -> str:
     """Say an exception in one line: its type and message, without its notes."""
     kind = type(error)
     name = kind.__qualname__
-    if kind.__module__ not in ("builtins", "__main__"):
+    if kind.__module__ not in ("builtins", "__main__", "__mp_main__"):
         name = f"{kind.__module__}.{name}"
     try:
         text = " ".join(str(error).split())

@@ -22,7 +22,7 @@ import stat
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -247,12 +247,38 @@ class Attempt:
         # A thread of the node's own may outlive it: it must not write to a descriptor that is another
         # file's by then.
         with self._log_lock:
-            if self._log is None and not self._closed:
-                path = f"{self.files_directory()}/{LOG}"
-                flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-                self._log = os.open(path, flags, 0o666)
-            if self._log is not None:
-                os.write(self._log, (content + "\n").encode("utf-8", "backslashreplace"))
+            if not self._closed:
+                os.write(self._open_log(), (content + "\n").encode("utf-8", "backslashreplace"))
+
+    @contextlib.contextmanager
+    def log_descriptor(self) -> Iterator[int]:
+        """Lend a descriptor of the attempt's log for a block. A log that is empty afterwards is removed,
+        and the attempt's directory with it if nothing else is in there."""
+        with self._log_lock:
+            descriptor = self._open_log()
+        try:
+            yield descriptor
+        finally:
+            with self._log_lock:
+                if os.fstat(descriptor).st_size == 0:
+                    self._remove_log()
+
+    def _open_log(self) -> int:
+        if self._log is None:
+            path = f"{self.files_directory()}/{LOG}"
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._log = os.open(path, flags, 0o666)
+        return self._log
+
+    def _remove_log(self) -> None:
+        directory = self.artifact.files.files(self.number)
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
+        with contextlib.suppress(OSError):
+            os.unlink(f"{directory}/{LOG}")
+            os.rmdir(directory)  # refused where the node has files of its own
+            self._has_files = False
 
     def publish(
         self, codec: Literal["json", "load", "pickle"], result: bytes, config: dict[str, Any]
@@ -302,24 +328,9 @@ class Attempt:
         """Record how the attempt ended without publishing. Returns why the record could not be written,
         if so: the node's own error matters more, and the next claim is not held up in this process."""
         files = self.artifact.files
-        temporary = files.temporary(self.number, self.owner.record.id)
         try:
-            record = EndedRecord(
-                format=FORMAT,
-                node_class=self.artifact.node_class,
-                hash=self.artifact.hash,
-                attempt=self.number,
-                outcome=outcome,
-                error=describe_error(error),
-                traceback=_traceback(error),
-                config=config,
-                started_at=self.started_at,
-                duration_sec=time.monotonic() - self._started,
-                host=self.owner.record.host,
-                pid=self.owner.record.pid,
-            )
-            write_new(temporary, encode_ended(record), sync=False)
-            os.replace(temporary, files.attempt(self.number))
+            duration_sec = time.monotonic() - self._started
+            self._write_ended(self.number, self.owner.record, outcome, error, config, duration_sec)
         except FileNotFoundError:
             return None  # the node was removed while it ran; there is nothing to say it of
         except OSError as failure:
@@ -328,6 +339,50 @@ class Attempt:
         finally:
             self._close()
         return None
+
+    def end_before(
+        self,
+        outcome: Literal["failed", "cancelled"],
+        error: BaseException,
+        config: dict[str, Any],
+        duration_sec: float,
+    ) -> int:
+        """Record how the attempt before this one ended, whose owner is dead and could not. This one's claim
+        keeps everybody else from the node. Returns its number; 0 if there is no such attempt."""
+        numbers = (n for kind, n in self.artifact.numbers() if kind == "try-" and n < self.number)
+        number = max(numbers, default=0)
+        found = self.artifact.read_attempt(number) if number else None
+        if found is None or not isinstance(found.record, OwnerRecord):
+            return 0
+        self._write_ended(number, found.record, outcome, error, config, duration_sec)
+        return number
+
+    def _write_ended(
+        self,
+        number: int,
+        owner: OwnerRecord,
+        outcome: Literal["failed", "cancelled"],
+        error: BaseException,
+        config: dict[str, Any],
+        duration_sec: float,
+    ) -> None:
+        record = EndedRecord(
+            format=FORMAT,
+            node_class=self.artifact.node_class,
+            hash=self.artifact.hash,
+            attempt=number,
+            outcome=outcome,
+            error=describe_error(error),
+            traceback=_traceback(error),
+            config=config,
+            started_at=time.time() - duration_sec,
+            duration_sec=duration_sec,
+            host=owner.host,
+            pid=owner.pid,
+        )
+        temporary = self.artifact.files.temporary(number, self.owner.record.id)
+        write_new(temporary, encode_ended(record), sync=False)
+        os.replace(temporary, self.artifact.files.attempt(number))
 
     def release(self) -> None:
         """Give the claim back: where `done` exists, or where the claim was void from the start."""

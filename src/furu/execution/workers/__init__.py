@@ -2,6 +2,7 @@
 
 from furu.execution.workers.base import Begun, Crew, Job, Outcome, Overran, Withdrawn, Workers
 from furu.execution.workers.event_loop import EventLoopWorkers
+from furu.execution.workers.processes import ProcessWorkers
 from furu.execution.workers.threads import ThreadWorkers
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Job",
     "Outcome",
     "Overran",
+    "ProcessWorkers",
     "ThreadWorkers",
     "Withdrawn",
     "Workers",

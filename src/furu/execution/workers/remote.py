@@ -1,0 +1,129 @@
+"""One node in another process: what goes there, what is done there, and what comes back.
+
+Used by every kind of worker that is not in this process. How bytes travel is the kind's own affair.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+from furu.context import Cancellation
+from furu.core import compute_error, refuse_changed
+from furu.errors import FuruComputeError, FuruError, FuruInProgressError
+from furu.execution.workers.base import Job, Lane, Outcome
+from furu.execution.workers.call import call
+from furu.execution.workers.crossing import pack, unpack
+from furu.settings import Settings, current_settings, use_settings
+from furu.store.record import MAX_TRACEBACK_CHARS
+from furu.text import describe_error
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A node to compute, in which settings, on what kind of worker."""
+
+    node: bytes
+    key: str
+    spec_key: str
+    backend: str
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class SentError:
+    """An exception: pickled where it can be, and as text in any case."""
+
+    pickled: bytes | None
+    text: str
+    traceback: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """How a request ended. `state_path` is None where it failed before there was a node."""
+
+    end: Literal["computed", "reused", "elsewhere", "failed", "cancelled"]
+    duration_sec: float
+    error: SentError | None = None
+    state_path: Path | None = None
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an error in the process where it was raised, as the cause of its copy here."""
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.args[0]}"""'
+
+
+def make_request(job: Job, backend: str) -> Request:
+    """Pack a job's node, with the settings in force here. Raises `FuruError` if it cannot be packed."""
+    refuse_changed(job.node)
+    return Request(pack(job.node), job.key, job.spec_key, backend, current_settings())
+
+
+def compute(request: Request) -> Reply:
+    """Compute a node in this process; raises nothing."""
+    started = time.monotonic()
+    # A copy: what a node sets in its context is seen by no other.
+    return contextvars.copy_context().run(_compute, request, started)
+
+
+def _compute(request: Request, started: float) -> Reply:
+    with use_settings(request.settings):
+        try:
+            node = unpack(request.node)
+        except BaseException as error:
+            return Reply("failed", time.monotonic() - started, _send_error(error))
+        job = Job(node, request.key, Lane(False, request.spec_key))
+        outcome = call(job, request.backend, Cancellation())
+    raised: BaseException | None = outcome.error
+    state_path = None
+    if isinstance(outcome.error, FuruComputeError):
+        failure = outcome.error.failures[0]
+        raised, state_path = failure.error, failure.state_path
+    sent = _send_error(raised) if raised is not None else None
+    return Reply(outcome.end, outcome.duration_sec, sent, state_path)
+
+
+def outcome_of(job: Job, reply: Reply) -> Outcome:
+    """Turn a reply into the outcome of the job that it answers."""
+    if reply.error is None:
+        return Outcome(job, reply.end, reply.duration_sec)
+    error = _received_error(reply.error)
+    if reply.end == "elsewhere" and isinstance(error, FuruInProgressError):
+        return Outcome(job, "elsewhere", reply.duration_sec, error)
+    failure = compute_error(job.node, error, reply.state_path or Path(job.node._artifact().files.directory))
+    failure.__cause__ = error
+    return Outcome(job, "failed", reply.duration_sec, failure)
+
+
+def _send_error(error: BaseException) -> SentError:
+    text = describe_error(error)
+    trace = "".join(traceback.format_exception(error))[-MAX_TRACEBACK_CHARS:]
+    pickled: bytes | None
+    try:
+        pickled = pack(error)
+        # An exception whose constructor wants more than its args is pickled, and fails to come back.
+        if type(unpack(pickled)) is not type(error):
+            pickled = None
+    except Exception:  # whatever its own methods raise: it is told as text
+        pickled = None
+    return SentError(pickled, text, trace)
+
+
+def _received_error(sent: SentError) -> BaseException:
+    error: BaseException | None = None
+    if sent.pickled is not None:
+        try:
+            error = cast(BaseException, unpack(sent.pickled))
+        except Exception as problem:  # its class is unknown here: it is told as text
+            sent = SentError(None, f"{sent.text} (which cannot be had here: {problem})", sent.traceback)
+    if error is None:
+        error = FuruError(sent.text)
+    error.__cause__ = RemoteTraceback(sent.traceback)
+    return error
