@@ -46,6 +46,7 @@ LAYERS = [
     "execution.workers.remote",
     "execution.workers.child",
     "execution.workers.processes",
+    "execution.workers.dask",
     "execution.workers",
     "execution.discovery",
     "execution.plan_summary",
@@ -122,8 +123,11 @@ def test_every_module_says_its_job() -> None:
 
 
 def test_importing_furu_imports_no_extra() -> None:
-    """typer and rich are for the command line, trio for those who use it."""
-    code = "import sys, furu; print(*(name for name in ('typer', 'rich', 'trio') if name in sys.modules))"
+    """typer and rich are for the command line, distributed for clusters, trio for those who use it."""
+    code = """
+import sys, furu
+print(*(name for name in ("typer", "rich", "trio", "distributed") if name in sys.modules))
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "" == done.stdout.strip()
 

@@ -402,15 +402,15 @@ async def _acompute(node: Furu[T]) -> Fetched[T]:
     """`_compute` on the event loop: an async `_create` runs on it, everything else in threads."""
     if not node._is_async():
         return await in_thread(_compute, node)
-    attempt = await _shielded(_begin, node)
+    attempt = await shielded(_begin, node)
     if attempt is None:
         return Fetched(await in_thread(load, node), computed=False)
     with _computing(node), logging_to(attempt.log):
         try:
             value = await _create_in_time(node)
-            made = await _shielded(_publish, node, attempt, value)
+            made = await shielded(_publish, node, attempt, value)
         except BaseException as error:
-            failure = await _shielded(_end, node, attempt, error, _is_being_cancelled(error))
+            failure = await shielded(_end, node, attempt, error, _is_being_cancelled(error))
             if failure is None:
                 raise
             raise failure from error
@@ -676,7 +676,7 @@ async def in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
     return await anyio.to_thread.run_sync(function, *args, limiter=limiter)
 
 
-async def _shielded(function: Callable[[*Ts], R], *args: *Ts) -> R:
+async def shielded(function: Callable[[*Ts], R], *args: *Ts) -> R:
     """`in_thread` to its end, cancelled or not: a claim that nobody remembers would hold the node up
     for as long as this process lives."""
     with anyio.CancelScope(shield=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 
 from furu.context import Cancellation, ExecContext, executor_context
-from furu.core import compute_error
+from furu.core import compute_error, end_of_dead
 from furu.errors import FuruCancelledError, FuruComputeError, FuruInProgressError
 from furu.execution.workers.base import Job, Outcome
 
@@ -66,3 +66,9 @@ def failed_outcome(job: Job, error: BaseException, started: float) -> Outcome:
         error = compute_error(job.node, cause, state_path)
         error.__cause__ = cause
     return Outcome(job, "failed", duration_sec, error)
+
+
+def dead_outcome(job: Job, error: Exception, started: float) -> Outcome:
+    """Fail a job whose worker died of it, or was killed, and record that in the store in its place."""
+    duration_sec = time.monotonic() - started
+    return Outcome(job, "failed", duration_sec, end_of_dead(job.node, "failed", error, duration_sec))

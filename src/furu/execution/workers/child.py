@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import multiprocessing.spawn
 import os
 import pickle
@@ -57,7 +58,8 @@ def _take_over_streams() -> tuple[IO[bytes], IO[bytes]]:
     os.close(null)
     os.dup2(2, 1)
     for text in (sys.stdout, sys.stderr):
-        text.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+        if isinstance(text, io.TextIOWrapper):
+            text.reconfigure(line_buffering=True)
     return requests, replies
 
 

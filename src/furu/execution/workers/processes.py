@@ -21,12 +21,12 @@ import anyio
 from anyio.abc import Process, TaskGroup
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from furu.core import describe, end_of_dead, in_thread, timeout_error
+from furu.core import describe, end_of_dead, in_thread, shielded, timeout_error
 from furu.errors import FuruCancelledError, FuruError, FuruUsageError, FuruWorkerError
 from furu.execution.workers.base import Begun, Crew, Deliver, Job, Outcome, Withdrawn
-from furu.execution.workers.call import failed_outcome
+from furu.execution.workers.call import dead_outcome, failed_outcome
 from furu.execution.workers.child import LENGTH_BYTES, is_preparing
-from furu.execution.workers.remote import make_request, outcome_of
+from furu.execution.workers.remote import Reply, make_request, outcome_of
 
 _COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from furu.execution.workers.child import main; main()"
 # What a child needs of the parent: not its directory, which it inherits, nor its keys.
@@ -121,13 +121,13 @@ class _ProcessCrew:
             del self._waiting[job.key]
             self._deliver(Begun(job))
             started = time.monotonic()
+            outcome: Outcome | None = None
             with anyio.CancelScope(shield=True) as scope:
                 self._scopes.add(scope)
                 outcome = await self._compute(job, started)
             self._scopes.discard(scope)
-            if scope.cancelled_caught:
-                with anyio.CancelScope(shield=True):
-                    outcome = await in_thread(_cancelled_outcome, job, started)
+            if outcome is None:
+                outcome = await shielded(_cancelled_outcome, job, started)
             self._in_flight -= 1
             self._stopped |= outcome.ends_a_run and self._stop_on_failure
             self._deliver(outcome)
@@ -138,21 +138,22 @@ class _ProcessCrew:
             child = self._idle.pop() if self._idle else await _Child.start()
         except Exception as error:
             return failed_outcome(job, error, started)
+        reply: Reply | None = None
         try:
-            with anyio.move_on_after(job.node._timeout_sec) as limit:
+            with anyio.move_on_after(job.node._timeout_sec):
                 reply = await child.ask(request)
         except _LOST:
             code = await child.end()
             dead = FuruWorkerError(
                 f"the process that computed {describe(job.node)} {_way_to_die(code)}", exit_code=code
             )
-            return await in_thread(_dead_outcome, job, dead, started)
+            return await in_thread(dead_outcome, job, dead, started)
         except BaseException:
             await child.kill()
             raise
-        if limit.cancelled_caught:
+        if reply is None:
             await child.kill()
-            return await in_thread(_dead_outcome, job, timeout_error(job.node), started)
+            return await in_thread(dead_outcome, job, timeout_error(job.node), started)
         if self._closing:
             await child.end()
         else:
@@ -185,9 +186,7 @@ class _Child:
     async def start(cls) -> _Child:
         """Start a child and have it import the program's main module. Raises `FuruError`."""
         preparation = await in_thread(_preparation)
-        with anyio.CancelScope(shield=True):  # cancelled half way, nobody would know the process
-            process = await anyio.open_process([sys.executable, "-c", _COMMAND, *sys.path], stderr=None)
-        child = cls(process)
+        child = cls(await _open_process())
         try:
             problem = await child.ask(preparation)
         except _LOST:
@@ -223,6 +222,12 @@ class _Child:
         return self._process.returncode
 
 
+async def _open_process() -> Process:
+    with anyio.CancelScope(shield=True):  # cancelled half way, nobody would know the process
+        return await anyio.open_process([sys.executable, "-c", _COMMAND, *sys.path], stderr=None)
+    raise AssertionError("nothing cancels this scope, so it swallows nothing")
+
+
 def _packed(job: Job) -> bytes:
     return pickle.dumps(make_request(job, "process"), pickle.HIGHEST_PROTOCOL)
 
@@ -230,11 +235,6 @@ def _packed(job: Job) -> bytes:
 def _preparation() -> bytes:
     data = multiprocessing.spawn.get_preparation_data("furu")
     return pickle.dumps({name: data[name] for name in _PREPARATION if name in data})
-
-
-def _dead_outcome(job: Job, error: Exception, started: float) -> Outcome:
-    duration_sec = time.monotonic() - started
-    return Outcome(job, "failed", duration_sec, end_of_dead(job.node, "failed", error, duration_sec))
 
 
 def _cancelled_outcome(job: Job, started: float) -> Outcome:

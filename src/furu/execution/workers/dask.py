@@ -1,0 +1,357 @@
+"""A Dask cluster, for work that outgrows one machine. Dask chooses the worker; what is ready, and in what
+order, stays with the scheduler of the run. The store, which all workers share, stays the source of truth.
+
+Talks to Dask on the event loop of its client, which is this loop for an asynchronous client and another
+thread's for a synchronous one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+import anyio
+from anyio.abc import TaskGroup
+
+from furu.core import describe, in_thread, timeout_error
+from furu.errors import FuruError, FuruUsageError, FuruWorkerError
+from furu.execution.workers.base import Begun, Crew, Deliver, Job, Outcome, Withdrawn
+from furu.execution.workers.call import dead_outcome, failed_outcome
+from furu.execution.workers.remote import Reply, Request, compute, make_request, outcome_of
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+logger = logging.getLogger("furu.run")
+
+
+class DaskWorkers:
+    """Computes nodes on the workers of a Dask cluster, at most `max_workers` of a run at once.
+
+    `client_or_address` is a `distributed.Client`, synchronous or (on its own event loop) asynchronous, or
+    the address of a scheduler, such as ``"tcp://10.0.0.1:8786"``. `resources` says what a node of a spec
+    key needs of a worker, in Dask's terms: ``{"gpu": {"GPU": 1}}``. With it, every spec key but
+    ``"default"`` must be in it; without it, any node may be on any worker.
+
+    All workers must see the store under the same path, and run the same code. Each worker process is an
+    owner of its own there. Settings in force go with each node; what it prints goes where the worker's
+    output goes. A worker that is lost is no failure: Dask gives its nodes to others, until as many
+    workers as `distributed.scheduler.allowed-failures` were lost with the same node, which then fails
+    with `FuruWorkerError`. When a node fails and the run stops, or the run is cancelled, its tasks are
+    cancelled: those that no worker has begun are not computed; what is being computed goes on to its end
+    and publishes, and the run does not wait for it.
+
+    A node whose `_timeout_sec` is over is stopped by restarting its worker, which needs a nanny (as
+    workers have unless told otherwise); what else that worker computed is given to others.
+
+    Async nodes are not sent to the cluster, but run on the event loop, as ever. Needs the extra `dask`,
+    and asyncio.
+
+    Raises `FuruUsageError` if `distributed` is not installed or an argument is not what it must be.
+    """
+
+    def __init__(
+        self,
+        client_or_address: Client | str,
+        *,
+        resources: Mapping[str, Mapping[str, float]] | None = None,
+    ) -> None:
+        distributed = _distributed()
+        if not isinstance(client_or_address, (str, distributed.Client)):
+            raise FuruUsageError(
+                "DaskWorkers takes a distributed.Client or the address of a Dask scheduler, not "
+                f"{client_or_address!r}"
+            )
+        self._client_or_address = client_or_address
+        self._resources = _checked(resources)
+
+    def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:
+        """Begin a run; connects when the first node is ready, where an address was given.
+
+        Raises `FuruUsageError` on another loop than asyncio's, or than an asynchronous client's own.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise FuruUsageError("DaskWorkers need asyncio: Dask does not run on trio") from None
+        client: Any = self._client_or_address
+        if not isinstance(client, str) and client.asynchronous and client.loop.asyncio_loop is not loop:
+            raise FuruUsageError(
+                "this asynchronous distributed.Client belongs to another event loop: make it on the loop "
+                "that awaits run_local_async(...), or give DaskWorkers the address of the scheduler"
+            )
+        return _DaskCrew(tasks, deliver, max_workers, stop_on_failure, client, self._resources)
+
+
+class _DaskCrew:
+    def __init__(
+        self,
+        tasks: TaskGroup,
+        deliver: Deliver,
+        max_workers: int,
+        stop_on_failure: bool,
+        client_or_address: Any,
+        resources: Mapping[str, Mapping[str, float]] | None,
+    ) -> None:
+        self._tasks = tasks
+        self._deliver = deliver
+        self._max_workers = max_workers
+        self._stop_on_failure = stop_on_failure
+        self._link = _Link(client_or_address)
+        self._resources = resources
+        self._in_flight = 0
+        self._waiting: dict[str, Job] = {}
+        self._scopes: set[anyio.CancelScope] = set()
+        self._ended = anyio.Event()
+        self._stopped = False
+        tasks.start_soon(self._keep)
+
+    @property
+    def in_sequence(self) -> bool:
+        """Never: a node may be on any worker."""
+        return False
+
+    def has_room(self, spec_key: str) -> bool:
+        """Whether another node may be sent to the cluster."""
+        return self._in_flight < self._max_workers
+
+    def start(self, job: Job) -> None:
+        """Send a node to the cluster."""
+        self._in_flight += 1
+        self._waiting[job.key] = job
+        self._tasks.start_soon(self._run, job)
+
+    def stop(self, *, cancel: bool) -> None:
+        """Send nothing more, and cancel what was sent."""
+        self._stopped = True
+        if self._waiting:
+            self._deliver(Withdrawn(list(self._waiting.values())))
+            self._waiting.clear()
+        self.abandon()
+
+    def abandon(self) -> list[Job]:
+        """Cancel what was sent; none is left that the run waits for."""
+        for scope in self._scopes:
+            scope.cancel()
+        return []
+
+    async def _run(self, job: Job) -> None:
+        if self._stopped:
+            return
+        del self._waiting[job.key]
+        self._deliver(Begun(job))
+        started = time.monotonic()
+        outcome: Outcome | None = None
+        with anyio.CancelScope(shield=True) as scope:
+            self._scopes.add(scope)
+            outcome = await self._compute(job, started)
+        self._scopes.discard(scope)
+        self._ended.set()
+        if outcome is None:
+            outcome = Outcome(job, "cancelled", time.monotonic() - started)
+        self._in_flight -= 1
+        self._stopped |= outcome.ends_a_run and self._stop_on_failure
+        self._deliver(outcome)
+
+    async def _compute(self, job: Job, started: float) -> Outcome:
+        try:
+            resources = self._needed(job)
+            request = await in_thread(make_request, job, "dask")
+            reply = await self._link.ask(
+                request,
+                f"{job.name}-{job.key}-{secrets.token_hex(4)}",  # one that was cancelled may go on
+                resources=resources,
+                timeout_sec=job.node._timeout_sec,
+            )
+        except FuruWorkerError as error:
+            return await in_thread(dead_outcome, job, error, started)
+        except TimeoutError:
+            return await in_thread(dead_outcome, job, timeout_error(job.node), started)
+        except Exception as error:
+            return failed_outcome(job, error, started)
+        return outcome_of(job, reply)
+
+    def _needed(self, job: Job) -> Mapping[str, float] | None:
+        if self._resources is None or (job.spec_key == "default" and "default" not in self._resources):
+            return None
+        try:
+            return self._resources[job.spec_key]
+        except KeyError:
+            raise FuruUsageError(
+                f"{describe(job.node)} needs a worker of kind {job.spec_key!r}, and the resources of "
+                f"DaskWorkers name {sorted(self._resources)}: add what {job.spec_key!r} needs of a worker"
+            ) from None
+
+    async def _keep(self) -> None:
+        """Keep the connection until the run ends."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                self.abandon()
+                while self._scopes:
+                    self._ended = anyio.Event()
+                    await self._ended.wait()
+                await self._link.close()
+
+
+class _Link:
+    """The way to a scheduler: a client of the user's, or one that is made for this run."""
+
+    def __init__(self, client_or_address: Any) -> None:
+        self._given = client_or_address
+        self._lock = anyio.Lock()
+        self._client: Any = None
+
+    async def ask(
+        self,
+        request: Request,
+        key: str,
+        *,
+        resources: Mapping[str, float] | None,
+        timeout_sec: float | None,
+    ) -> Reply:
+        """Have a request computed. Raises `FuruWorkerError` if every worker that tried was lost,
+        `TimeoutError` if one took longer than `timeout_sec`, and was killed."""
+        client = await self._connected()
+        if timeout_sec is None:
+            work = _ask(client, compute, request, key=key, resources=resources)
+        else:
+            work = _ask_in_time(client, request, key=key, resources=resources, timeout_sec=timeout_sec)
+        loop = client.loop.asyncio_loop
+        if loop is asyncio.get_running_loop():
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+
+    async def close(self) -> None:
+        """Close the client, if it was made here."""
+        if self._client is not None and self._client is not self._given:
+            await self._client.close()
+
+    async def _connected(self) -> Any:
+        async with self._lock:
+            if self._client is None:
+                self._client = await self._connect()
+        return self._client
+
+    async def _connect(self) -> Any:
+        if not isinstance(self._given, str):
+            return self._given
+        try:
+            return await _distributed().Client(self._given, asynchronous=True, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise FuruError(f"no Dask scheduler answers at {self._given!r}: {error}") from error
+
+
+# ---- on the client's loop ----
+
+
+async def _ask(
+    client: Any,
+    function: Callable[..., Reply],
+    *arguments: object,
+    key: str,
+    resources: Mapping[str, float] | None,
+) -> Reply:
+    from distributed import KilledWorker
+    from distributed.client import FutureCancelledError
+
+    future = client.submit(function, *arguments, key=key, pure=False, resources=resources)
+    try:
+        (reply,) = await client.gather([future], asynchronous=True)
+    except asyncio.CancelledError:
+        await client.cancel([future], asynchronous=True)
+        raise
+    except KilledWorker as error:
+        raise FuruWorkerError(f"{error.allowed_failures + 1} Dask workers died of it") from error
+    except FutureCancelledError as error:
+        raise FuruError(f"Dask gave the task up: {error}") from error
+    finally:
+        future.release()
+    return cast(Reply, reply)
+
+
+async def _ask_in_time(
+    client: Any, request: Request, *, key: str, resources: Mapping[str, float] | None, timeout_sec: float
+) -> Reply:
+    """Count from when a worker tells that it begins, anew if it is lost; kill the worker that is late."""
+    begun: asyncio.Queue[str] = asyncio.Queue()
+    client.subscribe_topic(key, lambda event: begun.put_nowait(event[1]))
+    reply = asyncio.ensure_future(
+        _ask(client, _tell_and_compute, request, key, key=key, resources=resources)
+    )
+    address = None
+    news = asyncio.ensure_future(begun.get())
+    try:
+        while True:
+            limit_sec = None if address is None else timeout_sec
+            await asyncio.wait({reply, news}, timeout=limit_sec, return_when=asyncio.FIRST_COMPLETED)
+            if reply.done():
+                return reply.result()
+            if not news.done():
+                break
+            address, news = news.result(), asyncio.ensure_future(begun.get())
+    finally:
+        news.cancel()
+        client.unsubscribe_topic(key)
+        if not reply.done():
+            reply.cancel()
+            await asyncio.wait({reply})
+    await _restart(client, cast(str, address))
+    raise TimeoutError
+
+
+async def _restart(client: Any, address: str) -> None:
+    """Kill a worker, and what it computes, and have its nanny start another; Dask gives the worker's other
+    tasks to others. A worker without a nanny goes on."""
+    try:
+        await client.restart_workers([address], raise_for_error=False)
+    except (ValueError, KeyError) as error:
+        logger.warning("the Dask worker %s cannot be stopped and goes on: %s", address, error)
+
+
+# ---- on a worker ----
+
+
+def _tell_and_compute(request: Request, topic: str) -> Reply:
+    from distributed import get_worker
+
+    worker = get_worker()
+    worker.log_event(topic, worker.address)
+    return compute(request)
+
+
+# ---- arguments ----
+
+
+def _distributed() -> ModuleType:
+    try:
+        import distributed
+    except ImportError as error:
+        raise FuruUsageError(
+            f"DaskWorkers need the package distributed ({error}): install furu[dask]"
+        ) from error
+    return distributed
+
+
+def _checked(
+    resources: Mapping[str, Mapping[str, float]] | None,
+) -> Mapping[str, Mapping[str, float]] | None:
+    allowed = 'resources must map spec keys to what they need of a worker, such as {"gpu": {"GPU": 1}}'
+    if resources is None:
+        return None
+    if not isinstance(resources, Mapping):
+        raise FuruUsageError(f"{allowed}, not {resources!r}")
+    for spec_key, needed in resources.items():
+        if not isinstance(spec_key, str) or not isinstance(needed, Mapping):
+            raise FuruUsageError(f"{allowed}, not {resources!r}")
+        for name, amount in needed.items():
+            is_number = isinstance(amount, (int, float)) and not isinstance(amount, bool)
+            if not isinstance(name, str) or not is_number or not 0 < amount < float("inf"):
+                raise FuruUsageError(f"{allowed}; {spec_key!r} asks for {name!r}: {amount!r}")
+    return {spec_key: dict(needed) for spec_key, needed in resources.items()}
