@@ -40,6 +40,7 @@ LAYERS = [
     "execution.workers.base",
     "execution.workers.call",
     "execution.workers.wake",
+    "execution.workers.places",
     "execution.workers.threads",
     "execution.workers.event_loop",
     "execution.workers.crossing",

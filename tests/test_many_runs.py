@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from furu import Furu, FuruComputeError, Retry, RunReport, run_local_async, use_settings
-from furu.execution import local
 from furu.execution.workers import ThreadWorkers
 
 LAYERS, WIDTH = 3, 4
+OPEN = ThreadWorkers.open
 
 
 class Bench:
@@ -100,20 +100,20 @@ class ManyRuns(RuleBasedStateMachine):
         super().__init__()
         self._stack = ExitStack()
         self._runs: list[concurrent.futures.Future[RunReport]] = []
-        self._workers: list[ThreadWorkers] = []
+        self._crews: list[Any] = []
 
     @initialize(backend=st.sampled_from(["asyncio", "trio"]))
     def begin(self, backend: str) -> None:
         global bench
         bench = Bench()
         self._store = self._stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
-        self._stack.enter_context(mock.patch.object(local, "ThreadWorkers", self._make_workers))
+        self._stack.enter_context(mock.patch.object(ThreadWorkers, "open", self._open))
         self._portal = self._stack.enter_context(anyio.from_thread.start_blocking_portal(backend))
         self._layers = make_graph()
 
-    def _make_workers(self, *args: Any) -> ThreadWorkers:
-        self._workers.append(ThreadWorkers(*args))
-        return self._workers[-1]
+    def _open(self, *args: Any, **options: Any) -> Any:
+        self._crews.append(OPEN(ThreadWorkers(), *args, **options))
+        return self._crews[-1]
 
     @rule(
         depth=st.integers(0, LAYERS - 1),
@@ -159,7 +159,7 @@ class ManyRuns(RuleBasedStateMachine):
             self._stack.close()
         assert [] == bench.overlaps
         assert {0} >= set(bench.computing.values())
-        assert {0} >= {workers._limiter.borrowed_tokens for workers in self._workers}
+        assert {0} >= {crew._limiter.borrowed_tokens for crew in self._crews}
 
     def _check_the_store_is_left_usable(self) -> None:
         if not self._runs:

@@ -17,6 +17,7 @@ from furu.execution.events import Event
 from furu.execution.local import run_local_async
 from furu.execution.report import RunReport, Sink, Sinks
 from furu.execution.scheduler import OnFailure
+from furu.execution.workers import Workers
 
 # A reader that is a moment behind loses nothing; one that has stopped costs no more memory than this.
 DEFAULT_BUFFER_EVENTS = 10_000
@@ -28,6 +29,7 @@ class RunOptions(TypedDict, total=False):
     max_workers: int
     window_size: str | int
     poll_interval_sec: float
+    workers: Workers | None
     on_failure: OnFailure
     retry_failed: bool
     spec_limits: Mapping[str, int] | None

@@ -22,6 +22,7 @@ from furu.core import describe, in_thread, timeout_error
 from furu.errors import FuruError, FuruUsageError, FuruWorkerError
 from furu.execution.workers.base import Begun, Crew, Deliver, Job, Outcome, Withdrawn
 from furu.execution.workers.call import dead_outcome, failed_outcome
+from furu.execution.workers.places import Places
 from furu.execution.workers.remote import Reply, Request, compute, make_request, outcome_of
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class _DaskCrew:
         self._resources = resources
         self._in_flight = 0
         self._waiting: dict[str, Job] = {}
+        self._places = Places("dask", max_workers)
         self._scopes: set[anyio.CancelScope] = set()
         self._ended = anyio.Event()
         self._stopped = False
@@ -144,10 +146,10 @@ class _DaskCrew:
         if self._stopped:
             return
         del self._waiting[job.key]
-        self._deliver(Begun(job))
         started = time.monotonic()
         outcome: Outcome | None = None
-        with anyio.CancelScope(shield=True) as scope:
+        with self._places.taken() as place, anyio.CancelScope(shield=True) as scope:
+            self._deliver(Begun(job, place))
             self._scopes.add(scope)
             outcome = await self._compute(job, started)
         self._scopes.discard(scope)

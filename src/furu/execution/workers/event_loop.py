@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
-
 import anyio
 from anyio.abc import TaskGroup
 
 from furu.context import Cancellation
 from furu.execution.workers.base import Begun, Crew, Deliver, Job, Withdrawn
 from furu.execution.workers.call import acall
+from furu.execution.workers.places import Places
 
 
 class EventLoopWorkers:
@@ -35,8 +34,7 @@ class _EventLoopCrew:
         self._scopes: set[anyio.CancelScope] = set()
         self._cancellation = Cancellation()
         self._stopped = False
-        # Places on the loop, so that what runs side by side can be told apart: the lowest is taken first.
-        self._free = list(range(1, max_workers + 1))
+        self._places = Places("async", max_workers)
 
     @property
     def in_sequence(self) -> bool:
@@ -72,13 +70,11 @@ class _EventLoopCrew:
             if self._stopped:
                 return
             del self._waiting[job.key]
-            place = heapq.heappop(self._free)
-            self._deliver(Begun(job, f"async-{place}"))
-            with anyio.CancelScope(shield=True) as scope:
+            with self._places.taken() as place, anyio.CancelScope(shield=True) as scope:
+                self._deliver(Begun(job, place))
                 self._scopes.add(scope)
                 outcome = await acall(job, "local", self._cancellation, scope)
                 self._scopes.discard(scope)
                 self._in_flight -= 1
-                heapq.heappush(self._free, place)
                 self._stopped |= outcome.ends_a_run and self._stop_on_failure
                 self._deliver(outcome)

@@ -26,6 +26,7 @@ from furu.errors import FuruCancelledError, FuruError, FuruUsageError, FuruWorke
 from furu.execution.workers.base import Begun, Crew, Deliver, Job, Outcome, Withdrawn
 from furu.execution.workers.call import dead_outcome, failed_outcome
 from furu.execution.workers.child import LENGTH_BYTES, is_preparing
+from furu.execution.workers.places import Places
 from furu.execution.workers.remote import Reply, make_request, outcome_of
 
 _COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from furu.execution.workers.child import main; main()"
@@ -78,6 +79,7 @@ class _ProcessCrew:
         self._max_workers = max_workers
         self._in_flight = 0
         self._waiting: dict[str, Job] = {}
+        self._places = Places("process", max_workers)
         self._scopes: set[anyio.CancelScope] = set()
         self._idle: list[_Child] = []
         self._stopped = False
@@ -119,10 +121,10 @@ class _ProcessCrew:
             if self._stopped:
                 return
             del self._waiting[job.key]
-            self._deliver(Begun(job))
             started = time.monotonic()
             outcome: Outcome | None = None
-            with anyio.CancelScope(shield=True) as scope:
+            with self._places.taken() as place, anyio.CancelScope(shield=True) as scope:
+                self._deliver(Begun(job, place))
                 self._scopes.add(scope)
                 outcome = await self._compute(job, started)
             self._scopes.discard(scope)

@@ -1,0 +1,24 @@
+"""The places of a crew, so that what runs side by side can be told apart. Knows nothing of jobs."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Places:
+    """Names a crew's workers ``<kind>-1``, ``<kind>-2`` …; the lowest that is free is taken first."""
+
+    def __init__(self, kind: str, count: int) -> None:
+        self._kind = kind
+        self._free = list(range(1, count + 1))
+
+    @contextmanager
+    def taken(self) -> Iterator[str]:
+        """Take a place for a block; there must be one."""
+        place = heapq.heappop(self._free)
+        try:
+            yield f"{self._kind}-{place}"
+        finally:
+            heapq.heappush(self._free, place)
