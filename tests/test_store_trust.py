@@ -11,7 +11,7 @@ import pytest
 from furu import FuruComputeError, FuruStoreError, Status, run_local, use_settings
 from furu.store import trust
 
-from .store_helpers import Square
+from .store_processes import Square
 
 
 @pytest.fixture(autouse=True)
