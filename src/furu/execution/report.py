@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
 import html
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from furu.errors import Failure
 from furu.execution.events import (
@@ -29,10 +29,10 @@ logger = logging.getLogger("furu.run")
 
 Sink = Callable[[Event], object]
 
+# The plan grows a few hundred nodes at a time: nodes done so long ago are hardly found to be needed.
+_REMEMBERED_NODES = 4096
 # What a report names of each: it stays small however many nodes ran.
 _NAMED = 10
-# Paths are followed through so many nodes that were done last; with fewer, to their beginning.
-_REMEMBERED_NODES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,8 @@ class RunReport:
 
     `work_sec` is the time that all computed nodes took, added up. `critical_path_sec` is the longest
     chain of computed nodes that depend on each other, which no number of workers makes shorter;
-    `critical_path` names the nodes on it that took longest, and `slowest` those of all, ten at most. In a
-    run of more than 100,000 nodes a chain is followed through the last ones only. `classes` are those
-    that took longest, ten at most.
+    `critical_path` names the nodes on it that took longest, and `slowest` those of all, ten at most.
+    `classes` are those that took longest, ten at most.
     """
 
     computed: int = 0
@@ -178,8 +177,8 @@ class Recorder:
             self._times.planned(event)
         elif isinstance(event, NodeDone):
             self._times.done(event)
-        elif isinstance(event, NodeReused):
-            self._times.reused(event)
+        elif isinstance(event, NodeReused | NodeFailed):
+            self._times.gone(event.hash)
         if self._sinks:
             self._sinks(event)
 
@@ -198,9 +197,9 @@ class Recorder:
             failures=failures,
             max_workers=self._max_workers,
             work_sec=times.work_sec,
-            critical_path_sec=times.longest.total_sec if times.longest else 0.0,
-            critical_path=times.critical_path(),
-            slowest=times.slowest(),
+            critical_path_sec=times.longest.total_sec,
+            critical_path=times.longest.slowest,
+            slowest=times.slowest,
             classes=times.classes(),
         )
         self(
@@ -223,32 +222,35 @@ class Recorder:
         return report
 
 
-class Chain:
-    """The longest chain of computed nodes that ends with one, as a list that is linked backwards."""
+class Path(NamedTuple):
+    """The longest chain of computed nodes that ends with one: how long it took, and its slowest nodes."""
 
-    __slots__ = ("before", "event", "total_sec")
+    total_sec: float
+    slowest: tuple[NodeTime, ...]
 
-    def __init__(self, event: NodeDone, before: Chain | None) -> None:
-        self.event = event
-        self.before = before
-        self.total_sec: float = event.duration_sec + (before.total_sec if before else 0.0)
+
+_NO_PATH = Path(0.0, ())
 
 
 class Times:
-    """Where the time of a run went: keeps a node's edges until it is done, then the longest chain to it."""
+    """Where the time of a run went. Keeps a node's edges until it is done, and the longest chain to it as
+    long as a node depends on it that is planned, or may soon be: the plan grows while nodes run."""
 
     def __init__(self) -> None:
         self.work_sec = 0.0
-        self.longest: Chain | None = None
+        self.longest = _NO_PATH
+        self.slowest: tuple[NodeTime, ...] = ()  # of all
         self._depends_on: dict[str, tuple[str, ...]] = {}
-        self._paths: dict[str, Chain] = {}
-        self._slowest: list[tuple[float, str, str]] = []
+        self._dependents: Counter[str] = Counter()  # that are planned and not done
+        self._paths: dict[str, Path] = {}
+        self._recent: deque[str] = deque()
         self._of_class: dict[str, list[float]] = {}
 
     def planned(self, event: NodePlanned) -> None:
         """A node will be computed after others."""
-        if event.depends_on:
+        if event.depends_on and event.hash not in self._depends_on:
             self._depends_on[event.hash] = event.depends_on
+            self._dependents.update(event.depends_on)
 
     def done(self, event: NodeDone) -> None:
         """A node was computed. Costs its degree."""
@@ -256,48 +258,43 @@ class Times:
         total = self._of_class.setdefault(event.name, [0, 0.0])
         total[0] += 1
         total[1] += event.duration_sec
-        timed = (event.duration_sec, event.hash, event.name)
-        if len(self._slowest) < _NAMED:
-            heapq.heappush(self._slowest, timed)
-        elif timed > self._slowest[0]:
-            heapq.heapreplace(self._slowest, timed)
-        before: Chain | None = None
-        for key in self._depends_on.pop(event.hash, ()):
-            path = self._paths.get(key)
-            if path is not None and (before is None or path.total_sec > before.total_sec):
-                before = path
-        path = self._paths[event.hash] = Chain(event, before)
-        if self.longest is None or path.total_sec > self.longest.total_sec:
+        node = NodeTime(event.hash, event.name, event.duration_sec)
+        self.slowest = _with(self.slowest, node)
+        paths = [self._paths.get(key, _NO_PATH) for key in self._depends_on.get(event.hash, ())]
+        before = max(paths, key=lambda path: path.total_sec, default=_NO_PATH)
+        path = Path(before.total_sec + event.duration_sec, _with(before.slowest, node))
+        if path.total_sec > self.longest.total_sec:
             self.longest = path
-        if len(self._paths) > _REMEMBERED_NODES:
-            del self._paths[next(iter(self._paths))]
+        self._paths[event.hash] = path
+        if event.hash not in self._dependents:
+            self._remember(event.hash)
+        self.gone(event.hash)
 
-    def reused(self, event: NodeReused) -> None:
-        """A node needs not be computed after all."""
-        self._depends_on.pop(event.hash, None)
+    def gone(self, node_hash: str) -> None:
+        """A node is done, or need not be computed, or failed: it waits for nothing any more."""
+        for key in self._depends_on.pop(node_hash, ()):
+            self._dependents[key] -= 1
+            if not self._dependents[key]:
+                del self._dependents[key]
+                self._paths.pop(key, None)
 
-    def chain(self) -> Iterator[NodeDone]:
-        """Yield the nodes of the longest chain, from its end."""
-        path = self.longest
-        while path is not None:
-            yield path.event
-            path = path.before
-
-    def critical_path(self) -> tuple[NodeTime, ...]:
-        """The nodes on the longest chain that took longest."""
-        return tuple(
-            NodeTime(event.hash, event.name, event.duration_sec)
-            for event in heapq.nlargest(_NAMED, self.chain(), key=lambda event: event.duration_sec)
-        )
-
-    def slowest(self) -> tuple[NodeTime, ...]:
-        """The nodes that took longest, the slowest first."""
-        return tuple(
-            NodeTime(node_hash, name, duration_sec)
-            for duration_sec, node_hash, name in sorted(self._slowest, reverse=True)
-        )
+    def _remember(self, key: str) -> None:
+        """Keep for a while the chain to a node on which nothing depends that has been found so far."""
+        self._recent.append(key)
+        if len(self._recent) > _REMEMBERED_NODES:
+            oldest = self._recent.popleft()
+            if oldest not in self._dependents:
+                self._paths.pop(oldest, None)
 
     def classes(self) -> tuple[ClassTime, ...]:
         """The classes that took longest, the slowest first."""
         times = [ClassTime(name, int(count), sec) for name, (count, sec) in self._of_class.items()]
         return tuple(sorted(times, key=lambda one: (-one.duration_sec, one.name))[:_NAMED])
+
+
+def _with(slowest: tuple[NodeTime, ...], node: NodeTime) -> tuple[NodeTime, ...]:
+    """Return the slowest nodes with one more, at most as many as are named; the same tuple where nothing
+    changes, so that chains share what they have in common."""
+    if len(slowest) == _NAMED and node.duration_sec <= slowest[-1].duration_sec:
+        return slowest
+    return tuple(sorted((*slowest, node), key=lambda one: -one.duration_sec)[:_NAMED])
