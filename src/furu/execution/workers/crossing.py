@@ -16,7 +16,7 @@ import importlib
 import io
 import pickle
 import sys
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from furu.core import Furu, describe
@@ -127,8 +127,7 @@ def _name_of(thing: type | FunctionType) -> tuple[str, str]:
 
 def _import(module: str, qualname: str) -> Any:
     try:
-        # Imported by name, __main__ might be any file on the path that is called so.
-        found: Any = sys.modules[module] if module == "__main__" else importlib.import_module(module)
+        found: Any = _main_module(module) or importlib.import_module(module)
         for name in qualname.split("."):
             found = getattr(found, name)
     except Exception as error:
@@ -138,3 +137,13 @@ def _import(module: str, qualname: str) -> Any:
             f"{describe_error(error)}. {_ADVICE}"
         ) from error
     return found
+
+
+def _main_module(module: str) -> ModuleType | None:
+    """Return the program's main module if it goes by this name. Imported again, it would be another one,
+    and `__main__` whatever file on the path is called so."""
+    main = sys.modules.get("__main__")
+    if module == "__main__":
+        return sys.modules[module]
+    spec = getattr(main, "__spec__", None)
+    return main if spec is not None and spec.name == module else None

@@ -8,7 +8,7 @@ thread's for a synchronous one.
 from __future__ import annotations
 
 import asyncio
-import logging
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -28,13 +28,13 @@ from furu.execution.workers.remote import Reply, Request, compute, make_request,
 if TYPE_CHECKING:
     from distributed import Client
 
-logger = logging.getLogger("furu.run")
+_CANCEL_POLL_SEC = 0.01
 
 
 class DaskWorkers:
     """Computes nodes on the workers of a Dask cluster, at most `max_workers` of a run at once.
 
-    `client_or_address` is a `distributed.Client`, synchronous or (on its own event loop) asynchronous, or
+    `client_or_address` is a `distributed.Client`, synchronous or asynchronous, or
     the address of a scheduler, such as ``"tcp://10.0.0.1:8786"``. `resources` says what a node of a spec
     key needs of a worker, in Dask's terms: ``{"gpu": {"GPU": 1}}``. With it, every spec key but
     ``"default"`` must be in it; without it, any node may be on any worker.
@@ -47,8 +47,8 @@ class DaskWorkers:
     cancelled: those that no worker has begun are not computed; what is being computed goes on to its end
     and publishes, and the run does not wait for it.
 
-    A node whose `_timeout_sec` is over is stopped by restarting its worker, which needs a nanny (as
-    workers have unless told otherwise); what else that worker computed is given to others.
+    A node whose `_timeout_sec` is over is stopped by ending the process of its worker. Its nanny starts
+    another, and what else that worker computed is given to others.
 
     Async nodes are not sent to the cluster, but run on the event loop, as ever. Needs the extra `dask`,
     and asyncio.
@@ -74,18 +74,20 @@ class DaskWorkers:
     def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:
         """Begin a run; connects when the first node is ready, where an address was given.
 
-        Raises `FuruUsageError` on another loop than asyncio's, or than an asynchronous client's own.
+        Raises `FuruUsageError` on another loop than asyncio's, or if a client's own no longer runs.
         """
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
             raise FuruUsageError("DaskWorkers need asyncio: Dask does not run on trio") from None
         client: Any = self._client_or_address
-        if not isinstance(client, str) and client.asynchronous and client.loop.asyncio_loop is not loop:
-            raise FuruUsageError(
-                "this asynchronous distributed.Client belongs to another event loop: make it on the loop "
-                "that awaits run_local_async(...), or give DaskWorkers the address of the scheduler"
-            )
+        if not isinstance(client, str):
+            own = client.loop.asyncio_loop
+            if own is not loop and not own.is_running():
+                raise FuruUsageError(
+                    "this distributed.Client belongs to another event loop, which does not run: make it on "
+                    "the loop that awaits run_local_async(...), or give DaskWorkers the scheduler's address"
+                )
         return _DaskCrew(tasks, deliver, max_workers, stop_on_failure, client, self._resources)
 
 
@@ -244,9 +246,11 @@ class _Link:
     async def _connect(self) -> Any:
         if not isinstance(self._given, str):
             return self._given
+        client: Any = _distributed().Client(self._given, asynchronous=True, set_as_default=False)
         try:
-            return await _distributed().Client(self._given, asynchronous=True, set_as_default=False)
+            return await client
         except (OSError, ValueError) as error:
+            await client.close()
             raise FuruError(f"no Dask scheduler answers at {self._given!r}: {error}") from error
 
 
@@ -264,10 +268,13 @@ async def _ask(
     from distributed.client import FutureCancelledError
 
     future = client.submit(function, *arguments, key=key, pure=False, resources=resources)
+    gathering = asyncio.ensure_future(client.gather([future], asynchronous=True))
     try:
-        (reply,) = await client.gather([future], asynchronous=True)
+        (reply,) = await asyncio.shield(gathering)
     except asyncio.CancelledError:
+        # Cancelled itself, `gather` would leave tasks that nobody hears of.
         await client.cancel([future], asynchronous=True)
+        await asyncio.gather(gathering, return_exceptions=True)
         raise
     except KilledWorker as error:
         raise FuruWorkerError(f"{error.allowed_failures + 1} Dask workers died of it") from error
@@ -304,17 +311,13 @@ async def _ask_in_time(
         if not reply.done():
             reply.cancel()
             await asyncio.wait({reply})
-    await _restart(client, cast(str, address))
+    # Killed before the scheduler has heard of the cancellation, the worker would pass for a lost one, and
+    # its node be given to another. Nothing tells when it has heard.
+    while any(key in keys for keys in (await client.processing()).values()):  # noqa: ASYNC110
+        await asyncio.sleep(_CANCEL_POLL_SEC)
+    # Nothing else ends a thread. A nanny starts another worker, and Dask gives the other tasks to others.
+    await client.run(os._exit, 1, workers=[address], on_error="ignore", asynchronous=True)
     raise TimeoutError
-
-
-async def _restart(client: Any, address: str) -> None:
-    """Kill a worker, and what it computes, and have its nanny start another; Dask gives the worker's other
-    tasks to others. A worker without a nanny goes on."""
-    try:
-        await client.restart_workers([address], raise_for_error=False)
-    except (ValueError, KeyError) as error:
-        logger.warning("the Dask worker %s cannot be stopped and goes on: %s", address, error)
 
 
 # ---- on a worker ----

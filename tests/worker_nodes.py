@@ -1,0 +1,165 @@
+"""Nodes for tests of workers, in a module that other processes can import; and a gate that holds them."""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+
+from furu import EXEC_CONTEXT, Furu, current_settings
+
+
+class Unpicklable(Exception):
+    """Holds a lock, which nobody can pickle, and wants two arguments, which pickles forget."""
+
+    def __init__(self, text: str, lock: Any) -> None:
+        super().__init__(text)
+        self.lock = lock
+
+
+class TwoArguments(Exception):
+    """Is pickled without complaint, and cannot be unpickled."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+
+
+class Act(Furu[Any]):
+    """Does one thing, by name."""
+
+    does: str
+    folder: Path | None = dataclasses.field(default=None, compare=False)
+    below: tuple[Furu[Any], ...] = ()
+    kind: str = dataclasses.field(default="default", compare=False)
+
+    def _executor_spec_key(self) -> str:
+        return self.kind
+
+    def _create(self) -> Any:
+        return self._act()
+
+    def _act(self) -> Any:
+        result: Any = getattr(self, f"_act_{self.does.partition(' ')[0]}")()
+        return result
+
+    def _act_sum(self) -> int:
+        return 1 + sum(node.get() for node in self.below)
+
+    def _act_fail(self) -> None:
+        raise ValueError("bad split")
+
+    def _act_unpicklable(self) -> None:
+        raise Unpicklable("cannot travel", threading.Lock())
+
+    def _act_two(self) -> None:
+        raise TwoArguments(7, "cannot come back")
+
+    def _act_exit(self) -> None:
+        sys.exit(3)
+
+    def _act_interrupt(self) -> None:
+        raise KeyboardInterrupt
+
+    def _act_context(self) -> list[Any]:
+        context = EXEC_CONTEXT.get()
+        return [context.mode, context.spec_key, context.current_node_hash, str(current_settings().store)]
+
+    def _act_log(self) -> None:
+        self.logger.info("a line of %s", self.does)
+
+    def _act_print(self) -> None:
+        print("printed")
+        print("complained", file=sys.stderr)
+        subprocess.run(["echo", "from a program"], check=True)
+
+    def _act_pid(self) -> int:
+        return os.getpid()
+
+    def _act_die(self) -> None:
+        print("last words")
+        how = self.does.split()[1]
+        if how == "exit":
+            os._exit(3)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _act_die_once(self) -> str:
+        assert self.folder is not None
+        try:
+            (self.folder / "died").touch(exist_ok=False)
+        except FileExistsError:
+            return "survived"
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError("a killed process runs on")
+
+    def _act_gate(self) -> int:
+        assert self.folder is not None
+        pass_gate(self.folder)
+        return os.getpid()
+
+
+class AsyncAct(Act):
+    """The same, on the event loop."""
+
+    async def _create(self) -> Any:
+        if self.does == "gate":
+            assert self.folder is not None
+            await anyio.to_thread.run_sync(pass_gate, self.folder)
+            return os.getpid()
+        if self.does == "sum":
+            return 1 + sum([await node.aget() for node in self.below])
+        if self.does == "log":  # what touches the disk does not belong on the loop
+            return await anyio.to_thread.run_sync(self._act)
+        return self._act()
+
+
+class Late(Act):
+    """Takes longer than it may."""
+
+    _timeout_sec = 0.2
+
+
+class Link(Furu[int]):
+    """One of a chain; needs nothing of the node below but that it is there."""
+
+    number: int
+    below: Furu[int] | None = None
+
+    def _create(self) -> int:
+        return self.number
+
+
+class Gate:
+    """Holds nodes in whatever process, until it is opened, and tells when one has come."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        os.mkfifo(folder / "arrivals")
+        self._arrivals = os.open(folder / "arrivals", os.O_RDWR)
+        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    async def wait_for_arrival(self) -> None:
+        await anyio.to_thread.run_sync(os.read, self._arrivals, 1)
+
+    def open(self) -> None:
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        os.close(self._lock)
+        os.close(self._arrivals)
+
+
+def pass_gate(folder: Path) -> None:
+    """Tell that somebody came, and wait until the gate is open."""
+    with open(folder / "arrivals", "wb", buffering=0) as arrivals:
+        arrivals.write(b"!")
+    with open(folder / "lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
