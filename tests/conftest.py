@@ -45,7 +45,7 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     gate.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dask_cluster() -> Iterator[Any]:
     """Two worker processes of one thread each."""
     distributed = pytest.importorskip("distributed")
@@ -60,7 +60,7 @@ def dask_cluster() -> Iterator[Any]:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dask_client(dask_cluster: Any) -> Iterator[Any]:
     """A synchronous client."""
     distributed = pytest.importorskip("distributed")
