@@ -146,7 +146,7 @@ def test_node_that_kills_every_worker_fails(
     """After as many as the cluster allows; the store says so."""
     monkeypatch.setattr(dask_cluster.scheduler, "allowed_failures", 0)
     node = Act(does="die kill")
-    with pytest.raises(FuruComputeError, match="1 Dask workers died of it") as caught:
+    with pytest.raises(FuruComputeError, match="1 Dask worker died while computing it") as caught:
         run_local([node], workers=DaskWorkers(dask_client), poll_interval_sec=0.01)
     assert isinstance(caught.value.__cause__, FuruWorkerError)
     assert Status.FAILED == node.status()

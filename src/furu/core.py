@@ -71,6 +71,10 @@ Ts = TypeVarTuple("Ts")
 # poll_interval_sec of its own.
 _INTERACTIVE_POLL_SEC = 0.05
 
+# How long a process that was killed may still hold its locks, and how often to look.
+_DYING_SEC = 2.0
+_DYING_POLL_SEC = 0.01
+
 # The nodes whose `_create` is on the way here, outermost first: who asks, and for whom.
 _COMPUTING: ContextVar[tuple[Furu[Any], ...]] = ContextVar("furu_computing", default=())
 
@@ -517,20 +521,30 @@ def end_of_dead(
     artifact = node._artifact()
     state_path = Path(artifact.files.directory)
     try:
-        attempt = claim(artifact)
+        attempt = _claim_of_dead(artifact)
         if attempt is not None:
             try:
                 number = attempt.end_before(outcome, error, _configuration(node), duration_sec)
             finally:
                 attempt.release()
             state_path = Path(artifact.files.attempt(number)) if number else state_path
-    except FuruInProgressError:
-        error.add_note("another process has taken over the node")
-    except (OSError, FuruError) as problem:
+    except (OSError, FuruError) as problem:  # somebody has taken over, or a lease is not over yet
         error.add_note(f"furu could not record this in {state_path}: {problem}")
     failure = compute_error(node, error, state_path)
     failure.__cause__ = error
     return failure
+
+
+def _claim_of_dead(artifact: Artifact) -> Attempt | None:
+    """Claim a node whose owner is known to be dead, or dying: connections close before locks go."""
+    deadline = time.monotonic() + _DYING_SEC
+    while True:
+        try:
+            return claim(artifact)
+        except FuruInProgressError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_DYING_POLL_SEC)
 
 
 def _refuse_invalid(node: Furu[Any]) -> None:

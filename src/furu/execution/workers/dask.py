@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 _CANCEL_POLL_SEC = 0.01
 
 
+class _TookTooLong(Exception):
+    """A worker was killed because its node was late."""
+
+
 class DaskWorkers:
     """Computes nodes on the workers of a Dask cluster, at most `max_workers` of a run at once.
 
@@ -174,7 +178,7 @@ class _DaskCrew:
             )
         except FuruWorkerError as error:
             return await in_thread(dead_outcome, job, error, started)
-        except TimeoutError:
+        except _TookTooLong:
             return await in_thread(dead_outcome, job, timeout_error(job.node), started)
         except Exception as error:
             return failed_outcome(job, error, started)
@@ -221,7 +225,7 @@ class _Link:
         timeout_sec: float | None,
     ) -> Reply:
         """Have a request computed. Raises `FuruWorkerError` if every worker that tried was lost,
-        `TimeoutError` if one took longer than `timeout_sec`, and was killed."""
+        `_TookTooLong` if one took longer than `timeout_sec`, and was killed."""
         client = await self._connected()
         if timeout_sec is None:
             work = _ask(client, compute, request, key=key, resources=resources)
@@ -277,7 +281,8 @@ async def _ask(
         await asyncio.gather(gathering, return_exceptions=True)
         raise
     except KilledWorker as error:
-        raise FuruWorkerError(f"{error.allowed_failures + 1} Dask workers died of it") from error
+        count = error.allowed_failures + 1
+        raise FuruWorkerError(f"{count} Dask worker{'s'[: count > 1]} died while computing it") from error
     except FutureCancelledError as error:
         raise FuruError(f"Dask gave the task up: {error}") from error
     finally:
@@ -317,7 +322,7 @@ async def _ask_in_time(
         await asyncio.sleep(_CANCEL_POLL_SEC)
     # Nothing else ends a thread. A nanny starts another worker, and Dask gives the other tasks to others.
     await client.run(os._exit, 1, workers=[address], on_error="ignore", asynchronous=True)
-    raise TimeoutError
+    raise _TookTooLong
 
 
 # ---- on a worker ----
