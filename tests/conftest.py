@@ -53,7 +53,7 @@ def dask_cluster() -> Iterator[Any]:
         n_workers=2,
         threads_per_worker=1,
         processes=True,
-        dashboard_address=None,
+        dashboard_address=":0",
         resources={"GPU": 1},
         silence_logs=logging.CRITICAL,
     ) as cluster:
