@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from blockbuster import BlockBuster
 
 from furu import FuruComputeError, run_local, run_local_async
 from furu.execution.workers import threads
@@ -75,12 +77,17 @@ async def test_async_node_behind_one_that_waits_for_a_thread_is_not_held_up() ->
 
 def test_short_nodes_after_slow_ones_are_computed_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """All threads take part in the slow nodes; short ones bring the sequence back."""
-    monkeypatch.setattr(threads, "_TRY_PACE_SEC", 1.0)  # however slow the machine
+    monkeypatch.setattr(threads, "_SHORT_SEC", 1.0)  # however slow the machine
     barrier = threading.Barrier(4)
     slow, short = flat(1000)[:4], flat(1000)[4:]
     by_thread: list[int] = []
+
+    def hold() -> None:
+        barrier.wait(10)
+        monkeypatch.setattr(threads, "_PATIENCE_SEC", 60.0)  # nor takes a short node for a slow one
+
     for node in slow:
-        actions[node.name] = lambda: barrier.wait(10)
+        actions[node.name] = hold
     for node in short:
         actions[node.name] = lambda: by_thread.append(threading.get_ident())
     run_local([*slow, *short], max_workers=4)
@@ -97,3 +104,29 @@ def test_failure_in_a_sequence_hands_back_what_it_was_to_precede(record: Compute
         record.order
     )
     assert 60 == len(record.order)
+
+
+def test_node_that_ends_while_its_sequence_is_taken_back_is_heard_of(
+    monkeypatch: pytest.MonkeyPatch, no_blocking_calls: BlockBuster
+) -> None:
+    """Nothing else is left to wake the loop: all others depend on it."""
+    no_blocking_calls.deactivate()  # the loop is to be held here
+    let_go, ended, withdrawn = threading.Event(), threading.Event(), threading.Event()
+    withdraw, next_job = threads.ThreadWorkers._withdraw, threads.ThreadWorkers._next
+
+    def withdraw_after_the_end(self: threads.ThreadWorkers) -> None:
+        let_go.set()
+        assert ended.wait(10)
+        withdraw(self)
+        withdrawn.set()
+
+    def next_after_withdrawal(self: threads.ThreadWorkers, sleeper: threading.Semaphore) -> Any:
+        if let_go.is_set() and not ended.is_set():
+            ended.set()
+            assert withdrawn.wait(10)
+        return next_job(self, sleeper)
+
+    monkeypatch.setattr(threads.ThreadWorkers, "_withdraw", withdraw_after_the_end)
+    monkeypatch.setattr(threads.ThreadWorkers, "_next", next_after_withdrawal)
+    actions["n0"] = lambda: let_go.wait(10)
+    assert 40 == run_local([chain(40)]).computed

@@ -36,10 +36,11 @@ _PATIENCE_SEC = 0.0025
 # A feed lasts about as long as the loop is patient; refilled before it runs dry.
 _FEED = 64
 _FEED_LOW = 16
-# In parallel, after so many jobs that ended at a pace faster than this, another sequence is tried. In
+# In parallel, after so many jobs of which each took less than this, by its own clock or by the pace of all
+# (where threads fight for the interpreter, a job's own clock says little), another sequence is tried. In
 # sequence short nodes are several times as fast; a try that a slow node ends at once costs the patience.
 _TRY_AFTER = 64
-_TRY_PACE_SEC = 0.0005
+_SHORT_SEC = 0.0005
 _TRY_AFTER_MOST = 4096
 
 
@@ -66,7 +67,8 @@ class _ThreadCrew:
         self._beside: set[str] = set()  # those in flight that are not of the sequence
         self._fed = anyio.Event()
         self._try_after = _TRY_AFTER
-        self._counted = (0, 0.0)  # jobs that had ended, and when, as counting for the next try began
+        # When counting for the next try began, how many jobs had ended and what they had taken.
+        self._counted = (0.0, 0, 0.0)
 
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -79,6 +81,7 @@ class _ThreadCrew:
         self._runner: threading.Semaphore | None = None  # the thread that computes the sequence
         self._held = False  # a job of the sequence did not go well, and the loop does not know yet
         self._ended = 0  # jobs, ever
+        self._spent_sec = 0.0  # on them
         self._stopped = False
         self._cancellation = Cancellation()
         self._running: dict[str, Job] = {}  # as the loop knows them
@@ -152,6 +155,7 @@ class _ThreadCrew:
 
     async def _watch(self) -> None:
         """Hear of the sequence every so often, and end it when none of its jobs has ended meanwhile."""
+        quiet = 0  # how often in a row
         while True:
             self._fed = anyio.Event()
             if not self._has_sequence():
@@ -159,12 +163,13 @@ class _ThreadCrew:
             ended = self._ended
             due = anyio.current_time() + _PATIENCE_SEC
             await anyio.sleep(_PATIENCE_SEC)
+            quiet = quiet + 1 if ended == self._ended and self._has_sequence() else 0
             # Where the loop itself comes around late, the threads may not have had their turn either.
-            in_time = anyio.current_time() < due + _PATIENCE_SEC
-            slow = self._has_sequence() and ended == self._ended and in_time
+            late = anyio.current_time() > due + _PATIENCE_SEC
             self._tell()
-            if slow and self._has_sequence():
+            if quiet > late and self._has_sequence():
                 self._withdraw()
+                self._tell()  # what ended in between found a full feed, and did not wake the loop
 
     def _has_sequence(self) -> bool:
         return self._sequence and len(self._in_flight) > len(self._beside)
@@ -195,12 +200,13 @@ class _ThreadCrew:
             self._deliver(Overran(job))
 
     def _try_sequence(self) -> None:
-        ended, since = self._counted
-        count, now = self._ended - ended, time.monotonic()
+        since, ended, spent_sec = self._counted
+        count = self._ended - ended
         if count < self._try_after or self._feed:
             return
-        self._counted = (self._ended, now)
-        if now - since < count * _TRY_PACE_SEC:
+        took_sec = min(time.monotonic() - since, self._spent_sec - spent_sec)
+        self._counted = (time.monotonic(), self._ended, self._spent_sec)
+        if took_sec < count * _SHORT_SEC:
             self._try_after = min(2 * self._try_after, _TRY_AFTER_MOST)
             self._beside = set(self._in_flight)
             self._sequence = True
@@ -208,9 +214,9 @@ class _ThreadCrew:
     def _withdraw(self) -> None:
         """Hand back what has not begun. It ends the sequence, if there is one."""
         with self._lock:
-            if self._sequence and self._ended - self._counted[0] > _TRY_AFTER:
+            if self._sequence and self._ended - self._counted[1] > _TRY_AFTER:
                 self._try_after = _TRY_AFTER
-            self._counted = (self._ended, time.monotonic())
+            self._counted = (time.monotonic(), self._ended, self._spent_sec)
             self._sequence = self._held = False
             self._runner = None
             jobs = list(self._feed)
@@ -276,6 +282,7 @@ class _ThreadCrew:
     def _end(self, outcome: Outcome, sleeper: threading.Semaphore) -> None:
         """Note how a job ended. The lock is held."""
         self._ended += 1
+        self._spent_sec += outcome.duration_sec
         # What is left of an earlier sequence has no say in this one.
         self._held |= self._runner is sleeper and not outcome.went_well
         self._stopped |= outcome.ends_a_run and self._stop_on_failure
