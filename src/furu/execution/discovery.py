@@ -6,6 +6,7 @@ Goes down only where something may have to be computed: a DONE node hides everyt
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -213,4 +214,10 @@ def _job(node: Furu[Any]) -> Job:
         raise FuruUsageError(
             f"{describe(node)}._executor_spec_key() must return a str that is not empty, not {spec_key!r}"
         )
-    return Job(node, node._furu_hash, Lane(node._is_async(), spec_key))
+    return Job(node, node._furu_hash, _lane(node._is_async(), spec_key))
+
+
+@functools.lru_cache
+def _lane(is_async: bool, spec_key: str) -> Lane:
+    """One for all its nodes: there are few, and a million nodes."""
+    return Lane(is_async, spec_key)
