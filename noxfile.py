@@ -94,3 +94,12 @@ def demo(session: nox.Session) -> None:
     store = session.create_tmp()
     for _ in range(2):
         session.run("furu", "demo", *session.posargs, env={"FURU_PATH": f"{store}/store"})
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Print what a node costs, against baselines and other engines. Arguments: see tests/benchmarks."""
+    session.install(".")
+    for peer in group("bench"):  # one that cannot be installed on this Python is not measured
+        session.install(peer, success_codes=[0, 1, 2], silent=True)
+    session.run("python", "-m", "tests.benchmarks", *session.posargs)

@@ -1,0 +1,239 @@
+"""The table: each row a figure, the figure to reach, and whether it is reached."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .costs import count_calls, plan_bytes
+from .graphs import SHAPES
+from .measure import NotMeasured, What, import_sec, interleaved, measure, modules_of
+from .peers import PEERS
+
+# Slow ones get fewer nodes: what a node costs is printed, and that hardly depends on how many there are.
+_PEER_NODES = {"redun": 100}
+_EXTRAS = {"dask", "distributed", "rich", "typer", "trio"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. Without a figure to reach it is there for orientation."""
+
+    name: str
+    figure: str
+    to_reach: str = ""
+    reached: bool | None = None
+
+    def text(self) -> str:
+        verdict = {True: "reached", False: "FALLS SHORT", None: ""}[self.reached]
+        return f"{self.name:<66} {self.figure:>34}  {self.to_reach:>22}  {verdict}".rstrip()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured, and where."""
+
+    scale: int
+    rounds: int
+    places: dict[str, Path]
+
+    def size(self, size: int) -> int:
+        return max(size // self.scale, 100)
+
+    @property
+    def fast(self) -> Path:
+        return next(iter(self.places.values()))
+
+
+def at_most(name: str, value: float, limit: float, unit: str, detail: str = "") -> Row:
+    figure = f"{value:.3g} {unit}{detail}" if abs(value) < 1000 else f"{value:,.0f} {unit}{detail}"
+    return Row(name, figure, f"at most {limit:g} {unit}", value <= limit)
+
+
+def cold(plan: Plan) -> Iterator[Row]:
+    """All shapes at two sizes, in each place, against by hand and against bare anyio."""
+    for place, directory in plan.places.items():
+        for size in (plan.size(1_000), plan.size(10_000)):
+            for shape in SHAPES:
+                engines = ("furu", "by hand", "bare anyio")
+                whats = [
+                    What("cold", {"engine": engine, "shape": shape, "size": size}, directory)
+                    for engine in engines
+                ]
+                furu, hand, bare = interleaved(plan.rounds, whats)
+                ratio = furu["node_us"] / hand["node_us"]
+                figure = (
+                    f"{ratio:.2f} x ({furu['node_us']:.0f}:{hand['node_us']:.0f}:{bare['node_us']:.0f} us)"
+                )
+                name = f"cold, {shape}, {size:,}, {place}; against by hand (: bare anyio)"
+                binding = size == plan.size(10_000) and shape != "ladder"
+                limit = ("at most 1 x", ratio <= 1) if binding else ("", None)
+                yield Row(name, figure, *limit)
+
+
+def linear(plan: Plan) -> Iterator[Row]:
+    """A node of a graph ten times as large."""
+    small, large = plan.size(10_000), plan.size(100_000)
+    for shape in SHAPES:
+        whats = [
+            What("cold", {"engine": "furu", "shape": shape, "size": size}, plan.fast)
+            for size in (small, large)
+        ]
+        (one,) = interleaved(plan.rounds, whats[:1])
+        ten = measure(whats[1])
+        ratio = ten["node_us"] / one["node_us"]
+        detail = f" ({ten['node_us']:.0f} us, {ten['peak_mib']:.0f} MiB)"
+        yield at_most(f"cold, {shape}, {large:,} against {small:,}, a node", ratio, 1.15, "x", detail)
+    hand = measure(What("cold", {"engine": "by hand", "shape": "layered", "size": large}, plan.fast))
+    yield Row(f"  by hand, layered, {large:,}", f"{hand['node_us']:.0f} us, {hand['peak_mib']:.0f} MiB")
+
+
+def warm(plan: Plan) -> Iterator[Row]:
+    """Nodes that are DONE."""
+    size = plan.size(10_000)
+    (figures,) = interleaved(plan.rounds, [What("warm", {"size": size}, plan.fast)])
+    yield at_most(f"warm, {size:,} roots DONE, a node, beyond its object", figures["node_us"], 40, "us")
+    looked = measure(What("pruned", {"size": plan.size(1_000)}, plan.fast))["nodes"]
+    yield at_most(f"nodes looked at below a DONE root of {plan.size(1_000):,}", looked - 1, 0, "nodes")
+
+
+def calls(plan: Plan) -> Iterator[Row]:
+    """System calls, counted."""
+    cold_calls, warm_calls = count_calls(plan.fast, 100)
+    yield at_most("system calls of a cold node beyond the user's files", cold_calls, 10, "calls")
+    yield at_most("system calls of a warm node", warm_calls, 1, "calls")
+
+
+def memory(plan: Plan) -> Iterator[Row]:
+    """Bytes a node of a live plan, beyond the caller's objects."""
+    size = plan.size(10_000)
+    yield at_most(f"memory a node of a live plan of {size:,}, layered", plan_bytes(size), 2048, "bytes")
+
+
+def lag(plan: Plan) -> Iterator[Row]:
+    """How long the loop keeps others waiting."""
+    (busy,) = interleaved(plan.rounds, [What("lag", {"size": plan.size(10_000)}, plan.fast)])
+    for name, limit in (("p99", 20), ("max", 100)):
+        idle = f" (idle {busy[f'idle_{name}_ms']:.2g})"
+        yield at_most(f"loop lag while small nodes run, {name}", busy[f"{name}_ms"], limit, "ms", idle)
+
+
+def start(plan: Plan) -> Iterator[Row]:
+    """How soon what is ready begins."""
+    (gap,) = interleaved(plan.rounds, [What("start", {"layers": plan.size(100)}, plan.fast)])
+    for name, limit in (("p50", 0.5), ("p99", 5)):
+        yield at_most(f"from a dependency's end to a node's start, {name}", gap[f"{name}_ms"], limit, "ms")
+
+
+def makespan(plan: Plan) -> Iterator[Row]:
+    """Whether the workers are kept busy."""
+    for whole, on in ((True, "all"), (False, "three")):
+        (figures,) = interleaved(plan.rounds, [What("makespan", {"whole": whole}, plan.fast)])
+        name = f"10 layers of 16 x 50 ms, each on {on} before, against least possible"
+        yield at_most(name, figures["ratio"], 1.02, "x")
+
+
+def imports(plan: Plan) -> Iterator[Row]:
+    """What `import furu` costs a script."""
+    pairs = [
+        (import_sec("import furu"), import_sec("import asyncio, json")) for _ in range(5 * plan.rounds)
+    ]
+    beyond = min(pair[0] for pair in pairs) - min(pair[1] for pair in pairs)
+    yield at_most("import furu, beyond asyncio and json", beyond * 1e3, 60, "ms")
+    extras = _EXTRAS & modules_of("import furu")
+    yield at_most("extras imported by import furu", len(extras), 0, "modules")
+
+
+def window(plan: Plan) -> Iterator[Row]:
+    """Roots from a generator."""
+    size = plan.size(1_000_000)
+    figures = measure(What("window", {"size": size}, plan.fast))
+    yield at_most(
+        f"kept of a root behind the window, {size:,} roots",
+        figures["kept_bytes"],
+        64,
+        "bytes",
+        f" ({figures['node_us']:.0f} us, {figures['peak_mib']:.0f} MiB)",
+    )
+
+
+def planning(plan: Plan) -> Iterator[Row]:
+    """A large graph, and nothing computed."""
+    size = plan.size(1_000_000)
+    figures = measure(What("planning", {"size": size, "collect": True}, plan.fast))
+    name = f"planning {size:,} nodes, layered"
+    made = f" (objects {figures['made_sec']:.0f} s)"
+    yield at_most(f"{name}: time", figures["plan_sec"], 60, "s", made)
+    yield at_most(f"{name}: peak memory", figures["peak_mib"] / 1024, 3, "GiB")
+    yield at_most(f"{name}: the loop blocked", figures["max_lag_ms"], 50, "ms")
+    figures = measure(What("planning", {"size": size, "collect": False}, plan.fast))
+    took = f" (in {figures['plan_sec']:.0f} s)"
+    yield at_most("  the same with gc.disable()", figures["max_lag_ms"], 50, "ms", took)
+
+
+def peers(plan: Plan) -> Iterator[Row]:
+    """Other engines, for orientation."""
+    size = plan.size(1_000)
+    for engine in ("by hand", "furu", *PEERS):
+        nodes = min(size, _PEER_NODES.get(engine, size))
+        what = What("cold", {"engine": engine, "shape": "layered", "size": nodes}, plan.fast)
+        name = f"  {engine}, layered, {nodes:,}, stored"
+        try:
+            figures = measure(what)
+        except NotMeasured as why:
+            yield Row(name, f"not measured: {why}")
+        else:
+            yield Row(name, f"{figures['node_us']:,.0f} us, {figures['peak_mib']:.0f} MiB")
+
+
+GROUPS: dict[str, Callable[[Plan], Iterator[Row]]] = {
+    function.__name__: function
+    for function in (
+        cold, linear, warm, calls, memory, lag, start, makespan, imports, window, planning, peers,
+    )
+}  # fmt: skip
+
+
+def find_places(disk: Path) -> dict[str, Path]:
+    """A memory filesystem where there is one, and a disk."""
+    memory_fs = Path("/dev/shm")
+    return {**({"tmpfs": memory_fs} if os.access(memory_fs, os.W_OK) else {}), "disk": disk}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("groups", nargs="*", metavar="ROWS", help=f"some of: {' '.join(GROUPS)}")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the nodes, one round")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved runs, of which the least counts")
+    parser.add_argument("--disk", type=Path, default=Path(tempfile.gettempdir()), help="a place on a disk")
+    options = parser.parse_args()
+    unknown = set(options.groups) - set(GROUPS)
+    if unknown:
+        parser.error(f"no such rows: {' '.join(sorted(unknown))}; there are: {' '.join(GROUPS)}")
+    plan = Plan(
+        scale=10 if options.quick else 1,
+        rounds=1 if options.quick else options.rounds,
+        places=find_places(options.disk),
+    )
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.system()}")
+    print(Row("what", "figure", "to reach").text())
+    started, rows = time.monotonic(), []
+    for name in options.groups or GROUPS:
+        for row in GROUPS[name](plan):
+            rows.append(row)
+            print(row.text(), flush=True)
+    short = sum(row.reached is False for row in rows)
+    judged = sum(row.reached is not None for row in rows)
+    print(f"{judged - short} of {judged} reached, in {time.monotonic() - started:.0f} s", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""Costs that are counted, not timed: the same on every machine, so tests hold them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import sys
+import tempfile
+import threading
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import furu
+from furu import Furu, run_local, use_settings
+from furu.execution.discovery import Discovery, Found
+from furu.execution.plan import Plan
+
+from .graphs import SHAPES, sinks
+from .nodes import Small, make_small
+
+# Every function of `os` with which a node's state could be looked at or changed.
+_CALLS = [
+    "access", "chmod", "close", "fstat", "fsync", "ftruncate", "link", "listdir", "lstat", "mkdir", "open",
+    "read", "readlink", "remove", "rename", "replace", "rmdir", "scandir", "stat", "unlink", "utime",
+    "write",
+]  # fmt: skip
+
+
+@contextlib.contextmanager
+def counting_calls() -> Iterator[Counter[str]]:
+    """Count the calls that are made through `os` by whatever thread."""
+    counts: Counter[str] = Counter()
+
+    def counting(name: str) -> Any:
+        real = getattr(os, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            counts[name] += 1
+            return real(*args, **kwargs)
+
+        return call
+
+    with contextlib.ExitStack() as patches:
+        for name in _CALLS:
+            patches.enter_context(mock.patch.object(os, name, counting(name)))
+        yield counts
+
+
+def count_calls(place: Path, size: int) -> tuple[float, float]:
+    """Return the system calls of a cold and of a warm node, those of a run without nodes left out."""
+    with tempfile.TemporaryDirectory(dir=place) as directory, use_settings(store=directory):
+        run_local([Small(number=-1)])  # makes the owner and the class's directory
+        nodes = [Small(number=number) for number in range(size)]
+        with counting_calls() as cold:
+            run_local(nodes)
+        with counting_calls() as warm:
+            run_local(nodes)
+        with counting_calls() as none:
+            run_local([])
+    fixed = none.total()
+    # Discovery's look, which tells that there is something to compute, is one of a cold node's.
+    return (cold.total() - fixed) / size, (warm.total() - fixed) / size
+
+
+def plan_bytes(size: int, shape: str = "layered") -> float:
+    """Return the bytes that a run holds for a node of a graph that is wholly known, beyond the node."""
+    edges = SHAPES[shape](size)
+    nodes = make_small(edges)
+    roots: list[Furu[int]] = [nodes[number] for number in sinks(edges)]
+    with tempfile.TemporaryDirectory() as directory, use_settings(store=directory):
+        tracemalloc.start()
+        try:
+            held = _plan(roots)
+            return tracemalloc.get_traced_memory()[0] / size if held else 0.0
+        finally:
+            tracemalloc.stop()
+
+
+def _plan(roots: list[Furu[int]]) -> tuple[Any, ...]:
+    """What the scheduler keeps of a graph: the plan, the jobs, and what discovery remembers."""
+    discovery = Discovery(roots, remember=True, retry_failed=True)
+    plan: Plan[Any] = Plan()
+    jobs: dict[str, Any] = {}
+    batch = discovery.step(None)
+    while True:
+        for fact in batch.facts:
+            if isinstance(fact, Found):
+                plan.add(fact.job.key, fact.job.lane, fact.depends_on)
+                jobs[fact.job.key] = fact.job
+        if batch.idle:
+            return discovery, plan, jobs
+        batch = discovery.step(None)
+
+
+def count_operations(shape: str, size: int) -> int:
+    """Return how many of furu's own functions a cold run calls, in all its threads."""
+    edges = SHAPES[shape](size)
+    nodes = make_small(edges)
+    roots = [nodes[number] for number in sinks(edges)]
+    package = os.path.dirname(furu.__file__)
+    calls = itertools.count()
+
+    def count(frame: Any, event: str, argument: object) -> None:
+        if event == "call" and frame.f_code.co_filename.startswith(package):
+            next(calls)
+
+    before = sys.getprofile()
+    with tempfile.TemporaryDirectory() as directory, use_settings(store=directory):
+        threading.setprofile(count)
+        sys.setprofile(count)
+        try:
+            run_local(roots)
+        finally:
+            sys.setprofile(before)
+            threading.setprofile(None)
+    return next(calls)

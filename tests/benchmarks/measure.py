@@ -1,0 +1,77 @@
+"""Runs measurements in child processes, interleaved, each with a store of its own that is removed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_TIMEOUT_SEC = 600
+_REPOSITORY = Path(__file__).parents[2]
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class What:
+    """A measurement of child.py with its arguments, and where its store lies."""
+
+    name: str
+    arguments: dict[str, Any]
+    place: Path
+
+
+class NotMeasured(Exception):
+    """A measurement could not be made; says why in a few words."""
+
+
+def measure(what: What) -> Figures:
+    """Measure once. Raises `NotMeasured`."""
+    store = tempfile.mkdtemp(prefix="furu-bench-", dir=what.place)
+    command = [sys.executable, "-m", "tests.benchmarks.child", what.name]
+    try:
+        done = subprocess.run(
+            [*command, json.dumps({"store": store, **what.arguments})],
+            cwd=_REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_SEC,
+        )
+    except subprocess.TimeoutExpired:
+        raise NotMeasured(f"took over {_TIMEOUT_SEC} s") from None
+    finally:
+        shutil.rmtree(store)
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:]
+        raise NotMeasured(last[0][:60] if last else f"exit {done.returncode}")
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def interleaved(rounds: int, whats: Sequence[What]) -> list[Figures]:
+    """Measure each once a round, and return the least of each figure: what disturbs only adds."""
+    best: list[Figures] = [{} for _ in whats]
+    for _ in range(rounds):
+        for least, what in zip(best, whats, strict=True):
+            for name, figure in measure(what).items():
+                least[name] = min(figure, least.get(name, figure))
+    return best
+
+
+def import_sec(code: str) -> float:
+    """How long a fresh interpreter takes to run a line of imports."""
+    timed = f"import time; s = time.perf_counter()\n{code}\nprint(time.perf_counter() - s)"
+    return float(subprocess.run([sys.executable, "-c", timed], capture_output=True, check=True).stdout)
+
+
+def modules_of(code: str) -> set[str]:
+    """The top-level modules that a line of imports brings in."""
+    listed = f"{code}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", listed], capture_output=True, check=True, text=True)
+    return set(done.stdout.split())

@@ -1,0 +1,104 @@
+"""Other engines on the same graphs, storing the same results. Imported only to be measured: each may be
+missing."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Any
+
+from .by_hand import WORKERS, compute_and_store
+from .graphs import Edges, sinks
+from .nodes import MODULUS
+
+
+def dask_threaded(edges: Edges, store: str) -> None:
+    """A dict of tasks; what `compute_and_store` writes is the store."""
+    import dask.threaded
+
+    graph: dict[Any, Any] = {
+        number: (lambda *below, number=number: compute_and_store(edges, store, number), *below)
+        for number, below in enumerate(edges)
+    }
+    dask.threaded.get(graph, sinks(edges), num_workers=WORKERS)
+
+
+def dask_distributed(edges: Edges, store: str) -> None:
+    """A local cluster of threads, as small as Dask makes one; its start is counted, as for the others."""
+    from distributed import Client, LocalCluster
+
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    options = {"n_workers": 1, "threads_per_worker": WORKERS, "processes": False, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        futures: list[Any] = []
+        for number, below in enumerate(edges):
+            work = functools.partial(compute_and_store, edges, store)
+            futures.append(
+                client.submit(
+                    lambda number, *_, work=work: work(number), number, *[futures[n] for n in below]
+                )
+            )
+        client.gather([futures[number] for number in sinks(edges)])
+
+
+def luigi_build(edges: Edges, store: str) -> None:
+    """A task a node; its done marker is the target."""
+    import luigi
+
+    class Node(luigi.Task):  # type: ignore[misc]
+        number = luigi.IntParameter()
+
+        def requires(self) -> Any:
+            return [Node(number=below) for below in edges[self.number]]
+
+        def output(self) -> Any:
+            return luigi.LocalTarget(f"{store}/{self.number}/done")
+
+        def run(self) -> None:
+            compute_and_store(edges, store, self.number)
+
+    roots = [Node(number=number) for number in sinks(edges)]
+    if not luigi.build(roots, local_scheduler=True, log_level="CRITICAL", workers=1):
+        raise RuntimeError("luigi did not finish")
+
+
+def redun_run(edges: Edges, store: str) -> None:
+    """A task a node, cached in redun's own database."""
+    import redun
+    from redun.config import Config
+
+    logging.disable(logging.CRITICAL)
+
+    @redun.task(namespace="bench", name="node", version="1")
+    def node(number: int, below: list[int]) -> int:
+        return (1 + sum(below)) % MODULUS
+
+    expressions: list[Any] = []
+    for number, below in enumerate(edges):
+        expressions.append(node(number, [expressions[n] for n in below]))
+    config = Config({"backend": {"db_uri": f"sqlite:///{store}/redun.db"}})
+    scheduler = redun.Scheduler(config=config)
+    scheduler.load()
+    scheduler.run([expressions[number] for number in sinks(edges)])
+
+
+def joblib_memory(edges: Edges, store: str) -> None:
+    """`Memory.cache`, node after node: joblib knows of no dependencies."""
+    import joblib
+
+    @joblib.Memory(store, verbose=0).cache
+    def node(number: int, below: list[int]) -> int:
+        return (1 + sum(below)) % MODULUS
+
+    values: list[int] = []
+    for number, below in enumerate(edges):
+        values.append(node(number, [values[n] for n in below]))
+
+
+PEERS = {
+    "dask.threaded": dask_threaded,
+    "dask.distributed": dask_distributed,
+    "luigi": luigi_build,
+    "joblib.Memory": joblib_memory,
+    "redun": redun_run,
+}
