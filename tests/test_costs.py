@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from furu import Furu, run_local
+from furu.execution import report
 
 from .benchmarks.costs import count_calls, count_operations, plan_bytes
 from .benchmarks.graphs import SHAPES
@@ -32,8 +33,10 @@ def test_run_is_linear_in_its_nodes(shape: str) -> None:
     assert count_operations(shape, 1200) <= 4.6 * count_operations(shape, 300)
 
 
-def test_nothing_is_kept_of_a_root_behind_the_window() -> None:
-    """Less than 64 bytes a root: a run through a window takes the memory of the window."""
+def test_nothing_is_kept_of_a_root_behind_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less than 64 bytes a root: a run through a window takes the memory of the window, and that of the
+    last nodes whose times are remembered."""
+    monkeypatch.setattr(report, "_REMEMBERED_NODES", 100)
     sizes: list[int] = []
 
     def roots() -> Iterator[Furu[int]]:

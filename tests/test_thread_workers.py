@@ -112,21 +112,21 @@ def test_node_that_ends_while_its_sequence_is_taken_back_is_heard_of(
     """Nothing else is left to wake the loop: all others depend on it."""
     no_blocking_calls.deactivate()  # the loop is to be held here
     let_go, ended, withdrawn = threading.Event(), threading.Event(), threading.Event()
-    withdraw, next_job = threads.ThreadWorkers._withdraw, threads.ThreadWorkers._next
+    withdraw, next_job = threads._ThreadCrew._withdraw, threads._ThreadCrew._next
 
-    def withdraw_after_the_end(self: threads.ThreadWorkers) -> None:
+    def withdraw_after_the_end(self: threads._ThreadCrew) -> None:
         let_go.set()
         assert ended.wait(10)
         withdraw(self)
         withdrawn.set()
 
-    def next_after_withdrawal(self: threads.ThreadWorkers, sleeper: threading.Semaphore) -> Any:
+    def next_after_withdrawal(self: threads._ThreadCrew, sleeper: threading.Semaphore) -> Any:
         if let_go.is_set() and not ended.is_set():
             ended.set()
             assert withdrawn.wait(10)
         return next_job(self, sleeper)
 
-    monkeypatch.setattr(threads.ThreadWorkers, "_withdraw", withdraw_after_the_end)
-    monkeypatch.setattr(threads.ThreadWorkers, "_next", next_after_withdrawal)
+    monkeypatch.setattr(threads._ThreadCrew, "_withdraw", withdraw_after_the_end)
+    monkeypatch.setattr(threads._ThreadCrew, "_next", next_after_withdrawal)
     actions["n0"] = lambda: let_go.wait(10)
     assert 40 == run_local([chain(40)]).computed
