@@ -41,6 +41,7 @@ LAYERS = [
     "execution.workers.call",
     "execution.workers.wake",
     "execution.workers.places",
+    "execution.workers.tasks",
     "execution.workers.threads",
     "execution.workers.event_loop",
     "execution.workers.crossing",

@@ -20,10 +20,10 @@ from anyio.abc import TaskGroup
 
 from furu.core import describe, in_thread, timeout_error
 from furu.errors import FuruError, FuruUsageError, FuruWorkerError
-from furu.execution.workers.base import Begun, Crew, Deliver, Job, Outcome, Withdrawn
+from furu.execution.workers.base import Crew, Deliver, Job, Outcome
 from furu.execution.workers.call import dead_outcome, failed_outcome
-from furu.execution.workers.places import Places
 from furu.execution.workers.remote import Reply, Request, compute, make_request, outcome_of
+from furu.execution.workers.tasks import TaskCrew
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -92,81 +92,39 @@ class DaskWorkers:
                     "this distributed.Client belongs to another event loop, which does not run: make it on "
                     "the loop that awaits run_local_async(...), or give DaskWorkers the scheduler's address"
                 )
-        return _DaskCrew(tasks, deliver, max_workers, stop_on_failure, client, self._resources)
+        return _DaskCrew(
+            tasks,
+            deliver,
+            client,
+            self._resources,
+            max_workers=max_workers,
+            stop_on_failure=stop_on_failure,
+        )
 
 
-class _DaskCrew:
+class _DaskCrew(TaskCrew):
     def __init__(
         self,
         tasks: TaskGroup,
         deliver: Deliver,
-        max_workers: int,
-        stop_on_failure: bool,
         client_or_address: Any,
         resources: Mapping[str, Mapping[str, float]] | None,
+        *,
+        max_workers: int,
+        stop_on_failure: bool,
     ) -> None:
-        self._tasks = tasks
-        self._deliver = deliver
-        self._max_workers = max_workers
-        self._stop_on_failure = stop_on_failure
+        super().__init__("dask", tasks, deliver, max_workers=max_workers, stop_on_failure=stop_on_failure)
         self._link = _Link(client_or_address)
         self._resources = resources
-        self._in_flight = 0
-        self._waiting: dict[str, Job] = {}
-        self._places = Places("dask", max_workers)
-        self._scopes: set[anyio.CancelScope] = set()
-        self._ended = anyio.Event()
-        self._stopped = False
         tasks.start_soon(self._keep)
-
-    @property
-    def in_sequence(self) -> bool:
-        """Never: a node may be on any worker."""
-        return False
-
-    def has_room(self, spec_key: str) -> bool:
-        """Whether another node may be sent to the cluster."""
-        return self._in_flight < self._max_workers
-
-    def start(self, job: Job) -> None:
-        """Send a node to the cluster."""
-        self._in_flight += 1
-        self._waiting[job.key] = job
-        self._tasks.start_soon(self._run, job)
 
     def stop(self, *, cancel: bool) -> None:
         """Send nothing more, and cancel what was sent."""
-        self._stopped = True
-        if self._waiting:
-            self._deliver(Withdrawn(list(self._waiting.values())))
-            self._waiting.clear()
+        super().stop(cancel=cancel)
         self.abandon()
 
-    def abandon(self) -> list[Job]:
-        """Cancel what was sent; none is left that the run waits for."""
-        for scope in self._scopes:
-            scope.cancel()
-        return []
-
-    async def _run(self, job: Job) -> None:
-        if self._stopped:
-            return
-        del self._waiting[job.key]
+    async def _compute(self, job: Job, scope: anyio.CancelScope) -> Outcome:
         started = time.monotonic()
-        outcome: Outcome | None = None
-        with self._places.taken() as place, anyio.CancelScope(shield=True) as scope:
-            self._deliver(Begun(job, place))
-            self._scopes.add(scope)
-            outcome = await self._compute(job, started)
-        self._scopes.discard(scope)
-        self._ended.set()
-        if outcome is None:
-            outcome = Outcome(job, "cancelled", time.monotonic() - started)
-        self._in_flight -= 1
-        self._stopped |= outcome.ends_a_run and self._stop_on_failure
-        self._deliver(outcome)
-
-    async def _compute(self, job: Job, started: float) -> Outcome:
         try:
             resources = self._needed(job)
             request = await in_thread(make_request, job, "dask")
@@ -202,9 +160,7 @@ class _DaskCrew:
         finally:
             with anyio.CancelScope(shield=True):
                 self.abandon()
-                while self._scopes:
-                    self._ended = anyio.Event()
-                    await self._ended.wait()
+                await self.wait_all_left()
                 await self._link.close()
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import anyio
 from anyio.abc import TaskGroup
 
-from furu.context import Cancellation
-from furu.execution.workers.base import Begun, Crew, Deliver, Job, Withdrawn
+from furu.execution.workers.base import Crew, Deliver, Job, Outcome
 from furu.execution.workers.call import acall
-from furu.execution.workers.places import Places
+from furu.execution.workers.tasks import TaskCrew
 
 
 class EventLoopWorkers:
@@ -19,62 +18,11 @@ class EventLoopWorkers:
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:
         """Begin a run."""
-        return _EventLoopCrew(tasks, deliver, max_workers, stop_on_failure)
+        return _EventLoopCrew(
+            "async", tasks, deliver, max_workers=max_workers, stop_on_failure=stop_on_failure
+        )
 
 
-class _EventLoopCrew:
-    def __init__(self, tasks: TaskGroup, deliver: Deliver, max_workers: int, stop_on_failure: bool) -> None:
-        self._tasks = tasks
-        self._deliver = deliver
-        self._stop_on_failure = stop_on_failure
-        self._limiter = anyio.CapacityLimiter(max_workers)
-        self._max_workers = max_workers
-        self._in_flight = 0
-        self._waiting: dict[str, Job] = {}
-        self._scopes: set[anyio.CancelScope] = set()
-        self._cancellation = Cancellation()
-        self._stopped = False
-        self._places = Places("async", max_workers)
-
-    @property
-    def in_sequence(self) -> bool:
-        """Never: async nodes wait side by side."""
-        return False
-
-    def has_room(self, spec_key: str) -> bool:
-        """Whether another async node may run."""
-        return self._in_flight < self._max_workers
-
-    def start(self, job: Job) -> None:
-        """Start a node as a task."""
-        self._in_flight += 1
-        self._waiting[job.key] = job
-        self._tasks.start_soon(self._run, job)
-
-    def stop(self, *, cancel: bool) -> None:
-        """Begin nothing more."""
-        self._stopped = True
-        self._cancellation.requested |= cancel
-        if self._waiting:
-            self._deliver(Withdrawn(list(self._waiting.values())))
-            self._waiting.clear()
-
-    def abandon(self) -> list[Job]:
-        """Cancel what runs; it ends as cancelled, and none is left."""
-        for scope in self._scopes:
-            scope.cancel()
-        return []
-
-    async def _run(self, job: Job) -> None:
-        async with self._limiter:
-            if self._stopped:
-                return
-            del self._waiting[job.key]
-            with self._places.taken() as place, anyio.CancelScope(shield=True) as scope:
-                self._deliver(Begun(job, place))
-                self._scopes.add(scope)
-                outcome = await acall(job, "local", self._cancellation, scope)
-                self._scopes.discard(scope)
-                self._in_flight -= 1
-                self._stopped |= outcome.ends_a_run and self._stop_on_failure
-                self._deliver(outcome)
+class _EventLoopCrew(TaskCrew):
+    async def _compute(self, job: Job, scope: anyio.CancelScope) -> Outcome:
+        return await acall(job, "local", self._cancellation, scope)

@@ -23,11 +23,11 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from furu.core import describe, end_of_dead, in_thread, shielded, timeout_error
 from furu.errors import FuruCancelledError, FuruError, FuruUsageError, FuruWorkerError
-from furu.execution.workers.base import Begun, Crew, Deliver, Job, Outcome, Withdrawn
+from furu.execution.workers.base import Crew, Deliver, Job, Outcome
 from furu.execution.workers.call import dead_outcome, failed_outcome
 from furu.execution.workers.child import LENGTH_BYTES, is_preparing
-from furu.execution.workers.places import Places
 from furu.execution.workers.remote import Reply, make_request, outcome_of
+from furu.execution.workers.tasks import TaskCrew
 
 _COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from furu.execution.workers.child import main; main()"
 # What a child needs of the parent: not its directory, which it inherits, nor its keys.
@@ -67,74 +67,31 @@ class ProcessWorkers:
                 "a run with ProcessWorkers was started while a child process imports the program's main "
                 'module. Put what the program does under `if __name__ == "__main__":`'
             )
-        return _ProcessCrew(tasks, deliver, max_workers, stop_on_failure)
+        return _ProcessCrew(tasks, deliver, max_workers=max_workers, stop_on_failure=stop_on_failure)
 
 
-class _ProcessCrew:
-    def __init__(self, tasks: TaskGroup, deliver: Deliver, max_workers: int, stop_on_failure: bool) -> None:
-        self._tasks = tasks
-        self._deliver = deliver
-        self._stop_on_failure = stop_on_failure
-        self._limiter = anyio.CapacityLimiter(max_workers)
-        self._max_workers = max_workers
-        self._in_flight = 0
-        self._waiting: dict[str, Job] = {}
-        self._places = Places("process", max_workers)
-        self._scopes: set[anyio.CancelScope] = set()
+class _ProcessCrew(TaskCrew):
+    def __init__(
+        self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool
+    ) -> None:
+        super().__init__(
+            "process", tasks, deliver, max_workers=max_workers, stop_on_failure=stop_on_failure
+        )
         self._idle: list[_Child] = []
-        self._stopped = False
         self._closing = False
         tasks.start_soon(self._keep)
 
-    @property
-    def in_sequence(self) -> bool:
-        """Never: a node may be in any process."""
-        return False
-
-    def has_room(self, spec_key: str) -> bool:
-        """Whether another process may compute."""
-        return self._in_flight < self._max_workers
-
-    def start(self, job: Job) -> None:
-        """Send a node to a child."""
-        self._in_flight += 1
-        self._waiting[job.key] = job
-        self._tasks.start_soon(self._run, job)
-
     def stop(self, *, cancel: bool) -> None:
         """Begin nothing more; with `cancel`, kill what computes."""
-        self._stopped = True
-        if self._waiting:
-            self._deliver(Withdrawn(list(self._waiting.values())))
-            self._waiting.clear()
+        super().stop(cancel=cancel)
         if cancel:
             self.abandon()
 
-    def abandon(self) -> list[Job]:
-        """Kill what computes; it ends as cancelled, and none is left."""
-        for scope in self._scopes:
-            scope.cancel()
-        return []
+    async def _cancelled(self, job: Job, started: float) -> Outcome:
+        return await shielded(_cancelled_outcome, job, started)
 
-    async def _run(self, job: Job) -> None:
-        async with self._limiter:
-            if self._stopped:
-                return
-            del self._waiting[job.key]
-            started = time.monotonic()
-            outcome: Outcome | None = None
-            with self._places.taken() as place, anyio.CancelScope(shield=True) as scope:
-                self._deliver(Begun(job, place))
-                self._scopes.add(scope)
-                outcome = await self._compute(job, started)
-            self._scopes.discard(scope)
-            if outcome is None:
-                outcome = await shielded(_cancelled_outcome, job, started)
-            self._in_flight -= 1
-            self._stopped |= outcome.ends_a_run and self._stop_on_failure
-            self._deliver(outcome)
-
-    async def _compute(self, job: Job, started: float) -> Outcome:
+    async def _compute(self, job: Job, scope: anyio.CancelScope) -> Outcome:
+        started = time.monotonic()
         try:
             request = await in_thread(_packed, job)
             child = self._idle.pop() if self._idle else await _Child.start()

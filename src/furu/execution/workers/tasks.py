@@ -1,0 +1,97 @@
+"""A crew with one task of the run for each job: what kinds of workers share whose nodes are awaited on the
+loop, wherever they are computed. Computes nothing itself."""
+
+from __future__ import annotations
+
+import abc
+import time
+
+import anyio
+from anyio.abc import TaskGroup
+
+from furu.context import Cancellation
+from furu.execution.workers.base import Begun, Deliver, Job, Outcome, Withdrawn
+from furu.execution.workers.places import Places
+
+
+class TaskCrew(abc.ABC):
+    """At most `max_workers` jobs at once, under a limiter of the run's own. Each is shielded from the run's
+    cancellation, and has a scope that `abandon` cancels."""
+
+    def __init__(
+        self, kind: str, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool
+    ) -> None:
+        self._tasks = tasks
+        self._deliver = deliver
+        self._max_workers = max_workers
+        self._stop_on_failure = stop_on_failure
+        self._limiter = anyio.CapacityLimiter(max_workers)
+        self._places = Places(kind, max_workers)
+        self._in_flight = 0
+        self._waiting: dict[str, Job] = {}
+        self._scopes: set[anyio.CancelScope] = set()
+        self._left = anyio.Event()
+        self._cancellation = Cancellation()
+        self._stopped = False
+
+    @abc.abstractmethod
+    async def _compute(self, job: Job, scope: anyio.CancelScope) -> Outcome:
+        """Compute a node, or have it computed. Raises nothing but how `scope` is cancelled."""
+
+    async def _cancelled(self, job: Job, started: float) -> Outcome:
+        """Say that a node's scope was cancelled."""
+        return Outcome(job, "cancelled", time.monotonic() - started)
+
+    @property
+    def in_sequence(self) -> bool:
+        """Never: jobs wait side by side."""
+        return False
+
+    def has_room(self, spec_key: str) -> bool:
+        """Whether another job may be awaited."""
+        return self._in_flight < self._max_workers
+
+    def start(self, job: Job) -> None:
+        """Start a task for a job."""
+        self._in_flight += 1
+        self._waiting[job.key] = job
+        self._tasks.start_soon(self._run, job)
+
+    def stop(self, *, cancel: bool) -> None:
+        """Begin nothing more."""
+        self._stopped = True
+        self._cancellation.requested |= cancel
+        if self._waiting:
+            self._deliver(Withdrawn(list(self._waiting.values())))
+            self._waiting.clear()
+
+    def abandon(self) -> list[Job]:
+        """Cancel what runs; it ends as cancelled, and none is left."""
+        for scope in self._scopes:
+            scope.cancel()
+        return []
+
+    async def wait_all_left(self) -> None:
+        """Wait until no job is being computed."""
+        while self._scopes:
+            self._left = anyio.Event()
+            await self._left.wait()
+
+    async def _run(self, job: Job) -> None:
+        async with self._limiter:
+            if self._stopped:
+                return
+            del self._waiting[job.key]
+            started = time.monotonic()
+            outcome: Outcome | None = None
+            with self._places.taken() as place, anyio.CancelScope(shield=True) as scope:
+                self._deliver(Begun(job, place))
+                self._scopes.add(scope)
+                outcome = await self._compute(job, scope)
+            self._scopes.discard(scope)
+            self._left.set()
+            if outcome is None:
+                outcome = await self._cancelled(job, started)
+            self._in_flight -= 1
+            self._stopped |= outcome.ends_a_run and self._stop_on_failure
+            self._deliver(outcome)
