@@ -142,3 +142,12 @@ def test_version_is_that_of_the_distribution() -> None:
     except metadata.PackageNotFoundError:
         pytest.skip("furu is not installed, only on the path")
     assert version == furu.__version__
+
+
+def test_import_of_furu_brings_neither_extras_nor_what_few_runs_need() -> None:
+    """A script that only loads results should not wait for what it does not use."""
+    code = "import furu, sys; print(*sorted(name for name in sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    unwanted = {"rich", "typer", "distributed", "starlette", "opentelemetry", "multiprocessing", "trio"}
+    unwanted |= {"furu.execution.workers.processes", "furu.execution.workers.dask", "furu.cli"}
+    assert set() == unwanted & set(loaded.stdout.split())

@@ -1,10 +1,17 @@
-"""What computes: one contract (`base`), what every kind does with one node (`call`), and the kinds."""
+"""What computes: one contract (`base`), what every kind does with one node (`call`), and the kinds.
+
+The kinds that few runs need are imported when they are asked for: `import furu` does without them.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from furu.execution.workers.base import Begun, Crew, Job, Outcome, Overran, Withdrawn, Workers
-from furu.execution.workers.dask import DaskWorkers
 from furu.execution.workers.event_loop import EventLoopWorkers
-from furu.execution.workers.processes import ProcessWorkers
 from furu.execution.workers.threads import ThreadWorkers
+
+if TYPE_CHECKING:
+    from furu.execution.workers.dask import DaskWorkers
+    from furu.execution.workers.processes import ProcessWorkers
 
 __all__ = [
     "Begun",
@@ -19,3 +26,15 @@ __all__ = [
     "Withdrawn",
     "Workers",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DaskWorkers":
+        from furu.execution.workers.dask import DaskWorkers
+
+        return DaskWorkers
+    if name == "ProcessWorkers":
+        from furu.execution.workers.processes import ProcessWorkers
+
+        return ProcessWorkers
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
