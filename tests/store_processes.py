@@ -2,7 +2,6 @@
 
 Other          a real second process, told what to do line by line
 OtherProcess   what a process has of its own, put in place of this one's for a block: quick
-Interleaver    two of those, one system call at a time, in an order that the test chooses
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -356,10 +355,11 @@ class OtherProcess:
     """
 
     def __init__(self, machine: str | None = None) -> None:
-        self._memory = {name: make() for name, make in _MEMORY.items()}
-        self._memory["_start_heart"] = lambda: None
-        if machine is not None:
-            self._memory["boot_id"] = lambda: machine
+        self.memory = {name: make() for name, make in _MEMORY.items()}
+        self.memory["_start_heart"] = lambda: None
+        # Of this machine also where a block is inside one of another machine's.
+        real = owner_module.boot_id
+        self.memory["boot_id"] = real if machine is None else lambda: machine
 
     def __enter__(self) -> Self:
         return self
@@ -370,9 +370,9 @@ class OtherProcess:
     @contextmanager
     def running(self) -> Iterator[None]:
         """What is called inside the block is called in this process."""
-        before = {name: _holders(name)[0][name] for name in self._memory}
+        before = {name: _holders(name)[0][name] for name in self.memory}
         try:
-            for name, value in self._memory.items():
+            for name, value in self.memory.items():
                 _replace(name, value)
             yield
         finally:
@@ -381,7 +381,7 @@ class OtherProcess:
 
     @property
     def owners(self) -> list[Owner]:
-        found: list[Owner] = self._memory["_process"].all
+        found: list[Owner] = self.memory["_process"].all
         return found
 
     def begin(self, place: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt:
@@ -418,111 +418,3 @@ class OtherProcess:
         for owner in self.owners:
             os.close(owner.descriptor)
         self.owners.clear()
-
-
-# ---- claimers in a chosen order of their system calls ----
-
-_STEPS = ("link", "listdir", "lstat", "mkdir", "open", "rename", "replace", "unlink")
-
-
-@dataclasses.dataclass
-class Interleaved:
-    """What the claimers returned or raised, and how many steps they took together."""
-
-    results: list[Any]
-    steps: int
-
-
-class _Claimer(threading.Thread):
-    """Runs one function, and only while it has its turn, as another process."""
-
-    def __init__(self, work: Callable[[], Any], process: OtherProcess) -> None:
-        super().__init__(daemon=True)
-        self.result: Any = None
-        self.turn = threading.Semaphore(0)
-        self.next: Callable[[], None] = lambda: None
-        self._work, self._process = work, process
-        self._inside = ExitStack()
-
-    def run(self) -> None:
-        self._begin_turn()
-        try:
-            self.result = self._work()
-        except BaseException as error:
-            self.result = error
-        self._inside.close()
-        self.next()
-
-    def give_way_to(self, other: _Claimer) -> None:
-        self._inside.close()
-        other.turn.release()
-        self._begin_turn()
-
-    def _begin_turn(self) -> None:
-        self.turn.acquire()
-        self._inside.enter_context(self._process.running())
-
-
-class Interleaver:
-    """Runs claimers one at a time, and the next one from the steps in `switches` on."""
-
-    def __init__(self, claimers: int = 2) -> None:
-        self.processes = [OtherProcess() for _ in range(claimers)]
-        for process in self.processes:
-            process.owner_path()  # so that no step is one of making it
-        self._left: list[_Claimer] = []
-        self._switches: set[int] = set()
-        self._steps = 0
-        self._over = threading.Event()
-
-    def run(self, work: Sequence[Callable[[], Any]], switches: Iterable[int]) -> Interleaved:
-        claimers = [_Claimer(one, process) for one, process in zip(work, self.processes, strict=False)]
-        self._left, self._switches, self._steps = list(claimers), set(switches), 0
-        self._over.clear()
-        for claimer in claimers:
-            claimer.next = lambda claimer=claimer: self._ended(claimer)
-            claimer.start()
-        claimers[0].turn.release()
-        assert self._over.wait(10), "the claimers wait for each other"
-        for claimer in claimers:
-            claimer.join()
-        return Interleaved([claimer.result for claimer in claimers], self._steps)
-
-    def step(self) -> None:
-        claimer = threading.current_thread()
-        if claimer not in self._left:  # the test's own thread, or the heartbeat
-            return
-        self._steps += 1
-        if self._steps in self._switches and len(self._left) > 1:
-            claimer.give_way_to(self._after(claimer))
-
-    def _ended(self, claimer: _Claimer) -> None:
-        following = self._after(claimer)
-        self._left.remove(claimer)
-        if self._left:
-            following.turn.release()
-        else:
-            self._over.set()
-
-    def _after(self, claimer: _Claimer) -> _Claimer:
-        return self._left[(self._left.index(claimer) + 1) % len(self._left)]
-
-
-@contextmanager
-def interleaver() -> Iterator[Interleaver]:
-    """Two claimers, until the end of the block."""
-    made = Interleaver()
-
-    def stepping(real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            made.step()
-            return real(*args, **kwargs)
-
-        return call
-
-    with ExitStack() as stack:
-        for process in made.processes:
-            stack.enter_context(process)
-        for name in _STEPS:
-            stack.enter_context(mock.patch.object(os, name, stepping(getattr(os, name))))
-        yield made

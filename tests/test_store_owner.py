@@ -12,6 +12,7 @@ import signal
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -292,15 +293,35 @@ def test_every_change_of_the_mtime_starts_the_lease_anew(clock: Clock) -> None:
     assert Status.TODO is survey(place).status
 
 
-@pytest.mark.parametrize("mtime_ns", [0, 2**62], ids=["long ago", "in the future"])
+HOUR_NS = 3600 * 10**9
+
+
+@pytest.mark.parametrize(
+    "mtime_ns",
+    [0, 2**62, time.time_ns() - HOUR_NS, time.time_ns() + HOUR_NS],
+    ids=["long ago", "in the future", "an hour behind", "an hour ahead"],
+)
 def test_wrong_clock_of_the_other_machine_does_not_matter(mtime_ns: int, clock: Clock) -> None:
-    """Neither dead at first sight nor alive for ever."""
+    """Neither dead at first sight, nor while it beats, nor alive for ever."""
     place = artifact()
     path = leave_attempt(place, boot_id="another boot")
-    os.utime(path, ns=(mtime_ns, mtime_ns))
-    assert Status.IN_PROGRESS is survey(place).status
-    clock.now += LEASE_SEC
+    for beat in range(3):
+        os.utime(path, ns=(mtime_ns + beat, mtime_ns + beat))
+        assert Status.IN_PROGRESS is survey(place).status
+        clock.now += LEASE_SEC - 1
+    clock.now += 1
     assert Status.TODO is survey(place).status
+
+
+def test_live_owner_of_this_machine_with_a_back_dated_file_is_alive(store: Path, clock: Clock) -> None:
+    """Its lock counts, and no time at all."""
+    place = artifact()
+    with Other(HOLD) as other:
+        assert "claimed" == other.hear()
+        os.utime(store / "owners" / owners(store)[0], ns=(0, 0))
+        for _ in range(2):
+            assert Status.IN_PROGRESS is survey(place).status
+            clock.now += 2 * LEASE_SEC
 
 
 def test_claim_after_a_status_that_said_todo_takes_over(clock: Clock) -> None:

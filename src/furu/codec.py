@@ -7,8 +7,11 @@ what `_create` returned today.
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import pickle
+import stat
 import sys
 import typing
 from typing import Any, TypeVar
@@ -92,9 +95,18 @@ def encode_pickle(cls: type, value: Any) -> bytes:
 
 
 def decode_pickle(path: str) -> Any:
-    """Return a result from the file of a pickle, for a class that opted in."""
-    with open(path, "rb") as file:
+    """Return a result from the file of a pickle, for a class that opted in. Raises `OSError` for what is no
+    regular file: a link is not followed, a FIFO not waited for."""
+    with open(path, "rb", opener=_open_regular) as file:
         return pickle.load(file)  # noqa: S301  # the class opted in
+
+
+def _open_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+    return descriptor
 
 
 _encoder = msgspec.json.Encoder()

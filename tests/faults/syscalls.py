@@ -17,11 +17,12 @@ from typing import Any
 BY_PATH = ("open", "stat", "lstat", "link", "unlink", "rename", "replace", "mkdir", "listdir", "rmdir")
 BY_DESCRIPTOR = ("read", "write", "close", "fstat", "fsync", "utime", "flock")
 
-Act = Callable[[str, str, Callable[[], Any]], Any]
+Act = Callable[[str, str, tuple[Any, ...], Callable[[], Any]], Any]
 
 
 class Syscalls:
-    """While installed, hands every call to `act(name, path, real)`, which makes it or does not."""
+    """While installed, hands every call to `act(name, path, arguments, real)`, which makes it by `real()`
+    or does not."""
 
     def __init__(self, store: str, act: Act) -> None:
         self._store = store
@@ -43,12 +44,12 @@ class Syscalls:
         original = self._originals[module, name] = getattr(module, name)
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            path = self._path(args, by_descriptor=name in BY_DESCRIPTOR)
+            path = self._path(args, kwargs.get("dir_fd"), by_descriptor=name in BY_DESCRIPTOR)
             if path is None or getattr(self._inside, "busy", False):
                 return original(*args, **kwargs)
             self._inside.busy = True
             try:
-                result = self._act(name, path, lambda: original(*args, **kwargs))
+                result = self._act(name, path, args, lambda: original(*args, **kwargs))
             finally:
                 self._inside.busy = False
             if name == "open":
@@ -59,10 +60,12 @@ class Syscalls:
 
         setattr(module, name, wrapper)
 
-    def _path(self, args: tuple[Any, ...], *, by_descriptor: bool) -> str | None:
+    def _path(self, args: tuple[Any, ...], directory: int | None, *, by_descriptor: bool) -> str | None:
         """Where a call goes in the store, None for calls elsewhere. Of two paths, a link's target."""
         if by_descriptor and args and isinstance(args[0], int):
             return self._paths.get(args[0])
+        if directory in self._paths:  # as `shutil.rmtree` walks
+            return f"{self._paths[directory]}/{args[0]}"
         paths = [os.fspath(value) for value in args[:2] if isinstance(value, (str, os.PathLike))]
         return next((path for path in reversed(paths) if path.startswith(self._store)), None)
 
@@ -83,7 +86,7 @@ class AtNumber:
     def reached(self) -> bool:
         return len(self.calls) >= self._number
 
-    def __call__(self, name: str, path: str, real: Callable[[], Any]) -> Any:
+    def __call__(self, name: str, path: str, args: tuple[Any, ...], real: Callable[[], Any]) -> Any:
         with self._lock:
             self.calls.append((name, path))
             count = len(self.calls)

@@ -56,6 +56,11 @@ class Done(enum.Enum):
     DAMAGED = enum.auto()
 
 
+def identify(info: os.stat_result) -> tuple[int, int, int]:
+    """Return what tells a file from another one that may have its name, or its inode, by now."""
+    return info.st_ino, info.st_size, info.st_mtime_ns
+
+
 @dataclass(frozen=True, slots=True)
 class Artifact:
     """One node's place in one store: all that the store knows of a node."""
@@ -79,8 +84,7 @@ class Artifact:
             raise store_failed("look at", self.files.done, error) from error
         refuse_shared(self.settings)
         whole = stat.S_ISREG(info.st_mode) and info.st_size > 0
-        identity = (info.st_ino, info.st_size, info.st_mtime_ns)
-        return (Done.PUBLISHED if whole else Done.DAMAGED), identity
+        return (Done.PUBLISHED if whole else Done.DAMAGED), identify(info)
 
     def read(self) -> DoneRecord | None:
         """Read what was published; None where there is nothing. Raises `FuruStoreError`."""

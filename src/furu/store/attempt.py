@@ -30,7 +30,7 @@ from typing import Any, Literal
 import msgspec
 
 from furu.errors import FuruInProgressError, FuruStoreError
-from furu.store.artifact import Artifact, Done, Status, survey
+from furu.store.artifact import Artifact, Done, Status, identify, survey
 from furu.store.layout import LOG, parse_numbered
 from furu.store.owner import CLAIMING, Owner, current_owner, forget_owner, remove_dead, running
 from furu.store.record import (
@@ -206,7 +206,17 @@ def _set_aside(attempt: Attempt, judged: tuple[int, int, int] | None) -> None:
         raise _GiveWay
     if judged is None:
         return
-    os.rename(files.done, files.rejected(attempt.number))
+    aside = files.rejected(attempt.number)
+    # Between a look and the next call this attempt may be taken for dead, by another machine.
+    try:
+        os.rename(files.done, aside)
+        if identify(os.lstat(aside)) != judged:  # it is what the taker published
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, files.done)
+            _remove(aside)
+            raise _GiveWay
+    except FileNotFoundError:  # the taker was faster
+        raise _GiveWay from None
     attempt.replaces = True
 
 
@@ -236,7 +246,7 @@ class Attempt:
             try:
                 os.mkdir(directory)
             except FileExistsError:  # left behind where somebody removed `done` by hand
-                shutil.rmtree(directory)
+                _remove(directory)
                 os.mkdir(directory)
             self._has_files = True
         return directory
@@ -305,22 +315,33 @@ class Attempt:
         try:
             if sync and self._has_files:
                 _sync_tree(files.files(self.number))
+                sync_directory(files.directory)  # or `done` may survive without the name of the files
             write_new(temporary, encode_done(record), sync=sync)
             published = _link_done(temporary, files.done)
             if sync:
                 _sync_upwards(files.directory, settings.store)
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and not published and self.artifact.is_done():
+                # Taken for dead: whoever published instead removed what this attempt had left.
+                self._lose()
+                return False
             if published:  # seen or not, it may not survive the power cut that it was to survive
                 _remove(files.done)
             _remove(temporary)
             raise store_failed("publish", files.done, error) from error
         _remove(temporary)
         if not published:
-            _remove(files.files(self.number))
-        elif self.number > 1 or self.replaces:
+            self._lose()
+            return False
+        if self.number > 1 or self.replaces:
             self._clean()
         self.release()
-        return published
+        return True
+
+    def _lose(self) -> None:
+        """Give way to another attempt's artifact: nobody would know later whose files these are."""
+        _remove(self.artifact.files.files(self.number))
+        self.release()
 
     def end(
         self, outcome: Literal["failed", "cancelled"], error: BaseException, config: dict[str, Any]
@@ -430,6 +451,8 @@ class Attempt:
 _attempts: dict[str, Attempt] = {}
 # Attempts of this process that ended and whose end could not be written: their names are used up.
 _spent: set[str] = set()
+# Stores above which the directories were synced.
+_synced_above: set[Path] = set()
 # Who is to be told when this process is no longer at a node.
 _waiters: dict[str, list[Callable[[], object]]] = {}
 _lock = threading.Lock()
@@ -544,7 +567,22 @@ def _sync_tree(directory: str) -> None:
 
 def _sync_upwards(directory: str, store: Path) -> None:
     """Sync a node's directory and those above it, which may be as new."""
-    root = os.fspath(store)
-    while directory.startswith(root):
+    above = os.path.dirname(store)
+    while directory != above:
         sync_directory(directory)
+        directory = os.path.dirname(directory)
+    if store not in _synced_above:
+        _sync_above(above)
+        _synced_above.add(store)
+
+
+def _sync_above(directory: str) -> None:
+    """Sync the directories above a store, which may have been made with it, up to where the filesystem
+    begins. One that this process may not read it has not made either."""
+    device = os.stat(directory).st_dev
+    while os.stat(directory).st_dev == device:
+        with contextlib.suppress(PermissionError):
+            sync_directory(directory)
+        if directory == os.path.dirname(directory):
+            return
         directory = os.path.dirname(directory)

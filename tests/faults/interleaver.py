@@ -1,0 +1,198 @@
+"""Claimers as if each were a process of its own, one filesystem call at a time, in a chosen order.
+
+Every claimer is a thread that runs the store's real code; of the store's memory (its owner, what it is
+at) each has its own. One runs at a time. A *plan* says where another one goes on, and where one crashes:
+
+    "3>1 7x"    before call 3 (counted over all of them) claimer 1 goes on; at call 7 whoever runs crashes
+
+A claimer that crashed makes no call any more and has lost its lock, as after SIGKILL. A plan is text, so
+that one that found a fault can be run again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+from ..store_processes import OtherProcess
+
+STEPS = ("link", "listdir", "lstat", "mkdir", "open", "rename", "replace", "unlink", "write")
+
+# What happens before a call: which claimer goes on, or None for a crash of the one that runs.
+Plan = Mapping[int, "int | None"]
+
+
+class Crashed(BaseException):
+    """Unwinds a claimer that is dead; none of its calls on the way has an effect."""
+
+
+def parse_plan(text: str) -> dict[int, int | None]:
+    """Read what `write_plan` wrote."""
+    plan: dict[int, int | None] = {}
+    for word in text.split():
+        step, switch, number = word.partition(">")
+        plan[int(step.rstrip("x"))] = int(number) if switch else None
+    return plan
+
+
+def write_plan(plan: Plan) -> str:
+    """Return a plan as text."""
+    return " ".join(f"{step}x" if to is None else f"{step}>{to}" for step, to in sorted(plan.items()))
+
+
+@dataclass
+class Interleaved:
+    """What the claimers returned or raised, and how many calls they made together."""
+
+    results: list[Any]
+    steps: int
+
+
+class _Claimer(threading.Thread):
+    """Runs one function as another process, and only while it has its turn."""
+
+    def __init__(self, work: Callable[[], Any], process: OtherProcess) -> None:
+        super().__init__(daemon=True)
+        self.result: Any = None
+        self.turn = threading.Semaphore(0)
+        self.crashed = False
+        self.process = process
+        self.ended: Callable[[], None] = lambda: None
+        self._work = work
+        self._inside = ExitStack()
+
+    def run(self) -> None:
+        self._begin_turn()
+        try:
+            self.result = self._work()
+        except BaseException as error:
+            self.result = error
+        self._inside.close()
+        self.ended()
+
+    def give_way_to(self, other: _Claimer) -> None:
+        self._inside.close()
+        other.turn.release()
+        self._begin_turn()
+
+    def _begin_turn(self) -> None:
+        self.turn.acquire()
+        self._inside.enter_context(self.process.running())
+
+
+class _Expired:
+    """Leases on a clock that has always just passed the end of one."""
+
+    def is_alive(self, info: os.stat_result, lease_sec: float) -> bool:
+        return False
+
+
+class Interleaver:
+    """Runs claimers one at a time. Everything here is touched by the one that runs.
+
+    `expired`: each is on a machine of its own, and every lease has just ended, so that any of them may
+    take any other for dead at any time.
+    """
+
+    def __init__(self, *, expired: bool = False) -> None:
+        self._expired = expired
+        self._claimers: list[_Claimer] = []
+        self._left: list[_Claimer] = []
+        self._idle: list[OtherProcess] = []
+        self._plan: Plan = {}
+        self._watch: Callable[[], None] = lambda: None
+        self._watching = False
+        self._steps = 0
+        self._over = threading.Event()
+
+    def run(
+        self, work: Sequence[Callable[[], Any]], plan: Plan, watch: Callable[[], None] = lambda: None
+    ) -> Interleaved:
+        """Run claimers to their ends, the first one first. `watch` looks between any two calls."""
+        claimers = [_Claimer(one, self._make_process(number)) for number, one in enumerate(work)]
+        self._claimers, self._left = claimers, list(claimers)
+        self._plan, self._watch, self._steps = plan, watch, 0
+        self._over.clear()
+        for claimer in claimers:
+            claimer.ended = lambda claimer=claimer: self._ended(claimer)  # type: ignore[misc]
+            claimer.start()
+        claimers[0].turn.release()
+        assert self._over.wait(10), "the claimers wait for each other"
+        for claimer in claimers:
+            claimer.join()
+        self._idle += [claimer.process for claimer in claimers]
+        return Interleaved([claimer.result for claimer in claimers], self._steps)
+
+    def _make_process(self, number: int) -> OtherProcess:
+        process = OtherProcess(f"machine-{number}" if self._expired else None)
+        if self._expired:
+            process.memory["_leases"] = _Expired()
+        process.owner_path()  # so that no step is one of making it
+        return process
+
+    def let_die(self) -> None:
+        """Let the claimers that ended die, with their locks. Until then they live, and are at nothing."""
+        for process in self._idle:
+            process.die()
+        self._idle.clear()
+
+    def step(self) -> None:
+        claimer = threading.current_thread()
+        if claimer not in self._left or self._watching:
+            return  # the test's own thread, or the heartbeat
+        assert isinstance(claimer, _Claimer)
+        if claimer.crashed:
+            raise Crashed
+        self._look()
+        self._steps += 1
+        if self._steps not in self._plan:
+            return
+        following = self._plan[self._steps]
+        if following is None:
+            claimer.crashed = True
+            claimer.process.die()
+            raise Crashed
+        other = self._claimers[following]
+        if other is not claimer and other in self._left:
+            claimer.give_way_to(other)
+
+    def _look(self) -> None:
+        self._watching = True
+        try:
+            self._watch()
+        finally:
+            self._watching = False
+
+    def _ended(self, claimer: _Claimer) -> None:
+        following = self._left[(self._left.index(claimer) + 1) % len(self._left)]
+        self._left.remove(claimer)
+        self._look()
+        if self._left:
+            following.turn.release()
+        else:
+            self._over.set()
+
+
+@contextlib.contextmanager
+def interleaver(*, expired: bool = False) -> Iterator[Interleaver]:
+    """Claimers, until the end of the block."""
+    made = Interleaver(expired=expired)
+
+    def stepping(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            made.step()
+            return real(*args, **kwargs)
+
+        return call
+
+    with ExitStack() as stack:
+        stack.callback(made.let_die)
+        for name in STEPS:
+            stack.enter_context(mock.patch.object(os, name, stepping(getattr(os, name))))
+        yield made

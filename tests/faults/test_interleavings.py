@@ -1,0 +1,269 @@
+"""Claimers of one node in every order of their filesystem calls, with a crash at every call.
+
+Systematic for two: every plan with at most two changes between them, and every crash with at most one;
+more are drawn, and so are those for three. The search is bounded by changes, as most faults of
+concurrency need few (Musuvathi and Qadeer, "Iterative context bounding", 2007).
+
+A plan that finds a fault is printed, and can be run again:
+
+    explore(Scenario("cold", 2), [parse_plan("3>1 7x")])
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from furu import FuruInProgressError
+from furu.store.artifact import Artifact
+from furu.store.attempt import Attempt, claim
+
+from ..store_processes import (
+    artifact,
+    begin,
+    done_document,
+    fail,
+    leave_attempt,
+    publish,
+    put,
+    rejecting,
+    result,
+)
+from .interleaver import Crashed, Interleaver, Plan, interleaver, parse_plan, write_plan
+
+LONG = os.environ.get("FURU_FAULTS") == "long"
+# How many of each kind of plan are drawn where there are more.
+DRAWN = 600 if LONG else 8
+FILE = 5000
+
+
+def put_done(place: Artifact, value: str) -> None:
+    put(place.files.done, done_document(place, result=value))
+
+
+def rejected_and(number: int) -> Callable[[Artifact], None]:
+    """A `done` to replace, and an attempt of a dead owner beside it."""
+
+    def prepare(place: Artifact) -> None:
+        put_done(place, "old")
+        leave_attempt(place, number)
+
+    return prepare
+
+
+def rejected_and_failed(place: Artifact) -> None:
+    """A `done` to replace, and the record of the failure before it."""
+    fail(begin(place))
+    put(place.files.done, done_document(place, attempt=2, result="old"))
+
+
+def died_replacing(place: Artifact) -> None:
+    """A `done` that was set aside by an owner that is dead."""
+    for number in (1, 2):
+        leave_attempt(place, number)
+    put(place.files.rejected(2), done_document(place, result="old"))
+
+
+PREPARE: dict[str, Callable[[Artifact], Any]] = {
+    "cold": lambda place: os.makedirs(place.files.directory),
+    "a dead owner's": leave_attempt,
+    "failed": lambda place: fail(begin(place)),
+    "died while replacing": died_replacing,
+    "done and good": lambda place: put_done(place, "good"),
+    "rejected": lambda place: put_done(place, "old"),
+    "rejected, with a dead attempt": rejected_and(2),
+    "rejected, with try-1": rejected_and(1),
+    "rejected, with a failure's record": rejected_and_failed,
+    "empty done": lambda place: put(place.files.done, b""),
+}
+
+
+# The states in which the first to come replaces a `done`.
+REPLACING = {state for state in PREPARE if state.startswith(("rejected", "empty"))}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What lies on disk, how many claimers come, whether the first one's node fails, whether others than
+    the first judge what is done, and whether every lease has expired, so that live owners of other
+    machines may be taken for dead."""
+
+    state: str
+    claimers: int = 2
+    first_fails: bool = False
+    all_judge: bool = True
+    expired: bool = False
+
+
+class Trial:
+    """One node, and what its claimers do with it."""
+
+    def __init__(self, scenario: Scenario, name: str) -> None:
+        self._scenario = scenario
+        self.place = artifact(name)
+        PREPARE[scenario.state](self.place)
+        self._at_it: list[str] = []
+        self._published: set[str] = set()
+        self._plan: Plan = {}
+        self.problems: list[str] = []
+
+    def work(self, name: str, *, fails: bool = False, judges: bool = True) -> Callable[[], str]:
+        """Return what one claimer does, from its claim to its end."""
+
+        def compute() -> str:
+            rejects = rejecting(self.place) if judges else None
+            try:
+                attempt = claim(self.place, rejects)
+            except FuruInProgressError:
+                return "elsewhere"
+            if attempt is None:
+                return "there"
+            self._at_it.append(name)
+            try:
+                return self._compute(attempt, name, fails)
+            finally:
+                self._at_it.remove(name)
+
+        return compute
+
+    def _compute(self, attempt: Attempt, name: str, fails: bool) -> str:
+        if len(self._at_it) > 1 and not self._scenario.expired:
+            self.problems.append(f"a live owner's claim was taken: {self._at_it} are at it")
+        try:
+            put(f"{attempt.files_directory()}/data", name * FILE)
+        except FileNotFoundError:
+            assert self._scenario.expired, "files of a live owner were removed"
+        if fails:
+            assert fail(attempt) is None
+            return "failed"
+        return "published" if publish(attempt, name) else "lost"
+
+    def look(self) -> None:
+        """DONE is whole, and once published stays."""
+        # A replacer that is taken for dead may take away what the taker published, and puts it back,
+        # unless just then it crashes or is taken for dead once more.
+        may_replace = self._scenario.expired and self._scenario.state in REPLACING
+        if not self.place.is_done():
+            if self._published and not may_replace:
+                self.problems.append(f"the artifact of {self._published} is gone")
+            return
+        document = json.loads(Path(self.place.files.done).read_bytes())
+        value = document["result"]
+        if value in ("old", "good"):
+            if self._published and not may_replace:
+                self.problems.append(f"the artifact of {self._published} became {value}")
+            return
+        self._published.add(value)
+        if len(self._published) > 1 and not (may_replace and len(self._plan) > 1):
+            self.problems.append(f"published twice: {self._published}")
+        files = Path(self.place.files.files(document["attempt"]), "data")
+        if not files.exists() or files.read_text() != value * FILE:
+            self.problems.append(f"DONE and half: {files} of {value}")
+
+    def run(self, between: Interleaver, plan: Plan) -> int:
+        """Run the claimers by a plan, then one more; return how many calls the first ones made."""
+        self._plan = plan
+        claimers = [
+            self.work(
+                f"{n}",
+                fails=self._scenario.first_fails and n == 0,
+                judges=self._scenario.all_judge or n == 0,
+            )
+            for n in range(self._scenario.claimers)
+        ]
+        made = between.run(claimers, plan, self.look)
+        crashed = [one for one in made.results if isinstance(one, Crashed)]
+        for one in made.results:
+            if not isinstance(one, (str, Crashed)) or (one == "lost" and not self._scenario.expired):
+                self.problems.append(f"a claimer ended with {one!r}")
+        was_done = result(self.place) not in (None, "old")
+        later = between.run([self.work("later")], {}, self.look)
+        if ["there" if was_done else "published"] != later.results:
+            self.problems.append(f"of {made.results}, with {len(crashed)} crashes, then {later.results}")
+        between.let_die()
+        return made.steps
+
+
+def explore(scenario: Scenario, plans: Iterable[Plan]) -> int:
+    """Run a scenario by each plan; return how many. A fault is an `AssertionError` with its plan."""
+    count = 0
+    with interleaver(expired=scenario.expired) as between:
+        for plan in plans:
+            trial = Trial(scenario, f"{scenario}{count}")
+            trial.run(between, plan)
+            count += 1
+            assert [] == trial.problems, f"{scenario}, plan {write_plan(plan)!r}"
+    return count
+
+
+def count_steps(scenario: Scenario) -> int:
+    with interleaver(expired=scenario.expired) as between:
+        return Trial(scenario, f"{scenario} counted").run(between, {})
+
+
+def plans_for_two(steps: int, draw: random.Random) -> list[dict[int, int | None]]:
+    """Every order with one change; every crash with at most one change; two changes with and without a
+    crash: all, or as many as are drawn."""
+    all_steps = range(1, steps + 1)
+    changes = [{}, *({step: 1} for step in all_steps)]
+    twice = [{one: 1, two: 0} for one, two in itertools.combinations(all_steps, 2)]
+    crashes = [{**plan, step: None} for plan in changes for step in all_steps if step not in plan]
+    both = [
+        {**draw.choice(twice), draw.choice(all_steps): None, draw.choice(all_steps): draw.choice((0, 1))}
+        for _ in range(DRAWN)
+    ]
+    chosen: list[dict[int, int | None]] = [{}]
+    for kind in (changes, twice, crashes, both):
+        chosen += kind if len(kind) <= DRAWN or LONG else draw.sample(kind, DRAWN)
+    return chosen
+
+
+def plans_drawn(claimers: int, steps: int, draw: random.Random) -> list[dict[int, int | None]]:
+    """Orders with up to six changes, and up to two crashes."""
+
+    def one() -> dict[int, int | None]:
+        plan: dict[int, int | None] = {
+            draw.randint(1, steps): draw.randrange(claimers) for _ in range(draw.randint(1, 6))
+        }
+        return plan | {draw.randint(1, steps): None for _ in range(draw.randint(0, 2))}
+
+    return [one() for _ in range(DRAWN)]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("expired", [False, True], ids=["one machine", "leases expired"])
+@pytest.mark.parametrize("state", PREPARE)
+def test_two_claimers_compute_a_node_once_in_any_order_with_a_crash_anywhere(
+    state: str, expired: bool
+) -> None:
+    """One publishes at most; DONE is whole and stays; a later claimer always gets it or finds it."""
+    draw = random.Random(state)
+    count = 0
+    for first_fails, all_judge in ((False, True), (True, True), (False, False)):
+        scenario = Scenario(state, first_fails=first_fails, all_judge=all_judge, expired=expired)
+        count += explore(scenario, plans_for_two(count_steps(scenario), draw))
+    print(f"schedules of two explored: {count}")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("expired", [False, True], ids=["one machine", "leases expired"])
+@pytest.mark.parametrize("state", PREPARE)
+def test_three_claimers_compute_a_node_once_in_drawn_orders(state: str, expired: bool) -> None:
+    """The same, sampled."""
+    scenario = Scenario(state, 3, expired=expired)
+    plans = plans_drawn(3, count_steps(scenario), random.Random(state))
+    print(f"schedules of three explored: {explore(scenario, plans)}")
+
+
+def test_plan_that_found_a_fault_can_be_run_again() -> None:
+    """It is printed as text, and read back."""
+    assert {3: 1, 7: None, 9: 0} == parse_plan("3>1 7x 9>0")
+    assert "3>1 7x 9>0" == write_plan({9: 0, 3: 1, 7: None})

@@ -1,0 +1,81 @@
+"""Real processes on one store: races, killed owners, paused ones, forks, and an interrupted run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LONG = os.environ.get("FURU_FAULTS") == "long"
+CROWD = Path(__file__).with_name("crowd.py")
+AT_ONCE_SEC = 5.0
+
+
+@pytest.fixture(autouse=True)
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where each computation is noted."""
+    monkeypatch.setenv("FURU_LOG", str(tmp_path / "log"))
+
+
+def crowd(*arguments: object) -> dict[str, object]:
+    """Return what the processes did."""
+    command = [sys.executable, str(CROWD), *map(str, arguments)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert 0 == answer.returncode, answer.stderr
+    report: dict[str, object] = json.loads(answer.stdout)
+    print(*arguments, report)
+    return report | {"stderr": answer.stderr}
+
+
+@pytest.mark.timeout(300)
+def test_eight_processes_compute_each_node_once() -> None:
+    """All of them run all the nodes, each in an order of its own."""
+    nodes = 1000 if LONG else 150
+    report = crowd("race", 8, nodes)
+    assert [0] * 8 == report["codes"], report
+    assert (nodes, []) == (report["nodes"], report["twice"])
+
+
+@pytest.mark.timeout(120)
+def test_of_fifty_that_wait_for_a_killed_owner_one_takes_over_at_once() -> None:
+    """Nobody waits for a lease: the kernel says that the owner is dead."""
+    report = crowd("waiters", 50)
+    assert [0] * 50 == report["codes"], report
+    assert 2 == report["computed"]
+    assert float(str(report["sec"])) < AT_ONCE_SEC * 4  # fifty processes finish in that, too
+
+
+@pytest.mark.timeout(60)
+def test_stopped_owner_on_this_machine_is_never_taken_over() -> None:
+    """For several leases; then it goes on and publishes."""
+    report = crowd("paused", "same")
+    assert ([0], 0, 1, True) == tuple(report[key] for key in ("codes", "taken", "computed", "stays")), (
+        report
+    )
+
+
+@pytest.mark.timeout(60)
+def test_stopped_owner_on_another_machine_is_taken_over_once_and_loads_the_winners_result() -> None:
+    """Four wait for it; it wakes up after one of them published, and does not publish."""
+    report = crowd("paused", "another")
+    assert [0] * 5 == report["codes"], report
+    assert (2, True) == (report["computed"], report["stays"])
+
+
+@pytest.mark.timeout(60)
+def test_child_that_outlives_its_killed_parent_does_not_hold_the_node() -> None:
+    """The lock is the parent's alone, so the takeover is at once."""
+    report = crowd("forked")
+    assert ([0], 2, True) == (report["codes"], report["computed"], report["child_lives"]), report
+    assert float(str(report["sec"])) < AT_ONCE_SEC
+
+
+@pytest.mark.timeout(60)
+def test_run_beside_one_that_is_interrupted_finishes_everything() -> None:
+    """Ctrl-C ends one; what it was at is published or taken over, and nothing is computed twice."""
+    report = crowd("interrupted", 60)
+    assert ([3, 0], 60, []) == (report["codes"], report["done"], report["twice"]), report
