@@ -65,6 +65,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Inject faults into the store at length, for some minutes, and print how many of which kind."""
+    session.install(".[all]", *group("test"))
+    session.run("pytest", "-q", "tests/faults", *session.posargs, env={"FURU_FAULTS": "long"})
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and layout."""
     session.install(*group("lint"))

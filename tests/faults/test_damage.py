@@ -21,6 +21,7 @@ from furu import Furu, FuruComputeError, FuruError, FuruStoreError, Status
 from furu.store.layout import PICKLE
 
 from ..store_processes import artifact, done_document, leave_attempt, put
+from . import figures
 
 LIMIT_SEC = 3.0
 OUTSIDE = "from outside the store"
@@ -210,6 +211,7 @@ def test_damaged_file_is_a_miss_or_a_clear_error(
         path.parent.mkdir(parents=True, exist_ok=True)
         make(path, node)
         problem = problem_with(node, path)
+        figures.count("damaged files", 1)
         if problem is not None:
             problems.append(f"{damage}: {problem}")
     assert [] == problems

@@ -1,7 +1,7 @@
 """Claimers of one node in every order of their filesystem calls, with a crash at every call.
 
-Systematic for two: every plan with at most two changes between them, and every crash with at most one;
-more are drawn, and so are those for three. The search is bounded by changes, as most faults of
+At length, systematic for two: every plan with one change between them, and every single crash. Of those
+with more some are drawn, and of those for three. The search is bounded by changes, as most faults of
 concurrency need few (Musuvathi and Qadeer, "Iterative context bounding", 2007).
 
 A plan that finds a fault is printed, and can be run again:
@@ -37,11 +37,12 @@ from ..store_processes import (
     rejecting,
     result,
 )
+from . import figures
 from .interleaver import Crashed, Interleaver, Plan, interleaver, parse_plan, write_plan
 
 LONG = os.environ.get("FURU_FAULTS") == "long"
 # How many of each kind of plan are drawn where there are more.
-DRAWN = 600 if LONG else 8
+DRAWN = 250 if LONG else 6
 FILE = 5000
 
 
@@ -200,6 +201,8 @@ def explore(scenario: Scenario, plans: Iterable[Plan]) -> int:
             trial = Trial(scenario, f"{scenario}{count}")
             trial.run(between, plan)
             count += 1
+            figures.count(figures.TWICE, sum("twice" in one for one in trial.problems))
+            figures.count(figures.TORN, sum("half" in one for one in trial.problems))
             assert [] == trial.problems, f"{scenario}, plan {write_plan(plan)!r}"
     return count
 
@@ -210,19 +213,20 @@ def count_steps(scenario: Scenario) -> int:
 
 
 def plans_for_two(steps: int, draw: random.Random) -> list[dict[int, int | None]]:
-    """Every order with one change; every crash with at most one change; two changes with and without a
-    crash: all, or as many as are drawn."""
+    """One change, one crash, two changes, both, and up to two crashes with three changes: all of a kind, or
+    as many as are drawn."""
     all_steps = range(1, steps + 1)
-    changes = [{}, *({step: 1} for step in all_steps)]
+    changes = [{step: 1} for step in all_steps]
     twice = [{one: 1, two: 0} for one, two in itertools.combinations(all_steps, 2)]
-    crashes = [{**plan, step: None} for plan in changes for step in all_steps if step not in plan]
+    crashes: list[dict[int, int | None]] = [{step: None} for step in all_steps]
+    change_and_crash = [{one: 1, two: None} for one in all_steps for two in all_steps if one != two]
     both = [
         {**draw.choice(twice), draw.choice(all_steps): None, draw.choice(all_steps): draw.choice((0, 1))}
         for _ in range(DRAWN)
     ]
     chosen: list[dict[int, int | None]] = [{}]
-    for kind in (changes, twice, crashes, both):
-        chosen += kind if len(kind) <= DRAWN or LONG else draw.sample(kind, DRAWN)
+    for kind in (changes, crashes, twice, change_and_crash, both):
+        chosen += kind if len(kind) <= DRAWN else draw.sample(kind, DRAWN)
     return chosen
 
 
@@ -250,7 +254,7 @@ def test_two_claimers_compute_a_node_once_in_any_order_with_a_crash_anywhere(
     for first_fails, all_judge in ((False, True), (True, True), (False, False)):
         scenario = Scenario(state, first_fails=first_fails, all_judge=all_judge, expired=expired)
         count += explore(scenario, plans_for_two(count_steps(scenario), draw))
-    print(f"schedules of two explored: {count}")
+    figures.count("schedules of two claimers", count)
 
 
 @pytest.mark.timeout(600)
@@ -260,7 +264,7 @@ def test_three_claimers_compute_a_node_once_in_drawn_orders(state: str, expired:
     """The same, sampled."""
     scenario = Scenario(state, 3, expired=expired)
     plans = plans_drawn(3, count_steps(scenario), random.Random(state))
-    print(f"schedules of three explored: {explore(scenario, plans)}")
+    figures.count("schedules of three claimers", explore(scenario, plans))
 
 
 def test_plan_that_found_a_fault_can_be_run_again() -> None:

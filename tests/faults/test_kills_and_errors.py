@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-# At length every fault is injected at every call; otherwise errors at every fifth, kills still at all.
+from . import figures
+
+# At length every fault is injected at every call; otherwise errors at every ninth, kills still at all.
 LONG = os.environ.get("FURU_FAULTS") == "long"
 ZYGOTE = Path(__file__).with_name("zygote.py")
 ERRORS = ("EIO", "ENOSPC", "EROFS", "EDQUOT", "EMFILE")
@@ -22,7 +24,7 @@ def inject(*arguments: str) -> dict[str, object]:
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert 0 == answer.returncode, answer.stderr
     report: dict[str, object] = json.loads(answer.stdout)
-    print(" ".join(arguments), report)
+    figures.count("kills" if arguments[0] == "kill" else "errors", int(str(report["injected"])))
     return report
 
 
@@ -44,4 +46,4 @@ def test_kill_at_every_call_loses_nothing_that_was_done() -> None:
 @pytest.mark.parametrize("error", ERRORS)
 def test_error_at_a_call_is_told_with_its_path_and_the_next_run_finishes(error: str, how: str) -> None:
     """A failing node's own error is not hidden by a record that could not be written."""
-    check(inject("error", error, how, *([] if LONG else ["5"])), 70 if LONG else 14)
+    check(inject("error", error, how, *([] if LONG else ["9"])), 70 if LONG else 8)

@@ -22,6 +22,7 @@ from furu.store.attempt import Attempt, claim
 from furu.store.layout import NodeFiles
 
 from ..store_processes import artifact, begin, fail, publish, result
+from . import figures
 from .power import Recorder, make_tree
 from .syscalls import Syscalls
 
@@ -128,13 +129,15 @@ def test_power_cut_at_any_call_leaves_a_whole_artifact_or_none(
             left = tmp_path / "left"
             make_tree(tree, str(left))
             there = moved(place, left / "project" / "store")
-            assert problem_of(there, way) is None, (calls, state)
+            problem = problem_of(there, way)
+            figures.count(figures.TORN, problem is not None)
+            assert problem is None, (calls, state)
             if calls == recorder.calls:
                 assert "new" == result(there), (calls, state)
             elif of_node and len(seen) % 5 == 0:
                 recovers(there)
             shutil.rmtree(left)
-    print(f"power cuts replayed: {cuts}, different ones: {len(seen)}")
+    figures.count("power cuts", cuts)
 
 
 def recovers(place: Artifact) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from . import figures
+
 LONG = os.environ.get("FURU_FAULTS") == "long"
 CROWD = Path(__file__).with_name("crowd.py")
 AT_ONCE_SEC = 5.0
@@ -27,7 +29,9 @@ def crowd(*arguments: object) -> dict[str, object]:
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert 0 == answer.returncode, answer.stderr
     report: dict[str, object] = json.loads(answer.stdout)
-    print(*arguments, report)
+    twice = report.get("twice", [])
+    assert isinstance(twice, list)
+    figures.count(figures.TWICE, len(twice))
     return report | {"stderr": answer.stderr}
 
 
@@ -36,6 +40,7 @@ def test_eight_processes_compute_each_node_once() -> None:
     """All of them run all the nodes, each in an order of its own."""
     nodes = 1000 if LONG else 150
     report = crowd("race", 8, nodes)
+    figures.count("nodes raced for by eight processes", nodes)
     assert [0] * 8 == report["codes"], report
     assert (nodes, []) == (report["nodes"], report["twice"])
 
