@@ -27,6 +27,7 @@ LAYERS = [
     "codec",
     "store.layout",
     "store.record",
+    "store.sync",
     "store.trust",
     "store.owner",
     "store.artifact",

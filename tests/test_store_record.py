@@ -24,9 +24,9 @@ from furu.store.record import (
     encode_ended,
     read_done,
     read_state,
-    sync_directory,
     write_new,
 )
+from furu.store.sync import sync_directory
 
 from .store_processes import (
     CLASS,

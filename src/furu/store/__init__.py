@@ -2,6 +2,7 @@
 
     layout.py    names: the directory of a node and the files in it
     record.py    the JSON documents in those files; reading and writing them safely
+    sync.py      files and names that survive a power cut
     trust.py     whether everybody may write into the store's root
     owner.py     this process as an owner; whether another owner is alive
     artifact.py  what a node's directory says: its status

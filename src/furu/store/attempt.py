@@ -36,7 +36,6 @@ from furu.store.owner import CLAIMING, Owner, current_owner, forget_owner, remov
 from furu.store.record import (
     FORMAT,
     MAX_TRACEBACK_CHARS,
-    READ_FLAGS,
     AttemptRecord,
     DoneRecord,
     EndedRecord,
@@ -44,9 +43,9 @@ from furu.store.record import (
     encode_done,
     encode_ended,
     store_failed,
-    sync_directory,
     write_new,
 )
+from furu.store.sync import sync_directory, sync_tree, sync_upwards
 from furu.store.trust import refuse_shared
 from furu.text import describe_error, plain_text
 
@@ -314,12 +313,12 @@ class Attempt:
         published = False
         try:
             if sync and self._has_files:
-                _sync_tree(files.files(self.number))
+                sync_tree(files.files(self.number))
                 sync_directory(files.directory)  # or `done` may survive without the name of the files
             write_new(temporary, encode_done(record), sync=sync)
             published = _link_done(temporary, files.done)
             if sync:
-                _sync_upwards(files.directory, settings.store)
+                sync_upwards(files.directory, settings.store)
         except OSError as error:
             if isinstance(error, FileNotFoundError) and not published and self.artifact.is_done():
                 # Taken for dead: whoever published instead removed what this attempt had left.
@@ -451,8 +450,6 @@ class Attempt:
 _attempts: dict[str, Attempt] = {}
 # Attempts of this process that ended and whose end could not be written: their names are used up.
 _spent: set[str] = set()
-# Stores above which the directories were synced.
-_synced_above: set[Path] = set()
 # Who is to be told when this process is no longer at a node.
 _waiters: dict[str, list[Callable[[], object]]] = {}
 _lock = threading.Lock()
@@ -550,39 +547,3 @@ def _remove(path: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             logger.warning("could not remove %s: %s", path, error)
-
-
-def _sync_tree(directory: str) -> None:
-    for parent, _, names in os.walk(directory):
-        for name in names:
-            path = f"{parent}/{name}"
-            if stat.S_ISREG(os.lstat(path).st_mode):
-                descriptor = os.open(path, READ_FLAGS)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-        sync_directory(parent)
-
-
-def _sync_upwards(directory: str, store: Path) -> None:
-    """Sync a node's directory and those above it, which may be as new."""
-    above = os.path.dirname(store)
-    while directory != above:
-        sync_directory(directory)
-        directory = os.path.dirname(directory)
-    if store not in _synced_above:
-        _sync_above(above)
-        _synced_above.add(store)
-
-
-def _sync_above(directory: str) -> None:
-    """Sync the directories above a store, which may have been made with it, up to where the filesystem
-    begins. One that this process may not read it has not made either."""
-    device = os.stat(directory).st_dev
-    while os.stat(directory).st_dev == device:
-        with contextlib.suppress(PermissionError):
-            sync_directory(directory)
-        if directory == os.path.dirname(directory):
-            return
-        directory = os.path.dirname(directory)

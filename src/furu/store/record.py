@@ -185,15 +185,6 @@ def write_all(descriptor: int, content: bytes) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def sync_directory(path: str) -> None:
-    """Make the names in a directory survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def store_failed(doing: str, path: str, error: OSError) -> FuruStoreError:
     """Say which operation of the store failed, where, why, and what to look at."""
     return FuruStoreError(

@@ -1,0 +1,63 @@
+"""Makes files and their names survive a power cut. Knows nothing of what is in them.
+
+A file's content and the names in a directory are synced each on their own, and in the order that the
+caller needs: what a name leads to before the name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from pathlib import Path
+
+from furu.store.record import READ_FLAGS
+
+# Stores above which the directories were synced.
+_synced_above: set[Path] = set()
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(directory: str) -> None:
+    """Sync a directory with all that is in it. Raises `OSError`."""
+    for parent, _, names in os.walk(directory):
+        for name in names:
+            path = f"{parent}/{name}"
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                descriptor = os.open(path, READ_FLAGS)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+        sync_directory(parent)
+
+
+def sync_upwards(directory: str, store: Path) -> None:
+    """Sync a node's directory and those above it, which may be as new."""
+    above = os.path.dirname(store)
+    while directory != above:
+        sync_directory(directory)
+        directory = os.path.dirname(directory)
+    if store not in _synced_above:
+        _sync_above(above)
+        _synced_above.add(store)
+
+
+def _sync_above(directory: str) -> None:
+    """Sync the directories above a store, which may have been made with it, up to where the filesystem
+    begins. One that this process may not read it has not made either."""
+    device = os.stat(directory).st_dev
+    while os.stat(directory).st_dev == device:
+        with contextlib.suppress(PermissionError):
+            sync_directory(directory)
+        if directory == os.path.dirname(directory):
+            return
+        directory = os.path.dirname(directory)
