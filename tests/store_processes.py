@@ -25,6 +25,7 @@ from unittest import mock
 import furu
 from furu import Furu, FuruInProgressError, Status
 from furu.settings import current_settings
+from furu.store import attempt as attempt_module
 from furu.store import owner as owner_module
 from furu.store.artifact import Artifact, survey
 from furu.store.attempt import Attempt, claim
@@ -335,11 +336,11 @@ _MEMORY: dict[str, Callable[[], Any]] = {
 
 @functools.cache
 def _holders(name: str) -> list[dict[str, Any]]:
-    """The namespaces of the store's modules that have a name, imported ones included."""
+    """The namespaces of the store's modules that have a name of `owner` or `attempt`, theirs first. Another
+    module may call something else by it."""
+    home = next(vars(one) for one in (owner_module, attempt_module) if name in vars(one))
     modules = [module for key, module in sys.modules.items() if key.startswith("furu.store.")]
-    having = [vars(module) for module in modules if name in vars(module)]
-    assert having, f"no module of the store has {name}"
-    return having
+    return [home, *(vars(one) for one in modules if vars(one).get(name) is home[name])]
 
 
 def _replace(name: str, value: object) -> None:
