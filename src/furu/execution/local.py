@@ -21,7 +21,7 @@ from furu.execution.scheduler import OnFailure, Scheduler
 from furu.execution.window import Window
 from furu.execution.workers import EventLoopWorkers, ThreadWorkers, Workers
 from furu.settings import current_settings, use_settings
-from furu.store.owner import current_owner
+from furu.store.attempt import open_store
 
 
 def run_local(
@@ -129,7 +129,7 @@ async def run_local_async(
             roots,
             remember=isinstance(roots, Collection),
             retry_failed=retry_failed,
-            before_work=lambda: current_owner(settings.store, settings.lease_sec),
+            before_work=lambda: open_store(settings),
         ),
         window=window,
         workers=workers or ThreadWorkers(),

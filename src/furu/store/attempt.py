@@ -30,6 +30,7 @@ from typing import Any, Literal
 import msgspec
 
 from furu.errors import FuruInProgressError, FuruStoreError
+from furu.settings import Settings
 from furu.store.artifact import Artifact, Done, Status, identify, survey
 from furu.store.layout import LOG, parse_numbered
 from furu.store.owner import CLAIMING, Owner, current_owner, forget_owner, remove_dead, running
@@ -59,14 +60,22 @@ class _GiveWay(Exception):
     """Somebody else's attempt makes this claim void."""
 
 
+def open_store(settings: Settings) -> Owner:
+    """Make sure that nodes can be computed in a store, and return this process's owner there.
+
+    Raises `FuruStoreError` for a store that cannot be used, or that everybody may write to.
+    """
+    refuse_shared(settings)
+    return current_owner(settings.store, settings.lease_sec)
+
+
 def claim(artifact: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt | None:
     """Become the one that computes a node; None if there is no need: it is DONE.
 
     `rejects` says whether the `done` that is there counts as missing. Raises `FuruInProgressError` if
     a live owner is at it, `FuruStoreError` if the store cannot be used.
     """
-    owner = current_owner(artifact.settings.store, artifact.settings.lease_sec)
-    refuse_shared(artifact.settings)
+    owner = open_store(artifact.settings)
     directory = artifact.files.directory
     with _lock:
         if directory in running:
