@@ -65,8 +65,10 @@ def open_store(settings: Settings) -> Owner:
 
     Raises `FuruStoreError` for a store that cannot be used, or that everybody may write to.
     """
-    refuse_shared(settings)
-    return current_owner(settings.store, settings.lease_sec)
+    refuse_shared(settings)  # before anything is put there
+    owner = current_owner(settings.store, settings.lease_sec)
+    refuse_shared(settings)  # one that was made just now, by whomever
+    return owner
 
 
 def claim(artifact: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt | None:
