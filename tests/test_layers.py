@@ -33,6 +33,8 @@ LAYERS = [
     "store.artifact",
     "store.attempt",
     "store.catalog",
+    "store.removal",
+    "compare",
     "core",
     "file",
     "execution.events",
@@ -59,7 +61,19 @@ LAYERS = [
     "execution.stream",
     "",  # furu itself: the public names
     "demo",
+    "drawing",
+    "cli.output",
+    "cli.roots",
+    "cli.running",
+    "cli.run",
+    "cli.plan",
+    "cli.look",
+    "cli.graph",
+    "cli.gc",
+    "cli.demo",
+    "cli.app",
     "cli",
+    "cli.__main__",
 ]
 # Modules that know nothing of disks, threads and clocks.
 PURE = ["execution.plan", "execution.window"]

@@ -8,6 +8,7 @@
     artifact.py  what a node's directory says: its status
     attempt.py   claim, publish, end: the protocol over the four above
     catalog.py   what is in a store, for people who look at it
+    removal.py   removing nodes, never one that is being computed
 
 Knows nodes only as names and hashes. docs/explanation/store.md says what is promised and what not.
 """

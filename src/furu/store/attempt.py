@@ -420,6 +420,10 @@ class Attempt:
         _remove(self.artifact.files.attempt(self.number))
         self._close()
 
+    def forget(self) -> None:
+        """End the attempt where its directory was renamed away: the name there may be another's by now."""
+        self._close()
+
     def _close(self) -> None:
         directory = self.artifact.files.directory
         if _attempts.get(directory) is self:

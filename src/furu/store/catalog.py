@@ -137,7 +137,7 @@ def walk(settings: Settings) -> Iterator[Entry]:
     A store that is not there is empty. What cannot be listed is passed over, like what is removed
     meanwhile. Raises `FuruStoreError` if the store itself cannot be listed.
     """
-    for module, cls, directory in _class_directories(settings.store):
+    for module, cls, directory in directories_of_classes(settings.store):
         for node_hash in _directories(directory):
             if is_identifier(node_hash):
                 yield Entry(settings, NodeFiles(f"{directory}/{node_hash}"), module, cls, node_hash)
@@ -178,6 +178,17 @@ def find_class(settings: Settings, module: str, qualname: str) -> Iterator[Entry
             if is_identifier(node_hash):
                 files = NodeFiles(f"{directory}/{node_hash}")
                 yield Entry(settings, files, printable(module), printable(qualname), node_hash)
+
+
+def find_node(settings: Settings, module: str, qualname: str, node_hash: str) -> Entry | None:
+    """Return the node of a class with a whole hash, if the store has a directory for it."""
+    if not is_identifier(node_hash):
+        return None
+    files = node_files(settings.store, module, qualname, node_hash)
+    parents = (os.path.dirname(os.path.dirname(files.directory)), os.path.dirname(files.directory))
+    if not all(map(_is_directory, (*parents, files.directory))):
+        return None
+    return Entry(settings, files, printable(module), printable(qualname), node_hash)
 
 
 def inspect(entry: Entry) -> NodeInfo:
@@ -254,7 +265,8 @@ def recorded_duration_sec(entry: Entry, max_bytes: int = MAX_RECORD_BYTES) -> fl
 # ---- names in the store ----
 
 
-def _class_directories(store: Path) -> Iterator[tuple[str, str, str]]:
+def directories_of_classes(store: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield the directories of classes: module and class, for people, and the path."""
     root = os.fspath(store)
     try:
         modules = sorted(_scan(root))
@@ -272,7 +284,7 @@ def _with_prefix(settings: Settings, prefix: str) -> Iterator[Entry]:
     if len(prefix) < 32:
         yield from (entry for entry in walk(settings) if entry.hash.startswith(prefix))
         return
-    for module, cls, directory in _class_directories(settings.store):
+    for module, cls, directory in directories_of_classes(settings.store):
         files = NodeFiles(f"{directory}/{prefix}")
         if _is_directory(files.directory):
             yield Entry(settings, files, module, cls, prefix)

@@ -1,0 +1,5 @@
+"""`python -m furu.cli` is `furu`."""
+
+from furu.cli import main
+
+main()

@@ -1,0 +1,43 @@
+"""The commands of `furu`, together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from furu import __version__
+from furu.cli.demo import demo
+from furu.cli.gc import gc
+from furu.cli.graph import graph
+from furu.cli.look import explain, show, status
+from furu.cli.output import ending_well
+from furu.cli.plan import plan
+from furu.cli.run import run
+
+app = typer.Typer(
+    name="furu",
+    help="Graphs of cached computations.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"furu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+for _command in (run, plan, explain, status, show, graph, gc, demo):
+    app.command()(ending_well(_command))

@@ -1,0 +1,103 @@
+"""`furu demo`: analyse a Python source tree."""
+
+from __future__ import annotations
+
+import sysconfig
+import time
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from furu.cli.output import console, say, show_table
+from furu.cli.running import Interruptible
+from furu.demo import Facts, analyse
+from furu.errors import FuruError
+from furu.execution.events import Event, NodeDone
+
+# Rows of each table on the terminal; the Markdown report holds all.
+_ROWS = 5
+
+
+def demo(
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            help="The tree to analyse: a package, or a directory that imports start at. "
+            "By default the standard library.",
+            exists=True,
+            file_okay=False,
+        ),
+    ] = None,
+    max_workers: Annotated[int, typer.Option(min=1, help="How many nodes are computed at once.")] = 8,
+) -> None:
+    """Analyse a Python source tree: its largest modules, most branching functions, import cycles.
+
+    A second run computes nothing; after a change, only what depends on it.
+    """
+    tree = (source or Path(sysconfig.get_path("stdlib"))).resolve()
+    out = console()
+    begun = time.monotonic()
+    report = analyse(tree)
+    if not report.packages:
+        raise FuruError(f"{tree} holds no Python files to analyse")
+    files = sum(len(package.modules) for package in report.packages)
+    read_sec = time.monotonic() - begun
+    computed: Counter[str] = Counter()
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, NodeDone):
+            computed[event.name] += 1
+            status.update(f"computed {computed.total():,} nodes")
+
+    status = console(stderr=True).status("looking for what is to be computed")
+    with status, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of other people's sources
+        ran = Interruptible().run([report], max_workers=max_workers, on_event=on_event)
+    _show_facts(out, tree, report.get())
+    say(out, f"Report  {report.furu_dir / 'report.md'}")
+    say(out, f"Files   {files:,} read in {read_sec:.2f} s")
+    if ran.computed:
+        kinds = ", ".join(f"{count:,} {name}" for name, count in computed.items())
+        say(out, f"Run     {ran}: {kinds}")
+    else:
+        say(out, f"Run     nothing to compute: the report on these files is there ({ran})")
+
+
+def _show_facts(out: Console, source: Path, facts: Facts) -> None:
+    modules = facts.modules
+    lines, functions = sum(m.lines for m in modules), sum(m.functions for m in modules)
+    say(out, f"{source}: {len(modules):,} modules, {lines:,} lines, {functions:,} functions")
+    show_table(
+        out,
+        ("module", "lines", "functions", "classes", "branches"),
+        [(m.name, m.lines, m.functions, m.classes, m.branches) for m in modules[:_ROWS]],
+        title="Largest modules",
+    )
+    show_table(
+        out,
+        ("function", "line", "lines", "branches"),
+        [(f.name, f.line, f.lines, f.branches) for f in facts.most_branching[:_ROWS]],
+        title="Most branching functions",
+    )
+    show_table(
+        out,
+        ("modules that import each other", "modules"),
+        [(_shortened(group), len(group)) for group in facts.cycles[:_ROWS]],
+        title=f"Import cycles among imports at module level: {len(facts.cycles) or 'none'}",
+    )
+    unparsed = [module.name for module in modules if module.error]
+    if unparsed:
+        does = "file does" if len(unparsed) == 1 else "files do"
+        say(out)
+        say(out, f"{len(unparsed)} {does} not parse: {_shortened(unparsed)}")
+    say(out)
+
+
+def _shortened(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_ROWS])
+    return f"{shown} and {len(names) - _ROWS} more" if len(names) > _ROWS else shown

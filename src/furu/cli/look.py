@@ -1,0 +1,209 @@
+"""`furu status`, `show` and `explain`: what is in a store. They change nothing, and import nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+import furu.store.catalog as catalog
+from furu.cli.output import console, say, show_table, size
+from furu.compare import Difference, differences, is_node
+from furu.errors import FuruError, FuruStoreError
+from furu.settings import Settings, current_settings
+from furu.store.artifact import Status
+from furu.text import printable
+
+_STATES = (Status.DONE, Status.FAILED, Status.IN_PROGRESS, Status.TODO)
+_MAX_RESULT_CHARS = 2000
+# Siblings are read one by one; of a class with more, the nearest of these is nearly as near.
+_MAX_SIBLINGS = 5000
+_MAX_EXPLAINED_DEPTH = 8
+_UNREADABLE = "unreadable"
+
+Hash = Annotated[str, typer.Argument(metavar="HASH", help="A node's hash, or the beginning of one.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def status(as_json: AsJson = False) -> None:
+    """Count the nodes in the store by class and state, with their sizes."""
+    settings = current_settings()
+    counts: dict[str, Counter[str]] = {}
+    sizes: Counter[str] = Counter()
+    for entry in catalog.walk(settings):
+        counts.setdefault(entry.name, Counter())[_state(entry)] += 1
+        sizes[entry.name] += entry.size_bytes()
+    out = console()
+    if as_json:
+        classes = {name: {**count, "size_bytes": sizes[name]} for name, count in counts.items()}
+        say(out, json.dumps({"store": str(settings.store), "classes": classes}))
+        return
+    nodes = sum(count.total() for count in counts.values())
+    say(out, f"{settings.store}: {nodes:,} nodes, {size(sizes.total())}")
+    states = [*_STATES, _UNREADABLE] if any(_UNREADABLE in count for count in counts.values()) else _STATES
+    rows = [
+        [name, *(counts[name][state] for state in states), size(sizes[name])] for name in sorted(counts)
+    ]
+    show_table(out, ["class", *states, "size"], rows)
+
+
+def _state(entry: catalog.Entry) -> str:
+    try:
+        return entry.status()
+    except FuruStoreError:
+        return _UNREADABLE
+
+
+def show(node: Hash, as_json: AsJson = False) -> None:
+    """Show one node: its configuration, its attempts with owner and traceback, its result, its log."""
+    info = catalog.inspect(catalog.find(current_settings(), node))
+    out = console()
+    if as_json:
+        say(out, json.dumps(_as_json(info)))
+        return
+    say(out, f"{info.node_class} {info.entry.hash}", "bold")
+    say(out, f"state      {info.status}")
+    say(out, f"directory  {info.entry.directory}")
+    if info.problem:
+        say(out, f"problem    {info.problem}", "red")
+    if info.duration_sec is not None:
+        say(out, f"computed   {_when(info.started_at)}, in {info.duration_sec:.3f} s")
+    if info.config is not None:
+        _show_block(out, "configuration", json.dumps(info.config, indent=2, ensure_ascii=False))
+    if info.result is not None:
+        _show_block(out, "result", info.result.decode("utf-8", "replace"))
+    for attempt in info.attempts:
+        _show_attempt(out, info.entry, attempt)
+
+
+def _show_attempt(out: Console, entry: catalog.Entry, attempt: catalog.AttemptInfo) -> None:
+    by = f" by {attempt.owner}" if attempt.owner else ""
+    when = f" {_when(attempt.started_at)}" if attempt.started_at is not None else ""
+    took = f", after {attempt.duration_sec:.3f} s" if attempt.duration_sec is not None else ""
+    say(out)
+    say(out, f"attempt {attempt.number}: {attempt.state}{by}{when}{took}", "bold")
+    for line in attempt.traceback or ([attempt.error] if attempt.error else []):
+        say(out, f"  {line}")
+    log = catalog.read_log(entry, attempt.number)
+    if log is not None:
+        left_out = f", its first {size(log.left_out_bytes)} left out" if log.left_out_bytes else ""
+        _show_block(out, f"log{left_out}", log.text, cut=False)
+
+
+def _show_block(out: Console, title: str, text: str, *, cut: bool = True) -> None:
+    say(out)
+    say(out, title, "bold")
+    shown = text[:_MAX_RESULT_CHARS] if cut else text
+    for line in shown.splitlines():
+        say(out, f"  {line}")
+    if len(shown) < len(text):
+        say(out, f"  ... {len(text) - len(shown):,} more characters")
+
+
+def _when(at: float | None) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+    except (OverflowError, ValueError, OSError):  # a record may say anything
+        return "at an unknown time"
+
+
+def _as_json(info: catalog.NodeInfo) -> dict[str, Any]:
+    attempts = []
+    for attempt in info.attempts:
+        log = catalog.read_log(info.entry, attempt.number)
+        fields = {name: getattr(attempt, name) for name in attempt.__slots__}
+        attempts.append({**fields, "log": log.text if log else None})
+    return {
+        "class": info.node_class,
+        "hash": info.entry.hash,
+        "status": info.status,
+        "directory": str(info.entry.directory),
+        "config": info.config,
+        "codec": info.codec,
+        "started_at": info.started_at,
+        "duration_sec": info.duration_sec,
+        "attempts": attempts,
+        "problem": info.problem,
+    }
+
+
+def explain(node: Hash) -> None:
+    """Say in which fields a stored node differs from the nearest other one of its class.
+
+    Where an input differs, says in which fields that one differs, and so on down.
+    """
+    settings = current_settings()
+    info = catalog.inspect(catalog.find(settings, node))
+    if info.config is None:
+        raise FuruError(f"the store holds no configuration of {info.entry.name} {info.entry.hash}")
+    out = console()
+    nearest = _nearest(info)
+    if nearest is None:
+        say(out, f"{info.node_class} {info.entry.hash} is the only node of its class that has ended")
+        return
+    say(out, f"{info.node_class}", "bold")
+    say(out, f"  this     {info.entry.hash}, {info.status}")
+    say(out, f"  nearest  {nearest.entry.hash}, {nearest.status}")
+    for line in _explained(settings, nearest, info, 1):
+        say(out, line)
+
+
+def _explained(
+    settings: Settings, before: catalog.NodeInfo, after: catalog.NodeInfo, depth: int
+) -> Iterator[str]:
+    indent = "  " * depth
+    found = differences(before.config or {}, after.config or {})
+    if not found:
+        yield f"{indent}no field differs: it is another _version of the class, or a field not recorded"
+    for one in found:
+        yield f"{indent}{one.path}: {_told(one)}"
+        if is_node(one.before) and is_node(one.after) and depth < _MAX_EXPLAINED_DEPTH:
+            below = [_of_node(settings, value) for value in (one.before, one.after)]
+            if below[0] is not None and below[1] is not None:
+                yield from _explained(settings, below[0], below[1], depth + 1)
+
+
+def _told(one: Difference) -> str:
+    if one.only == "before":
+        return f"{_value(one.before)} -> nothing"
+    if one.only == "after":
+        return f"nothing -> {_value(one.after)}"
+    return f"{_value(one.before)} -> {_value(one.after)}"
+
+
+def _value(value: Any) -> str:
+    if is_node(value):
+        return f"{value['node']} {str(value['hash'])[:8]}"
+    text = json.dumps(value, ensure_ascii=False)
+    return printable(text if len(text) <= 100 else f"{text[:97]}...")
+
+
+def _of_node(settings: Settings, value: dict[str, Any]) -> catalog.NodeInfo | None:
+    """Look up a node that a configuration names; it may be an input file, which the store does not hold."""
+    module, _, name = str(value["node"]).partition(":")
+    entry = catalog.find_node(settings, module, name, str(value["hash"]))
+    info = catalog.inspect(entry) if entry else None
+    return info if info and info.config is not None else None
+
+
+def _nearest(info: catalog.NodeInfo) -> catalog.NodeInfo | None:
+    """Find the node of the same class whose configuration differs in the fewest places."""
+    module, _, name = info.node_class.partition(":")
+    best: tuple[int, catalog.NodeInfo] | None = None
+    for number, entry in enumerate(catalog.find_class(info.entry.settings, module, name)):
+        if number >= _MAX_SIBLINGS:
+            break
+        if entry.hash == info.entry.hash:
+            continue
+        other = catalog.inspect(entry)
+        if other.config is None:
+            continue
+        count = len(differences(other.config, info.config or {}))
+        if best is None or count < best[0]:
+            best = (count, other)
+    return best[1] if best else None

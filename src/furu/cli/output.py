@@ -1,0 +1,99 @@
+"""How a command prints and ends: plainly where nobody looks, and with an exit code. Knows no command."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import ParamSpec
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from furu.errors import FuruError, FuruUsageError
+from furu.text import printable
+
+P = ParamSpec("P")
+
+INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
+# Piped output is for programs and files, which wrap lines themselves or not at all.
+_PIPED_WIDTH = 10_000
+
+
+class Interrupted(Exception):
+    """The command was interrupted, and has said so."""
+
+
+def ending_well(command: Callable[P, None]) -> Callable[P, None]:
+    """Give a command's errors and interruption their exit codes, without a traceback."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except FuruUsageError as error:
+            complain(str(error))
+            raise typer.Exit(2) from error
+        except FuruError as error:
+            complain(str(error))
+            raise typer.Exit(1) from error
+        except Interrupted as interrupt:
+            raise typer.Exit(INTERRUPTED) from interrupt
+        except KeyboardInterrupt as interrupt:
+            complain("interrupted; what was computed is kept")
+            raise typer.Exit(INTERRUPTED) from interrupt
+
+    return run
+
+
+def complain(message: str) -> None:
+    """Say something on stderr, where it is not taken for output."""
+    lines = [printable(line) for line in message.splitlines()]
+    print("furu: " + "\n".join(lines), file=sys.stderr)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a console that takes text as it is. rich honours NO_COLOR, and colours no pipe."""
+    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if not made.is_terminal:
+        made.width = _PIPED_WIDTH
+    return made
+
+
+def say(to: Console, line: str = "", style: str | None = None) -> None:
+    """Print a line, whole: a path that is broken in two cannot be copied."""
+    to.print(Text(printable(line), style=style or ""), soft_wrap=True)
+
+
+def show_table(
+    to: Console, columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = ""
+) -> None:
+    """Print a table whose columns of numbers are on the right; nothing where there are no rows."""
+    cells = [
+        [f"{cell:,}" if isinstance(cell, int) else printable(str(cell)) for cell in row] for row in rows
+    ]
+    if title:
+        say(to)
+        say(to, title, "bold")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for number, column in enumerate(columns):
+        if number:
+            table.add_column(column, justify="right", no_wrap=True)
+        else:
+            table.add_column(column, overflow="fold")  # cut off, a name is of no use
+    for row in cells:
+        table.add_row(*map(Text, row))
+    if table.row_count:
+        to.print(table)
+
+
+def size(count: float) -> str:
+    """Return a number of bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

@@ -1,0 +1,81 @@
+"""`furu run`: compute nodes."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from furu.cli.output import console, say
+from furu.cli.roots import HELP, load_roots
+from furu.cli.running import Interruptible
+from furu.errors import FuruComputeError
+from furu.execution.report import RunReport
+from furu.execution.window import parse_window_size
+
+
+def run(
+    roots: Annotated[str, typer.Argument(help=HELP)],
+    max_workers: Annotated[int, typer.Option(min=1, help="How many nodes are computed at once.")] = 8,
+    window: Annotated[
+        str, typer.Option(help="How many roots are active at once: dfs, bfs or a number.")
+    ] = "bfs",
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="After a failure, run all that does not depend on it.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Compute what is missing of some nodes and all they depend on.
+
+    Ctrl-C lets what runs finish, a second one leaves at once. Exits with 1 if a node failed.
+    """
+    nodes = load_roots(roots)
+    try:
+        report = Interruptible().run(
+            nodes,
+            max_workers=max_workers,
+            window_size=_window(window),
+            on_failure="continue" if keep_going else "stop",
+        )
+    except FuruComputeError as error:
+        if error.report is not None:
+            _show(error.report, as_json)
+        raise
+    _show(report, as_json)
+
+
+def _window(text: str) -> str | int:
+    window = int(text) if text.isdecimal() else text
+    try:
+        parse_window_size(window)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--window") from None
+    return window
+
+
+def _show(report: RunReport, as_json: bool) -> None:
+    out = console()
+    if as_json:
+        say(out, json.dumps(_as_json(report)))
+    else:
+        for line in report.summary().splitlines():
+            say(out, line)
+
+
+def _as_json(report: RunReport) -> dict[str, Any]:
+    counts = ("computed", "reused", "failed", "skipped", "abandoned", "retried", "overran", "max_workers")
+    times = ("wall_sec", "work_sec", "critical_path_sec", "efficiency")
+    return {
+        **{name: getattr(report, name) for name in counts},
+        **{name: round(getattr(report, name), 6) for name in times},
+        "failures": [
+            {
+                "node": repr(failure.node),
+                "hash": failure.node.furu_hash,
+                "message": failure.message,
+                "state_path": str(failure.state_path),
+            }
+            for failure in report.failures
+        ],
+    }

@@ -1,0 +1,54 @@
+"""How two configurations differ, as they are written in records. Pure: reads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_MISSING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One place where two configurations differ; `before` or `after` is None where there is nothing, which
+    `only` then says: ``"before"`` or ``"after"``."""
+
+    path: str
+    before: Any
+    after: Any
+    only: str = ""
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+    """Return where two configurations differ, by the paths of their leaves; a node is a leaf."""
+    old, new = dict(leaves(before)), dict(leaves(after))
+    found = []
+    for path in dict.fromkeys([*old, *new]):
+        one, other = old.get(path, _MISSING), new.get(path, _MISSING)
+        if one is _MISSING:
+            found.append(Difference(path, None, other, "after"))
+        elif other is _MISSING:
+            found.append(Difference(path, one, None, "before"))
+        elif type(one) is not type(other) or one != other:
+            found.append(Difference(path, one, other))
+    return found
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of a configuration with their paths, such as ``optimizer.schedule[2]``."""
+    pending = [(path, value)]
+    while pending:
+        path, value = pending.pop()
+        if isinstance(value, dict) and value and not is_node(value):
+            inside = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
+            pending += reversed(inside)
+        elif isinstance(value, list) and value:
+            pending += reversed([(f"{path}[{number}]", item) for number, item in enumerate(value)])
+        else:
+            yield path, value
+
+
+def is_node(value: Any) -> bool:
+    """Whether a value in a configuration stands for a node: its class and its hash."""
+    return isinstance(value, dict) and set(value) == {"node", "hash"}

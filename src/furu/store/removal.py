@@ -1,0 +1,71 @@
+"""Removing nodes from a store, never one that is being computed. Computes nothing.
+
+A removal is a claim, like a computation: so nobody else is at the node, and whoever comes later finds it
+taken. Then its directory is renamed out of the way, and a new claim makes a new one.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+
+from furu.errors import FuruInProgressError
+from furu.settings import Settings
+from furu.store.artifact import Artifact
+from furu.store.attempt import claim
+from furu.store.catalog import Entry, directories_of_classes
+from furu.store.record import store_failed
+
+_REMOVED = "removed-"
+
+
+def remove(entry: Entry) -> bool:
+    """Remove a node and all its files; False if it is being computed, or is gone already.
+
+    A reader that is at it meets a node that is missing. Raises `FuruStoreError` where the store cannot be
+    written.
+    """
+    artifact = Artifact(entry.settings, entry.files, entry.name, entry.hash)
+    directory = entry.files.directory
+    if not os.path.isdir(directory):
+        return False
+    try:
+        attempt = claim(artifact, rejects=lambda: True)
+    except FuruInProgressError:
+        return False
+    if attempt is None:
+        return False
+    aside = f"{os.path.dirname(directory)}/{_REMOVED}{secrets.token_hex(8)}"
+    try:
+        os.rename(directory, aside)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise store_failed("rename", directory, error) from error
+    finally:
+        attempt.forget()
+    _delete(aside)
+    return True
+
+
+def remove_left_over(settings: Settings) -> None:
+    """Finish the removals that a killed process had begun."""
+    for path in _left_over(settings):
+        _delete(path)
+
+
+def _left_over(settings: Settings) -> Iterator[str]:
+    for _, _, directory in directories_of_classes(settings.store):
+        with os.scandir(directory) as entries:
+            yield from (
+                entry.path
+                for entry in entries
+                if entry.name.startswith(_REMOVED) and entry.is_dir(follow_symlinks=False)
+            )
+
+
+def _delete(path: str) -> None:
+    # Another removal of left-overs may be at it, and nobody looks for what stays.
+    shutil.rmtree(path, ignore_errors=True)

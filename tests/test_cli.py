@@ -1,0 +1,391 @@
+"""The command line: what it prints, in a terminal and piped, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from furu import Status
+from furu.cli.app import app
+from furu.drawing import DrawnNode, layout, to_dot, to_html, to_mermaid
+
+MODULE = """
+import os, pathlib, time
+from furu import Furu
+
+class Data(Furu[list[int]]):
+    seed: int
+    def _create(self):
+        return list(range(self.seed))
+
+class Train(Furu[float]):
+    data: Data
+    rate: int
+    def _create(self):
+        self.logger.info("training at %s", self.rate)
+        if self.rate > 5:
+            raise ValueError("diverged")
+        return float(self.rate)
+
+class Slow(Furu[int]):
+    '''Says that it runs, and waits until it is told to end.'''
+    place: str
+    def _create(self):
+        pathlib.Path(self.place, "begun").touch()
+        while not pathlib.Path(self.place, "end").exists():
+            time.sleep(0.01)
+        return 1
+
+class After(Furu[int]):
+    slow: Slow
+    def _create(self):
+        return 2
+
+good = [Train(data=Data(seed=1), rate=rate) for rate in range(3)]
+one = good[0]
+
+def mixed():
+    return [*good, Train(data=Data(seed=2), rate=9)]
+
+def slow():
+    return [After(slow=Slow(place=os.environ["PLACE"]))]
+"""
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory with a module of nodes, in which commands run."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "models.py").write_text(MODULE)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PLACE", str(folder))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    return folder
+
+
+def furu(*arguments: str) -> Result:
+    """Run the command with pipes around it, in this process: starting Python takes longer than most."""
+    sys.modules.pop("models", None)
+    return CliRunner().invoke(app, arguments, prog_name="furu")
+
+
+def in_terminal(*arguments: str) -> tuple[str, int]:
+    """Run the command in a terminal of its own; return what it showed, and its exit code."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "furu.cli", *arguments])
+    shown = bytearray()
+    while True:
+        select.select([terminal], [], [], 10)
+        try:
+            content = os.read(terminal, 65536)
+        except OSError:  # Linux says so when the other end is closed
+            content = b""
+        if not content:
+            break
+        shown += content
+    _, code = os.waitpid(child, 0)
+    os.close(terminal)
+    return shown.decode().replace("\r\n", "\n"), os.waitstatus_to_exitcode(code)
+
+
+def plain(text: str) -> str:
+    """Text in which what changes from run to run is replaced."""
+    text = re.sub(r"[0-9]+(\.[0-9]+)? (ms|s)\b", "TIME", text)
+    text = re.sub(r"\b[0-9a-f]{32}\b", "HASH", re.sub(r"\b[0-9]+%", "N%", text))
+    return re.sub(r"(?<=[a-z] )[0-9a-f]{8}\b", "HASH8", text)
+
+
+# ---- run ----
+
+
+def test_run_says_what_it_did_and_ends_with_0() -> None:
+    """Piped: plain text, nothing else."""
+    done = furu("run", "models:good")
+    lines = plain(done.stdout).splitlines()
+    assert 0 == done.exit_code, done.stderr
+    assert "computed 4, reused 0, failed 0 in TIME" == lines[0]
+    assert "  workers: TIME of work on 8 workers, N% of their time" == lines[1]
+    assert "  critical path: TIME, N% of the run" == lines[2]
+    assert "" == done.stderr
+
+
+def test_failed_node_ends_run_with_1_and_names_it() -> None:
+    """On stderr, with where its state is; the others are computed with --keep-going."""
+    done = furu("run", "models:mixed", "--keep-going")
+    assert 1 == done.exit_code
+    assert "furu: Train(data=<Data " in done.stderr
+    assert "ValueError: diverged. State: " in done.stderr
+    assert done.stdout.startswith("computed 5, reused 0, failed 1 in ")
+    assert "Traceback" not in done.stderr
+
+
+def test_run_report_as_json_is_one_document() -> None:
+    """For programs."""
+    report = json.loads(furu("run", "models:mixed", "--keep-going", "--json").stdout)
+    assert (5, 1, 8) == (report["computed"], report["failed"], report["max_workers"])
+    assert "diverged" in report["failures"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("models", "is not MODULE:NAME"),
+        ("nosuch:x", "no module 'nosuch'"),
+        ("models:nosuch", "has no 'nosuch'"),
+        ("models:Train", "is the class Train"),
+        ("models:os", "is a module"),
+    ],
+)
+def test_target_that_names_no_nodes_is_misuse(target: str, says: str) -> None:
+    """Exit code 2, and what to write."""
+    done = furu("run", target)
+    assert 2 == done.exit_code
+    assert says in " ".join(done.stderr.replace("│", "").split())
+
+
+def test_file_and_function_name_roots_too() -> None:
+    """FILE.py:NAME is as good, and so is one node."""
+    assert furu("run", "./models.py:one").stdout.startswith("computed 2, ")
+    assert furu("run", "models:one").stdout.startswith("computed 0, reused 1, ")
+
+
+def test_wrong_window_is_misuse() -> None:
+    """Said before anything is computed."""
+    done = furu("run", "models:good", "--window", "sideways")
+    assert 2 == done.exit_code
+    assert "window_size must be" in done.stderr
+
+
+# ---- interrupts ----
+
+
+def begin_slow(work: Path) -> subprocess.Popen[str]:
+    """Start a run of a node that waits to be told to end."""
+    command = [sys.executable, "-m", "furu.cli", "run", "models:slow"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (work / "begun").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_interrupt_waits_for_what_runs_and_says_so(work: Path, number: int) -> None:
+    """The node finishes and is published; nothing else begins."""
+    process = begin_slow(work)
+    assert process.stderr is not None
+    process.send_signal(number)
+    told = process.stderr.readline()
+    assert "interrupted; waiting for 1 node to finish: Slow HASH8. Again: leave at once." in plain(told)
+    (work / "end").touch()
+    process.communicate(timeout=10)
+    assert 130 == process.returncode
+    counts = json.loads(furu("status", "--json").stdout)["classes"]
+    assert {"models:Slow"} == set(counts)
+    assert 1 == counts["models:Slow"]["DONE"]
+
+
+def test_second_interrupt_leaves_at_once_and_the_store_survives(work: Path) -> None:
+    """The node is taken over by the next run."""
+    process = begin_slow(work)
+    assert process.stderr is not None
+    process.send_signal(signal.SIGINT)
+    process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert 130 == process.returncode
+    (work / "end").touch()
+    assert furu("run", "models:slow").stdout.startswith("computed 2, reused 0, failed 0")
+
+
+# ---- looking ----
+
+
+def test_status_counts_by_class_and_state() -> None:
+    """Piped output has no colours and no cursor movements."""
+    furu("run", "models:mixed", "--keep-going")
+    done = furu("status")
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["class", "DONE", "FAILED", "IN_PROGRESS", "TODO", "size"] == rows[1]
+    assert ["models:Data", "2", "0", "0", "0"] == rows[3][:5]
+    assert ["models:Train", "3", "1", "0", "0"] == rows[4][:5]
+    assert "\x1b" not in done.stdout
+
+
+def test_status_of_a_store_that_is_not_there_is_empty(store: Path) -> None:
+    """Looking makes nothing."""
+    assert f"{store}: 0 nodes, 0 B\n" == furu("status").stdout
+    assert not store.exists()
+
+
+def test_show_tells_all_of_a_failed_node() -> None:
+    """Configuration, attempt, owner, traceback and log."""
+    furu("run", "models:mixed", "--keep-going")
+    report = json.loads(furu("run", "models:mixed", "--json").stdout)
+    shown = furu("show", report["failures"][0]["hash"][:12]).stdout
+    for text in ("state      FAILED", '"rate": 9', "attempt 2: failed by pid ", "ValueError: diverged"):
+        assert text in shown
+    assert "INFO training at 9" in shown
+
+
+def test_show_of_a_hash_that_is_not_there_ends_with_1() -> None:
+    """And says where it looked."""
+    done = furu("show", "abc")
+    assert 1 == done.exit_code
+    assert "has no node whose hash begins with abc" in done.stderr
+
+
+def test_explain_names_the_field_that_differs_however_deep() -> None:
+    """Against the nearest node of the class."""
+    furu("run", "models:mixed", "--keep-going")
+    report = json.loads(furu("run", "models:mixed", "--json").stdout)
+    lines = plain(furu("explain", report["failures"][0]["hash"]).stdout).splitlines()
+    assert "models:Train" == lines[0]
+    assert "  data: models:Data HASH8 -> models:Data HASH8" in lines
+    assert "    seed: 1 -> 2" in lines
+    assert any(line.startswith("  rate: ") and line.endswith(" -> 9") for line in lines)
+
+
+def test_terminal_shows_colour_and_no_color_takes_it_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As https://no-color.org asks."""
+    furu("run", "models:good")
+    hash_of = json.loads(furu("show", "--json", first_hash()).stdout)["hash"]
+    shown, code = in_terminal("show", hash_of)
+    assert 0 == code
+    assert "\x1b[1m" in shown
+    monkeypatch.setenv("NO_COLOR", "1")
+    shown, _ = in_terminal("status")
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", shown)
+
+
+def first_hash() -> str:
+    """The hash of a node in the store."""
+    store = Path(os.environ["FURU_PATH"])
+    return next(path.name for path in sorted(store.glob("models/Train/*")))
+
+
+# ---- graphs ----
+
+
+def test_graph_is_written_as_mermaid_and_dot() -> None:
+    """With the state of each node."""
+    furu("run", "models:one")
+    mermaid = plain(furu("graph", "models:good").stdout).splitlines()
+    assert "flowchart LR" == mermaid[0]
+    assert '  n0["Data HASH8"]:::done' == mermaid[1]
+    assert "  n0 --> n3" in mermaid
+    assert 2 == sum(line.endswith(":::todo") for line in mermaid)
+    assert "  n0 -> n1;" in furu("graph", "models:good", "-f", "dot").stdout
+
+
+def test_page_holds_every_node_and_needs_nothing_else(work: Path) -> None:
+    """No address is loaded from anywhere."""
+    assert 0 == furu("graph", "models:good", "-f", "html", "-o", "graph.html").exit_code
+    page = (work / "graph.html").read_text()
+    assert not re.search(r"(src|href)=|https?://|@import", page)
+    data = re.search(r'<script id="data" type="application/json">(.*?)</script>', page)
+    assert data is not None
+    assert 4 == len(json.loads(data[1])["nodes"])
+
+
+def test_names_in_a_graph_become_no_markup() -> None:
+    """Whatever a configuration holds."""
+    evil = '</script><script>alert(1)</script>"];\n'
+    nodes = [DrawnNode("0" * 32, evil, evil, "TODO", ())]
+    assert 2 == to_html(nodes).count("</script>")
+    assert "<script>alert" not in to_mermaid(nodes)
+    assert '\\"];\\n' in to_dot(nodes)
+
+
+def test_wide_layer_is_wrapped_and_every_node_right_of_what_it_depends_on() -> None:
+    """2,000 nodes on one base make no column of 2,000."""
+    base = DrawnNode("base", "Base", "", "DONE", ())
+    nodes = [base, *(DrawnNode(f"{n}", "Node", "", "DONE", ("base",)) for n in range(2000))]
+    places = layout(nodes)
+    assert all(places["base"][0] < places[node.hash][0] for node in nodes[1:])
+    assert 2001 == len(set(places.values()))
+    assert max(y for _, y in places.values()) - min(y for _, y in places.values()) < 50
+
+
+# ---- gc ----
+
+
+def test_gc_keeps_what_is_named_and_all_below_it() -> None:
+    """Everything else goes."""
+    furu("run", "models:mixed", "--keep-going")
+    looked = furu("gc", "--keep", "models:one", "--dry-run")
+    assert ": 4 nodes to remove, " in looked.stdout
+    assert ": 6 nodes, " in furu("status").stdout
+    done = furu("gc", "--keep", "models:one", "--yes")
+    assert "removed 4 nodes\n" in done.stdout
+    assert ": 2 nodes, " in furu("status").stdout
+    assert furu("run", "models:one").stdout.startswith("computed 0, reused 1")
+
+
+def test_gc_by_age_leaves_what_is_young() -> None:
+    """The age is of the last change."""
+    furu("run", "models:one")
+    assert ": 0 nodes to remove" in furu("gc", "--older-than", "1h", "--yes").stdout
+    assert "removed 2 nodes" in furu("gc", "--older-than", "0s", "--yes").stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["--older-than", "soon"], ["--older-than", "1h"]])
+def test_gc_without_a_rule_or_an_answer_removes_nothing(arguments: list[str]) -> None:
+    """Misuse: exit code 2. An answer is only missed where there is something to remove."""
+    furu("run", "models:one")
+    for path in Path(os.environ["FURU_PATH"]).glob("models/*/*"):
+        for inside in (path / "done", path):
+            os.utime(inside, (0, 0))
+    assert 2 == furu("gc", *arguments).exit_code
+    assert ": 2 nodes, " in furu("status").stdout
+
+
+def test_gc_never_touches_what_is_running(work: Path) -> None:
+    """The node goes on and publishes."""
+    process = begin_slow(work)
+    done = furu("gc", "--older-than", "0s", "--yes")
+    assert ": 0 nodes to remove" in done.stdout
+    (work / "end").touch()
+    out, _ = process.communicate(timeout=10)
+    assert out.startswith("computed 2, ")
+    assert Status.DONE in furu("status").stdout
+
+
+# ---- the command itself ----
+
+
+def test_commands_are_listed_with_what_they_do() -> None:
+    """In the order in which they are needed."""
+    done = furu("--help")
+    assert 0 == done.exit_code
+    names = re.findall(r"│ (\w+) ", done.stdout)
+    assert ["run", "plan", "explain", "status", "show", "graph", "gc", "demo"] == names
+
+
+def test_missing_extra_is_named() -> None:
+    """Exit code 2, and the command that installs it."""
+    code = (
+        "import sys; sys.modules['typer'] = None\n"
+        "from furu.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "2" == done.stdout.strip()
+    assert 'pip install "furu[cli]"' in done.stderr
