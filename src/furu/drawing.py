@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 _COLOURS = {"DONE": "#2da44e", "FAILED": "#cf222e", "IN_PROGRESS": "#bf8700", "TODO": "#8c959f"}
-# A layer wider than this is wrapped, so that the page is about as high as it is wide.
-_MIN_COLUMNS = 12
+# A layer of more nodes than this, and than makes the page about 1.6 times as wide as high, is wrapped.
+_MIN_ROWS = 12
 _SWEEPS = 4
 
 
@@ -87,7 +87,7 @@ def layout(nodes: Sequence[DrawnNode]) -> dict[str, tuple[float, float]]:
         for layer in order:
             layer.sort(key=lambda key: _mean([place[one] for one in neighbours[key]], place[key]))
             place.update({key: number / len(layer) for number, key in enumerate(layer)})
-    rows = max(_MIN_COLUMNS, round((len(nodes) / 2.5) ** 0.5))
+    rows = max(_MIN_ROWS, round((3.2 * len(nodes)) ** 0.5))
     places: dict[str, tuple[float, float]] = {}
     x = 0.0
     for layer in layers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -39,5 +40,6 @@ def _options(
     pass
 
 
-for _command in (run, plan, explain, status, show, graph, gc, demo):
+_COMMANDS: tuple[Callable[..., None], ...] = (run, plan, explain, status, show, graph, gc, demo)
+for _command in _COMMANDS:
     app.command()(ending_well(_command))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import ParamSpec
+from typing import Any
 
 import typer
 from rich import box
@@ -16,8 +16,6 @@ from rich.text import Text
 from furu.errors import FuruError, FuruUsageError
 from furu.text import printable
 
-P = ParamSpec("P")
-
 INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
 # Piped output is for programs and files, which wrap lines themselves or not at all.
 _PIPED_WIDTH = 10_000
@@ -27,11 +25,11 @@ class Interrupted(Exception):
     """The command was interrupted, and has said so."""
 
 
-def ending_well(command: Callable[P, None]) -> Callable[P, None]:
+def ending_well(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command's errors and interruption their exit codes, without a traceback."""
 
     @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+    def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
         except FuruUsageError as error:
