@@ -57,6 +57,8 @@ LAYERS = [
     "execution.plan_summary",
     "execution.scheduler",
     "execution.report",
+    "execution.estimate",
+    "progress",
     "execution.local",
     "execution.stream",
     "",  # furu itself: the public names

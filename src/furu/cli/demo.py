@@ -52,10 +52,8 @@ def demo(
     def on_event(event: Event) -> None:
         if isinstance(event, NodeDone):
             computed[event.name] += 1
-            status.update(f"computed {computed.total():,} nodes")
 
-    status = console(stderr=True).status("looking for what is to be computed")
-    with status, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of other people's sources
         ran = Interruptible().run([report], max_workers=max_workers, on_event=on_event)
     _show_facts(out, tree, report.get())

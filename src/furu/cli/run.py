@@ -24,6 +24,9 @@ def run(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="After a failure, run all that does not depend on it.")
     ] = False,
+    progress: Annotated[
+        bool, typer.Option("--progress/--no-progress", help="Show on stderr how far the run is.")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Compute what is missing of some nodes and all they depend on.
@@ -32,7 +35,7 @@ def run(
     """
     nodes = load_roots(roots)
     try:
-        report = Interruptible().run(
+        report = Interruptible(progress=progress).run(
             nodes,
             max_workers=max_workers,
             window_size=_window(window),

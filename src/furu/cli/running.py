@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -11,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from furu.cli.output import INTERRUPTED, Interrupted, complain
+from furu.cli.output import INTERRUPTED, Interrupted, complain, console
 from furu.core import Furu
 from furu.execution.events import (
     Event,
@@ -25,6 +26,8 @@ from furu.execution.events import (
 from furu.execution.local import run_local_async
 from furu.execution.report import RunReport, Sink, Sinks
 from furu.execution.workers.wake import Waker
+from furu.progress import Progress
+from furu.settings import current_settings
 
 _NAMED = 5
 
@@ -32,19 +35,26 @@ _NAMED = 5
 class Interruptible:
     """Runs roots, and ends the run when the process is told to. For the main thread.
 
-    The first SIGINT or SIGTERM cancels the run: what runs finishes and publishes, and `tell` says for what
-    it waits. The second leaves the process at once, without a word to anybody; the store survives that.
+    The first SIGINT or SIGTERM cancels the run: what runs finishes and publishes, and stderr says for
+    what it waits. The second leaves the process at once, without a word; the store survives that.
     """
 
-    def __init__(self, tell: Callable[[str], None] = complain) -> None:
-        self._tell = tell
+    def __init__(self, *, progress: bool = True) -> None:
+        self._progress = progress
+        self._tell: Callable[[str], None] = complain
         self._running: dict[str, str] = {}
         self._interrupted = False
 
     def run(self, roots: Iterable[Furu[Any]], *, on_event: Sink | None = None, **options: Any) -> RunReport:
         """Run as `run_local` does. Raises `Interrupted` for a run that was, and what `run_local` raises."""
-        options["on_event"] = Sinks(self._watch, on_event)
-        report = anyio.run(functools.partial(self._run, roots, options))
+        shown: Progress | None = None
+        if self._progress:
+            err, workers = console(stderr=True), options["max_workers"]
+            shown = Progress(current_settings(), max_workers=workers, summary=False, console=err)
+            self._tell = shown.tell
+        options["on_event"] = Sinks(self._watch, shown, on_event)
+        with shown or contextlib.nullcontext():
+            report = anyio.run(functools.partial(self._run, roots, options))
         if report is None:
             raise Interrupted
         return report

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
@@ -16,10 +17,11 @@ from furu.errors import FuruComputeError, FuruRunningLoopError, FuruUsageError
 from furu.execution.discovery import Discovery, check_root
 from furu.execution.events import End, Event, RunStarted
 from furu.execution.plan_summary import PlanSummary, summarize
-from furu.execution.report import Recorder, RunReport
+from furu.execution.report import Recorder, RunReport, Sinks
 from furu.execution.scheduler import OnFailure, Scheduler
 from furu.execution.window import Window
 from furu.execution.workers import EventLoopWorkers, ThreadWorkers, Workers
+from furu.progress import Progress, is_wanted_by_default
 from furu.settings import current_settings, use_settings
 from furu.store.attempt import open_store
 
@@ -36,10 +38,13 @@ def run_local(
     spec_limits: Mapping[str, int] | None = None,
     grace_sec: float | None = None,
     on_event: Callable[[Event], object] | None = None,
+    progress: bool | None = None,
 ) -> RunReport:
     """Compute what is missing of `roots` and all they depend on; return what was done.
 
-    `run_local_async` on an event loop of its own: the same arguments, guarantees and errors.
+    `run_local_async` on an event loop of its own: the same arguments, guarantees and errors. `progress`
+    shows on stderr how far the run is; None: where stderr is a terminal and rich (the extra `cli`) is
+    installed.
 
     Raises `FuruRunningLoopError` where an event loop is running already: await `run_local_async` there.
     """
@@ -48,6 +53,7 @@ def run_local(
             "run_local() blocks, and this thread's event loop is running: "
             "use `await run_local_async(...)` in place of run_local(...)"
         )
+    shown = _progress(progress, max_workers)
     run = functools.partial(
         run_local_async,
         roots,
@@ -59,9 +65,10 @@ def run_local(
         retry_failed=retry_failed,
         spec_limits=spec_limits,
         grace_sec=grace_sec,
-        on_event=on_event,
+        on_event=Sinks(shown, on_event),
     )
-    return anyio.run(run)
+    with shown or contextlib.nullcontext():
+        return anyio.run(run)
 
 
 async def run_local_async(
@@ -168,6 +175,13 @@ def plan_local(roots: Iterable[Furu[Any]], *, retry_failed: bool = True) -> Plan
     """
     _check_roots(roots)
     return summarize(Discovery(roots, remember=True, retry_failed=retry_failed, thorough=True))
+
+
+def _progress(progress: bool | None, max_workers: int) -> Progress | None:
+    if progress is not None and not isinstance(progress, bool):
+        raise TypeError(f"progress must be True, False or None, which looks at stderr; not {progress!r}")
+    wanted = is_wanted_by_default() if progress is None else progress
+    return Progress(current_settings(), max_workers=max_workers) if wanted else None
 
 
 def _check_roots(roots: Iterable[Furu[Any]]) -> None:

@@ -1,0 +1,157 @@
+"""How far a run is and how long it still takes, from its events. Pure: is told the time, and reads nothing.
+
+The work that is left is the nodes that are known, each as long as nodes of its class took, in this run and
+in earlier ones. It is divided by how much work the run gets done in a second, which counts everything that
+slows it; and no estimate is shorter than the longest chain of nodes that is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from furu.execution.events import (
+    Event,
+    NodeDone,
+    NodeFailed,
+    NodePlanned,
+    NodeRetried,
+    NodeReused,
+    NodeStarted,
+    NodeWaiting,
+    PlanKnown,
+)
+
+# Durations of earlier runs count as so many nodes of this one.
+_RECORDED_WEIGHT = 3
+# The longest chain is looked for in plans of at most so many nodes: it takes a look at each.
+_MAX_CHAINED_NODES = 10_000
+
+
+@dataclass(slots=True)
+class ClassProgress:
+    """How far the nodes of one class are."""
+
+    known: int = 0
+    done: int = 0
+    running: int = 0
+    failed: int = 0
+    work_sec: float = 0.0
+    recorded_sec: float | None = None
+
+    @property
+    def left(self) -> int:
+        """The nodes that have not ended."""
+        return max(self.known - self.done - self.failed, 0)
+
+    def duration_sec(self) -> float | None:
+        """How long a node of the class takes; None where none ever did."""
+        weight = _RECORDED_WEIGHT if self.recorded_sec is not None else 0
+        if self.done + weight == 0:
+            return None
+        return (self.work_sec + weight * (self.recorded_sec or 0.0)) / (self.done + weight)
+
+
+class Estimate:
+    """Follows a run. `recorded(name)` tells how long nodes of a class took in earlier runs, if it is known;
+    it is asked once a class."""
+
+    def __init__(self, recorded: Callable[[str], float | None], *, max_workers: int) -> None:
+        self._recorded = recorded
+        self._max_workers = max_workers
+        self.classes: dict[str, ClassProgress] = {}
+        self.reused = 0
+        self.plan_is_known = False
+        self._left: dict[str, NodePlanned] = {}
+        self._running: dict[str, NodeStarted] = {}
+
+    @property
+    def known(self) -> int:
+        """The nodes that were to be computed, as far as is known."""
+        return sum(one.known for one in self.classes.values())
+
+    @property
+    def done(self) -> int:
+        """The nodes that were computed."""
+        return sum(one.done for one in self.classes.values())
+
+    @property
+    def running(self) -> int:
+        """The nodes that workers are at."""
+        return len(self._running)
+
+    @property
+    def failed(self) -> int:
+        """The nodes that failed."""
+        return sum(one.failed for one in self.classes.values())
+
+    def add(self, event: Event) -> None:
+        """Take note of an event."""
+        if isinstance(event, PlanKnown):
+            self.plan_is_known = True
+        elif isinstance(event, NodePlanned):
+            if event.hash not in self._left:
+                self._left[event.hash] = event
+                self._class(event.name).known += 1
+        elif isinstance(event, NodeStarted):
+            self._running[event.hash] = event
+            self._class(event.name).running += 1
+        elif isinstance(event, NodeReused):
+            self.reused += 1
+            self._ended(event.hash, event.name)
+            if self._left.pop(event.hash, None) is not None:
+                self._class(event.name).known -= 1
+        elif isinstance(event, (NodeDone, NodeFailed, NodeRetried, NodeWaiting)):
+            self._ended(event.hash, event.name)
+            of_class = self._class(event.name)
+            if isinstance(event, NodeDone):
+                self._left.pop(event.hash, None)
+                of_class.done += 1
+                of_class.work_sec += event.duration_sec
+            elif isinstance(event, NodeFailed):
+                self._left.pop(event.hash, None)
+                of_class.failed += 1
+
+    def remaining_sec(self, elapsed_sec: float, now: float) -> float | None:
+        """Return how long the nodes that are known still take; None while that cannot be told.
+
+        `elapsed_sec` is how long the run has taken, `now` the time by the clock of its events.
+        """
+        lengths = self._lengths()
+        if lengths is None:
+            return None
+        work = sum(lengths[name] * one.left for name, one in self.classes.items())
+        begun = 0.0
+        for node in self._running.values():
+            begun += min(max(now - node.at, 0.0), lengths.get(node.name, 0.0))
+        worked = begun + sum(one.work_sec for one in self.classes.values())
+        at_once = worked / elapsed_sec if elapsed_sec > 0 and self.done else float(self._max_workers)
+        chain = self._longest_chain_sec(lengths)
+        return max((work - begun) / max(at_once, 0.01), chain)
+
+    def _lengths(self) -> dict[str, float] | None:
+        lengths = {name: one.duration_sec() for name, one in self.classes.items()}
+        told = [length for length in lengths.values() if length is not None]
+        if not told:
+            return None
+        usual = sum(told) / len(told)
+        return {name: usual if length is None else length for name, length in lengths.items()}
+
+    def _longest_chain_sec(self, lengths: dict[str, float]) -> float:
+        if len(self._left) > _MAX_CHAINED_NODES:
+            return 0.0
+        ends: dict[str, float] = {}
+        for key, node in self._left.items():  # each was planned after what it depends on
+            before = max((ends[below] for below in node.depends_on if below in ends), default=0.0)
+            ends[key] = before + (0.0 if key in self._running else lengths[node.name])
+        return max(ends.values(), default=0.0)
+
+    def _class(self, name: str) -> ClassProgress:
+        found = self.classes.get(name)
+        if found is None:
+            found = self.classes[name] = ClassProgress(recorded_sec=self._recorded(name))
+        return found
+
+    def _ended(self, key: str, name: str) -> None:
+        if self._running.pop(key, None) is not None:
+            self.classes[name].running -= 1

@@ -1,0 +1,230 @@
+"""How far a run is, shown while it runs. Needs the extra `cli`. Shows nothing unless it is asked to.
+
+The run's loop only hands events over; a thread of its own counts, draws and writes. On a terminal the lines
+stand *below* the cursor, which waits on an empty line: what the host prints or logs meanwhile is written
+there, whole, and the lines move down. Nothing of the host's is redirected.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sys
+import threading
+import time
+from collections import deque
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import furu.store.catalog as catalog
+from furu.context import EXEC_CONTEXT
+from furu.errors import FuruStoreError, FuruUsageError
+from furu.execution.estimate import Estimate
+from furu.execution.events import Event, RunFinished
+from furu.settings import Settings
+from furu.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_REDRAW_SEC = 0.1
+_LINE_SEC = 10.0
+_ESTIMATE_SEC = 0.5
+# Classes that are shown on a terminal: those with most nodes.
+_SHOWN_CLASSES = 6
+_BAR_COLUMNS = 24
+# Artifacts of a class that are read for how long its nodes take.
+_READ_DURATIONS = 30
+
+_ERASE_BELOW = "\x1b[J"
+
+
+class Progress:
+    """Shows how far a run is, from entering the block to leaving it; give it to the run as `on_event`.
+
+    On a terminal some lines that change, else a line every ten seconds; at the end, with `summary`, one
+    line. Raises `FuruUsageError` where rich is not installed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        max_workers: int,
+        summary: bool = True,
+        console: Console | None = None,
+    ) -> None:
+        self._console = console or _stderr()
+        self._summary = summary
+        self._events: deque[Event] = deque()
+        self._estimate = Estimate(Recorded(settings), max_workers=max_workers)
+        self._began = time.monotonic()
+        self._finished: RunFinished | None = None
+        self._stop = threading.Event()
+        self._writing = threading.Lock()
+        self._drawn = False
+        self._remaining_sec: float | None = None
+        self._next_estimate = 0.0
+        self._live = self._console.is_terminal and not self._console.is_dumb_terminal
+        self._thread = threading.Thread(target=self._show, name="furu-progress", daemon=True)
+
+    def __call__(self, event: Event) -> None:
+        """Take an event, at the price of keeping it for a moment."""
+        self._events.append(event)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._count()
+        with self._writing:
+            self._erase()
+        if self._summary and self._finished is not None:
+            self.tell(self._ending(self._finished))
+
+    def tell(self, message: str) -> None:
+        """Write a line of furu's, above what is drawn."""
+        with self._writing:
+            self._erase()
+            self._write(f"furu: {printable(message)}\n")
+
+    # ---- in the thread ----
+
+    def _show(self) -> None:
+        next_line = time.monotonic() + _LINE_SEC
+        while not self._stop.wait(_REDRAW_SEC):
+            self._count()
+            if self._live:
+                self._draw()
+            elif time.monotonic() >= next_line:
+                next_line += _LINE_SEC
+                self.tell(self.line())
+
+    def _count(self) -> None:
+        while self._events:
+            event = self._events.popleft()
+            self._estimate.add(event)
+            if isinstance(event, RunFinished):
+                self._finished = event
+
+    def line(self) -> str:
+        """Say in one line how far the run is."""
+        estimate, elapsed = self._estimate, time.monotonic() - self._began
+        known = f"{estimate.known:,}" if estimate.plan_is_known else f"{estimate.known:,} known so far"
+        parts = [f"{estimate.done:,} of {known}", f"{estimate.running} running"]
+        if estimate.failed:
+            parts.append(f"{estimate.failed} failed")
+        if estimate.done:
+            parts.append(f"{estimate.done / elapsed:,.1f} a second")
+        if elapsed >= self._next_estimate:
+            self._next_estimate = elapsed + _ESTIMATE_SEC
+            self._remaining_sec = estimate.remaining_sec(elapsed, time.time())
+        if self._remaining_sec is not None and estimate.known > estimate.done:
+            about = "about" if estimate.plan_is_known else "at least"
+            parts.append(f"{about} {duration(self._remaining_sec)} left")
+        return ", ".join(parts)
+
+    def _draw(self) -> None:
+        with self._console.capture() as capture:
+            self._console.print(self._lines())
+        block = capture.get().rstrip("\n")
+        # First an empty line for others to write on, then the block, then back up.
+        text = f"\r{_ERASE_BELOW}\n{block}\x1b[{block.count(chr(10)) + 1}A\r"
+        with self._writing:
+            self._drawn = True
+            self._write(text)
+
+    def _lines(self) -> RenderableType:
+        from rich.table import Table
+        from rich.text import Text
+
+        estimate = self._estimate
+        share = estimate.done / estimate.known if estimate.known else 0.0
+        filled = int(share * _BAR_COLUMNS)
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+        bar = Text("━" * filled, style="green").append("━" * (_BAR_COLUMNS - filled), style="bright_black")
+        grid.add_row(bar, Text(self.line()))
+        largest = sorted(estimate.classes.items(), key=lambda item: (-item[1].known, item[0]))
+        for name, one in largest[:_SHOWN_CLASSES]:
+            text = Text(f"{one.done:,} of {one.known:,}, {one.running} running")
+            if one.failed:
+                text.append(f", {one.failed} failed", style="red")
+            grid.add_row(Text(printable(name)), text)
+        return grid
+
+    def _erase(self) -> None:
+        if self._drawn:
+            self._write(f"\r{_ERASE_BELOW}")
+            self._drawn = False
+
+    def _write(self, text: str) -> None:
+        file = self._console.file
+        file.write(text)
+        file.flush()
+
+    @staticmethod
+    def _ending(event: RunFinished) -> str:
+        counts = [f"computed {event.computed:,}", f"reused {event.reused:,}", f"failed {event.failed:,}"]
+        if event.skipped:
+            counts.append(f"skipped {event.skipped:,}")
+        return f"run {event.end}: {', '.join(counts)} in {event.wall_sec:.1f} s"
+
+
+class Recorded:
+    """How long nodes of a class took in earlier runs, by a few of the artifacts in a store."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __call__(self, name: str) -> float | None:
+        """Return the mean duration of a class; None where nothing of it is published."""
+        try:
+            found = itertools.islice(catalog.find_named(self._settings, name), _READ_DURATIONS)
+            durations = [catalog.recorded_duration_sec(entry) for entry in found]
+        except FuruStoreError:  # the run itself says so
+            return None
+        told = [one for one in durations if one is not None]
+        return sum(told) / len(told) if told else None
+
+
+def is_wanted_by_default() -> bool:
+    """Whether somebody is looking: stderr is a terminal, rich is installed, and no node runs this."""
+    if EXEC_CONTEXT.get().mode != "interactive":
+        return False
+    stream = sys.stderr
+    if stream is None or not stream.isatty() or os.environ.get("TERM") == "dumb":
+        return False
+    try:
+        import rich  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def duration(seconds: float) -> str:
+    """Say a duration for people, such as ``1:02:03`` or ``8 s``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _stderr() -> Console:
+    try:
+        from rich.console import Console
+    except ModuleNotFoundError as error:
+        if error.name != "rich":
+            raise
+        raise FuruUsageError(
+            'progress=True needs rich: pip install "furu[cli]", or leave progress out'
+        ) from None
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
