@@ -389,3 +389,29 @@ def test_missing_extra_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "2" == done.stdout.strip()
     assert 'pip install "furu[cli]"' in done.stderr
+
+
+# ---- traces and workers ----
+
+
+def test_trace_is_written_also_where_a_node_failed(work: Path) -> None:
+    """That is when it is wanted."""
+    assert 1 == furu("run", "models:mixed", "--keep-going", "--trace", "run.json").exit_code
+    names = [event["name"] for event in json.loads((work / "run.json").read_text())["traceEvents"]]
+    assert "Train (failed)" in names
+    assert names.count("Train") >= 3  # one more, or not, on the critical path
+
+
+@pytest.mark.parametrize("workers", ["fibres", "dask", "dask=", "threads=2"])
+def test_kind_of_workers_that_there_is_not_is_misuse(workers: str) -> None:
+    """The message lists the kinds."""
+    done = furu("run", "models:good", "--workers", workers)
+    assert 2 == done.exit_code
+    assert "processes, dask=ADDRESS" in " ".join(done.stderr.replace("│", "").split())
+
+
+def test_processes_compute_what_a_file_names(work: Path) -> None:
+    """A child imports the module as the command did."""
+    command = [sys.executable, "-m", "furu.cli", "run", "models:good", "--workers", "processes"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("computed 4, "), done.stderr

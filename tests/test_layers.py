@@ -58,6 +58,8 @@ LAYERS = [
     "execution.scheduler",
     "execution.report",
     "execution.estimate",
+    "execution.trace",
+    "otel",
     "progress",
     "execution.local",
     "execution.stream",

@@ -222,7 +222,7 @@ def _stderr() -> Console:
     try:
         from rich.console import Console
     except ModuleNotFoundError as error:
-        if error.name != "rich":
+        if (error.name or "").split(".")[0] != "rich":
             raise
         raise FuruUsageError(
             'progress=True needs rich: pip install "furu[cli]", or leave progress out'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,9 @@ from furu.cli.roots import HELP, load_roots
 from furu.cli.running import Interruptible
 from furu.errors import FuruComputeError
 from furu.execution.report import RunReport
+from furu.execution.trace import Trace
 from furu.execution.window import parse_window_size
+from furu.execution.workers import DaskWorkers, ProcessWorkers, ThreadWorkers, Workers
 
 
 def run(
@@ -24,6 +27,13 @@ def run(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="After a failure, run all that does not depend on it.")
     ] = False,
+    workers: Annotated[
+        str, typer.Option(help="What computes: threads, processes, or dask=ADDRESS.")
+    ] = "threads",
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a trace for Perfetto.", dir_okay=False),
+    ] = None,
     progress: Annotated[
         bool, typer.Option("--progress/--no-progress", help="Show on stderr how far the run is.")
     ] = True,
@@ -34,17 +44,23 @@ def run(
     Ctrl-C lets what runs finish, a second one leaves at once. Exits with 1 if a node failed.
     """
     nodes = load_roots(roots)
+    traced = Trace() if trace is not None else None
     try:
         report = Interruptible(progress=progress).run(
             nodes,
             max_workers=max_workers,
             window_size=_window(window),
+            workers=_workers(workers),
+            on_event=traced,
             on_failure="continue" if keep_going else "stop",
         )
     except FuruComputeError as error:
         if error.report is not None:
             _show(error.report, as_json)
         raise
+    finally:
+        if trace is not None and traced is not None:
+            traced.write(trace)
     _show(report, as_json)
 
 
@@ -55,6 +71,18 @@ def _window(text: str) -> str | int:
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--window") from None
     return window
+
+
+def _workers(text: str) -> Workers:
+    kind, equals, address = text.partition("=")
+    if kind == "dask" and address:
+        return DaskWorkers(address)
+    kinds: dict[str, type[Workers]] = {"threads": ThreadWorkers, "processes": ProcessWorkers}
+    if equals or kind not in kinds:
+        raise typer.BadParameter(
+            f"{text!r} is not one of threads, processes, dask=ADDRESS", param_hint="--workers"
+        )
+    return kinds[kind]()
 
 
 def _show(report: RunReport, as_json: bool) -> None:

@@ -1,0 +1,73 @@
+"""A run as OpenTelemetry spans, for hosts that use it. Needs the extra `otel`; configures nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from furu.errors import FuruUsageError
+from furu.execution.events import Event, NodeDone, NodeFailed, NodeRetried, RunFinished, RunStarted
+from furu.text import printable
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span, Tracer, TracerProvider
+
+
+class Spans:
+    """Makes a span of a run, and below it one of each attempt at a node. Use as `on_event`, for one run.
+
+    The run's span is a child of the span that is current when the run begins. Spans of nodes are made when
+    an attempt has ended, with its times. Without a `provider` the global one is asked, which does nothing
+    until the host sets it up. Raises `FuruUsageError` without the extra.
+    """
+
+    def __init__(self, provider: TracerProvider | None = None) -> None:
+        try:
+            from opentelemetry import trace
+        except ModuleNotFoundError as error:
+            if (error.name or "").split(".")[0] != "opentelemetry":
+                raise
+            raise FuruUsageError(
+                'furu.otel needs opentelemetry-api: pip install "furu[otel]", or leave Spans() out'
+            ) from None
+        self._trace = trace
+        self._tracer: Tracer = trace.get_tracer("furu", tracer_provider=provider)
+        self._run: Span | None = None
+
+    def __call__(self, event: Event) -> None:
+        """Take an event."""
+        if isinstance(event, RunStarted):
+            self._run = self._tracer.start_span("furu.run", start_time=_ns(event.at))
+            self._run.set_attribute("furu.max_workers", event.max_workers)
+            self._run.set_attribute("furu.window_size", str(event.window_size))
+        elif isinstance(event, NodeDone):
+            self._node(event, None)
+        elif isinstance(event, NodeRetried) or (isinstance(event, NodeFailed) and event.worker):
+            self._node(event, printable(event.error))
+        elif isinstance(event, RunFinished) and self._run is not None:
+            for name in ("computed", "reused", "failed", "skipped"):
+                self._run.set_attribute(f"furu.{name}", getattr(event, name))
+            if event.end != "finished":
+                self._run.set_status(self._trace.StatusCode.ERROR, event.end)
+            self._run.end(end_time=_ns(event.at))
+
+    def _node(self, event: NodeDone | NodeFailed | NodeRetried, error: str | None) -> None:
+        if self._run is None:
+            return
+        span = self._tracer.start_span(
+            f"furu.node {event.name}",
+            context=self._trace.set_span_in_context(self._run),
+            attributes={
+                "furu.hash": event.hash,
+                "furu.class": event.name,
+                "furu.spec_key": event.spec_key,
+                "furu.worker": event.worker,
+            },
+            start_time=_ns(event.started_at),
+        )
+        if error is not None:
+            span.set_status(self._trace.StatusCode.ERROR, error)
+        span.end(end_time=_ns(event.started_at + event.duration_sec))
+
+
+def _ns(at: float) -> int:
+    return int(at * 1e9)
