@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any
@@ -30,6 +31,8 @@ from furu.progress import Progress
 from furu.settings import current_settings
 
 _NAMED = 5
+# By then the loop has heard from its threads what they are at, and most short nodes have ended.
+_TELL_SEC = 0.1
 
 
 class Interruptible:
@@ -61,7 +64,9 @@ class Interruptible:
 
     async def _run(self, roots: Iterable[Furu[Any]], options: dict[str, Any]) -> RunReport | None:
         with anyio.CancelScope() as scope:
-            waker = Waker(functools.partial(self._drain, scope))
+            telling = threading.Timer(_TELL_SEC, self._tell_what_runs)
+            telling.daemon = True
+            waker = Waker(functools.partial(self._drain, scope, telling))
 
             def interrupt(number: int, frame: FrameType | None) -> None:
                 if self._interrupted:
@@ -75,19 +80,21 @@ class Interruptible:
             try:
                 return await run_local_async(roots, **options)
             finally:
+                telling.cancel()
                 for number, handler in before.items():
                     signal.signal(number, handler)
         return None
 
-    def _drain(self, scope: anyio.CancelScope) -> None:
+    @staticmethod
+    def _drain(scope: anyio.CancelScope, telling: threading.Timer) -> None:
         scope.cancel()
+        telling.start()  # not in the signal's handler, which may have interrupted the start of a thread
+
+    def _tell_what_runs(self) -> None:
         names = list(self._running.values())
-        if names:
-            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            nodes = "1 node" if len(names) == 1 else f"{len(names)} nodes"
-            waiting = f"waiting for {nodes} to finish: {', '.join(names[:_NAMED])}{more}"
-        else:
-            waiting = "nothing is running"
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        nodes = "1 node" if len(names) == 1 else f"{len(names)} nodes"
+        waiting = f"waiting for {nodes} to finish: {', '.join(names[:_NAMED])}{more}"
         self._tell(f"interrupted; {waiting}. Again: leave at once.")
 
     def _watch(self, event: Event) -> None:
