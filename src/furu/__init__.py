@@ -26,7 +26,7 @@ from furu.errors import (
     FuruWorkerError,
 )
 from furu.execution.local import plan_local, run_local, run_local_async
-from furu.execution.plan_summary import PlanSummary
+from furu.execution.plan_summary import Forecast, PlannedNode, PlanSummary
 from furu.execution.report import ClassTime, NodeTime, RunReport
 from furu.execution.stream import EventsDropped, EventStream, stream_local
 from furu.file import File
@@ -45,6 +45,7 @@ __all__ = [
     "ExecContext",
     "Failure",
     "File",
+    "Forecast",
     "Furu",
     "FuruCancelledError",
     "FuruComputeError",
@@ -65,6 +66,7 @@ __all__ = [
     "FuruWorkerError",
     "NodeTime",
     "PlanSummary",
+    "PlannedNode",
     "Retry",
     "RunReport",
     "Settings",

@@ -466,7 +466,7 @@ def _begin(node: Furu[Any]) -> Attempt | None:
 
 def _publish(node: Furu[T], attempt: Attempt, value: Any) -> Fetched[T]:
     cls = type(node)
-    config = _configuration(node)
+    config = configuration(node)
     if _overrides(cls, "_load"):
         published = attempt.publish("load", b"null", config)
     elif cls._codec == "pickle":
@@ -501,7 +501,7 @@ def _end(
     interrupted = not isinstance(error, Exception) and EXEC_CONTEXT.get().mode == "interactive"
     cancelled |= interrupted or isinstance(error, FuruCancelledError)
     outcome: Literal["failed", "cancelled"] = "cancelled" if cancelled else "failed"
-    problem = attempt.end(outcome, error, _configuration(node))
+    problem = attempt.end(outcome, error, configuration(node))
     if problem is not None:
         error.add_note(f"furu could not record this in {attempt.state_path}: {problem}")
     return None if cancelled else compute_error(node, error, attempt.state_path)
@@ -524,7 +524,7 @@ def end_of_dead(
         attempt = _claim_of_dead(artifact)
         if attempt is not None:
             try:
-                number = attempt.end_before(outcome, error, _configuration(node), duration_sec)
+                number = attempt.end_before(outcome, error, configuration(node), duration_sec)
             finally:
                 attempt.release()
             state_path = Path(artifact.files.attempt(number)) if number else state_path
@@ -731,7 +731,8 @@ def _hash_of(node: Furu[Any]) -> str:
     return node_hash(node, cls._version, cls._facts.identity_names)
 
 
-def _configuration(node: Furu[Any]) -> dict[str, Any]:
+def configuration(node: Furu[Any]) -> dict[str, Any]:
+    """Return a node's fields as plain JSON, as records hold them."""
     return {name: readable(value) for name, value in (all_fields(node) or {}).items()}
 
 

@@ -8,11 +8,26 @@ import typer
 
 from furu.cli.output import console, say
 from furu.cli.roots import HELP, load_roots
+from furu.cli.run import parse_window
 from furu.execution.local import plan_local
 
+# Nodes that are named when not all are asked for.
+_NAMED = 20
 
-def plan(roots: Annotated[str, typer.Argument(help=HELP)]) -> None:
-    """Say what `furu run` would compute, by class, and why. Computes and writes nothing."""
+
+def plan(
+    roots: Annotated[str, typer.Argument(help=HELP)],
+    max_workers: Annotated[int, typer.Option(min=1, help="How many nodes would be computed at once.")] = 8,
+    window: Annotated[str, typer.Option(help="How many roots at once: dfs, bfs or a number.")] = "bfs",
+    every: Annotated[bool, typer.Option("--all", help="Name a thousand nodes, not twenty.")] = False,
+) -> None:
+    """Say what `furu run` would compute, why, and how long it would take. Computes and writes nothing."""
+    summary = plan_local(load_roots(roots), max_workers=max_workers, window_size=parse_window(window))
     out = console()
-    for line in str(plan_local(load_roots(roots))).splitlines():
+    for line in str(summary).splitlines():
         say(out, line)
+    nodes = summary.nodes if every else summary.nodes[:_NAMED]
+    for node in nodes:
+        say(out, f"- {node}")
+    if summary.to_compute > len(nodes):
+        say(out, f"- and {summary.to_compute - len(nodes):,} more")

@@ -49,7 +49,7 @@ def run(
         report = Interruptible(progress=progress).run(
             nodes,
             max_workers=max_workers,
-            window_size=_window(window),
+            window_size=parse_window(window),
             workers=_workers(workers),
             on_event=traced,
             on_failure="continue" if keep_going else "stop",
@@ -64,7 +64,8 @@ def run(
     _show(report, as_json)
 
 
-def _window(text: str) -> str | int:
+def parse_window(text: str) -> str | int:
+    """Return a window as `run_local` takes it. Raises `typer.BadParameter`."""
     window = int(text) if text.isdecimal() else text
     try:
         parse_window_size(window)

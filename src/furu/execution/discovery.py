@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from furu.core import Furu, dependencies, describe, earlier_failure
 from furu.dependencies import postorder
@@ -62,6 +62,22 @@ class Batch:
     facts: list[Fact]
     idle: bool
     exhausted: bool
+
+
+class Source(Protocol):
+    """What tells a scheduler of nodes: a walk, or what an earlier one has found."""
+
+    def step(self, room: int | None, again: Sequence[Furu[Any]] = ()) -> Batch:
+        """Return what is found next, reading at most `room` roots."""
+        ...
+
+    def forget(self, key: str) -> None:
+        """A node is done."""
+        ...
+
+    def stop(self) -> None:
+        """End every step soon."""
+        ...
 
 
 class Discovery:

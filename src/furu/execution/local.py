@@ -19,7 +19,7 @@ from furu.execution.events import End, Event, RunStarted
 from furu.execution.plan_summary import PlanSummary, summarize
 from furu.execution.report import Recorder, RunReport, Sinks
 from furu.execution.scheduler import OnFailure, Scheduler
-from furu.execution.window import Window
+from furu.execution.window import Window, parse_window_size
 from furu.execution.workers import EventLoopWorkers, ThreadWorkers, Workers
 from furu.progress import Progress, is_wanted_by_default
 from furu.settings import current_settings, use_settings
@@ -168,13 +168,22 @@ async def run_local_async(
     return report
 
 
-def plan_local(roots: Iterable[Furu[Any]], *, retry_failed: bool = True) -> PlanSummary:
-    """Say what `run_local(roots)` would compute, and why; computes and writes nothing.
+def plan_local(
+    roots: Iterable[Furu[Any]],
+    *,
+    max_workers: int = 8,
+    window_size: str | int = "bfs",
+    retry_failed: bool = True,
+) -> PlanSummary:
+    """Say what `run_local(roots)` would compute, why, and how long it would take; computes nothing.
 
-    Reads `roots` to its end. Raises as `run_local` does for roots and graphs that it cannot run.
+    Reads `roots` to its end. Raises as `run_local` does for roots, graphs and options that it cannot run.
     """
     _check_roots(roots)
-    return summarize(Discovery(roots, remember=True, retry_failed=retry_failed, thorough=True))
+    _check_max_workers(max_workers)
+    parse_window_size(window_size)
+    discovery = Discovery(roots, remember=True, retry_failed=retry_failed, thorough=True)
+    return summarize(discovery, current_settings(), max_workers=max_workers, window_size=window_size)
 
 
 def _progress(progress: bool | None, max_workers: int) -> Progress | None:

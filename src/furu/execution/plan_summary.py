@@ -1,16 +1,55 @@
-"""What a run would do, counted by class and reason. Computes nothing, writes nothing."""
+"""What a run would do, why, and how long it would take. Computes nothing, writes nothing."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from furu.core import why_missing
-from furu.execution.discovery import Discovery, Found
-from furu.identity import class_name
+import furu.store.catalog as catalog
+from furu.core import describe
+from furu.execution.discovery import Discovery, Fact, Found
+from furu.execution.reasons import Because, Reason, Reasons
+from furu.execution.simulate import simulate
+from furu.execution.workers.base import Job
+from furu.identity import class_name, module_name
+from furu.settings import Settings
 from furu.store.artifact import Status
+
+# Nodes that a summary names; it counts all.
+_NAMED_NODES = 1000
+# Beyond this the simulated runs take longer than somebody waits for a plan.
+_MAX_SIMULATED_NODES = 5000
+_READ_DURATIONS = 30
+_OTHER_WORKERS = (2, 4, 8, 16)
+_OTHER_WINDOWS = ("dfs", "bfs")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedNode:
+    """A node that would be computed. `name` is its class, `text` all of it; `fields` hold what is stale."""
+
+    hash: str
+    name: str
+    text: str
+    reason: Reason
+    fields: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        because = f" ({', '.join(self.fields)})" if self.fields else ""
+        return f"{self.text} {self.hash[:8]}: {self.reason}{because}"
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """How long a run would take with so many workers and such a window."""
+
+    max_workers: int
+    window_size: str | int
+    makespan_sec: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +58,17 @@ class PlanSummary:
 
     `to_compute` nodes would be computed; `reused` are DONE, and hide all below them; `in_progress` are
     being computed by another owner, whom the run would wait for; `failed` failed before and would fail
-    the run (only with `retry_failed=False`). `reasons` counts the nodes to compute by class and reason:
-    ``missing``, ``invalid`` (`_validate` rejects the artifact), ``failed``, ``cancelled`` or
-    ``interrupted`` (how the last attempt ended).
+    the run (only with `retry_failed=False`). `reasons` counts the nodes to compute by class and reason,
+    `nodes` names the first thousand, each after those it depends on. The reasons:
+
+    ``missing``: nothing is there. ``invalid``: `_validate` rejects the artifact. ``failed``, ``cancelled``,
+    ``interrupted``: how the last attempt ended. ``version raised``: an artifact with the same fields is
+    there, under another `_version`. ``stale input``: one is there that differs in nodes that have changed.
+
+    From the durations that the store has recorded of the same classes: `forecasts` are what a run would
+    take, simulated, first as asked for, then with other numbers of workers and other windows;
+    `critical_path_sec` is what no number of workers can beat. There are none where nothing is recorded, and
+    for more than 5,000 nodes. The classes in `unknown_durations` are taken to be like the others.
     """
 
     to_compute: int
@@ -29,6 +76,10 @@ class PlanSummary:
     in_progress: int
     failed: int
     reasons: Mapping[str, Mapping[str, int]]
+    nodes: tuple[PlannedNode, ...] = ()
+    critical_path_sec: float | None = None
+    forecasts: tuple[Forecast, ...] = ()
+    unknown_durations: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -38,24 +89,46 @@ class PlanSummary:
         for name, reasons in self.reasons.items():
             counts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
             lines.append(f"  {name}: {counts}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._times()])
+
+    def _times(self) -> Iterator[str]:
+        if not self.forecasts:
+            return
+        first, *others = self.forecasts
+        yield (
+            f"about {first.makespan_sec:.1f} s with {first.max_workers} workers and window "
+            f"{first.window_size}; the critical path is {self.critical_path_sec or 0.0:.1f} s"
+        )
+        for one in others:
+            yield f"  {one.max_workers} workers, window {one.window_size}: {one.makespan_sec:.1f} s"
+        if self.unknown_durations:
+            yield f"  taken to be like the others: {', '.join(self.unknown_durations)}"
 
 
-def summarize(discovery: Discovery) -> PlanSummary:
-    """Walk everything that a discovery finds, and count it."""
-    statuses: Counter[Status] = Counter()
+def summarize(
+    discovery: Discovery, settings: Settings, *, max_workers: int, window_size: str | int
+) -> PlanSummary:
+    """Walk everything that a discovery finds; count it, tell reasons, and simulate runs."""
+    facts = list(_facts(discovery))
+    found = [fact for fact in facts if isinstance(fact, Found)]
+    statuses = Counter(fact.status for fact in found)
+    to_compute = [fact for fact in found if fact.status is Status.TODO]
+    told = Reasons(settings, {fact.job.key for fact in found})
     reasons: dict[str, Counter[str]] = {}
-    finished = False
-    while not finished:
-        batch = discovery.step(room=None)
-        finished = batch.idle and batch.exhausted
-        for fact in batch.facts:
-            if not isinstance(fact, Found):
-                continue
-            statuses[fact.status] += 1
-            if fact.status is Status.TODO:
-                node = fact.job.node
-                reasons.setdefault(class_name(type(node)), Counter())[why_missing(node)] += 1
+    nodes: list[PlannedNode] = []
+    for fact in to_compute:
+        because = told.tell(fact.job.node)
+        reasons.setdefault(class_name(type(fact.job.node)), Counter())[because.reason] += 1
+        if len(nodes) < _NAMED_NODES:
+            nodes.append(_planned(fact.job, because))
+    durations = Durations(settings, [fact.job for fact in to_compute])
+    critical_path_sec, forecasts = None, []
+    if durations.are_known and not statuses[Status.FAILED] and len(to_compute) <= _MAX_SIMULATED_NODES:
+        critical_path_sec = _critical_path_sec(to_compute, durations)
+        run = functools.partial(simulate, facts, durations)
+        for workers, window in _combinations(max_workers, window_size):
+            makespan_sec = run(max_workers=workers, window_size=window)
+            forecasts.append(Forecast(workers, window, makespan_sec))
     return PlanSummary(
         to_compute=statuses[Status.TODO],
         reused=statuses[Status.DONE],
@@ -64,4 +137,63 @@ def summarize(discovery: Discovery) -> PlanSummary:
         reasons=MappingProxyType(
             {name: MappingProxyType(dict(counts)) for name, counts in sorted(reasons.items())}
         ),
+        nodes=tuple(nodes),
+        critical_path_sec=critical_path_sec,
+        forecasts=tuple(forecasts),
+        unknown_durations=tuple(durations.unknown) if forecasts else (),
     )
+
+
+class Durations:
+    """How long nodes take: the mean of their class, by some of its artifacts; else that of all classes."""
+
+    def __init__(self, settings: Settings, jobs: list[Job]) -> None:
+        self._of_class: dict[type, float] = {}
+        self.unknown: list[str] = []
+        for cls in dict.fromkeys(type(job.node) for job in jobs):
+            entries = catalog.find_class(settings, module_name(cls), cls.__qualname__)
+            told = map(catalog.recorded_duration_sec, itertools.islice(entries, _READ_DURATIONS))
+            known = [one for one in told if one is not None]
+            if known:
+                self._of_class[cls] = sum(known) / len(known)
+            else:
+                self.unknown.append(class_name(cls))
+        means = self._of_class.values()
+        self._usual_sec = sum(means) / len(means) if means else 0.0
+
+    @property
+    def are_known(self) -> bool:
+        """Whether any class has a recorded duration."""
+        return bool(self._of_class)
+
+    def __call__(self, job: Job) -> float:
+        """Return how long a node would take."""
+        return self._of_class.get(type(job.node), self._usual_sec)
+
+
+def _facts(discovery: Discovery) -> Iterator[Fact]:
+    finished = False
+    while not finished:
+        batch = discovery.step(room=None)
+        finished = batch.idle and batch.exhausted
+        yield from batch.facts
+
+
+def _planned(job: Job, because: Because) -> PlannedNode:
+    cls = class_name(type(job.node))
+    return PlannedNode(job.key, cls, describe(job.node), because.reason, because.fields)
+
+
+def _critical_path_sec(to_compute: list[Found], durations: Durations) -> float:
+    ends: dict[str, float] = {}
+    for fact in to_compute:  # each is told after those it depends on
+        before = max((ends[key] for key in fact.depends_on if key in ends), default=0.0)
+        ends[fact.job.key] = before + durations(fact.job)
+    return max(ends.values(), default=0.0)
+
+
+def _combinations(max_workers: int, window_size: str | int) -> list[tuple[int, str | int]]:
+    """The run that was asked for, then others with its window, then others with its workers."""
+    asked = (max_workers, window_size)
+    others = [(workers, window_size) for workers in _OTHER_WORKERS]
+    return list(dict.fromkeys([asked, *others, *((max_workers, window) for window in _OTHER_WINDOWS)]))

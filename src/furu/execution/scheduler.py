@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 
 from furu.core import Furu, describe
 from furu.errors import Failure, FuruComputeError, FuruStalledError
-from furu.execution.discovery import Batch, Discovery, Found, RootRead, RootWalked
+from furu.execution.discovery import Batch, Found, RootRead, RootWalked, Source
 from furu.execution.events import (
     Event,
     NodeAbandoned,
@@ -55,7 +55,7 @@ class Scheduler:
     def __init__(
         self,
         *,
-        discovery: Discovery,
+        discovery: Source,
         window: Window,
         workers: Workers,
         async_workers: Workers,
@@ -114,6 +114,13 @@ class Scheduler:
     def skipped(self) -> int:
         """The nodes that are known and were not computed: not started, or below them one failed."""
         return self._lost + len(self._plan) - self._abandoned
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether all has happened that can before a running node ends."""
+        if self._awake.is_set() or self._inbox or self._walking:
+            return False
+        return self._exhausted or self._window.room() == 0
 
     async def run(self) -> None:
         """Run until everything is done, or a failure has stopped the run and the running nodes ended.

@@ -261,13 +261,20 @@ def read_log(entry: Entry, attempt: int, max_bytes: int = MAX_LOG_BYTES) -> LogT
     return LogText(content.decode("utf-8", "replace"), start)
 
 
-def recorded_duration_sec(entry: Entry, max_bytes: int = MAX_RECORD_BYTES) -> float | None:
-    """Return how long the published attempt took; None where nothing readable of at most `max_bytes` is
-    published."""
+def read_small_done(entry: Entry) -> DoneRecord | None:
+    """Read what is published, where that is readable and of at most `MAX_RECORD_BYTES`: for what looks at
+    many nodes, and can do without one."""
     try:
-        record = read_done(entry.files.done, node_class=None, node_hash=entry.hash, max_bytes=max_bytes)
+        limit = MAX_RECORD_BYTES
+        record = read_done(entry.files.done, node_class=None, node_hash=entry.hash, max_bytes=limit)
     except FuruStoreError:
         return None
+    return record if record is not None and _is_class_of(entry, record.node_class) else None
+
+
+def recorded_duration_sec(entry: Entry) -> float | None:
+    """Return how long the published attempt took, if `read_small_done` can tell."""
+    record = read_small_done(entry)
     return record.duration_sec if record else None
 
 

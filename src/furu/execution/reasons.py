@@ -1,0 +1,122 @@
+"""Why a node that is missing has to be computed: what was published before it, and what has changed since.
+
+An artifact of the same class that nobody wants any more, and whose configuration says the same but for the
+nodes in it, is what the missing node takes the place of. Reads records; imports nothing that they name.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import furu.store.catalog as catalog
+from furu.compare import differences, is_node
+from furu.core import Furu, configuration, why_missing
+from furu.core import Reason as StateReason
+from furu.file import File
+from furu.identity import class_name, module_name
+from furu.settings import Settings
+
+Reason = StateReason | Literal["version raised", "stale input"]
+
+# Artifacts of a class that are read to find the one before; more are not looked at.
+_MAX_READ = 2000
+_FILE = class_name(File)
+
+
+@dataclass(frozen=True, slots=True)
+class Because:
+    """The reason, and for a stale input the fields that hold what has changed."""
+
+    reason: Reason
+    fields: tuple[str, ...] = ()
+
+
+class Reasons:
+    """Tells reasons, of one node after another, each after those it depends on. `wanted` are the hashes of
+    all nodes that were found: none of them is what another one takes the place of."""
+
+    def __init__(self, settings: Settings, wanted: set[str]) -> None:
+        self._settings = settings
+        self._wanted = wanted
+        self._before: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
+        self._changed: set[str] = set()
+
+    def tell(self, node: Furu[Any]) -> Because:
+        """Say why a node that is TODO is not DONE. Raises `FuruStoreError`."""
+        told = Because(why_missing(node))
+        if told.reason == "missing":
+            told = self._against_before(node) or told
+            if told.reason != "missing":
+                self._changed.add(node.furu_hash)
+        return told
+
+    def _against_before(self, node: Furu[Any]) -> Because | None:
+        config = configuration(node)
+        best: tuple[int, Because] | None = None
+        for before in self._of_class(type(node)).get(_outline(config), ()):
+            found = differences(before, config)
+            if not found:
+                return Because("version raised")
+            fields = dict.fromkeys(one.path.partition("[")[0].partition(".")[0] for one in found)
+            changed = [name for name in fields if self._has_changed(before.get(name), config.get(name))]
+            if changed and (best is None or len(found) < best[0]):
+                best = (len(found), Because("stale input", tuple(changed)))
+        return best[1] if best else None
+
+    def _has_changed(self, before: Any, after: Any) -> bool:
+        """Whether a field holds a node that has changed, not just another one: an input file, a node that
+        takes the place of another, or one more or less among those that stayed."""
+        old, new = set(_nodes(before)), set(_nodes(after))
+        if old & new and old != new:
+            return True
+        return any(name == _FILE or node_hash in self._changed for name, node_hash in new - old)
+
+    def _of_class(self, cls: type[Furu[Any]]) -> dict[str, list[Mapping[str, Any]]]:
+        name = class_name(cls)
+        if name not in self._before:
+            self._before[name] = self._read(cls)
+        return self._before[name]
+
+    def _read(self, cls: type[Furu[Any]]) -> dict[str, list[Mapping[str, Any]]]:
+        before: dict[str, list[Mapping[str, Any]]] = {}
+        entries = catalog.find_class(self._settings, module_name(cls), cls.__qualname__)
+        unwanted = (entry for entry in entries if entry.hash not in self._wanted)
+        for entry in itertools.islice(unwanted, _MAX_READ):
+            record = catalog.read_small_done(entry)
+            if record is not None:
+                before.setdefault(_outline(record.config), []).append(record.config)
+        return before
+
+
+def _outline(config: Mapping[str, Any]) -> str:
+    """Return a configuration as text, in which all nodes of a class look the same, and so do lists of them
+    whatever their length."""
+    return json.dumps({name: _outlined(value) for name, value in config.items()}, sort_keys=True)
+
+
+def _outlined(value: Any) -> Any:
+    if is_node(value):
+        return {"node": value["node"]}
+    if isinstance(value, list):
+        if value and all(map(is_node, value)):
+            return {"nodes": sorted({str(one["node"]) for one in value})}
+        return [_outlined(one) for one in value]
+    if isinstance(value, dict):
+        return {name: _outlined(one) for name, one in value.items()}
+    return value
+
+
+def _nodes(value: Any) -> Iterator[tuple[str, str]]:
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if is_node(one):
+            yield str(one["node"]), str(one["hash"])
+        elif isinstance(one, dict):
+            pending += one.values()
+        elif isinstance(one, list):
+            pending += one

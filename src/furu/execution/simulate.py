@@ -1,0 +1,166 @@
+"""How long a run would take: the same scheduler, plan and window, with workers that only pass the time of a
+clock of their own. Computes nothing, and touches no disk.
+
+A node takes as long as its class did. What a real run spends beside its nodes (starting threads, the store,
+the interpreter's lock) is not in it, so a run of very short nodes takes longer than is said here.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+
+from furu.core import Furu
+from furu.execution.discovery import Batch, Fact, Found, RootRead
+from furu.execution.events import Event
+from furu.execution.scheduler import Scheduler
+from furu.execution.window import Window
+from furu.execution.workers.base import Begun, Deliver, Job, Outcome
+from furu.store.artifact import Status
+
+
+def simulate(
+    facts: Sequence[Fact],
+    duration_sec: Callable[[Job], float],
+    *,
+    max_workers: int,
+    window_size: str | int,
+    spec_limits: Mapping[str, int] | None = None,
+) -> float:
+    """Return the makespan, in seconds, of a run that would find `facts`, as a discovery told them.
+
+    Nodes that another owner computes count as done. Blocks for as long as the scheduler needs, in a thread
+    of its own, so that it may be called wherever an event loop runs.
+    """
+    clock = Clock(duration_sec)
+
+    async def run() -> None:
+        scheduler = Scheduler(
+            discovery=Replay(facts),
+            window=Window(window_size),
+            workers=clock,
+            async_workers=clock,
+            max_workers=max_workers,
+            emit=_ignore,
+            poll_interval_sec=1.0,
+            on_failure="stop",
+            spec_limits=spec_limits or {},
+            grace_sec=None,
+        )
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(clock.run, scheduler)
+            await scheduler.run()
+            tasks.cancel_scope.cancel()
+
+    with ThreadPoolExecutor(1, "furu-simulation") as thread:
+        thread.submit(anyio.run, run).result()
+    return clock.now_sec
+
+
+class Clock:
+    """Workers that let nodes take their time at once: the time of this clock passes only when nothing more
+    can happen before."""
+
+    def __init__(self, duration_sec: Callable[[Job], float]) -> None:
+        self.now_sec = 0.0
+        self._duration_sec = duration_sec
+        self._ends: list[tuple[float, int, SimulatedCrew, Job]] = []
+        self._begun = 0
+
+    def open(
+        self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool
+    ) -> SimulatedCrew:
+        """Begin a run."""
+        return SimulatedCrew(self, deliver, max_workers)
+
+    async def run(self, scheduler: Scheduler) -> None:
+        """End one node after another, whenever the scheduler has done all that it can do."""
+        while True:
+            # The scheduler's discovery looks at each root in a thread, as ever; nobody tells when it has
+            # settled, and it does within microseconds.
+            await anyio.lowlevel.checkpoint()
+            if self._ends and scheduler.is_settled:
+                self.now_sec, _, crew, job = heapq.heappop(self._ends)
+                crew.end(job)
+
+    def begin(self, crew: SimulatedCrew, job: Job) -> None:
+        """A node begins, and will end after its duration."""
+        self._begun += 1
+        ends_at = self.now_sec + self._duration_sec(job)
+        heapq.heappush(self._ends, (ends_at, self._begun, crew, job))
+
+
+class SimulatedCrew:
+    """The workers of one simulated run."""
+
+    def __init__(self, clock: Clock, deliver: Deliver, max_workers: int) -> None:
+        self._clock = clock
+        self._deliver = deliver
+        self._max_workers = max_workers
+        self._in_flight = 0
+
+    @property
+    def in_sequence(self) -> bool:
+        """Never: that is for nodes that take no time."""
+        return False
+
+    def has_room(self, spec_key: str) -> bool:
+        """Whether fewer nodes run than may."""
+        return self._in_flight < self._max_workers
+
+    def start(self, job: Job) -> None:
+        """Start a node."""
+        self._in_flight += 1
+        self._deliver(Begun(job, "simulated"))
+        self._clock.begin(self, job)
+
+    def end(self, job: Job) -> None:
+        """A node has taken its time."""
+        self._in_flight -= 1
+        self._deliver(Outcome(job, "computed", 0.0))
+
+    def stop(self, *, cancel: bool) -> None:
+        """A simulated run ends by itself."""
+
+    def abandon(self) -> list[Job]:
+        """Nothing is left: no node fails."""
+        return []
+
+
+class Replay:
+    """Tells a scheduler what a discovery found before, as the window asks for it."""
+
+    def __init__(self, facts: Sequence[Fact]) -> None:
+        self._facts = facts
+        self._next = 0
+
+    def step(self, room: int | None, again: Sequence[Furu[object]] = ()) -> Batch:
+        """Return the facts of as many roots as there is room for."""
+        facts: list[Fact] = []
+        while self._next < len(self._facts):
+            fact = self._facts[self._next]
+            if isinstance(fact, RootRead) and room is not None:
+                if room == 0:
+                    break
+                room -= 1
+            elif isinstance(fact, Found) and fact.status is Status.IN_PROGRESS:
+                fact = replace(fact, status=Status.DONE)
+            facts.append(fact)
+            self._next += 1
+        return Batch(facts, True, self._next == len(self._facts))
+
+    def forget(self, key: str) -> None:
+        """Every node is told once."""
+
+    def stop(self) -> None:
+        """Every step is short."""
+
+
+def _ignore(event: Event) -> None:
+    """Nobody follows a run that does not happen."""
