@@ -66,6 +66,8 @@ LAYERS = [
     "execution.local",
     "execution.stream",
     "",  # furu itself: the public names
+    "testing",
+    "pytest_plugin",
     "demo",
     "drawing",
     "cli.output",

@@ -22,11 +22,9 @@ from furu.execution.events import (
     NodeFailed,
     NodePlanned,
     NodeRetried,
-    NodeReused,
     RunFinished,
     RunStarted,
 )
-from furu.execution.report import Times
 
 _PID = 1
 _CRITICAL_ROW = 0
@@ -52,7 +50,6 @@ class Trace:
     def __init__(self) -> None:
         self._slices: list[Slice] = []
         self._depends_on: dict[str, tuple[str, ...]] = {}
-        self._times = Times()
         self._began_at: float | None = None
         self._run: dict[str, Any] = {}
 
@@ -62,13 +59,9 @@ class Trace:
             self._began_at = event.at
             self._run = {"max_workers": event.max_workers, "window_size": event.window_size}
         elif isinstance(event, NodePlanned):
-            self._times.planned(event)
             if event.depends_on:
                 self._depends_on[event.hash] = event.depends_on
-        elif isinstance(event, NodeReused):
-            self._times.reused(event)
         elif isinstance(event, NodeDone):
-            self._times.done(event)
             self._add(event, "done")
         elif isinstance(event, NodeRetried):
             self._add(event, "retried", event.error)
@@ -92,7 +85,7 @@ class Trace:
         """Return the trace as what is written as JSON."""
         slices = list(self._in_order())
         rows = {worker: row for row, worker in enumerate(sorted({one.worker for one in slices}), start=1)}
-        critical = {event.hash for event in self._times.chain()}
+        critical = self._critical_path()
         events = [_named("process_name", 0, "furu"), _named("thread_name", _CRITICAL_ROW, "critical path")]
         events += [_named("thread_name", row, worker) for worker, row in rows.items()]
         for one in slices:
@@ -102,6 +95,25 @@ class Trace:
                 events.append(self._slice(one, _CRITICAL_ROW, True))
         events += self._arrows(slices, rows)
         return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": self._run}
+
+    def _critical_path(self) -> set[str]:
+        """Return the nodes on the longest chain. A node is done after those it depends on, so the slices
+        are in an order that can be followed."""
+        length: dict[str, float] = {}
+        before: dict[str, str] = {}
+        for one in self._slices:
+            if one.outcome == "done":
+                below = [key for key in self._depends_on.get(one.hash, ()) if key in length]
+                if below:
+                    before[one.hash] = max(below, key=length.__getitem__)
+                start = length[before[one.hash]] if below else 0.0
+                length[one.hash] = start + one.ended_at - one.began_at
+        found: set[str] = set()
+        key = max(length, key=length.__getitem__, default=None)
+        while key is not None:
+            found.add(key)
+            key = before.get(key)
+        return found
 
     def _add(self, event: NodeDone | NodeFailed | NodeRetried, outcome: str, error: str = "") -> None:
         ended_at = event.started_at + event.duration_sec

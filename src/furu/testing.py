@@ -1,0 +1,103 @@
+"""For tests of nodes: small graphs, and a check that nodes declare what they get. Needs no test framework;
+`furu.pytest_plugin` holds the fixtures."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from furu.context import Cancellation
+from furu.core import Furu, dependencies
+from furu.dependencies import postorder
+from furu.execution.workers.base import Job, Lane
+from furu.execution.workers.call import call
+from furu.settings import use_settings
+
+
+class Total(Furu[int]):
+    """One more than the nodes below it add up to. A node for tests of what runs nodes."""
+
+    name: str
+    below: tuple[Furu[int], ...] = ()
+
+    def _create(self) -> int:
+        return 1 + sum(node.get() for node in self.below)
+
+
+def chain(length: int) -> Total:
+    """Return the end of ``n0 <- n1 <- n2 ...``."""
+    node = Total(name="n0")
+    for number in range(1, length):
+        node = Total(name=f"n{number}", below=(node,))
+    return node
+
+
+def diamond() -> Total:
+    """Return the top of ``base <- left, right <- top``."""
+    base = Total(name="base")
+    left, right = Total(name="left", below=(base,)), Total(name="right", below=(base,))
+    return Total(name="top", below=(left, right))
+
+
+def flat(width: int) -> list[Total]:
+    """Return as many nodes that have nothing to do with each other."""
+    return [Total(name=f"f{number}") for number in range(width)]
+
+
+def from_edges(edges: Iterable[Sequence[int]]) -> list[Total]:
+    """Return a node for each item of `edges`, which holds the numbers of the earlier ones it depends on."""
+    nodes: list[Total] = []
+    for number, below in enumerate(edges):
+        nodes.append(Total(name=f"e{number}", below=tuple(nodes[one] for one in below)))
+    return nodes
+
+
+def check_declared(*roots: Furu[Any]) -> None:
+    """Compute nodes and all below them, each in a store that holds what it declares and nothing else.
+
+    So a `get()` of a node that is neither in a field nor in `_dependencies()` fails here, whatever else has
+    been computed: in a run it would fail only where nobody happened to have computed that node before. What
+    a dependency depends on is not declared by that. Uses temporary stores. Blocks: not for a running loop.
+
+    Raises `FuruComputeError` for the first node that fails, with what to declare in its message.
+
+    >>> check_declared(diamond())
+    """
+    with tempfile.TemporaryDirectory(prefix="furu-check-") as folder:
+        whole = Path(folder, "whole")
+        seen: set[str] = set()
+
+        def below(node: Furu[Any]) -> list[Furu[Any]] | None:
+            if node.furu_hash in seen:
+                return None
+            seen.add(node.furu_hash)
+            return dependencies(node)
+
+        for root in roots:
+            for number, node in enumerate(postorder(root, below)):
+                _compute_alone(node, Path(folder, f"{root.furu_hash}-{number}"), whole)
+
+
+def _compute_alone(node: Furu[Any], alone: Path, whole: Path) -> None:
+    for dependency in dependencies(node):
+        _take_over(dependency, whole, alone)
+    with use_settings(store=alone):
+        if node.exists():  # an input file, which is there without an artifact
+            return
+        lane = Lane(node._is_async(), node._executor_spec_key())
+        outcome = call(Job(node, node.furu_hash, lane), "testing", Cancellation())
+    if outcome.error is not None:
+        raise outcome.error
+    _take_over(node, alone, whole)
+    shutil.rmtree(alone)
+
+
+def _take_over(node: Furu[Any], source: Path, target: Path) -> None:
+    with use_settings(store=source):
+        made = node._artifact().files.directory
+    if os.path.isdir(made):
+        shutil.copytree(made, target / Path(made).relative_to(source))

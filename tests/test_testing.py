@@ -1,0 +1,111 @@
+"""What furu offers to tests of nodes: a store of their own, graphs, and a check of what nodes declare."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from blockbuster import BlockBuster
+
+from furu import File, Furu, FuruComputeError, FuruMissingArtifactError, current_settings, run_local
+from furu.testing import Total, chain, check_declared, diamond, flat, from_edges
+
+
+class Hidden(Furu[int]):
+    """Gets a node that it does not tell of."""
+
+    secret: int
+    declares: bool = dataclasses.field(default=False, compare=False)
+
+    def _dependencies(self) -> Iterable[Furu[int]]:
+        return [Total(name=str(self.secret))] if self.declares else []
+
+    def _create(self) -> int:
+        return Total(name=str(self.secret)).get()
+
+
+class Reaches(Furu[int]):
+    """Gets what its dependency depends on."""
+
+    top: Total
+
+    def _create(self) -> int:
+        return self.top.get() + self.top.below[0].get()
+
+
+class Length(Furu[int]):
+    """Reads an input file."""
+
+    source: File
+
+    def _create(self) -> int:
+        return len(self.source.get().read_bytes())
+
+
+class Waits(Furu[int]):
+    """Computes on a loop, and leaves a file."""
+
+    below: Total
+
+    async def _create(self) -> int:
+        Path(self.furu_dir, "left.txt").write_text("x")
+        return await self.below.aget()
+
+
+class After(Furu[str]):
+    """Reads the file of its dependency."""
+
+    waits: Waits
+
+    def _create(self) -> str:
+        return Path(self.waits.furu_dir, "left.txt").read_text()
+
+
+def test_graphs_compute_what_they_say() -> None:
+    """Each counts the paths below it."""
+    edges = from_edges([[], [0], [0, 1]])
+    for node, value in [(chain(3), 3), (diamond(), 5), (edges[2], 4)]:
+        run_local([node])
+        assert value == node.get()
+    assert 4 == len({node.furu_hash for node in flat(4)})
+
+
+def test_node_that_declares_all_passes(tmp_path: Path, no_blocking_calls: BlockBuster) -> None:
+    """With input files, async nodes (which may block in a test), and files of dependencies."""
+    no_blocking_calls.deactivate()
+    (tmp_path / "in.txt").write_text("abc")
+    check_declared(
+        diamond(), Length(source=File(path=tmp_path / "in.txt")), After(waits=Waits(below=chain(2)))
+    )
+
+
+def test_undeclared_get_is_found_though_somebody_computed_the_node() -> None:
+    """In the store of the test it is there, and a run would not notice."""
+    run_local([Total(name="7")])
+    run_local([Hidden(secret=7)])
+    with pytest.raises(FuruComputeError, match="_dependencies") as caught:
+        check_declared(Hidden(secret=7))
+    assert isinstance(caught.value.__cause__, FuruMissingArtifactError)
+    check_declared(Hidden(secret=7, declares=True))
+
+
+def test_what_a_dependency_depends_on_is_not_declared_by_that() -> None:
+    """It would be missing where the dependency is done and the rest was removed."""
+    with pytest.raises(FuruComputeError) as caught:
+        check_declared(Reaches(top=chain(2)))
+    assert isinstance(caught.value.__cause__, FuruMissingArtifactError)
+
+
+def test_check_leaves_the_store_alone(store: Path) -> None:
+    """It has temporary ones."""
+    check_declared(chain(2))
+    assert not store.exists()
+
+
+def test_plugin_gives_each_test_a_store_of_its_own(furu_store: Path) -> None:
+    """By name, wherever furu is installed."""
+    assert furu_store == current_settings().store
+    run_local([chain(1)])
+    assert furu_store.is_dir()
