@@ -87,7 +87,7 @@ def layout(nodes: Sequence[DrawnNode]) -> dict[str, tuple[float, float]]:
         for layer in order:
             layer.sort(key=lambda key: _mean([place[one] for one in neighbours[key]], place[key]))
             place.update({key: number / len(layer) for number, key in enumerate(layer)})
-    rows = max(_MIN_ROWS, round((3.2 * len(nodes)) ** 0.5))
+    rows = max(_MIN_ROWS, round((2.4 * len(nodes)) ** 0.5))
     places: dict[str, tuple[float, float]] = {}
     x = 0.0
     for layer in layers:

@@ -27,6 +27,11 @@ def printable(text: str) -> str:
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
+def seconds(duration_sec: float) -> str:
+    """Say a duration with its unit."""
+    return f"{duration_sec:.2f} s" if duration_sec >= 0.1 else f"{duration_sec * 1000:.1f} ms"
+
+
 def shown(value: Any) -> str:
     """Return `repr(value)`; of a value that has none, its type and why."""
     try:

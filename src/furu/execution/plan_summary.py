@@ -18,9 +18,11 @@ from furu.execution.workers.base import Job
 from furu.identity import class_name, module_name
 from furu.settings import Settings
 from furu.store.artifact import Status
+from furu.text import seconds
 
 # Nodes that a summary names; it counts all.
 _NAMED_NODES = 1000
+_SHOWN_CHARS = 120
 # Beyond this the simulated runs take longer than somebody waits for a plan.
 _MAX_SIMULATED_NODES = 5000
 _READ_DURATIONS = 30
@@ -40,7 +42,8 @@ class PlannedNode:
 
     def __str__(self) -> str:
         because = f" ({', '.join(self.fields)})" if self.fields else ""
-        return f"{self.text} {self.hash[:8]}: {self.reason}{because}"
+        text = self.text if len(self.text) <= _SHOWN_CHARS else f"{self.text[: _SHOWN_CHARS - 3]}..."
+        return f"{text} {self.hash[:8]}: {self.reason}{because}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +99,11 @@ class PlanSummary:
             return
         first, *others = self.forecasts
         yield (
-            f"about {first.makespan_sec:.1f} s with {first.max_workers} workers and window "
-            f"{first.window_size}; the critical path is {self.critical_path_sec or 0.0:.1f} s"
+            f"about {seconds(first.makespan_sec)} with {first.max_workers} workers and window "
+            f"{first.window_size}; the critical path is {seconds(self.critical_path_sec or 0.0)}"
         )
         for one in others:
-            yield f"  {one.max_workers} workers, window {one.window_size}: {one.makespan_sec:.1f} s"
+            yield f"  {one.max_workers} workers, window {one.window_size}: {seconds(one.makespan_sec)}"
         if self.unknown_durations:
             yield f"  taken to be like the others: {', '.join(self.unknown_durations)}"
 

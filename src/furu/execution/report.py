@@ -23,7 +23,7 @@ from furu.execution.events import (
     NodeReused,
     RunFinished,
 )
-from furu.text import printable
+from furu.text import printable, seconds
 
 logger = logging.getLogger("furu.run")
 
@@ -113,16 +113,16 @@ class RunReport:
 
     def _details(self) -> Iterator[tuple[str, str]]:
         if self.computed:
-            work = f"{_seconds(self.work_sec)} of work on {self.max_workers} workers"
+            work = f"{seconds(self.work_sec)} of work on {self.max_workers} workers"
             yield "workers", f"{work}, {self.efficiency:.0%} of their time"
             share = self.critical_path_sec / self.wall_sec if self.wall_sec > 0 else 0.0
-            yield "critical path", f"{_seconds(self.critical_path_sec)}, {share:.0%} of the run"
+            yield "critical path", f"{seconds(self.critical_path_sec)}, {share:.0%} of the run"
             yield "on it", _named_times(self.critical_path)
             yield "slowest", _named_times(self.slowest)
             yield (
                 "classes",
                 ", ".join(
-                    f"{printable(one.name)} {one.computed:,} in {_seconds(one.duration_sec)}"
+                    f"{printable(one.name)} {one.computed:,} in {seconds(one.duration_sec)}"
                     for one in self.classes
                 ),
             )
@@ -133,12 +133,8 @@ class RunReport:
 
 
 def _named_times(nodes: Iterable[NodeTime]) -> str:
-    shown = [f"{printable(node.name)} {node.hash[:8]} {_seconds(node.duration_sec)}" for node in nodes]
+    shown = [f"{printable(node.name)} {node.hash[:8]} {seconds(node.duration_sec)}" for node in nodes]
     return ", ".join(shown[:5])
-
-
-def _seconds(duration_sec: float) -> str:
-    return f"{duration_sec:.2f} s" if duration_sec >= 0.1 else f"{duration_sec * 1000:.1f} ms"
 
 
 class Sinks:
