@@ -415,3 +415,34 @@ def test_processes_compute_what_a_file_names(work: Path) -> None:
     command = [sys.executable, "-m", "furu.cli", "run", "models:good", "--workers", "processes"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("computed 4, "), done.stderr
+
+
+def test_run_in_a_terminal_leaves_the_report_and_no_progress() -> None:
+    """What was drawn meanwhile is gone; a second run says the same in other numbers."""
+    for first in ("computed 4, reused 0", "computed 0, reused 3"):
+        shown, code = in_terminal("run", "models:good")
+        assert 0 == code
+        lasting = plain(shown.rpartition("\x1b[J")[2].lstrip("\r\n"))
+        assert f"{first}, failed 0 in TIME" == lasting.splitlines()[0]
+        assert "━" not in lasting
+
+
+def test_failed_node_in_a_terminal_is_the_last_that_is_said() -> None:
+    """Below the report, where people look."""
+    shown, code = in_terminal("run", "models:mixed")
+    assert 1 == code
+    lines = shown.replace("\r", "").splitlines()
+    assert "ValueError: diverged. State: " in "".join(lines[-8:])
+
+
+def test_term_ends_what_does_not_run_nodes_as_an_interrupt_does() -> None:
+    """With the exit code of one."""
+    code = (
+        "import os, signal, furu.store.catalog as catalog\n"
+        "from furu.cli import main\n"
+        "catalog.walk = lambda settings: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "import sys; sys.argv[1:] = ['status']\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (130, "furu: interrupted; what was computed is kept\n") == (done.returncode, done.stderr)

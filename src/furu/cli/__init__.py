@@ -15,6 +15,8 @@ from __future__ import annotations
 import io
 import sys
 
+from furu.core import Furu
+
 _EXTRA = ("typer", "rich")
 _INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
 
@@ -32,6 +34,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a name that the terminal cannot show is no error
+    Furu._setup_signal_handlers()
     try:
         app(prog_name="furu")
     except KeyboardInterrupt:
