@@ -213,7 +213,7 @@ def inspect(entry: Entry) -> NodeInfo:
             done = None
     except FuruStoreError as error:
         problems.append(str(error))
-    attempts, ended = _attempts(entry, problems)
+    attempts, ended = _read_attempts(entry, problems)
     if done is not None:
         published = AttemptInfo(
             done.attempt, "published", started_at=done.started_at, duration_sec=done.duration_sec
@@ -355,7 +355,7 @@ def _size_below(directory: str) -> int:
 # ---- attempts ----
 
 
-def _attempts(entry: Entry, problems: list[str]) -> tuple[list[AttemptInfo], EndedRecord | None]:
+def _read_attempts(entry: Entry, problems: list[str]) -> tuple[list[AttemptInfo], EndedRecord | None]:
     """Read every `try-<n>`; and return the last one that ended."""
     artifact = entry._artifact()
     try:
