@@ -82,6 +82,10 @@ LAYERS = [
     "cli.app",
     "cli",
     "cli.__main__",
+    "web.progress",
+    "web.runs",
+    "web.jobs",
+    "web",
 ]
 # Modules that know nothing of disks, threads and clocks.
 PURE = ["execution.plan", "execution.window"]

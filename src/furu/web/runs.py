@@ -1,0 +1,336 @@
+"""The runs of a service: started on behalf of clients, shared by those who want the same, bounded, ended.
+
+Knows nothing of HTTP. Everything here happens on one event loop, so nothing is locked; the settings, which
+may need the disk, are read in a thread.
+
+    queued -> running -> finished | failed | cancelled
+    queued -> cancelled
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Any, Literal, Self, get_args
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from furu import FuruError, FuruUsageError, run_local_async
+from furu.core import Furu, describe
+from furu.errors import FuruComputeError
+from furu.execution.discovery import check_root
+from furu.execution.report import RunReport
+from furu.execution.workers.wake import Waker
+from furu.settings import Settings, current_settings, use_settings
+from furu.web.progress import Progress
+
+logger = logging.getLogger("furu.web")
+
+RunState = Literal["queued", "running", "finished", "failed", "cancelled"]
+OnDisconnect = Literal["cancel", "finish"]
+Compute = Callable[..., Awaitable[RunReport]]
+
+_NAMED_ROOTS = 3
+
+
+class RunsFullError(FuruError):
+    """As many runs are running and queued as there may be: try again later."""
+
+
+class RunsClosedError(FuruError):
+    """The service is shutting down, or has not started: no new run starts."""
+
+
+class RunCancelledError(FuruError):
+    """The run that was waited for was cancelled; `run` is the run."""
+
+    def __init__(self, message: str, *, run: Run | None = None) -> None:
+        super().__init__(message)
+        self.run = run
+
+
+class Run:
+    """One run, for its followers to read; only `Runs` changes it.
+
+    `title` is for people. `progress` is how far it has come, `report` its counts once it has ended (None if
+    it was cancelled), `error` why it failed. Times are seconds since the epoch.
+    """
+
+    def __init__(
+        self, roots: tuple[Furu[Any], ...], settings: Settings, title: str, on_disconnect: OnDisconnect
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self.title = title
+        self.roots = roots
+        self.on_disconnect: OnDisconnect = on_disconnect
+        self.state: RunState = "queued"
+        self.progress = Progress()
+        self.report: RunReport | None = None
+        self.error: Exception | None = None
+        self.created_at = time.time()
+        self.started_at: float | None = None
+        self.ended_at: float | None = None
+        self._settings = settings
+        self._followers = 0
+        self._scope = anyio.CancelScope()
+        self._ended = anyio.Event()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run is over, one way or the other."""
+        return self._ended.is_set()
+
+    async def wait(self) -> RunReport:
+        """Wait for the run's end and return its report.
+
+        Raises what the run failed with, a `FuruComputeError` if nodes failed, and `RunCancelledError` if it
+        was cancelled.
+        """
+        await self._ended.wait()
+        if self.error is not None:
+            raise self.error
+        if self.report is None:
+            raise RunCancelledError(f"the run {self.id} ({self.title}) was cancelled", run=self)
+        return self.report
+
+    @property
+    def _key(self) -> tuple[Settings, tuple[str, ...]]:
+        return self._settings, tuple(sorted({root.furu_hash for root in self.roots}))
+
+
+class Runs:
+    """The runs of one service. Enter it around the service's life: `async with Runs() as runs`.
+
+    Those who want the same roots, in the same store, follow one run. The runs share nodes with each other
+    as all runs of a process do. On leaving, no new run starts, queued ones are cancelled, running ones go
+    on for `grace_sec`, and the rest are cancelled and named in the log ``furu.web``.
+
+    Args:
+        max_running: How many runs run at once.
+        max_queued: How many more may wait for their turn.
+        grace_sec: How long running runs may go on once the service ends.
+        cancel_sec: How long a cancelled run waits for its running nodes. After that async nodes are
+            cancelled; a node in a thread goes on by itself, and one that calls `check_cancelled()` has
+            ended before. So the service ends within `grace_sec` and `cancel_sec`, unless threads go on.
+        keep: How many runs that have ended are kept for those who ask.
+        compute: What runs the roots: `run_local_async`, or a function that calls it with other options,
+            such as ``functools.partial(run_local_async, max_workers=4)``. It is given the roots, `on_event`
+            and `grace_sec`.
+
+    Raises:
+        TypeError, ValueError: An argument is not what it must be.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_running: int = 4,
+        max_queued: int = 32,
+        grace_sec: float = 10.0,
+        cancel_sec: float = 0.5,
+        keep: int = 20,
+        compute: Compute = run_local_async,
+    ) -> None:
+        _check_count("max_running", max_running, least=1)
+        _check_count("max_queued", max_queued, least=0)
+        _check_count("keep", keep, least=0)
+        _check_seconds("grace_sec", grace_sec)
+        _check_seconds("cancel_sec", cancel_sec)
+        self._max_running, self._max_live = max_running, max_running + max_queued
+        self._grace_sec, self._cancel_sec = grace_sec, cancel_sec
+        self._keep = keep
+        self._compute = compute
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._stopping = False
+        # In the order in which they were wanted.
+        self._live: dict[str, Run] = {}
+        self._ended: dict[str, Run] = {}
+        # Those that a new follower may join: a run that was cancelled is live until its nodes have ended.
+        self._joinable: dict[tuple[Settings, tuple[str, ...]], Run] = {}
+
+    async def __aenter__(self) -> Self:
+        if self._tasks is not None:
+            raise RuntimeError("these runs have been entered already; make new Runs for another service")
+        self._slots = anyio.Semaphore(self._max_running)
+        self._stop_waker = Waker(self._stop)
+        self._tasks = await anyio.create_task_group().__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._tasks is not None  # noqa: S101  # it has been entered
+        self._stop()
+        # Told of no error, so that runs drain also where the service itself has failed.
+        await self._tasks.__aexit__(None, None, None)
+
+    def stop(self) -> None:
+        """Begin to end: no new run starts, and `grace_sec` begins. May be called from any thread and from
+        a signal handler, before the service leaves the block; more than once is once."""
+        self._stop_waker.wake()
+
+    def get(self, run_id: str) -> Run | None:
+        """Return the run, live or recent; None if there is none."""
+        return self._live.get(run_id) or self._ended.get(run_id)
+
+    def live(self) -> list[Run]:
+        """Return the runs that are queued or running, the oldest first."""
+        return list(self._live.values())
+
+    def recent(self) -> list[Run]:
+        """Return the runs that have ended and are kept, the last one first."""
+        return list(reversed(self._ended.values()))
+
+    @contextlib.asynccontextmanager
+    async def follow(
+        self, roots: Iterable[Furu[Any]], *, title: str = "", on_disconnect: OnDisconnect = "cancel"
+    ) -> AsyncIterator[Run]:
+        """Follow the run of `roots` for a block: that which is live, or a new one.
+
+        Leaving the block cancels the run if nobody else follows it and every follower said ``"cancel"``;
+        one that said ``"finish"`` lets it go on to its end.
+
+        >>> async with runs.follow([report]) as run:    # doctest: +SKIP
+        ...     await run.wait()
+
+        Raises:
+            RunsFullError: No more runs may wait.
+            RunsClosedError: The service is shutting down, or has not started.
+            FuruUsageError: A root is no node.
+        """
+        if on_disconnect not in get_args(OnDisconnect):
+            raise ValueError(f"on_disconnect must be 'cancel' or 'finish', not {on_disconnect!r}")
+        wanted = _check_roots(roots)
+        settings = await anyio.to_thread.run_sync(current_settings)
+        run = self._join(Run(wanted, settings, title or _title_of(wanted), on_disconnect))
+        run._followers += 1
+        if on_disconnect == "finish":
+            run.on_disconnect = "finish"
+        try:
+            yield run
+        finally:
+            run._followers -= 1
+            if not run._followers and run.on_disconnect == "cancel":
+                self._cancel(run)
+
+    async def submit(self, roots: Iterable[Furu[Any]], *, title: str = "") -> Run:
+        """Start the run of `roots`, or take the one that is live, and let it go on to its end whoever
+        follows it. Raises as `follow` does."""
+        async with self.follow(roots, title=title, on_disconnect="finish") as run:
+            return run
+
+    # ---- how it works ----
+
+    def _join(self, new: Run) -> Run:
+        if (run := self._joinable.get(new._key)) is not None:
+            return run
+        if self._tasks is None:
+            raise RunsClosedError("the runs have not begun: write `async with runs:` in the lifespan")
+        if self._stopping:
+            raise RunsClosedError("the service is shutting down; no new run starts")
+        if len(self._live) >= self._max_live:
+            raise RunsFullError(
+                f"{len(self._live)} runs are running or queued, as many as there may be; try again later"
+            )
+        self._live[new.id] = self._joinable[new._key] = new
+        self._tasks.start_soon(self._execute, new)
+        return new
+
+    async def _execute(self, run: Run) -> None:
+        try:
+            with run._scope:
+                async with self._slots:
+                    run.state, run.started_at = "running", time.time()
+                    run.progress.touch()
+                    with use_settings(run._settings):
+                        run.report = await self._compute(
+                            run.roots, on_event=run.progress, grace_sec=self._cancel_sec
+                        )
+        except FuruComputeError as error:
+            run.error, run.report = error, error.report
+        except Exception as error:
+            logger.exception("the run %s (%s) ended with an error", run.id, run.title)
+            run.error = error
+        finally:
+            self._settle(run)
+
+    def _settle(self, run: Run) -> None:
+        run.ended_at = time.time()
+        if run.error is not None:
+            run.state = "failed"
+        else:
+            run.state = "finished" if run.report is not None else "cancelled"
+        del self._live[run.id]
+        self._no_longer_joinable(run)
+        self._ended[run.id] = run
+        while len(self._ended) > self._keep:
+            del self._ended[next(iter(self._ended))]
+        run._ended.set()
+        run.progress.touch()
+
+    def _cancel(self, run: Run) -> None:
+        self._no_longer_joinable(run)
+        run._scope.cancel()
+
+    def _no_longer_joinable(self, run: Run) -> None:
+        if self._joinable.get(run._key) is run:
+            del self._joinable[run._key]
+
+    def _stop(self) -> None:
+        if self._stopping or self._tasks is None:
+            return
+        self._stopping = True
+        for run in self.live():
+            if run.state == "queued":
+                self._cancel(run)
+        self._tasks.start_soon(self._drain)
+
+    async def _drain(self) -> None:
+        """Let what runs end by itself for `grace_sec`; cancel what does not."""
+        with anyio.move_on_after(self._grace_sec):
+            for run in self.live():
+                await run._ended.wait()
+        if left := self.live():
+            named = ", ".join(f"{run.id} ({run.title})" for run in left)
+            logger.warning(
+                "the service ends: %d runs were cancelled after %g s: %s", len(left), self._grace_sec, named
+            )
+            for run in left:
+                self._cancel(run)
+
+
+def _title_of(roots: tuple[Furu[Any], ...]) -> str:
+    named = ", ".join(describe(root) for root in roots[:_NAMED_ROOTS])
+    return f"{named} and {len(roots) - _NAMED_ROOTS} more" if len(roots) > _NAMED_ROOTS else named
+
+
+def _check_roots(roots: Iterable[Furu[Any]]) -> tuple[Furu[Any], ...]:
+    if isinstance(roots, (Furu, str, bytes)) or not isinstance(roots, Iterable):
+        raise FuruUsageError(
+            f"roots must be an iterable of Furu nodes, such as [node], not a {type(roots).__qualname__}"
+        )
+    found = tuple(roots)
+    for number, root in enumerate(found):
+        check_root(root, number)
+    return found
+
+
+def _check_count(name: str, value: int, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int of {least} or more, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be an int of {least} or more, not {value!r}")
+
+
+def _check_seconds(name: str, value: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds of 0 or more, not {value!r}")
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{name} must be a number of seconds of 0 or more, not {value!r}")

@@ -1,0 +1,116 @@
+"""Jobs: what clients may start, and the arguments that they may give."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from furu import FuruUsageError
+from furu.web import JobInputError, job
+from tests.graphs import Node
+
+
+def make(name: str, below: int = 0, *, tags: tuple[str, ...] = ()) -> list[Node]:
+    """Some roots."""
+    if below > 5:
+        raise ValueError("at most 5 below")
+    return [Node(name=name, below=tuple(Node(name=f"{name}{i}") for i in range(below))), *map(_node, tags)]
+
+
+def _node(name: str) -> Node:
+    return Node(name=name)
+
+
+def test_arguments_are_decoded_as_annotated() -> None:
+    """Those with a default may be left out."""
+    one = job("make", make)
+    assert ["a"] == [root.name for root in one.make_roots(b'{"name": "a"}')]  # type: ignore[attr-defined]
+    roots = one.make_roots(b'{"name": "a", "below": 2, "tags": ["x", "y"]}')
+    assert make("a", 2, tags=("x", "y")) == list(roots)
+    assert {"name": "str", "below": "int", "tags": "tuple[str, ...]"} == one.parameters()
+
+
+def test_one_node_will_do() -> None:
+    """A function may return the node itself."""
+
+    def single(name: str) -> Node:
+        return Node(name=name)
+
+    assert (Node(name="a"),) == job("single", single).make_roots(b'{"name": "a"}')
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "missing required field `name`"),
+        (b"[]", "Expected `object`"),
+        (b'{"name": 1}', r"Expected `str`, got `int` - at `\$.name`"),
+        (b'{"name": "a", "below": "2"}', "Expected `int`"),
+        (b'{"name": "a", "__class__": "os.system"}', "unknown field `__class__`"),
+        (b'{"name": "a", "below": 9}', "refuses these arguments: at most 5 below"),
+        (b'{"name": ' + b"[" * 100_000, "cannot be used"),
+        (b'{"name": "\xff"}', "cannot be used"),
+        (b"{", "truncated"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_bad_arguments_are_the_clients_error(body: bytes, why: str) -> None:
+    """Each with what is wrong."""
+    with pytest.raises(JobInputError, match=why):
+        job("make", make).make_roots(body)
+
+
+def test_other_errors_of_the_function_are_its_own() -> None:
+    """They are not told as the client's."""
+
+    def broken() -> Node:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        job("broken", broken).make_roots(b"")
+    with pytest.raises(FuruUsageError, match="must return nodes"):
+        job("odd", lambda: 7).make_roots(b"")  # type: ignore[arg-type,return-value]
+
+
+def _untyped(a) -> Any:  # type: ignore[no-untyped-def]
+    return a
+
+
+def _many(*names: str) -> Any:
+    return names
+
+
+def _foreign(node: complex) -> Any:
+    return node
+
+
+async def _coroutine() -> Any:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("a/b", make),
+        ("", make),
+        (7, make),
+        ("x" * 65, make),
+        ("a", None),
+        ("a", _untyped),
+        ("a", _many),
+        ("a", _foreign),
+        ("a", _coroutine),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_a_job_is_refused_when_it_is_registered(name: Any, function: Any) -> None:
+    """And not at the first request."""
+    with pytest.raises(FuruUsageError):
+        job(name, function)
+
+
+def test_policy_is_one_of_two() -> None:
+    """Anything else is an error."""
+    with pytest.raises(FuruUsageError, match="'cancel' or 'finish'"):
+        job("make", make, on_disconnect="ignore")  # type: ignore[arg-type]

@@ -1,0 +1,333 @@
+"""Runs that clients share: who starts, who follows, who cancels, and how a service ends."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from furu import (
+    Furu,
+    FuruComputeError,
+    FuruUsageError,
+    Status,
+    check_cancelled,
+    run_local_async,
+    use_settings,
+)
+from furu.web import Run, RunCancelledError, Runs, RunsClosedError, RunsFullError
+from tests.graphs import AsyncNode, Computed, Node, actions, diamond, flat, recording
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def computed() -> Iterator[Computed]:
+    """What the nodes of this test computed."""
+    with recording() as record:
+        yield record
+
+
+class Gate:
+    """Holds an async node until it is opened, and tells that the node has begun."""
+
+    def __init__(self, name: str) -> None:
+        self.begun, self.opened = anyio.Event(), anyio.Event()
+        actions[name] = self._pass
+
+    async def _pass(self) -> None:
+        self.begun.set()
+        await self.opened.wait()
+
+
+class Loop(Furu[int]):
+    """Goes on in its thread until its run is cancelled."""
+
+    name: str
+
+    def _create(self) -> int:
+        actions["begun"]()
+        while True:
+            check_cancelled()
+
+
+async def status(node: Furu[Any]) -> Status:
+    """What the store says, asked off the loop."""
+    return await anyio.to_thread.run_sync(node.status)
+
+
+async def wait(runs: Runs, roots: list[Any], followed: list[Run], **options: Any) -> None:
+    """Follow roots to the run's end."""
+    async with runs.follow(roots, **options) as run:
+        followed.append(run)
+        await run.wait()
+
+
+async def test_followed_run_computes_and_reports() -> None:
+    """Its report is that of the run."""
+    async with Runs() as runs, runs.follow([diamond()]) as run:
+        report = await run.wait()
+    assert (4, "finished") == (report.computed, run.state)
+    assert {"done": 4} == +run.progress.counts
+    assert [run] == runs.recent()
+
+
+async def test_two_followers_of_the_same_roots_share_one_run(computed: Computed) -> None:
+    """In whatever order they name them."""
+    gate = Gate("a")
+    roots = [AsyncNode(name="a"), AsyncNode(name="b")]
+    async with Runs() as runs, runs.follow(roots) as first, runs.follow(roots[::-1]) as second:
+        assert first is second
+        gate.opened.set()
+        await second.wait()
+    assert {"a": 1, "b": 1} == computed.counts()
+
+
+async def test_stores_are_not_shared(tmp_path: Path) -> None:
+    """The same roots in another store are another run."""
+    async with Runs() as runs:
+        with use_settings(store=tmp_path / "one"):
+            first = await runs.submit([diamond()])
+        with use_settings(store=tmp_path / "other"):
+            second = await runs.submit([diamond()])
+        assert [4, 4] == [(await run.wait()).computed for run in (first, second)]
+
+
+async def test_last_follower_that_leaves_cancels(computed: Computed) -> None:
+    """And not one before it."""
+    gate = Gate("a")
+    async with Runs() as runs:
+        async with runs.follow([AsyncNode(name="a")]) as run:
+            async with runs.follow([AsyncNode(name="a")]):
+                await gate.begun.wait()
+            assert "running" == run.state
+        with pytest.raises(RunCancelledError) as raised:
+            await run.wait()
+    assert ("cancelled", run) == (run.state, raised.value.run)
+    assert {"stopped": 1} == +run.progress.counts
+    assert Status.TODO is await status(AsyncNode(name="a"))
+
+
+async def test_one_follower_that_said_finish_lets_the_run_go_on() -> None:
+    """Whoever else said cancel, before or after."""
+    gate = Gate("a")
+    roots = [AsyncNode(name="a")]
+    async with Runs() as runs:
+        async with runs.follow(roots) as run, runs.follow(roots, on_disconnect="finish"):
+            await gate.begun.wait()
+        gate.opened.set()
+        assert 1 == (await run.wait()).computed
+
+
+async def test_new_follower_of_a_cancelled_run_gets_a_new_run() -> None:
+    """Which shares the nodes that the old one is still at."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        assert go_on.wait(10)
+
+    actions["a"] = hold
+    async with Runs(cancel_sec=10) as runs:
+        async with runs.follow([Node(name="a")]) as first:
+            await anyio.to_thread.run_sync(begun.wait)
+        async with runs.follow([Node(name="a")]) as second:
+            assert first is not second
+            go_on.set()
+            report = await second.wait()
+    assert ("cancelled", 1) == (first.state, report.computed + report.reused)
+
+
+async def test_no_more_run_than_may_and_no_more_wait() -> None:
+    """The next is refused, but not one who joins."""
+    gates = [Gate("a"), Gate("b")]
+    async with Runs(max_running=1, max_queued=1) as runs:
+        first = await runs.submit([AsyncNode(name="a")])
+        second = await runs.submit([AsyncNode(name="b")])
+        await gates[0].begun.wait()
+        assert ["running", "queued"] == [first.state, second.state]
+        with pytest.raises(RunsFullError, match="2 runs are running or queued"):
+            await runs.submit([AsyncNode(name="c")])
+        assert second is await runs.submit([AsyncNode(name="b")])
+        for gate in gates:
+            gate.opened.set()
+        await second.wait()
+        assert 1 == (await (await runs.submit([AsyncNode(name="c")])).wait()).computed
+
+
+async def test_queued_run_that_is_left_never_starts(computed: Computed) -> None:
+    """And its place is free."""
+    gate = Gate("a")
+    async with Runs(max_running=1, max_queued=1) as runs:
+        await runs.submit([AsyncNode(name="a")])
+        async with runs.follow([AsyncNode(name="b")]) as queued:
+            pass
+        with pytest.raises(RunCancelledError):
+            await queued.wait()
+        gate.opened.set()
+    assert ({"a": 1}, None) == (computed.counts(), queued.started_at)
+
+
+async def test_failure_is_the_error_of_every_follower() -> None:
+    """With its report."""
+
+    def fail() -> None:
+        raise ValueError("no such split")
+
+    actions["base"] = fail
+    async with Runs() as runs, runs.follow([diamond()]) as run:
+        for _ in range(2):
+            with pytest.raises(FuruComputeError, match="no such split"):
+                await run.wait()
+    assert ("failed", 1) == (run.state, run.report.failed if run.report else 0)
+
+
+async def test_unexpected_error_is_logged_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    """And ends nothing but its run."""
+
+    async def compute(roots: object, **_: object) -> Any:
+        raise RuntimeError("broken")
+
+    async with Runs(compute=compute) as runs:
+        with pytest.raises(RuntimeError, match="broken"):
+            await (await runs.submit([diamond()])).wait()
+    assert "ended with an error" in caplog.text
+
+
+async def test_service_that_ends_lets_runs_finish() -> None:
+    """Within its grace, and starts no other."""
+    gate = Gate("a")
+    async with anyio.create_task_group() as tasks, Runs(grace_sec=10) as runs:
+        run = await runs.submit([AsyncNode(name="a")])
+        await gate.begun.wait()
+        runs.stop()
+        runs.stop()
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(RunsClosedError, match="shutting down"):
+            await runs.submit([AsyncNode(name="b")])
+        tasks.start_soon(_open_when_blocked, gate)
+    assert "finished" == run.state
+
+
+async def _open_when_blocked(gate: Gate) -> None:
+    await anyio.wait_all_tasks_blocked()
+    gate.opened.set()
+
+
+async def test_service_that_ends_cancels_and_names_what_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """After its grace; nothing is left IN_PROGRESS, and what waited never starts."""
+    gate = Gate("a")
+    begun = threading.Event()
+    actions["begun"] = begun.set
+    roots: list[Any] = [AsyncNode(name="a"), Loop(name="b")]
+    async with Runs(max_running=1, grace_sec=0, cancel_sec=0) as runs:
+        run = await runs.submit(roots, title="the long one")
+        queued = await runs.submit([AsyncNode(name="c")])
+        await gate.begun.wait()
+        await anyio.to_thread.run_sync(begun.wait)
+    assert ["cancelled", "cancelled"] == [run.state, queued.state]
+    [record] = [record for record in caplog.records if record.name == "furu.web"]
+    assert (logging.WARNING, True) == (record.levelno, "the long one" in record.getMessage())
+    assert queued.id not in record.getMessage()
+    assert Status.TODO is await status(roots[0])
+
+
+async def test_error_of_the_service_itself_lets_runs_finish_and_is_raised() -> None:
+    """As it was."""
+    gate = Gate("a")
+    with pytest.raises(KeyError):
+        async with Runs() as runs:
+            run = await runs.submit([AsyncNode(name="a")])
+            await gate.begun.wait()
+            gate.opened.set()
+            raise KeyError("of the service")
+    assert "finished" == run.state
+
+
+async def test_a_hundred_followers_a_third_of_whom_leave(computed: Computed) -> None:
+    """Every node once, every place free again, no follower left."""
+    nodes = flat(12)
+    async with Runs(max_running=2, max_queued=200) as runs:
+        followed: list[Run] = []
+
+        async def one(number: int) -> None:
+            wanted: list[Any] = nodes[number % 10 : number % 10 + 3]
+            if number % 3:
+                await wait(runs, wanted, followed)
+            else:
+                with anyio.CancelScope() as scope:
+                    async with runs.follow(wanted) as run:
+                        followed.append(run)
+                        scope.cancel()
+                        await run.wait()
+
+        async with anyio.create_task_group() as tasks:
+            for number in range(100):
+                tasks.start_soon(one, number)
+        await anyio.wait_all_tasks_blocked()
+        assert ([], {}, 2) == (runs.live(), runs._joinable, runs._slots.value)
+    assert 100 == len(followed)
+    assert {0} == {run._followers for run in followed}
+    assert {node.name: 1 for node in nodes} == computed.counts()
+
+
+async def test_only_so_many_ended_runs_are_kept() -> None:
+    """The last ones."""
+    async with Runs(keep=2) as runs:
+        ended = []
+        for node in flat(3):
+            run = await runs.submit([node])
+            await run.wait()
+            ended.append(run)
+        assert ended[:0:-1] == runs.recent()
+        assert [None, ended[1]] == [runs.get(run.id) for run in ended[:2]]
+
+
+async def test_run_options_are_those_of_the_service() -> None:
+    """Through `compute`."""
+    async with Runs(compute=functools.partial(run_local_async, window_size="dfs")) as runs:
+        assert 3 == (await (await runs.submit(flat(3))).wait()).computed
+
+
+@pytest.mark.parametrize("roots", ["ab", Node(name="a"), ["a"], 7], ids=repr)
+async def test_what_are_no_roots_is_refused(roots: Any) -> None:
+    """Before anything is started."""
+    async with Runs() as runs:
+        with pytest.raises(FuruUsageError, match="root"):
+            await runs.submit(roots)
+        assert [] == runs.live()
+
+
+async def test_misuse_is_told() -> None:
+    """With what to write."""
+    with pytest.raises(RunsClosedError, match="async with runs"):
+        await Runs().submit([diamond()])
+    async with Runs() as runs:
+        with pytest.raises(ValueError, match="'cancel' or 'finish'"):
+            async with runs.follow([], on_disconnect="x"):  # type: ignore[arg-type]
+                pass
+        with pytest.raises(RuntimeError, match="entered already"):
+            await runs.__aenter__()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"max_running": 0}, ValueError),
+        ({"max_queued": -1}, ValueError),
+        ({"keep": True}, TypeError),
+        ({"grace_sec": float("nan")}, ValueError),
+        ({"cancel_sec": "1"}, TypeError),
+    ],
+    ids=str,
+)
+async def test_bad_options_are_errors(options: dict[str, Any], error: type[Exception]) -> None:
+    """Which name the option."""
+    with pytest.raises(error, match=next(iter(options))):
+        Runs(**options)
