@@ -85,6 +85,13 @@ LAYERS = [
     "web.progress",
     "web.runs",
     "web.jobs",
+    "web.graph",
+    "web.html",
+    "web.drawing",
+    "web.reading",
+    "web.pages",
+    "web.events",
+    "web.asgi",
     "web",
 ]
 # Modules that know nothing of disks, threads and clocks.

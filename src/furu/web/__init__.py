@@ -1,20 +1,40 @@
 """furu in a web service: runs behind requests, and pages to watch them (extra `web`).
 
 runs.py       runs that requests share, bounded and drained
-progress.py   how far a run has come
+progress.py   how far a run has come (pure)
 jobs.py       what clients may start
+graph.py      the graph under a run's roots, as values
+html.py       HTML whose text is escaped (pure)
+drawing.py    a graph as SVG (pure)
+reading.py    the store and the runs, as values to show
+pages.py      the pages (pure)
+events.py     a run as an answer: live or at its end
+asgi.py       the application: routes and limits
+static/       the style and the live part of the pages
 """
 
+try:
+    import starlette  # noqa: F401  # missing, it is to be missed here
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        'furu.web needs starlette: pip install "furu[web]"', name="starlette"
+    ) from error
+
+from furu.web.asgi import app
+from furu.web.events import FollowRun, RunEvents
 from furu.web.jobs import Job, JobInputError, job
 from furu.web.runs import Run, RunCancelledError, Runs, RunsClosedError, RunsFullError
 
 __all__ = [
+    "FollowRun",
     "Job",
     "JobInputError",
     "Run",
     "RunCancelledError",
+    "RunEvents",
     "Runs",
     "RunsClosedError",
     "RunsFullError",
+    "app",
     "job",
 ]

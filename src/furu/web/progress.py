@@ -33,6 +33,16 @@ NodeState = Literal[
 # Enough for a page that people can read; of a run with more, nodes that are done are forgotten first.
 MAX_NODES = 20_000
 
+_NodeEvent = (
+    NodeStarted
+    | NodeWaiting
+    | NodeRetried
+    | NodeOverran
+    | NodeDone
+    | NodeReused
+    | NodeFailed
+    | NodeAbandoned
+)
 _STATES: dict[type[Event], NodeState] = {
     NodeStarted: "running",
     NodeWaiting: "waiting",
@@ -78,11 +88,11 @@ class Progress:
             for key in list(self._unsettled):
                 self._set(key, self._nodes[key].name, "stopped")
             self.touch()
-        elif (state := _STATES.get(type(event))) is not None:
+        elif isinstance(event, _NodeEvent):
             self._set(
-                event.hash,  # type: ignore[union-attr]  # the events in _STATES are those of nodes
-                event.name,  # type: ignore[union-attr]
-                state,
+                event.hash,
+                event.name,
+                _STATES[type(event)],
                 getattr(event, "duration_sec", None),
                 getattr(event, "error", ""),
             )

@@ -87,6 +87,10 @@ class Run:
         """Whether the run is over, one way or the other."""
         return self._ended.is_set()
 
+    async def wait_ended(self) -> None:
+        """Wait for the run's end, whatever it is."""
+        await self._ended.wait()
+
     async def wait(self) -> RunReport:
         """Wait for the run's end and return its report.
 
@@ -296,7 +300,7 @@ class Runs:
         """Let what runs end by itself for `grace_sec`; cancel what does not."""
         with anyio.move_on_after(self._grace_sec):
             for run in self.live():
-                await run._ended.wait()
+                await run.wait_ended()
         if left := self.live():
             named = ", ".join(f"{run.id} ({run.title})" for run in left)
             logger.warning(

@@ -1,0 +1,170 @@
+"""A run as answers to requests: live, as server-sent events, or once at its end. Knows no page.
+
+An event `progress` holds the nodes that changed; its id is the number of the last change in it, so a
+client that comes back with `Last-Event-ID` is told what changed since. The last event is `end`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import anyio
+import msgspec
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from furu.core import Furu
+from furu.web.reading import run_values
+from furu.web.runs import OnDisconnect, Run, Runs, RunsClosedError, RunsFullError
+
+# One message carries all that changed in this time: a browser has enough with ten a second.
+_PACE_SEC = 0.1
+# A proxy drops a connection on which nothing comes for a minute.
+_KEEP_ALIVE_SEC = 15.0
+_MAX_NODES_A_MESSAGE = 500
+_STREAM_HEADERS = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-store",
+    "x-accel-buffering": "no",  # nginx would hold the events back
+}
+
+
+def json_response(value: Any, status_code: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a value as JSON, which nobody is to keep."""
+    answer = {"cache-control": "no-store", **(headers or {})}
+    return Response(msgspec.json.encode(value), status_code, answer, "application/json")
+
+
+def refusal(error: RunsFullError | RunsClosedError) -> Response:
+    """Say that no run starts now: 429 where too many wait, 503 where the service ends."""
+    status_code = 429 if isinstance(error, RunsFullError) else 503
+    return json_response({"error": str(error)}, status_code, {"retry-after": "5"})
+
+
+class RunEvents(Response):
+    """Watches a run to its end as server-sent events, from after the change `after`. A watcher is no
+    follower: that it leaves changes nothing."""
+
+    def __init__(self, run: Run, *, after: int = 0) -> None:
+        super().__init__(headers=_STREAM_HEADERS)
+        self._run, self._after = run, after
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def watch() -> None:
+            await _send_events(self._run, self._after, send)
+
+        await _unless_disconnected(receive, watch)
+
+
+class FollowRun(Response):
+    """Follows the run of `roots` as `Runs.follow` does, for as long as the client stays.
+
+    With `stream` the answer is the run's progress as server-sent events; else one JSON object at its end.
+    It is 429 where too many runs wait, and 503 where the service ends.
+    """
+
+    def __init__(
+        self,
+        runs: Runs,
+        roots: Iterable[Furu[Any]],
+        *,
+        title: str = "",
+        on_disconnect: OnDisconnect = "cancel",
+        stream: bool = False,
+    ) -> None:
+        super().__init__(headers=_STREAM_HEADERS if stream else None)
+        self._runs, self._roots, self._title = runs, roots, title
+        self._on_disconnect: OnDisconnect = on_disconnect
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def follow() -> None:
+            try:
+                async with self._runs.follow(
+                    self._roots, title=self._title, on_disconnect=self._on_disconnect
+                ) as run:
+                    if self._stream:
+                        await _send_events(run, 0, send)
+                        return
+                    await run.wait_ended()
+                    answer = json_response(run_values(run))
+            except (RunsFullError, RunsClosedError) as error:
+                answer = refusal(error)
+            await answer(scope, receive, send)
+
+        await _unless_disconnected(receive, follow)
+
+
+async def run_messages(run: Run, after: int = 0) -> AsyncGenerator[bytes, None]:
+    """Yield the messages of a run from after a change on, to its end, and comments that keep a quiet
+    connection alive. A change that the run has not come to is none: all is told."""
+    if after > run.progress.last_change:
+        after = 0
+    while True:
+        changed = run.progress.since(after)
+        is_whole = len(changed) <= _MAX_NODES_A_MESSAGE
+        after = run.progress.last_change if is_whole else changed[_MAX_NODES_A_MESSAGE - 1].change
+        yield _message("progress", after, _progress_values(run, changed[:_MAX_NODES_A_MESSAGE]))
+        if is_whole and run.has_ended:
+            yield _message("end", after, run_values(run))
+            return
+        await anyio.sleep(_PACE_SEC)
+        while run.progress.last_change <= after:
+            with anyio.move_on_after(_KEEP_ALIVE_SEC) as waiting:
+                await run.progress.wait_changed(after)
+            if waiting.cancelled_caught:
+                yield b": nothing new\n\n"
+
+
+def _progress_values(run: Run, changed: list[Any]) -> dict[str, Any]:
+    return {
+        "state": run.state,
+        "counts": +run.progress.counts,
+        "nodes": [
+            {
+                "hash": node.hash,
+                "name": node.name,
+                "state": node.state,
+                "duration_sec": node.duration_sec,
+                "error": node.error,
+            }
+            for node in changed
+        ],
+    }
+
+
+def _message(name: str, number: int, value: Any) -> bytes:
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (number, name.encode(), msgspec.json.encode(value))
+
+
+async def _send_events(run: Run, after: int, send: Send) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in _STREAM_HEADERS.items()]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    async with aclosing(run_messages(run, after)) as messages:
+        async for message in messages:
+            await send({"type": "http.response.body", "body": message, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _unless_disconnected(receive: Receive, answer: Callable[[], Awaitable[None]]) -> None:
+    """Answer, and stop when the client has left."""
+    errors: list[Exception] = []
+
+    async def answer_or_fail() -> None:
+        try:
+            await answer()
+        except OSError:  # the client has left, told by `send`
+            pass
+        except Exception as error:  # raised below, where no task group wraps it
+            errors.append(error)
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(answer_or_fail)
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        tasks.cancel_scope.cancel()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,377 @@
+"""The pages, from plain values to HTML. Pure: reads no disk and no request.
+
+Every link is made here, of the path that the application is mounted at and of hashes; whatever a node, a
+log or an exception says is text.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from furu.store.catalog import AttemptInfo, LogText, NodeInfo
+from furu.text import printable
+from furu.web.drawing import Box, draw
+from furu.web.graph import ClassNode, Graph
+from furu.web.html import Child, Html, document, el, join, text_block
+from furu.web.jobs import Job
+from furu.web.progress import NodeProgress
+from furu.web.reading import STATES, StorePage, StoreSummary
+from furu.web.runs import Run
+
+# A drawing of more boxes is no longer read; more cells make a page slow.
+_MAX_BOXES = 60
+_MAX_CELLS = 5_000
+_MAX_LISTED = 50
+_MAX_SHOWN_CHARS = 20_000
+_COUNTED = ("done", "reused", "running", "waiting", "retrying", "overran", "failed", "abandoned", "stopped")
+
+
+class Pages:
+    """Makes the pages of an application that is mounted at `base`, a path without a slash at its end."""
+
+    def __init__(self, base: str) -> None:
+        self._base = base
+
+    def index(self, live: Sequence[Run], recent: Sequence[Run], jobs: Iterable[Job]) -> str:
+        """The runs of this process, and the jobs that it can start."""
+        described = [
+            el(
+                "tr",
+                el("td", el("code", one.name)),
+                el("td", _parameters(one)),
+                el("td", one.on_disconnect),
+            )
+            for one in jobs
+        ]
+        return self._page(
+            "Runs",
+            el("h1", "Runs"),
+            el("h2", f"Live: {len(live)}"),
+            self._runs(live) if live else el("p", "No run is queued or running.", class_="quiet"),
+            el("h2", f"Recent: {len(recent)}"),
+            self._runs(recent) if recent else el("p", "No run has ended yet.", class_="quiet"),
+            el("h2", "Jobs") if described else None,
+            _table(("Job", "Arguments", "When all clients left"), described) if described else None,
+            refresh=bool(live),
+        )
+
+    def run(self, run: Run, graph: Graph | None, problem: str = "") -> str:
+        """One run: how far it is, its graph, its nodes."""
+        nodes = run.progress.nodes()
+        failed = [node for node in nodes.values() if node.state == "failed"]
+        running = [node for node in nodes.values() if node.state == "running"]
+        total = len(graph.nodes) if graph else 0
+        return self._page(
+            f"Run {run.title}",
+            el("p", el("a", "Runs", href=f"{self._base}/"), class_="trail"),
+            el("h1", printable(run.title)),
+            el(
+                "p",
+                el("span", run.state, class_=f"badge {run.state}", id="state"),
+                " ",
+                el("span", _run_times(run), class_="quiet"),
+            ),
+            el("progress", id="progress", max=max(total, 1), value=_settled(run.progress.counts)),
+            _counts(run.progress.counts),
+            text_block(str(run.error)) if run.error is not None else None,
+            el("p", problem, class_="problem") if problem else None,
+            el("h2", "Failed"),
+            el("ul", *(self._failed(node) for node in failed[:_MAX_LISTED]), id="failed", class_="nodes"),
+            el("h2", "Running"),
+            el("ul", *(self._item(node) for node in running[:_MAX_LISTED]), id="running", class_="nodes"),
+            *(self._graph(graph, nodes) if graph is not None else ()),
+            events=None if run.has_ended else f"{self._base}/api/runs/{run.id}/events",
+            last_change=run.progress.last_change,
+        )
+
+    def node(self, info: NodeInfo, logs: Mapping[int, LogText]) -> str:
+        """One node: its configuration, dependencies, attempts with their tracebacks and logs."""
+        config = json.dumps(info.config, indent=2, ensure_ascii=False) if info.config is not None else None
+        facts = [("Class", printable(info.node_class)), ("Hash", info.entry.hash)]
+        if info.started_at is not None:
+            facts.append(("Started", _when(info.started_at)))
+        if info.duration_sec is not None:
+            facts.append(("Took", _duration(info.duration_sec)))
+        facts.append(("Directory", printable(str(info.entry.directory))))
+        return self._page(
+            info.entry.class_name,
+            el("p", el("a", "Store", href=f"{self._base}/store"), class_="trail"),
+            el("h1", info.entry.class_name),
+            el("p", el("span", str(info.status), class_=f"badge {str(info.status).lower()}")),
+            el("p", printable(info.problem), class_="problem") if info.problem else None,
+            el("dl", *(join(el("dt", name), el("dd", value)) for name, value in facts)),
+            el("h2", "Configuration"),
+            text_block(_cut(config))
+            if config is not None
+            else el("p", "Not recorded yet.", class_="quiet"),
+            el("h2", "Depends on") if info.depends_on else None,
+            el("ul", *(el("li", self._node_link(key)) for key in info.depends_on[:_MAX_LISTED])),
+            _left_out(len(info.depends_on), _MAX_LISTED),
+            el("h2", "Result") if info.result is not None else None,
+            text_block(_cut(info.result.decode("utf-8", "replace"))) if info.result is not None else None,
+            el("h2", f"Attempts: {len(info.attempts)}"),
+            *(_attempt(one, logs.get(one.number)) for one in reversed(info.attempts)),
+        )
+
+    def store(self, summary: StoreSummary) -> str:
+        """The store by class and state."""
+        states = [state for state in STATES if any(counts[state] for counts in summary.classes.values())]
+        rows = [
+            el(
+                "tr",
+                el("td", self._nodes_link(node_class, None, printable(node_class))),
+                *(
+                    el("td", self._nodes_link(node_class, state, f"{counts[state]:,}"), class_="number")
+                    for state in states
+                ),
+            )
+            for node_class, counts in sorted(summary.classes.items())
+        ]
+        total = sum(counts.total() for counts in summary.classes.values())
+        return self._page(
+            "Store",
+            el("h1", "Store"),
+            el("p", el("code", printable(summary.store)), f": {total:,} nodes", class_="quiet"),
+            el("p", "There are more: the store is too large to be counted.") if summary.is_cut else None,
+            _table(("Class", *states), rows) if rows else el("p", "It is empty.", class_="quiet"),
+        )
+
+    def nodes(self, page: StorePage, state: str | None) -> str:
+        """Some nodes of one class."""
+        query = {"class": page.node_class, "after": page.next_after or ""} | (
+            {"state": state} if state else {}
+        )
+        return self._page(
+            page.node_class,
+            el("p", el("a", "Store", href=f"{self._base}/store"), class_="trail"),
+            el("h1", printable(page.node_class)),
+            el("p", f"in state {state}", class_="quiet") if state else None,
+            _table(
+                ("Node", "State"),
+                [
+                    el("tr", el("td", self._node_link(key)), el("td", _badge(status)))
+                    for key, status in page.nodes
+                ],
+            ),
+            el("p", el("a", "Next", href=f"{self._base}/store/nodes?{urlencode(query)}"))
+            if page.next_after
+            else None,
+        )
+
+    def error(self, status_code: int, message: str) -> str:
+        """What could not be answered, and why."""
+        return self._page(f"{status_code}", el("h1", f"{status_code}"), el("p", printable(message)))
+
+    # ---- parts ----
+
+    def _page(
+        self,
+        title: str,
+        *content: Child,
+        refresh: bool = False,
+        events: str | None = None,
+        last_change: int | None = None,
+    ) -> str:
+        static = f"{self._base}/static"
+        head = join(
+            el("meta", http_equiv="refresh", content="5") if refresh else None,
+            el("link", rel="icon", href=f"{static}/icon.svg", type="image/svg+xml"),
+            el("link", rel="stylesheet", href=f"{static}/style.css"),
+            el("script", src=f"{static}/live.js", defer=True) if events else None,
+        )
+        links = el(
+            "nav", el("a", "Runs", href=f"{self._base}/"), el("a", "Store", href=f"{self._base}/store")
+        )
+        main = el(
+            "main",
+            *content,
+            data_events=events,
+            data_after=last_change if events else None,
+            data_nodes=f"{self._base}/nodes/" if events else None,
+        )
+        return document(f"{printable(title)[:80]} · furu", head, el("body", el("header", links), main))
+
+    def _runs(self, runs: Sequence[Run]) -> Html:
+        rows = [
+            el(
+                "tr",
+                el("td", el("a", printable(run.title)[:200], href=f"{self._base}/runs/{run.id}")),
+                el("td", _badge(run.state)),
+                el("td", f"{_settled(run.progress.counts):,}", class_="number"),
+                el("td", _run_times(run)),
+            )
+            for run in runs
+        ]
+        return _table(("Run", "State", "Nodes", "Time"), rows)
+
+    def _graph(self, graph: Graph, nodes: Mapping[str, NodeProgress]) -> list[Child]:
+        """The graph drawn, by node where they are few and by class where they are many; all nodes as
+        cells."""
+        classes = graph.by_class()
+        if len(graph.nodes) <= _MAX_BOXES:
+            boxes = [
+                Box(
+                    node.hash,
+                    node.name,
+                    node.hash[:12],
+                    node.level,
+                    node.depends_on,
+                    _state_of(node.hash, nodes),
+                    f"{self._base}/nodes/{node.hash}",
+                )
+                for node in graph.nodes
+            ]
+        else:
+            boxes = [
+                Box(
+                    one.node_class,
+                    one.name,
+                    f"{len(one.hashes):,} nodes",
+                    one.level,
+                    one.depends_on,
+                    "class",
+                )
+                for one in classes[:_MAX_BOXES]
+            ]
+        sections: list[Child] = []
+        room = _MAX_CELLS
+        for one in classes:
+            sections.append(self._cells(one, nodes, room))
+            room = max(room - len(one.hashes), 0)
+        more = f" of the first {len(graph.nodes):,}; there are more" if graph.is_cut else ""
+        return [
+            el("h2", "Graph"),
+            el("div", draw(boxes), class_="scroll", tabindex=0) if len(classes) <= _MAX_BOXES else None,
+            el("h2", f"Nodes: {len(graph.nodes):,}{more}"),
+            *sections,
+        ]
+
+    def _cells(self, one: ClassNode, nodes: Mapping[str, NodeProgress], room: int) -> Html:
+        cells = [
+            el(
+                "a",
+                class_=f"cell {_state_of(key, nodes)}",
+                id=f"n{key}",
+                href=f"{self._base}/nodes/{key}",
+                title=f"{one.name} {key[:12]}",
+            )
+            for key in one.hashes[:room]
+        ]
+        counts = Counter(_state_of(key, nodes) for key in one.hashes)
+        said = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
+        return el(
+            "section",
+            el("h3", printable(one.name), " ", el("span", said, class_="quiet counts")),
+            el("p", "needs ", printable(", ".join(one.depends_on)), class_="quiet")
+            if one.depends_on
+            else None,
+            el("div", *cells, class_="cells"),
+            _left_out(len(one.hashes), room),
+            data_cut=len(one.hashes) > room,
+        )
+
+    def _item(self, node: NodeProgress) -> Html:
+        return el("li", self._node_link(node.hash, node.name), data_item=node.hash)
+
+    def _failed(self, node: NodeProgress) -> Html:
+        return el("li", self._node_link(node.hash, node.name), el("span", printable(node.error)))
+
+    def _node_link(self, key: str, name: str = "") -> Html:
+        shown = f"{printable(name)} {key[:12]}" if name else key
+        return el("a", shown, href=f"{self._base}/nodes/{key}", class_="hash")
+
+    def _nodes_link(self, node_class: str, state: str | None, shown: str) -> Html:
+        query = {"class": node_class} | ({"state": state} if state else {})
+        return el("a", shown, href=f"{self._base}/store/nodes?{urlencode(query)}")
+
+
+def _attempt(attempt: AttemptInfo, log: LogText | None) -> Html:
+    took = f"took {_duration(attempt.duration_sec)}" if attempt.duration_sec is not None else ""
+    began = _when(attempt.started_at) if attempt.started_at is not None else ""
+    facts = " · ".join(part for part in (began, took, printable(attempt.owner)) if part)
+    return el(
+        "section",
+        el("h3", f"Attempt {attempt.number} ", _badge(attempt.state)),
+        el("p", facts, class_="quiet") if facts else None,
+        el("p", printable(attempt.error), class_="problem") if attempt.error else None,
+        el("h4", "Traceback") if attempt.traceback else None,
+        text_block("".join(_lines(attempt.traceback))) if attempt.traceback else None,
+        el("h4", "Log") if log is not None else None,
+        el("p", f"{log.left_out_bytes:,} bytes before this are left out.", class_="quiet")
+        if log is not None and log.left_out_bytes
+        else None,
+        text_block(log.text) if log is not None else None,
+    )
+
+
+def _lines(traceback: Iterable[str]) -> Iterable[str]:
+    return (line if line.endswith("\n") else f"{line}\n" for line in traceback)
+
+
+def _state_of(key: str, nodes: Mapping[str, NodeProgress]) -> str:
+    return nodes[key].state if key in nodes else "pending"
+
+
+def _badge(state: str) -> Html:
+    return el("span", state, class_=f"badge {state.lower()}")
+
+
+def _counts(counts: Mapping[Any, int]) -> Html:
+    """Every count that there may be, so that the live part only changes numbers."""
+    items = [
+        el(
+            "li",
+            el("b", f"{counts.get(state, 0):,}", data_count=state),
+            f" {state}",
+            class_=state,
+            hidden=not counts.get(state, 0),
+        )
+        for state in _COUNTED
+    ]
+    return el("ul", *items, class_="counts", id="counts")
+
+
+def _settled(counts: Mapping[Any, int]) -> int:
+    return sum(counts.get(state, 0) for state in ("done", "reused", "failed"))
+
+
+def _table(heads: Sequence[str], rows: Sequence[Html]) -> Html:
+    head = el("thead", el("tr", *(el("th", name) for name in heads)))
+    return el("div", el("table", head, el("tbody", *rows)), class_="scroll", tabindex=0)
+
+
+def _parameters(job: Job) -> str:
+    return ", ".join(f"{name}: {kind}" for name, kind in job.parameters().items()) or "none"
+
+
+def _left_out(count: int, shown: int) -> Html | None:
+    return el("p", f"and {count - shown:,} more", class_="quiet") if count > shown else None
+
+
+def _cut(text: str) -> str:
+    more = len(text) - _MAX_SHOWN_CHARS
+    return f"{text[:_MAX_SHOWN_CHARS]}\n… and {more:,} characters more" if more > 0 else text
+
+
+def _run_times(run: Run) -> str:
+    if run.started_at is None:
+        return f"since {_when(run.created_at)}"
+    if run.ended_at is None:
+        return f"since {_when(run.started_at)}"
+    return f"{_when(run.started_at)}, took {_duration(run.ended_at - run.started_at)}"
+
+
+def _when(seconds: float) -> str:
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
+    except (ValueError, OverflowError, OSError):  # a record may hold any number
+        return "at an unknown time"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:,.1f} s"

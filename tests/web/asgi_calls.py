@@ -1,0 +1,126 @@
+"""Requests to an ASGI application without a server: whole, as a stream, and cut off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+import anyio
+import anyio.lowlevel
+
+
+@dataclass
+class Answer:
+    """What came back, so far."""
+
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    def events(self) -> list[tuple[str, int, Any]]:
+        """The server-sent events: name, id and data of each."""
+        found = []
+        for message in self.text.split("\n\n"):
+            fields = dict(line.split(": ", 1) for line in message.splitlines() if line[:1] != ":")
+            if fields:
+                found.append((fields["event"], int(fields["id"]), json.loads(fields["data"])))
+        return found
+
+
+class Call:
+    """One request that is under way."""
+
+    def __init__(self) -> None:
+        self.answer = Answer()
+        self.left = anyio.Event()
+        self._grown = anyio.Event()
+
+    async def until(self, text: str) -> None:
+        """Wait until the answer holds a text."""
+        while text.encode() not in self.answer.body:
+            self._grown = anyio.Event()
+            await self._grown.wait()
+
+    async def run(self, app: Any, scope: dict[str, Any], chunks: list[bytes]) -> None:
+        async def receive() -> dict[str, Any]:
+            if chunks:
+                return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
+            await self.left.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message: Mapping[str, Any]) -> None:
+            await anyio.lowlevel.checkpoint()
+            if message["type"] == "http.response.start":
+                self.answer.status = message["status"]
+                self.answer.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+            else:
+                self.answer.body += message.get("body", b"")
+            self._grown.set()
+
+        await app(scope, receive, send)
+
+
+def _scope(method: str, target: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    path, _, query = target.partition("?")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": unquote(path),
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        "server": ("test", 80),
+        "client": ("test", 1),
+    }
+
+
+async def ask(
+    app: Any,
+    target: str,
+    *,
+    method: str = "GET",
+    body: bytes | Iterable[bytes] = b"",
+    headers: Mapping[str, str] | None = None,
+) -> Answer:
+    """Make a request and return the whole answer."""
+    call = Call()
+    chunks = [body] if isinstance(body, bytes) else list(body)
+    await call.run(app, _scope(method, target, headers or {}), chunks)
+    return call.answer
+
+
+async def post(app: Any, target: str, value: Any, **headers: str) -> Answer:
+    """Post JSON."""
+    sent = {"content-type": "application/json", **headers}
+    return await ask(app, target, method="POST", body=json.dumps(value).encode(), headers=sent)
+
+
+@asynccontextmanager
+async def under_way(
+    app: Any,
+    target: str,
+    *,
+    method: str = "GET",
+    body: bytes = b"",
+    headers: Mapping[str, str] | None = None,
+) -> AsyncIterator[Call]:
+    """Make a request whose answer may be looked at as it comes; wait for its end."""
+    call = Call()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(call.run, app, _scope(method, target, headers or {}), [body])
+        yield call
