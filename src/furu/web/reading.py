@@ -12,8 +12,8 @@ from typing import Any
 
 from furu.errors import FuruError, FuruStoreError
 from furu.settings import Settings
-from furu.store import catalog
 from furu.store.artifact import Status
+from furu.store.catalog import Entry, LogText, NodeInfo, find, inspect, read_log, walk
 from furu.web.runs import Run
 
 # A page is not to keep a thread for longer than people wait; what is left out is told.
@@ -49,7 +49,7 @@ def summarize_store(settings: Settings) -> StoreSummary:
     """Count. Raises `FuruStoreError` if the store cannot be listed."""
     deadline = time.monotonic() + _WALK_SEC
     classes: dict[str, Counter[str]] = {}
-    for entry in catalog.walk(settings):
+    for entry in walk(settings):
         classes.setdefault(entry.name, Counter())[_state(entry)] += 1
         if time.monotonic() > deadline:
             return StoreSummary(str(settings.store), classes, True)
@@ -63,7 +63,7 @@ def list_nodes(settings: Settings, node_class: str, state: str | None, after: st
     """
     found: list[tuple[str, str]] = []
     deadline = time.monotonic() + _WALK_SEC
-    for entry in catalog.walk(settings):
+    for entry in walk(settings):
         if entry.name != node_class or entry.hash <= after:
             continue
         if len(found) == NODES_A_PAGE or time.monotonic() > deadline:
@@ -74,22 +74,22 @@ def list_nodes(settings: Settings, node_class: str, state: str | None, after: st
     return StorePage(node_class, found, None)
 
 
-def read_node(settings: Settings, node_hash: str) -> catalog.NodeInfo:
+def read_node(settings: Settings, node_hash: str) -> NodeInfo:
     """Return all that the store knows of a node, by its whole hash. Raises `NoSuchNodeError`."""
     try:
-        return catalog.inspect(catalog.find(settings, node_hash))
+        return inspect(find(settings, node_hash))
     except FuruStoreError as error:
         raise NoSuchNodeError(str(error)) from error
 
 
-def read_logs(info: catalog.NodeInfo) -> dict[int, catalog.LogText]:
+def read_logs(info: NodeInfo) -> dict[int, LogText]:
     """Return the end of the log of each attempt that has one."""
     found = {}
     for attempt in info.attempts:
         try:
-            log = catalog.read_log(info.entry, attempt.number)
+            log = read_log(info.entry, attempt.number)
         except FuruStoreError as error:
-            log = catalog.LogText(str(error), 0)
+            log = LogText(str(error), 0)
         if log is not None:
             found[attempt.number] = log
     return found
@@ -111,7 +111,7 @@ def run_values(run: Run) -> dict[str, Any]:
     }
 
 
-def node_values(info: catalog.NodeInfo, logs: dict[int, catalog.LogText]) -> dict[str, Any]:
+def node_values(info: NodeInfo, logs: dict[int, LogText]) -> dict[str, Any]:
     """A node as JSON for clients: what `NodeInfo` holds, but for its result."""
     return {
         "hash": info.entry.hash,
@@ -138,7 +138,7 @@ def node_values(info: catalog.NodeInfo, logs: dict[int, catalog.LogText]) -> dic
     }
 
 
-def _state(entry: catalog.Entry) -> str:
+def _state(entry: Entry) -> str:
     try:
         return entry.status()
     except FuruStoreError:

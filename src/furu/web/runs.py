@@ -163,8 +163,10 @@ class Runs:
         if self._tasks is not None:
             raise RuntimeError("these runs have been entered already; make new Runs for another service")
         self._slots = anyio.Semaphore(self._max_running)
+        self._stop_wanted = anyio.Event()
         self._stop_waker = Waker(self._stop)
         self._tasks = await anyio.create_task_group().__aenter__()
+        self._tasks.start_soon(self._drain_when_stopped)
         return self
 
     async def __aexit__(
@@ -288,16 +290,16 @@ class Runs:
             del self._joinable[run._key]
 
     def _stop(self) -> None:
-        if self._stopping or self._tasks is None:
-            return
+        """Called by the loop itself, so that it does no more than tell."""
         self._stopping = True
+        self._stop_wanted.set()
+
+    async def _drain_when_stopped(self) -> None:
+        """Let what runs end by itself for `grace_sec`; cancel what does not, and what has not begun."""
+        await self._stop_wanted.wait()
         for run in self.live():
             if run.state == "queued":
                 self._cancel(run)
-        self._tasks.start_soon(self._drain)
-
-    async def _drain(self) -> None:
-        """Let what runs end by itself for `grace_sec`; cancel what does not."""
         with anyio.move_on_after(self._grace_sec):
             for run in self.live():
                 await run.wait_ended()

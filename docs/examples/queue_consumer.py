@@ -1,0 +1,55 @@
+"""A consumer of a queue, as a bot is: each message asks for a number, and some ask for the same."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from furu import Furu
+from furu.web import Runs
+
+
+class Price(Furu[int]):
+    """A price from afar."""
+
+    item: str
+
+    async def _create(self) -> int:
+        await asyncio.sleep(0.01)  # a request to somebody's server
+        return 10 * len(self.item)
+
+
+class Offer(Furu[int]):
+    """What several things cost together."""
+
+    prices: tuple[Price, ...]
+
+    def _create(self) -> int:
+        return sum(price.get() for price in self.prices)
+
+
+async def messages() -> AsyncIterator[str]:
+    for text in ("tea cake", "tea", "cake tea", "tea cake", "stop"):
+        yield text
+
+
+async def answer(runs: Runs, text: str, computed: dict[str, int]) -> str:
+    offer = Offer(prices=tuple(Price(item=item) for item in text.split()))
+    async with runs.follow([offer]) as run:  # at most `max_running` run at once, the others wait
+        report = await run.wait()
+    computed[run.id] = report.computed
+    return f"{text}: {await offer.aget()}"
+
+
+async def main() -> None:
+    computed: dict[str, int] = {}
+    tasks = []
+    async with Runs(max_running=2, grace_sec=5) as runs:
+        async for text in messages():
+            if text == "stop":
+                break
+            tasks.append(asyncio.create_task(answer(runs, text, computed)))
+        for line in await asyncio.gather(*tasks):
+            print(line)
+    print(f"{len(tasks)} messages, {sum(computed.values())} nodes computed")
+
+
+asyncio.run(main())

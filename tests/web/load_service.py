@@ -1,0 +1,132 @@
+"""A service to be loaded: `python load_service.py PORT GRACE_SEC [thread|process]`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Mount, Route
+
+import furu.web
+from furu import Furu, check_cancelled, run_local_async
+
+computed: Counter[str] = Counter()
+
+
+class Small(Furu[int]):
+    """As small as a node may be, with a little pure Python."""
+
+    number: int
+
+    def _create(self) -> int:
+        computed[f"small {self.number}"] += 1
+        return sum(range(self.number % 100))
+
+
+class Slow(Furu[int]):
+    """Works for a second, and ends early if it may."""
+
+    number: int
+
+    def _create(self) -> int:
+        computed[f"slow {self.number}"] += 1
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:
+            check_cancelled()
+            time.sleep(0.01)
+        return self.number
+
+
+class Shared(Furu[int]):
+    """A node of an overlapping graph, on the loop."""
+
+    number: int
+
+    async def _create(self) -> int:
+        computed[f"shared {self.number}"] += 1
+        await asyncio.sleep(0.005)
+        return self.number
+
+
+def make_small(count: int, first: int = 0) -> list[Small]:
+    return [Small(number=number) for number in range(first, first + count)]
+
+
+def make_slow(count: int) -> list[Slow]:
+    return [Slow(number=number) for number in range(count)]
+
+
+def make_shared(first: int, count: int) -> list[Shared]:
+    return [Shared(number=number) for number in range(first, first + count)]
+
+
+async def compute(roots: Any, **options: Any) -> Any:
+    """As the command line says, in threads or processes."""
+    if WORKERS == "process":
+        options["workers"] = "process"
+    return await run_local_async(roots, max_workers=4, **options)
+
+
+async def ping(_: Request) -> PlainTextResponse:
+    return PlainTextResponse("pong")
+
+
+async def facts(_: Request) -> JSONResponse:
+    """What must not grow, and what must be once."""
+    return JSONResponse(
+        {
+            "descriptors": len(os.listdir("/proc/self/fd")),
+            "threads": threading.active_count(),
+            "tasks": len(asyncio.all_tasks()),
+            "live": len(runs.live()),
+            "slots": runs._slots.value,
+            "most": max(computed.values(), default=0),
+            "computed": len(computed),
+        }
+    )
+
+
+@asynccontextmanager
+async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async with runs:
+        yield
+
+
+class Server(uvicorn.Server):
+    """Tells the runs of a signal at once."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        runs.stop()
+        super().handle_exit(sig, frame)
+
+
+PORT, GRACE_SEC, WORKERS = int(sys.argv[1]), float(sys.argv[2]), (sys.argv[3:] or ["thread"])[0]
+runs = furu.web.Runs(max_running=8, max_queued=300, grace_sec=GRACE_SEC, cancel_sec=0.3, compute=compute)
+JOBS = [
+    furu.web.job("small", make_small, on_disconnect="finish"),
+    furu.web.job("slow", make_slow, on_disconnect="finish"),
+    furu.web.job("shared", make_shared),
+]
+app = Starlette(
+    routes=[
+        Route("/ping", ping),
+        Route("/facts", facts),
+        Mount("/furu", furu.web.app(runs, jobs=JOBS)),
+    ],
+    lifespan=lifespan,
+)
+
+if __name__ == "__main__":
+    Server(uvicorn.Config(app, host="127.0.0.1", port=PORT, access_log=False)).run()

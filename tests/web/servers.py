@@ -1,0 +1,66 @@
+"""Programs that serve, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+_ADDRESS = re.compile(r"Uvicorn running on (http://[0-9.]+:[0-9]+)")
+
+
+class Server:
+    """A server that has started, at `url`. Its log is in `log`."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str, log: Path) -> None:
+        self.process, self.url, self._log = process, url, log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def end(self) -> tuple[int, float]:
+        """Send SIGTERM and return the exit code and how many seconds it took."""
+        begun = time.monotonic()
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(30)
+        return code, time.monotonic() - begun
+
+
+@contextmanager
+def serving(program: Path, store: Path, *arguments: str) -> Iterator[Server]:
+    """Run a program that takes a port, on a free one; kill it if it has not ended by then."""
+    environment = {**os.environ, "FURU_PATH": str(store), "PYTHONPATH": os.pathsep.join(sys.path)}
+    log = store.parent / f"{program.stem}.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(program), "0", *arguments],
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=store.parent,
+        )
+    assert process.stderr is not None
+    try:
+        yield Server(process, _read_address(process.stderr), log)
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def _read_address(lines: IO[str]) -> str:
+    seen = []
+    for line in lines:
+        seen.append(line)
+        if found := _ADDRESS.search(line):
+            return found[1]
+    raise AssertionError(f"the server did not start: {''.join(seen)}")

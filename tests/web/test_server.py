@@ -1,0 +1,74 @@
+"""Services under uvicorn, in processes of their own: the example, and one that is ended in mid-run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+
+from furu import Status, current_settings
+from furu.store import catalog
+from tests.web.servers import serving
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "service.py"
+SERVICE = Path(__file__).with_name("load_service.py")
+STREAM = {"accept": "text/event-stream"}
+
+
+@pytest.fixture
+def client() -> httpx.Client:
+    """A client that trusts no proxy of the environment."""
+    return httpx.Client(trust_env=False, timeout=15)
+
+
+def states() -> Counter[Status]:
+    """How many nodes of the store of this test are in each state."""
+    return Counter(entry.status() for entry in catalog.walk(current_settings()))
+
+
+def test_example_analyses_documents_and_shares_what_they_share(store: Path, client: httpx.Client) -> None:
+    """Post, stream, fetch, watch; the second version of a document computes what is new; it ends clean."""
+    first, second = "one two two\n\nthree", "one two two\n\nthree three three"
+    with serving(EXAMPLE, store) as server, client:
+        posted = client.post(f"{server.url}/documents", json={"text": first})
+        assert 202 == posted.status_code
+        place = posted.json()
+        report = client.get(server.url + place["document"]).json()
+        assert {"two": 2, "one": 1, "three": 1} == report
+        assert "finished" in client.get(server.url + place["watch"]).text
+        streamed = client.post(f"{server.url}/documents", json={"text": second}, headers=STREAM).text
+        assert {"done": 2, "reused": 1} == json.loads(streamed.rsplit("data: ", 1)[1])["counts"]
+        job = client.post(f"{server.url}/furu/api/jobs/report", json={"text": first})
+        assert {"reused": 1} == job.json()["counts"]
+        refused = client.post(f"{server.url}/documents", json={"text": ""})
+        assert 422 == refused.status_code
+        assert 404 == client.get(f"{server.url}/documents/other").status_code
+        assert -15 == server.end()[0]  # as uvicorn ends: with the signal that it was sent
+    assert {Status.DONE: 5} == states()
+
+
+def test_sigterm_in_mid_run_leaves_nothing_in_progress_and_a_restart_goes_on(
+    store: Path, client: httpx.Client
+) -> None:
+    """Though a client watches and one waits; what was done is not done again."""
+    with serving(SERVICE, store, "0.2") as server, client:
+        run = client.post(f"{server.url}/furu/api/jobs/slow", json={"count": 12}).json()
+        events = f"{server.url}/furu/api/runs/{run['id']}/events"
+        with client.stream("GET", events) as stream:
+            for line in stream.iter_lines():
+                if '"state":"done"' in line:
+                    break
+            code, _ = server.end()
+        assert -15 == code
+        assert f"1 runs were cancelled after 0.2 s: {run['id']}" in server.process.stderr.read()  # type: ignore[union-attr]
+    before = states()
+    assert before[Status.DONE] in range(4, 12)
+    assert {Status.DONE, Status.TODO} == set(before)
+    with serving(SERVICE, store, "0.2") as server, httpx.Client(trust_env=False, timeout=15) as client:
+        again = client.post(f"{server.url}/furu/api/jobs/slow", json={"count": 12}, headers=STREAM).text
+        assert re.search(r'"reused":(\d+)', again)[1] == str(before[Status.DONE])  # type: ignore[index]
+    assert {Status.DONE: 12} == states()
