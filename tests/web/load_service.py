@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import sys
 import threading
@@ -11,7 +12,6 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import FrameType
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -21,6 +21,7 @@ from starlette.routing import Mount, Route
 
 import furu.web
 from furu import Furu, check_cancelled, run_local_async
+from furu.execution.workers import ProcessWorkers
 
 computed: Counter[str] = Counter()
 
@@ -72,13 +73,6 @@ def make_shared(first: int, count: int) -> list[Shared]:
     return [Shared(number=number) for number in range(first, first + count)]
 
 
-async def compute(roots: Any, **options: Any) -> Any:
-    """As the command line says, in threads or processes."""
-    if WORKERS == "process":
-        options["workers"] = "process"
-    return await run_local_async(roots, max_workers=4, **options)
-
-
 async def ping(_: Request) -> PlainTextResponse:
     return PlainTextResponse("pong")
 
@@ -113,6 +107,9 @@ class Server(uvicorn.Server):
 
 
 PORT, GRACE_SEC, WORKERS = int(sys.argv[1]), float(sys.argv[2]), (sys.argv[3:] or ["thread"])[0]
+compute = functools.partial(
+    run_local_async, max_workers=4, workers=ProcessWorkers() if WORKERS == "process" else None
+)
 runs = furu.web.Runs(max_running=8, max_queued=300, grace_sec=GRACE_SEC, cancel_sec=0.3, compute=compute)
 JOBS = [
     furu.web.job("small", make_small, on_disconnect="finish"),

@@ -10,7 +10,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import urlencode
 
 from furu.store.catalog import AttemptInfo, LogText, NodeInfo
@@ -19,7 +19,7 @@ from furu.web.drawing import Box, draw
 from furu.web.graph import ClassNode, Graph
 from furu.web.html import Child, Html, document, el, join, text_block
 from furu.web.jobs import Job
-from furu.web.progress import NodeProgress
+from furu.web.progress import NodeProgress, NodeState
 from furu.web.reading import STATES, StorePage, StoreSummary
 from furu.web.runs import Run
 
@@ -28,7 +28,18 @@ _MAX_BOXES = 60
 _MAX_CELLS = 5_000
 _MAX_LISTED = 50
 _MAX_SHOWN_CHARS = 20_000
-_COUNTED = ("done", "reused", "running", "waiting", "retrying", "overran", "failed", "abandoned", "stopped")
+_COUNTED: tuple[NodeState, ...] = get_args(NodeState)
+    "planned",
+    "done",
+    "reused",
+    "running",
+    "waiting",
+    "retrying",
+    "overran",
+    "failed",
+    "abandoned",
+    "stopped",
+)
 
 
 class Pages:
@@ -65,7 +76,7 @@ class Pages:
         nodes = run.progress.nodes()
         failed = [node for node in nodes.values() if node.state == "failed"]
         running = [node for node in nodes.values() if node.state == "running"]
-        total = len(graph.nodes) if graph else 0
+        known = run.progress.counts.total()
         return self._page(
             f"Run {run.title}",
             el("p", el("a", "Runs", href=f"{self._base}/"), class_="trail"),
@@ -76,7 +87,7 @@ class Pages:
                 " ",
                 el("span", _run_times(run), class_="quiet"),
             ),
-            el("progress", id="progress", max=max(total, 1), value=_settled(run.progress.counts)),
+            el("progress", id="progress", max=known or 1, value=_settled(run.progress.counts)),
             _counts(run.progress.counts),
             text_block(str(run.error)) if run.error is not None else None,
             el("p", problem, class_="problem") if problem else None,

@@ -19,6 +19,7 @@ from furu.execution.events import (
     NodeDone,
     NodeFailed,
     NodeOverran,
+    NodePlanned,
     NodeRetried,
     NodeReused,
     NodeStarted,
@@ -27,14 +28,21 @@ from furu.execution.events import (
 )
 
 NodeState = Literal[
-    "running", "waiting", "retrying", "overran", "done", "reused", "failed", "abandoned", "stopped"
+    "planned",
+    "running",
+    "waiting",
+    "retrying",
+    "overran",
+    "done",
+    "reused",
+    "failed",
+    "abandoned",
+    "stopped",
 ]
 
-# Enough for a page that people can read; of a run with more, nodes that are done are forgotten first.
-MAX_NODES = 20_000
-
 _NodeEvent = (
-    NodeStarted
+    NodePlanned
+    | NodeStarted
     | NodeWaiting
     | NodeRetried
     | NodeOverran
@@ -44,6 +52,7 @@ _NodeEvent = (
     | NodeAbandoned
 )
 _STATES: dict[type[Event], NodeState] = {
+    NodePlanned: "planned",
     NodeStarted: "running",
     NodeWaiting: "waiting",
     NodeRetried: "retrying",
@@ -69,15 +78,14 @@ class NodeProgress:
 
 
 class Progress:
-    """Takes a run's events, on its loop. Holds at most `max_nodes` nodes; `counts` holds for all.
+    """Takes a run's events, on its loop. Its memory is that of the run's nodes, which the run holds anyway.
 
     `last_change` is the number of the last change, from 1; 0 before any.
     """
 
-    def __init__(self, max_nodes: int = MAX_NODES) -> None:
+    def __init__(self) -> None:
         self.counts: Counter[NodeState] = Counter()
         self.last_change = 0
-        self._max_nodes = max_nodes
         self._nodes: dict[str, NodeProgress] = {}  # by their last change, oldest first
         self._unsettled: dict[str, None] = {}
         self._changed: anyio.Event | None = None  # there is one while somebody waits
@@ -136,11 +144,3 @@ class Progress:
             self._unsettled[key] = None
         else:
             self._unsettled.pop(key, None)
-        if len(self._nodes) > self._max_nodes:
-            self._forget_one()
-
-    def _forget_one(self) -> None:
-        for key, node in self._nodes.items():
-            if node.state in ("done", "reused"):
-                del self._nodes[key]
-                return

@@ -123,7 +123,7 @@ class Runs:
         cancel_sec: How long a cancelled run waits for its running nodes. After that async nodes are
             cancelled; a node in a thread goes on by itself, and one that calls `check_cancelled()` has
             ended before. So the service ends within `grace_sec` and `cancel_sec`, unless threads go on.
-        keep: How many runs that have ended are kept for those who ask.
+        keep: How many runs that have ended are kept, with their nodes, for those who ask.
         compute: What runs the roots: `run_local_async`, or a function that calls it with other options,
             such as ``functools.partial(run_local_async, max_workers=4)``. It is given the roots, `on_event`
             and `grace_sec`.

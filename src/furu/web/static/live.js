@@ -3,7 +3,7 @@
 "use strict";
 
 const STATES = new Set([
-  "running", "waiting", "retrying", "overran", "done", "reused", "failed", "abandoned", "stopped",
+  "planned", "running", "waiting", "retrying", "overran", "done", "reused", "failed", "abandoned", "stopped",
 ]);
 const MAX_LISTED = 50;
 
@@ -61,7 +61,9 @@ function showCounts(counts) {
     number.parentElement.hidden = count === 0;
   }
   const settled = (counts.done || 0) + (counts.reused || 0) + (counts.failed || 0);
-  document.getElementById("progress").value = settled;
+  const progress = document.getElementById("progress");
+  progress.max = Object.values(counts).reduce((sum, count) => sum + count, 0) || 1;
+  progress.value = settled;
 }
 
 function showRunning() {

@@ -1,0 +1,163 @@
+"""What a service under load must show, with figures: `nox -s load`. Ends with an error where one is missed.
+
+Not part of the tests: it takes a minute or two, and latencies are those of the machine that it runs on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from furu import Settings, Status
+from furu.store import catalog
+from tests.web.servers import Server, serving
+
+SERVICE = Path(__file__).with_name("load_service.py")
+MOST_P99_SEC = 0.05
+NODES = 10_000
+GRACE_SEC = 2.0
+
+
+class Client:
+    """One connection that is kept, and plain HTTP/1.1 on it: a client that costs little."""
+
+    def __init__(self, url: str) -> None:
+        self._host, self._port = urlsplit(url).hostname, urlsplit(url).port
+
+    async def open(self) -> Client:
+        self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
+        return self
+
+    def send(self, method: str, target: str, body: bytes = b"") -> None:
+        head = f"{method} {target} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        self._writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    async def ask(self, method: str, target: str, value: Any = None) -> bytes:
+        self.send(method, target, b"" if value is None else json.dumps(value).encode())
+        head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+        length = int(head.partition(b"content-length:")[2].split()[0])
+        return await self._reader.readexactly(length)
+
+    async def value(self, method: str, target: str, value: Any = None) -> Any:
+        return json.loads(await self.ask(method, target, value))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+async def latencies(client: Client, *, until: asyncio.Event, most: int) -> list[float]:
+    """How long a trivial request takes, over and over."""
+    found = []
+    while not until.is_set() and len(found) < most:
+        begun = time.perf_counter()
+        await client.ask("GET", "/ping")
+        found.append(time.perf_counter() - begun)
+        await asyncio.sleep(0.002)
+    return sorted(found)
+
+
+def show(name: str, found: list[float]) -> float:
+    p50, p99 = found[len(found) // 2], found[int(len(found) * 0.99)]
+    figures = f"p50 {p50 * 1000:5.1f} ms  p99 {p99 * 1000:5.1f} ms  max {found[-1] * 1000:5.1f} ms"
+    print(f"{name:34} {figures}  ({len(found):,} requests)", flush=True)
+    return p99
+
+
+async def measure(server: Server, kind: str) -> None:
+    """A trivial endpoint, idle and beside a run of many small nodes that somebody watches."""
+    client, other = await Client(server.url).open(), await Client(server.url).open()
+    show(f"idle ({kind})", await latencies(client, until=asyncio.Event(), most=1000))
+    run = await other.value("POST", "/furu/api/jobs/small", {"count": NODES})
+    over = asyncio.Event()
+    began = time.monotonic()
+
+    async def watch() -> None:
+        watcher = await Client(server.url).open()
+        watcher.send("GET", f"/furu/api/runs/{run['id']}/events")
+        while b"event: end" not in await watcher._reader.readline():
+            pass
+        watcher.close()
+        over.set()
+
+    watching = asyncio.create_task(watch())
+    found = await latencies(client, until=over, most=10**9)
+    await watching
+    p99 = show(f"{NODES:,} small nodes on {kind}s, watched", found)
+    ended = await other.value("GET", f"/furu/api/runs/{run['id']}")
+    print(f"  the run took {time.monotonic() - began:.1f} s: {ended['counts']}", flush=True)
+    assert ended["counts"].get("done") == NODES, ended
+    assert p99 < MOST_P99_SEC, f"p99 is {p99 * 1000:.1f} ms"
+
+
+async def drop_out(server: Server, number: int, draw: random.Random) -> None:
+    """Ask for some of the shared nodes, and in a third of the cases leave at a random moment."""
+    client = await Client(server.url).open()
+    asked = client.value(
+        "POST", "/furu/api/jobs/shared", {"first": draw.randrange(150) + number, "count": 40}
+    )
+    try:
+        if draw.random() < 1 / 3:
+            await asyncio.wait_for(asked, draw.random() * 0.3)
+        else:
+            assert (await asked)["state"] == "finished"
+    except TimeoutError:
+        pass
+    finally:
+        client.close()
+
+
+async def overlap(server: Server) -> None:
+    """200 clients at once, ten times; a third drop out."""
+    draw = random.Random(7)  # no secret
+    client = await Client(server.url).open()
+    seen = []
+    for turn in range(10):
+        await asyncio.gather(*(drop_out(server, turn * 200, draw) for _ in range(200)))
+        while (facts := await client.value("GET", "/facts"))["live"]:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)  # connections that were dropped are closed a moment later
+        facts = await client.value("GET", "/facts")
+        seen.append(facts)
+        print(f"  round {turn}: {facts}", flush=True)
+    first, last = seen[1], seen[-1]
+    assert last["slots"] == 8, "a run kept its place"
+    for name in ("descriptors", "threads", "tasks"):
+        assert last[name] <= first[name] + 2, f"{name} grow: {first} {last}"
+
+
+async def terminate(server: Server, store: Path) -> None:
+    """SIGTERM in mid-run, with a client that watches."""
+    client = await Client(server.url).open()
+    await client.value("POST", "/furu/api/jobs/slow", {"count": 40})
+    await asyncio.sleep(1.5)
+    code, took_sec = await asyncio.to_thread(server.end)
+    states = {entry.status() for entry in catalog.walk(Settings(store=store))}
+    print(f"SIGTERM in mid-run: ended in {took_sec:.2f} s of {GRACE_SEC:g} + 1 s, states {sorted(states)}")
+    assert took_sec < GRACE_SEC + 1, took_sec
+    assert states <= {Status.DONE, Status.TODO}, states
+    assert code == -15, code
+
+
+def main() -> None:
+    for kind in ("thread", "process"):
+        with tempfile.TemporaryDirectory() as folder:
+            store = Path(folder, "store")
+            with serving(SERVICE, store, str(GRACE_SEC), kind) as server:
+                asyncio.run(measure(server, kind))
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder, "store")
+        with serving(SERVICE, store, str(GRACE_SEC)) as server:
+            print("200 clients at once for overlapping graphs, a third of whom drop out:")
+            asyncio.run(overlap(server))
+            asyncio.run(terminate(server, store))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
