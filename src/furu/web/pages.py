@@ -29,17 +29,6 @@ _MAX_CELLS = 5_000
 _MAX_LISTED = 50
 _MAX_SHOWN_CHARS = 20_000
 _COUNTED: tuple[NodeState, ...] = get_args(NodeState)
-    "planned",
-    "done",
-    "reused",
-    "running",
-    "waiting",
-    "retrying",
-    "overran",
-    "failed",
-    "abandoned",
-    "stopped",
-)
 
 
 class Pages:
