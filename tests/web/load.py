@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import sys
 import tempfile
@@ -72,9 +73,9 @@ def show(name: str, found: list[float]) -> float:
 
 async def measure(server: Server, kind: str) -> None:
     """A trivial endpoint, idle and beside a run of many small nodes that somebody watches."""
-    client, other = await Client(server.url).open(), await Client(server.url).open()
+    client = await Client(server.url).open()
     show(f"idle ({kind})", await latencies(client, until=asyncio.Event(), most=1000))
-    run = await other.value("POST", "/furu/api/jobs/small", {"count": NODES})
+    run = await client.value("POST", "/furu/api/jobs/small", {"count": NODES})
     over = asyncio.Event()
     began = time.monotonic()
 
@@ -90,7 +91,7 @@ async def measure(server: Server, kind: str) -> None:
     found = await latencies(client, until=over, most=10**9)
     await watching
     p99 = show(f"{NODES:,} small nodes on {kind}s, watched", found)
-    ended = await other.value("GET", f"/furu/api/runs/{run['id']}")
+    ended = await client.value("GET", f"/furu/api/runs/{run['id']}")
     print(f"  the run took {time.monotonic() - began:.1f} s: {ended['counts']}", flush=True)
     assert ended["counts"].get("done") == NODES, ended
     assert p99 < MOST_P99_SEC, f"p99 is {p99 * 1000:.1f} ms"
@@ -146,6 +147,7 @@ async def terminate(server: Server, store: Path) -> None:
 
 
 def main() -> None:
+    print(f"load average of the machine {os.getloadavg()[0]:.1f}, CPUs {os.cpu_count()}")
     for kind in ("thread", "process"):
         with tempfile.TemporaryDirectory() as folder:
             store = Path(folder, "store")

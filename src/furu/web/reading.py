@@ -19,6 +19,8 @@ from furu.web.runs import Run
 # A page is not to keep a thread for longer than people wait; what is left out is told.
 _WALK_SEC = 5.0
 NODES_A_PAGE = 200
+# Of a run of very many roots, clients are told some: each message would hold them all.
+_MAX_ROOTS = 100
 
 UNREADABLE = "UNREADABLE"
 
@@ -105,7 +107,8 @@ def run_values(run: Run) -> dict[str, Any]:
         "created_at": run.created_at,
         "started_at": run.started_at,
         "ended_at": run.ended_at,
-        "roots": [root.furu_hash for root in run.roots],
+        "roots": [root.furu_hash for root in run.roots[:_MAX_ROOTS]],
+        "root_count": len(run.roots),
         "counts": counts,
         "error": str(run.error) if run.error is not None else None,
     }

@@ -36,6 +36,8 @@ logger = logging.getLogger("furu.web")
 RunState = Literal["queued", "running", "finished", "failed", "cancelled"]
 OnDisconnect = Literal["cancel", "finish"]
 Compute = Callable[..., Awaitable[RunReport]]
+# Where, and the hashes of the roots.
+_Key = tuple[Settings, tuple[str, ...]]
 
 _NAMED_ROOTS = 3
 
@@ -64,7 +66,7 @@ class Run:
     """
 
     def __init__(
-        self, roots: tuple[Furu[Any], ...], settings: Settings, title: str, on_disconnect: OnDisconnect
+        self, roots: tuple[Furu[Any], ...], key: _Key, title: str, on_disconnect: OnDisconnect
     ) -> None:
         self.id = secrets.token_hex(8)
         self.title = title
@@ -77,7 +79,7 @@ class Run:
         self.created_at = time.time()
         self.started_at: float | None = None
         self.ended_at: float | None = None
-        self._settings = settings
+        self._key = key
         self._followers = 0
         self._scope = anyio.CancelScope()
         self._ended = anyio.Event()
@@ -103,10 +105,6 @@ class Run:
         if self.report is None:
             raise RunCancelledError(f"the run {self.id} ({self.title}) was cancelled", run=self)
         return self.report
-
-    @property
-    def _key(self) -> tuple[Settings, tuple[str, ...]]:
-        return self._settings, tuple(sorted({root.furu_hash for root in self.roots}))
 
 
 class Runs:
@@ -157,7 +155,7 @@ class Runs:
         self._live: dict[str, Run] = {}
         self._ended: dict[str, Run] = {}
         # Those that a new follower may join: a run that was cancelled is live until its nodes have ended.
-        self._joinable: dict[tuple[Settings, tuple[str, ...]], Run] = {}
+        self._joinable: dict[_Key, Run] = {}
 
     async def __aenter__(self) -> Self:
         if self._tasks is not None:
@@ -213,9 +211,9 @@ class Runs:
         """
         if on_disconnect not in get_args(OnDisconnect):
             raise ValueError(f"on_disconnect must be 'cancel' or 'finish', not {on_disconnect!r}")
-        wanted = _check_roots(roots)
-        settings = await anyio.to_thread.run_sync(current_settings)
-        run = self._join(Run(wanted, settings, title or _title_of(wanted), on_disconnect))
+        wanted = _as_tuple(roots)
+        key = await anyio.to_thread.run_sync(_key_of, wanted)
+        run = self._join(Run(wanted, key, title or _title_of(wanted), on_disconnect))
         run._followers += 1
         if on_disconnect == "finish":
             run.on_disconnect = "finish"
@@ -255,7 +253,7 @@ class Runs:
                 async with self._slots:
                     run.state, run.started_at = "running", time.time()
                     run.progress.touch()
-                    with use_settings(run._settings):
+                    with use_settings(run._key[0]):
                         run.report = await self._compute(
                             run.roots, on_event=run.progress, grace_sec=self._cancel_sec
                         )
@@ -312,20 +310,24 @@ class Runs:
                 self._cancel(run)
 
 
+def _key_of(roots: tuple[Furu[Any], ...]) -> _Key:
+    """Check the roots. Off the loop: the settings may need the disk, and there may be many roots."""
+    for number, root in enumerate(roots):
+        check_root(root, number)
+    return current_settings(), tuple(sorted({root.furu_hash for root in roots}))
+
+
 def _title_of(roots: tuple[Furu[Any], ...]) -> str:
     named = ", ".join(describe(root) for root in roots[:_NAMED_ROOTS])
     return f"{named} and {len(roots) - _NAMED_ROOTS} more" if len(roots) > _NAMED_ROOTS else named
 
 
-def _check_roots(roots: Iterable[Furu[Any]]) -> tuple[Furu[Any], ...]:
+def _as_tuple(roots: Iterable[Furu[Any]]) -> tuple[Furu[Any], ...]:
     if isinstance(roots, (Furu, str, bytes)) or not isinstance(roots, Iterable):
         raise FuruUsageError(
             f"roots must be an iterable of Furu nodes, such as [node], not a {type(roots).__qualname__}"
         )
-    found = tuple(roots)
-    for number, root in enumerate(found):
-        check_root(root, number)
-    return found
+    return tuple(roots)
 
 
 def _check_count(name: str, value: int, *, least: int) -> None:
