@@ -22,6 +22,7 @@ from tests.web.servers import Server, serving
 
 SERVICE = Path(__file__).with_name("load_service.py")
 MOST_P99_SEC = 0.05
+missed: list[str] = []
 NODES = 10_000
 GRACE_SEC = 2.0
 
@@ -64,6 +65,11 @@ async def latencies(client: Client, *, until: asyncio.Event, most: int) -> list[
     return sorted(found)
 
 
+def demand(holds: bool, otherwise: str) -> None:
+    if not holds:
+        missed.append(otherwise)
+
+
 def show(name: str, found: list[float]) -> float:
     p50, p99 = found[len(found) // 2], found[int(len(found) * 0.99)]
     figures = f"p50 {p50 * 1000:5.1f} ms  p99 {p99 * 1000:5.1f} ms  max {found[-1] * 1000:5.1f} ms"
@@ -93,8 +99,8 @@ async def measure(server: Server, kind: str) -> None:
     p99 = show(f"{NODES:,} small nodes on {kind}s, watched", found)
     ended = await client.value("GET", f"/furu/api/runs/{run['id']}")
     print(f"  the run took {time.monotonic() - began:.1f} s: {ended['counts']}", flush=True)
-    assert ended["counts"].get("done") == NODES, ended
-    assert p99 < MOST_P99_SEC, f"p99 is {p99 * 1000:.1f} ms"
+    demand(ended["counts"].get("done") == NODES, f"not every node was computed: {ended['counts']}")
+    demand(p99 < MOST_P99_SEC, f"p99 with a {kind} is {p99 * 1000:.1f} ms")
 
 
 async def drop_out(server: Server, number: int, draw: random.Random) -> None:
@@ -128,9 +134,9 @@ async def overlap(server: Server) -> None:
         seen.append(facts)
         print(f"  round {turn}: {facts}", flush=True)
     first, last = seen[1], seen[-1]
-    assert last["slots"] == 8, "a run kept its place"
+    demand(last["slots"] == 8, "a run kept its place")
     for name in ("descriptors", "threads", "tasks"):
-        assert last[name] <= first[name] + 2, f"{name} grow: {first} {last}"
+        demand(last[name] <= first[name] + 2, f"{name} grow: {first} {last}")
 
 
 async def terminate(server: Server, store: Path) -> None:
@@ -141,12 +147,12 @@ async def terminate(server: Server, store: Path) -> None:
     code, took_sec = await asyncio.to_thread(server.end)
     states = {entry.status() for entry in catalog.walk(Settings(store=store))}
     print(f"SIGTERM in mid-run: ended in {took_sec:.2f} s of {GRACE_SEC:g} + 1 s, states {sorted(states)}")
-    assert took_sec < GRACE_SEC + 1, took_sec
-    assert states <= {Status.DONE, Status.TODO}, states
-    assert code == -15, code
+    demand(took_sec < GRACE_SEC + 1, f"it took {took_sec:.2f} s to end")
+    demand(states <= {Status.DONE, Status.TODO}, f"the store is left with {states}")
+    demand(code == -15, f"it ended with {code}")
 
 
-def main() -> None:
+def main() -> str | None:
     print(f"load average of the machine {os.getloadavg()[0]:.1f}, CPUs {os.cpu_count()}")
     for kind in ("thread", "process"):
         with tempfile.TemporaryDirectory() as folder:
@@ -159,6 +165,7 @@ def main() -> None:
             print("200 clients at once for overlapping graphs, a third of whom drop out:")
             asyncio.run(overlap(server))
             asyncio.run(terminate(server, store))
+    return "; ".join(missed) or None
 
 
 if __name__ == "__main__":

@@ -61,6 +61,53 @@ class Shared(Furu[int]):
         return self.number
 
 
+# Sources that wait until somebody opens their gate.
+gates = {46: threading.Event(), 47: threading.Event()}
+
+
+class Source(Furu[int]):
+    """One of many."""
+
+    number: int
+
+    def _create(self) -> int:
+        self.logger.info("reading source %d", self.number)
+        if self.number in gates:
+            gates[self.number].wait(60)
+        return self.number
+
+
+class Merged(Furu[int]):
+    """What some sources give; the third has a bad day."""
+
+    name: str
+    sources: tuple[Source, ...]
+
+    def _create(self) -> int:
+        self.logger.info("merging %s", self.name)
+        if self.name == "part <b>2</b>":
+            raise ValueError("no such split: <script>document.title = 'broken'</script>")
+        return sum(source.get() for source in self.sources)
+
+
+class Summary(Furu[int]):
+    """What all parts give."""
+
+    parts: tuple[Merged, ...]
+
+    def _create(self) -> int:
+        return sum(part.get() for part in self.parts)
+
+
+def make_summary(sources: int, parts: int) -> Summary:
+    nodes = [Source(number=number) for number in range(sources)]
+    return Summary(
+        parts=tuple(
+            Merged(name=f"part <b>{part}</b>", sources=tuple(nodes[part::parts])) for part in range(parts)
+        )
+    )
+
+
 def make_small(count: int, first: int = 0) -> list[Small]:
     return [Small(number=number) for number in range(first, first + count)]
 
@@ -75,6 +122,11 @@ def make_shared(first: int, count: int) -> list[Shared]:
 
 async def ping(_: Request) -> PlainTextResponse:
     return PlainTextResponse("pong")
+
+
+async def open_gate(request: Request) -> PlainTextResponse:
+    gates[int(request.path_params["number"])].set()
+    return PlainTextResponse("open")
 
 
 async def facts(_: Request) -> JSONResponse:
@@ -108,18 +160,23 @@ class Server(uvicorn.Server):
 
 PORT, GRACE_SEC, WORKERS = int(sys.argv[1]), float(sys.argv[2]), (sys.argv[3:] or ["thread"])[0]
 compute = functools.partial(
-    run_local_async, max_workers=4, workers=ProcessWorkers() if WORKERS == "process" else None
+    run_local_async,
+    max_workers=4,
+    workers=ProcessWorkers() if WORKERS == "process" else None,
+    on_failure="continue",
 )
 runs = furu.web.Runs(max_running=8, max_queued=300, grace_sec=GRACE_SEC, cancel_sec=0.3, compute=compute)
 JOBS = [
     furu.web.job("small", make_small, on_disconnect="finish"),
     furu.web.job("slow", make_slow, on_disconnect="finish"),
     furu.web.job("shared", make_shared),
+    furu.web.job("summary", make_summary, on_disconnect="finish"),
 ]
 app = Starlette(
     routes=[
         Route("/ping", ping),
         Route("/facts", facts),
+        Route("/gates/{number}", open_gate, methods=["POST"]),
         Mount("/furu", furu.web.app(runs, jobs=JOBS)),
     ],
     lifespan=lifespan,
