@@ -110,3 +110,17 @@ def bench(session: nox.Session) -> None:
     for peer in group("bench"):  # one that cannot be installed on this Python is not measured
         session.install(peer, success_codes=[0, 1, 2], silent=True)
     session.run("python", "-m", "tests.benchmarks", *session.posargs)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Watch runs in Chromium, which has to be there (`apt-get install chromium`, or CHROMIUM names it)."""
+    session.install(".[all]", *group("test"), *group("browser"))
+    session.run("pytest", "-q", "tests/web/browser.py", *session.posargs)
+
+
+@nox.session
+def load(session: nox.Session) -> None:
+    """Show how a service under load answers, what it leaks, and how it ends."""
+    session.install(".[all]", *group("test"))
+    session.run("python", "-m", "tests.web.load")

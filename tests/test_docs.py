@@ -14,10 +14,22 @@ ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
 
 
-def run(program: Path, folder: Path) -> str:
+# Runs the cells of a notebook that is written as a program, on one loop, as a notebook does.
+RUN_CELLS = """
+import ast, asyncio, inspect, sys
+async def main():
+    for cell in open(sys.argv[1]).read().split("# %%"):
+        made = eval(compile(cell, sys.argv[1], "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), globals())
+        if inspect.iscoroutine(made):
+            await made
+asyncio.run(main())
+"""
+
+
+def run(program: Path, folder: Path, *, as_cells: bool = False) -> str:
     """Run a program in a folder of its own and return what it prints."""
     done = subprocess.run(
-        [sys.executable, str(program), str(folder)],
+        [sys.executable, *(["-c", RUN_CELLS] if as_cells else []), str(program), str(folder)],
         capture_output=True,
         text=True,
         check=True,
@@ -44,11 +56,21 @@ def test_readme_example_prints_what_it_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("example", "page"),
-    [("sweep.py", "tutorial/first-run.md"), ("async_app.py", "how-to/run-in-an-async-app.md")],
+    [
+        ("sweep.py", "tutorial/first-run.md"),
+        ("async_app.py", "how-to/run-in-an-async-app.md"),
+        ("queue_consumer.py", "how-to/embed-in-a-web-service.md"),
+    ],
 )
 def test_example_prints_what_its_page_says(example: str, page: str, tmp_path: Path) -> None:
     """The program that the page includes, and the output below it."""
     assert blocks(ROOT / "docs" / page, "text")[0] == run(EXAMPLES / example, tmp_path)
+
+
+def test_notebook_prints_what_its_page_says(tmp_path: Path) -> None:
+    """Its cells may await."""
+    page = ROOT / "docs" / "how-to" / "run-in-an-async-app.md"
+    assert blocks(page, "text")[-1] == run(EXAMPLES / "notebook.py", tmp_path, as_cells=True)
 
 
 def test_every_example_has_a_page() -> None:

@@ -1,5 +1,6 @@
 # ruff: noqa: F704  # cells may await
-# %% A notebook's cells run on an event loop, so a run is awaited in them.
+# %%
+# A notebook's cells run on an event loop, so a run is awaited in them.
 from furu import Furu, run_local_async
 
 
@@ -18,13 +19,16 @@ class Mean(Furu[float]):
         return sum(values) / len(values)
 
 
-# %% Run, and look at what was done.
+# %%
+# Run, and look at what was done.
 means = [Mean(samples=Samples(seed=seed)) for seed in range(1, 4)]
 report = await run_local_async(means)
 print("computed:", report.computed)
 
-# %% Load the values. `get()` would read files on the loop, which a notebook can bear.
+# %%
+# Load the values. `get()` would read files on the loop, which a notebook can bear.
 print([round(await mean.aget(), 3) for mean in means])
 
-# %% Run the cells again, or another notebook's with the same nodes: nothing is computed twice.
+# %%
+# Run the cells again, or another notebook's with the same nodes: nothing is computed twice.
 print("computed again:", (await run_local_async(means)).computed)

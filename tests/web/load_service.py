@@ -85,6 +85,7 @@ class Merged(Furu[int]):
 
     def _create(self) -> int:
         self.logger.info("merging %s", self.name)
+        self.logger.info("a line that no screen holds: %s", "x" * 400)
         if self.name == "part <b>2</b>":
             raise ValueError("no such split: <script>document.title = 'broken'</script>")
         return sum(source.get() for source in self.sources)

@@ -25,6 +25,7 @@ from furu.web.runs import Run
 
 # A drawing of more boxes is no longer read; more cells make a page slow.
 _MAX_BOXES = 60
+_MAX_COLUMN = 12
 _MAX_CELLS = 5_000
 _MAX_LISTED = 50
 _MAX_SHOWN_CHARS = 20_000
@@ -78,7 +79,7 @@ class Pages:
             ),
             el("progress", id="progress", max=known or 1, value=_settled(run.progress.counts)),
             _counts(run.progress.counts),
-            text_block(str(run.error)) if run.error is not None else None,
+            text_block(str(run.error)) if run.error is not None and not failed else None,
             el("p", problem, class_="problem") if problem else None,
             el("h2", "Failed"),
             el("ul", *(self._failed(node) for node in failed[:_MAX_LISTED]), id="failed", class_="nodes"),
@@ -126,7 +127,11 @@ class Pages:
                 "tr",
                 el("td", self._nodes_link(node_class, None, printable(node_class))),
                 *(
-                    el("td", self._nodes_link(node_class, state, f"{counts[state]:,}"), class_="number")
+                    el(
+                        "td",
+                        self._nodes_link(node_class, state, f"{counts[state]:,}") if counts[state] else "0",
+                        class_="number",
+                    )
                     for state in states
                 ),
             )
@@ -213,7 +218,8 @@ class Pages:
         """The graph drawn, by node where they are few and by class where they are many; all nodes as
         cells."""
         classes = graph.by_class()
-        if len(graph.nodes) <= _MAX_BOXES:
+        widest = max(Counter(node.level for node in graph.nodes).values(), default=0)
+        if len(graph.nodes) <= _MAX_BOXES and widest <= _MAX_COLUMN:
             boxes = [
                 Box(
                     node.hash,
@@ -231,7 +237,7 @@ class Pages:
                 Box(
                     one.node_class,
                     one.name,
-                    f"{len(one.hashes):,} nodes",
+                    _nodes(len(one.hashes)),
                     one.level,
                     one.depends_on,
                     "class",
@@ -334,6 +340,10 @@ def _counts(counts: Mapping[Any, int]) -> Html:
         for state in _COUNTED
     ]
     return el("ul", *items, class_="counts", id="counts")
+
+
+def _nodes(count: int) -> str:
+    return f"{count:,} node" if count == 1 else f"{count:,} nodes"
 
 
 def _settled(counts: Mapping[Any, int]) -> int:
