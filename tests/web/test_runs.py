@@ -279,6 +279,21 @@ async def test_a_hundred_followers_a_third_of_whom_leave(computed: Computed) -> 
     assert {node.name: 1 for node in nodes} == computed.counts()
 
 
+async def test_host_whose_threads_are_all_busy_is_not_in_the_way() -> None:
+    """They may be waiting for this very run."""
+    limiter = anyio.to_thread.current_default_thread_limiter()
+    everyone = [object() for _ in range(int(limiter.total_tokens))]
+    for borrower in everyone:
+        limiter.acquire_on_behalf_of_nowait(borrower)
+    try:
+        with anyio.fail_after(10):
+            async with Runs() as runs, runs.follow([diamond()]) as run:
+                assert 4 == (await run.wait()).computed
+    finally:
+        for borrower in everyone:
+            limiter.release_on_behalf_of(borrower)
+
+
 async def test_only_so_many_ended_runs_are_kept() -> None:
     """The last ones."""
     async with Runs(keep=2) as runs:

@@ -15,6 +15,7 @@ from furu.store import catalog
 from tests.web.servers import serving
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "service.py"
+PAGE = EXAMPLE.parents[1] / "how-to" / "embed-in-a-web-service.md"
 SERVICE = Path(__file__).with_name("load_service.py")
 STREAM = {"accept": "text/event-stream"}
 
@@ -37,6 +38,7 @@ def test_example_analyses_documents_and_shares_what_they_share(store: Path, clie
         posted = client.post(f"{server.url}/documents", json={"text": first})
         assert 202 == posted.status_code
         place = posted.json()
+        assert place["document"] in PAGE.read_text()
         report = client.get(server.url + place["document"]).json()
         assert {"two": 2, "one": 1, "three": 1} == report
         assert "finished" in client.get(server.url + place["watch"]).text

@@ -10,9 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, get_args
 
 import anyio
-import anyio.to_thread
 
-from furu.core import Furu, loop_is_running
+from furu.core import Furu, in_thread, loop_is_running
 from furu.errors import FuruComputeError, FuruRunningLoopError, FuruUsageError
 from furu.execution.discovery import Discovery, check_root
 from furu.execution.events import End, Event, RunStarted
@@ -129,7 +128,7 @@ async def run_local_async(
         raise ValueError(f"on_failure must be 'stop' or 'continue', not {on_failure!r}")
     window = Window(window_size)
     # Here and not in each node: looked up once, off the loop, and proof against a later chdir.
-    settings = await anyio.to_thread.run_sync(current_settings)
+    settings = await in_thread(current_settings)
     recorder = Recorder(on_event, max_workers=max_workers)
     scheduler = Scheduler(
         discovery=Discovery(

@@ -20,10 +20,9 @@ from typing import Any, Literal, Self, get_args
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 
 from furu import FuruError, FuruUsageError, run_local_async
-from furu.core import Furu, describe
+from furu.core import Furu, describe, in_thread
 from furu.errors import FuruComputeError
 from furu.execution.discovery import check_root
 from furu.execution.report import RunReport
@@ -212,7 +211,7 @@ class Runs:
         if on_disconnect not in get_args(OnDisconnect):
             raise ValueError(f"on_disconnect must be 'cancel' or 'finish', not {on_disconnect!r}")
         wanted = _as_tuple(roots)
-        key = await anyio.to_thread.run_sync(_key_of, wanted)
+        key = await in_thread(_key_of, wanted)
         run = self._join(Run(wanted, key, title or _title_of(wanted), on_disconnect))
         run._followers += 1
         if on_disconnect == "finish":
