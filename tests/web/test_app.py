@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -16,6 +18,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+import furu.web
 from furu import Furu, FuruComputeError, FuruUsageError
 from furu.web import Runs, app, job
 from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
@@ -556,3 +559,20 @@ async def test_jobs_are_told_apart_by_name() -> None:
         app(Runs(), jobs=[JOBS[0], JOBS[0]])
     with pytest.raises(FuruUsageError, match=r"furu\.web\.job"):
         app(Runs(), jobs=[make_node])  # type: ignore[list-item]
+
+
+def test_without_the_extra_the_error_says_what_to_install() -> None:
+    """When the package is imported."""
+    code = "import sys; sys.modules['starlette'] = None; import furu.web"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (1, True) == (done.returncode, 'pip install "furu[web]"' in done.stderr)
+
+
+def test_public_names_are_those_that_are_said() -> None:
+    """No underscore means public; modules are not names."""
+    there = {
+        name
+        for name, value in vars(furu.web).items()
+        if not name.startswith("_") and getattr(value, "__module__", "").startswith("furu.web")
+    }
+    assert sorted(there) == sorted(furu.web.__all__)

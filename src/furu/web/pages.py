@@ -20,7 +20,7 @@ from furu.web.graph import ClassNode, Graph
 from furu.web.html import Child, Html, document, el, join, text_block
 from furu.web.jobs import Job
 from furu.web.progress import NodeProgress, NodeState
-from furu.web.reading import STATES, StorePage, StoreSummary
+from furu.web.reading import SHOWN_ATTEMPTS, STATES, StorePage, StoreSummary
 from furu.web.runs import Run
 
 # A drawing of more boxes is no longer read; more cells make a page slow.
@@ -114,9 +114,10 @@ class Pages:
             el("ul", *(el("li", self._node_link(key)) for key in info.depends_on[:_MAX_LISTED])),
             _left_out(len(info.depends_on), _MAX_LISTED),
             el("h2", "Result") if info.result is not None else None,
-            text_block(_cut(info.result.decode("utf-8", "replace"))) if info.result is not None else None,
+            _result(info.result) if info.result is not None else None,
             el("h2", f"Attempts: {len(info.attempts)}"),
-            *(_attempt(one, logs.get(one.number)) for one in reversed(info.attempts)),
+            *(_attempt(one, logs.get(one.number)) for one in reversed(info.attempts[-SHOWN_ATTEMPTS:])),
+            _left_out(len(info.attempts), SHOWN_ATTEMPTS),
         )
 
     def store(self, summary: StoreSummary) -> str:
@@ -366,6 +367,13 @@ def _left_out(count: int, shown: int) -> Html | None:
 def _cut(text: str) -> str:
     more = len(text) - _MAX_SHOWN_CHARS
     return f"{text[:_MAX_SHOWN_CHARS]}\n… and {more:,} characters more" if more > 0 else text
+
+
+def _result(result: bytes) -> Html:
+    """A result's beginning: it may have hundreds of megabytes."""
+    shown = result[:_MAX_SHOWN_CHARS].decode("utf-8", "replace")
+    more = len(result) - _MAX_SHOWN_CHARS
+    return text_block(f"{shown}\n… and {more:,} bytes more" if more > 0 else shown)
 
 
 def _run_times(run: Run) -> str:

@@ -19,6 +19,8 @@ from furu.web.runs import Run
 # A page is not to keep a thread for longer than people wait; what is left out is told.
 _WALK_SEC = 5.0
 NODES_A_PAGE = 200
+# The last ones; a node may have failed for years.
+SHOWN_ATTEMPTS = 20
 # Of a run of very many roots, clients are told some: each message would hold them all.
 _MAX_ROOTS = 100
 
@@ -85,9 +87,9 @@ def read_node(settings: Settings, node_hash: str) -> NodeInfo:
 
 
 def read_logs(info: NodeInfo) -> dict[int, LogText]:
-    """Return the end of the log of each attempt that has one."""
+    """Return the end of the log of each of the last attempts that has one."""
     found = {}
-    for attempt in info.attempts:
+    for attempt in info.attempts[-SHOWN_ATTEMPTS:]:
         try:
             log = read_log(info.entry, attempt.number)
         except FuruStoreError as error:
@@ -115,7 +117,7 @@ def run_values(run: Run) -> dict[str, Any]:
 
 
 def node_values(info: NodeInfo, logs: dict[int, LogText]) -> dict[str, Any]:
-    """A node as JSON for clients: what `NodeInfo` holds, but for its result."""
+    """A node as JSON for clients: what `NodeInfo` holds, but for its result and its first attempts."""
     return {
         "hash": info.entry.hash,
         "class": info.node_class,
@@ -136,7 +138,7 @@ def node_values(info: NodeInfo, logs: dict[int, LogText]) -> dict[str, Any]:
                 "duration_sec": attempt.duration_sec,
                 "log": logs[attempt.number].text if attempt.number in logs else None,
             }
-            for attempt in info.attempts
+            for attempt in info.attempts[-SHOWN_ATTEMPTS:]
         ],
     }
 

@@ -91,5 +91,6 @@ source.addEventListener("progress", (message) => {
 });
 source.addEventListener("end", () => {
   source.close();
-  location.reload();  // the page of a run that has ended is whole, and opens no stream
+  // The page of a run that has ended is whole, and opens no stream. A service that ended has none.
+  fetch(location.href).then((answer) => { if (answer.ok) location.reload(); }, () => {});
 });
