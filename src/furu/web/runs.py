@@ -300,7 +300,7 @@ class Runs:
         with anyio.move_on_after(self._grace_sec):
             for run in self.live():
                 await run.wait_ended()
-        if left := self.live():
+        if left := [run for run in self.live() if not run._scope.cancel_called]:
             named = ", ".join(f"{run.id} ({run.title})" for run in left)
             logger.warning(
                 "the service ends: %d runs were cancelled after %g s: %s", len(left), self._grace_sec, named
