@@ -92,5 +92,5 @@ source.addEventListener("progress", (message) => {
 source.addEventListener("end", () => {
   source.close();
   // The page of a run that has ended is whole, and opens no stream. A service that ended has none.
-  fetch(location.href).then((answer) => { if (answer.ok) location.reload(); }, () => {});
+  fetch(location.href, { method: "HEAD" }).then((answer) => { if (answer.ok) location.reload(); }, () => {});
 });
