@@ -63,6 +63,7 @@ LAYERS = [
     "execution.trace",
     "otel",
     "progress",
+    "execution.options",
     "execution.local",
     "execution.stream",
     "",  # furu itself: the public names

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from furu import FuruUsageError, current_settings, run_local
+from furu import FuruUsageError, current_settings, run_local, run_local_async
 from furu.execution.estimate import Estimate
 from furu.execution.events import NodeDone, NodePlanned, NodeStarted, PlanKnown
 from furu.progress import Progress, Recorded, duration, is_wanted_by_default
 
-from .graphs import Computed, actions, flat, recording
+from .graphs import Computed, actions, chain, flat, recording
 
 
 @pytest.fixture(autouse=True)
@@ -211,3 +211,14 @@ def test_progress_without_rich_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
 def test_durations_are_said_for_people(seconds: float, said: str) -> None:
     """Seconds, then minutes, then hours."""
     assert said == duration(seconds)
+
+
+@pytest.mark.anyio
+async def test_async_app_shows_progress_only_where_it_asks(capsys: pytest.CaptureFixture[str]) -> None:
+    """Stderr is the host's. Asked for, the summary is there when the run returns."""
+    await run_local_async(flat(2))
+    assert "" == capsys.readouterr().err
+    await run_local_async([chain(3)], progress=True)
+    assert "furu: " in capsys.readouterr().err
+    with pytest.raises(TypeError, match="progress must be True, False or None"):
+        await run_local_async(flat(2), progress="yes")  # type: ignore[arg-type]

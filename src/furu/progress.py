@@ -7,17 +7,21 @@ there, whole, and the lines move down. Nothing of the host's is redirected.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import sys
 import threading
 import time
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import furu.store.catalog as catalog
 from furu.context import EXEC_CONTEXT
+from furu.core import in_thread, shielded
 from furu.errors import FuruStoreError, FuruUsageError
 from furu.execution.estimate import Estimate
 from furu.execution.events import Event, RunFinished
@@ -192,6 +196,20 @@ class Recorded:
             return None
         told = [one for one in durations if one is not None]
         return sum(told) / len(told) if told else None
+
+
+@asynccontextmanager
+async def showing(wanted: bool, settings: Settings, *, max_workers: int) -> AsyncIterator[Progress | None]:
+    """Show how far a run is until the block ends, if that is wanted; the block hands the events over."""
+    if not wanted:
+        yield None
+        return
+    shown = await in_thread(functools.partial(Progress, settings, max_workers=max_workers))
+    shown.__enter__()
+    try:
+        yield shown
+    finally:
+        await shielded(shown.__exit__, None, None, None)
 
 
 def is_wanted_by_default() -> bool:

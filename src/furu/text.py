@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 import pathlib
 from typing import Any
 
@@ -58,6 +59,8 @@ def readable(value: Any, depth: int = 0) -> Any:
     if depth > MAX_DEPTH:
         return "..."
     if value is None or isinstance(value, bool) or (type(value) is int and abs(value) < _EXACT):
+        return value
+    if type(value) is float and math.isfinite(value):
         return value
     if isinstance(value, str):
         return plain_text(value)

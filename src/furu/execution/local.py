@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 import anyio
 
 from furu.core import Furu, in_thread, loop_is_running
-from furu.errors import FuruComputeError, FuruRunningLoopError, FuruUsageError
-from furu.execution.discovery import Discovery, check_root
+from furu.errors import FuruComputeError, FuruRunningLoopError
+from furu.execution.discovery import Discovery
 from furu.execution.events import End, Event, RunStarted
+from furu.execution.options import (
+    check_grace,
+    check_max_workers,
+    check_on_failure,
+    check_poll_interval,
+    check_progress,
+    check_roots,
+    check_spec_limits,
+    check_workers,
+)
 from furu.execution.plan_summary import PlanSummary, summarize
 from furu.execution.report import Recorder, RunReport, Sinks
 from furu.execution.scheduler import OnFailure, Scheduler
 from furu.execution.window import Window, parse_window_size
 from furu.execution.workers import EventLoopWorkers, ThreadWorkers, Workers
-from furu.progress import Progress, is_wanted_by_default
+from furu.progress import is_wanted_by_default, showing
 from furu.settings import current_settings, use_settings
 from furu.store.attempt import open_store
 
@@ -41,9 +49,8 @@ def run_local(
 ) -> RunReport:
     """Compute what is missing of `roots` and all they depend on; return what was done.
 
-    `run_local_async` on an event loop of its own: the same arguments, guarantees and errors. `progress`
-    shows on stderr how far the run is; None: where stderr is a terminal and rich (the extra `cli`) is
-    installed.
+    `run_local_async` on an event loop of its own: the same arguments, guarantees and errors. With
+    `progress=None` it is shown where stderr is a terminal and rich (the extra `cli`) is installed.
 
     Raises `FuruRunningLoopError` where an event loop is running already: await `run_local_async` there.
     """
@@ -52,7 +59,6 @@ def run_local(
             "run_local() blocks, and this thread's event loop is running: "
             "use `await run_local_async(...)` in place of run_local(...)"
         )
-    shown = _progress(progress, max_workers)
     run = functools.partial(
         run_local_async,
         roots,
@@ -64,10 +70,10 @@ def run_local(
         retry_failed=retry_failed,
         spec_limits=spec_limits,
         grace_sec=grace_sec,
-        on_event=Sinks(shown, on_event),
+        on_event=on_event,
+        progress=is_wanted_by_default() if progress is None else progress,
     )
-    with shown or contextlib.nullcontext():
-        return anyio.run(run)
+    return anyio.run(run)
 
 
 async def run_local_async(
@@ -82,6 +88,7 @@ async def run_local_async(
     spec_limits: Mapping[str, int] | None = None,
     grace_sec: float | None = None,
     on_event: Callable[[Event], object] | None = None,
+    progress: bool | None = None,
 ) -> RunReport:
     """Compute what is missing of `roots` and everything they depend on, and return what was done.
 
@@ -110,6 +117,8 @@ async def run_local_async(
             nodes; None: to their end. After that async nodes are cancelled, and threads are left to
             finish and publish by themselves (the interpreter waits for them before it exits).
         on_event: Called on the loop with each event of the run; it must return soon.
+        progress: Whether to show on stderr, in a thread of its own, how far the run is; needs rich (the
+            extra `cli`). None: no, for stderr is the host application's.
 
     Raises:
         FuruComputeError: Nodes failed. It names the first and where its state is stored; the original
@@ -118,41 +127,48 @@ async def run_local_async(
         FuruStoreError: The store cannot be used.
         FuruUsageError, TypeError, ValueError: An argument is not what it must be.
     """
-    _check_roots(roots)
-    _check_max_workers(max_workers)
-    _check_poll_interval(poll_interval_sec)
-    _check_workers(workers)
-    _check_spec_limits(spec_limits)
-    _check_grace(grace_sec)
-    if on_failure not in get_args(OnFailure):
-        raise ValueError(f"on_failure must be 'stop' or 'continue', not {on_failure!r}")
+    check_roots(roots)
+    check_max_workers(max_workers)
+    check_poll_interval(poll_interval_sec)
+    check_workers(workers)
+    check_on_failure(on_failure)
+    check_spec_limits(spec_limits)
+    check_grace(grace_sec)
+    check_progress(progress)
     window = Window(window_size)
     # Here and not in each node: looked up once, off the loop, and proof against a later chdir.
     settings = await in_thread(current_settings)
-    recorder = Recorder(on_event, max_workers=max_workers)
-    scheduler = Scheduler(
-        discovery=Discovery(
-            roots,
-            remember=isinstance(roots, Collection),
-            retry_failed=retry_failed,
-            before_work=lambda: open_store(settings),
-        ),
-        window=window,
-        workers=workers or ThreadWorkers(),
-        async_workers=EventLoopWorkers(),
-        max_workers=max_workers,
-        emit=recorder,
-        poll_interval_sec=poll_interval_sec,
-        on_failure=on_failure,
-        spec_limits=spec_limits or {},
-        grace_sec=grace_sec,
-    )
-    recorder(RunStarted(max_workers, window_size, time.time()))
+    async with showing(bool(progress), settings, max_workers=max_workers) as shown:
+        recorder = Recorder(Sinks(shown, on_event), max_workers=max_workers)
+        scheduler = Scheduler(
+            discovery=Discovery(
+                roots,
+                remember=isinstance(roots, Collection),
+                retry_failed=retry_failed,
+                before_work=lambda: open_store(settings),
+            ),
+            window=window,
+            workers=workers or ThreadWorkers(),
+            async_workers=EventLoopWorkers(),
+            max_workers=max_workers,
+            emit=recorder,
+            poll_interval_sec=poll_interval_sec,
+            on_failure=on_failure,
+            spec_limits=spec_limits or {},
+            grace_sec=grace_sec,
+        )
+        recorder(RunStarted(max_workers, window_size, time.time()))
+        with use_settings(settings):
+            return await _to_its_end(scheduler, recorder)
+    raise AssertionError("showing a run swallows nothing")
+
+
+async def _to_its_end(scheduler: Scheduler, recorder: Recorder) -> RunReport:
+    """Run, and report it however it ends."""
     end: End = "cancelled"
     failed: FuruComputeError | None = None
     try:
-        with use_settings(settings):
-            await scheduler.run()
+        await scheduler.run()
         end = "finished"
     except FuruComputeError as error:
         end, failed = "failed", error
@@ -178,79 +194,8 @@ def plan_local(
 
     Reads `roots` to its end. Raises as `run_local` does for roots, graphs and options that it cannot run.
     """
-    _check_roots(roots)
-    _check_max_workers(max_workers)
+    check_roots(roots)
+    check_max_workers(max_workers)
     parse_window_size(window_size)
     discovery = Discovery(roots, remember=True, retry_failed=retry_failed, thorough=True)
     return summarize(discovery, current_settings(), max_workers=max_workers, window_size=window_size)
-
-
-def _progress(progress: bool | None, max_workers: int) -> Progress | None:
-    if progress is not None and not isinstance(progress, bool):
-        raise TypeError(f"progress must be True, False or None, which looks at stderr; not {progress!r}")
-    wanted = is_wanted_by_default() if progress is None else progress
-    return Progress(current_settings(), max_workers=max_workers) if wanted else None
-
-
-def _check_roots(roots: Iterable[Furu[Any]]) -> None:
-    """Refuse what is not an iterable of nodes before anything is computed."""
-    if isinstance(roots, Furu):
-        raise FuruUsageError(
-            f"roots must be an iterable of Furu nodes: write [{type(roots).__qualname__}(...)] for one"
-        )
-    if isinstance(roots, (str, bytes, Mapping)) or not isinstance(roots, Iterable):
-        raise FuruUsageError(f"roots must be an iterable of Furu nodes, not a {type(roots).__qualname__}")
-    if isinstance(roots, Collection):
-        for number, root in enumerate(roots):
-            check_root(root, number)
-
-
-def _check_max_workers(max_workers: int) -> None:
-    if isinstance(max_workers, bool) or not isinstance(max_workers, int):
-        raise TypeError(f"max_workers must be an int of 1 or more, not {max_workers!r}")
-    if max_workers < 1:
-        raise ValueError(f"max_workers must be 1 or more, not {max_workers!r}")
-
-
-def _check_workers(workers: Workers | None) -> None:
-    if isinstance(workers, type) or not (workers is None or hasattr(workers, "open")):
-        raise TypeError(
-            "workers must be None (threads) or workers of furu.execution.workers: ThreadWorkers(), "
-            f"ProcessWorkers() or DaskWorkers(client_or_address), not {workers!r}"
-        )
-
-
-def _check_poll_interval(poll_interval_sec: float) -> None:
-    allowed = "poll_interval_sec must be a positive number of seconds"
-    _check_number(allowed, poll_interval_sec)
-    if poll_interval_sec <= 0:
-        raise ValueError(f"{allowed}, not {poll_interval_sec!r}")
-
-
-def _check_grace(grace_sec: float | None) -> None:
-    if grace_sec is None:
-        return
-    allowed = "grace_sec must be a number of seconds of 0 or more, or None to wait to the end"
-    _check_number(allowed, grace_sec)
-    if grace_sec < 0:
-        raise ValueError(f"{allowed}, not {grace_sec!r}")
-
-
-def _check_number(allowed: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{allowed}, not {value!r}")
-    if not math.isfinite(value):
-        raise ValueError(f"{allowed}, not {value!r}")
-
-
-def _check_spec_limits(spec_limits: Mapping[str, int] | None) -> None:
-    if spec_limits is None:
-        return
-    allowed = "spec_limits must map spec keys to ints of 1 or more, such as {'gpu': 1}"
-    if not isinstance(spec_limits, Mapping):
-        raise TypeError(f"{allowed}, not {spec_limits!r}")
-    for key, limit in spec_limits.items():
-        if not isinstance(key, str) or isinstance(limit, bool) or not isinstance(limit, int):
-            raise TypeError(f"{allowed}, not {{{key!r}: {limit!r}}}")
-        if limit < 1:
-            raise ValueError(f"{allowed}, not {{{key!r}: {limit!r}}}")

@@ -35,6 +35,7 @@ class RunOptions(TypedDict, total=False):
     spec_limits: Mapping[str, int] | None
     grace_sec: float | None
     on_event: Sink | None
+    progress: bool | None
 
 
 @dataclass(frozen=True, slots=True)
