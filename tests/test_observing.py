@@ -7,6 +7,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import get_type_hints
 
 import anyio
@@ -15,9 +16,11 @@ import pytest
 
 from furu import (
     EventsDropped,
+    FuruCancelledError,
     FuruComputeError,
     FuruUsageError,
     RunReport,
+    check_cancelled,
     run_local,
     run_local_async,
     stream_local,
@@ -163,18 +166,17 @@ async def test_slow_reader_loses_the_oldest_events_and_is_told_how_many() -> Non
 @pytest.mark.anyio
 async def test_leaving_the_stream_early_cancels_the_run(record: Computed) -> None:
     """What runs finishes and publishes; nothing else begins."""
-    begun, go_on = threading.Event(), threading.Event()
 
-    def block() -> None:
-        begun.set()
-        go_on.wait(10)
+    def wait_until_cancelled() -> None:
+        with suppress(FuruCancelledError):
+            while True:
+                check_cancelled()
 
-    actions["n0"] = block
+    actions["n0"] = wait_until_cancelled
     node = chain(3)
     async with stream_local([node]) as events:
         async for event in events:
             if isinstance(event, NodeStarted):
-                go_on.set()
                 break
     assert not await anyio.to_thread.run_sync(node.exists)
     assert ["n0"] == record.order

@@ -114,9 +114,9 @@ class _ThreadCrew:
 
     def stop(self, *, cancel: bool) -> None:
         """Begin nothing more, and let the threads go as they end what they have."""
-        self._cancellation.requested |= cancel
         with self._lock:
             self._stopped = True
+            self._cancellation.requested |= cancel  # a node that ends because of it is the last
             for sleeper in self._asleep:
                 sleeper.release()
             self._asleep.clear()
