@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,7 @@ def test_nothing_is_kept_of_a_root_behind_the_window(monkeypatch: pytest.MonkeyP
     def roots() -> Iterator[Furu[int]]:
         for number in range(3001):
             if number % 1000 == 0:
+                gc.collect()
                 sizes.append(tracemalloc.get_traced_memory()[0])
             yield Small(number=number)
 

@@ -20,6 +20,7 @@ LAYERS = [
     "retry",
     "settings",
     "context",
+    "loops",
     "logs",
     "identity",
     "dependencies",

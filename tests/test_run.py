@@ -30,7 +30,6 @@ from furu import (
     run_local_async,
     use_settings,
 )
-from furu.core import loop_is_running
 from furu.execution.events import (
     NodeDone,
     NodePlanned,
@@ -42,6 +41,7 @@ from furu.execution.events import (
     RunFinished,
     RunStarted,
 )
+from furu.loops import loop_is_running
 
 from .graphs import (
     AsyncNode,

@@ -7,14 +7,12 @@ every kind of worker do the same.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import functools
 import inspect
 import logging
 import math
 import signal
-import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
@@ -27,13 +25,10 @@ from typing import (
     Generic,
     Literal,
     TypeVar,
-    TypeVarTuple,
     dataclass_transform,
 )
 
 import anyio
-import anyio.to_thread
-from anyio.lowlevel import RunVar
 
 from furu.codec import decode_json, decode_pickle, encode_json, encode_pickle, result_type
 from furu.context import EXEC_CONTEXT, ExecContext
@@ -55,6 +50,7 @@ from furu.errors import (
 )
 from furu.identity import Identified, all_fields, class_name, module_name, node_hash
 from furu.logs import NodeLogger, logging_to
+from furu.loops import in_thread, loop_is_running, shielded
 from furu.retry import Retry
 from furu.settings import current_settings
 from furu.store.artifact import Artifact, Status, survey
@@ -64,8 +60,6 @@ from furu.store.record import DoneRecord, EndedRecord
 from furu.text import describe_error, readable, shown
 
 T = TypeVar("T")
-R = TypeVar("R")
-Ts = TypeVarTuple("Ts")
 
 # How often an interactive get() looks again at a node that another process computes. A run has a
 # poll_interval_sec of its own.
@@ -83,10 +77,6 @@ AROUND_CREATE: ContextVar[Callable[[Attempt], AbstractContextManager[object]]] =
     "furu_around_create",
     default=nullcontext,
 )
-
-# Threads for the store operations of async nodes, per event loop.
-_DISK_THREADS = 8
-_disk_limiter: RunVar[anyio.CapacityLimiter] = RunVar("furu_disk_limiter")
 
 # Why a node has to be computed: nothing is there; `_validate` rejects what is; the last attempt failed,
 # was cancelled, or ended with its process.
@@ -677,35 +667,6 @@ def _asker() -> Furu[Any] | None:
 
 def _missing(node: Furu[Any]) -> list[Furu[Any]] | None:
     return None if node.exists() else dependencies(node)
-
-
-async def in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
-    """Do what touches the disk off the event loop, under a limiter that the host's own threads cannot
-    use up: a host thread may be waiting for this very node."""
-    try:
-        limiter = _disk_limiter.get()
-    except LookupError:
-        limiter = anyio.CapacityLimiter(_DISK_THREADS)
-        _disk_limiter.set(limiter)
-    return await anyio.to_thread.run_sync(function, *args, limiter=limiter)
-
-
-async def shielded(function: Callable[[*Ts], R], *args: *Ts) -> R:
-    """`in_thread` to its end, cancelled or not: a claim that nobody remembers would hold the node up
-    for as long as this process lives."""
-    with anyio.CancelScope(shield=True):
-        return await in_thread(function, *args)
-    raise AssertionError("nothing cancels this scope, so it swallows nothing")
-
-
-def loop_is_running() -> bool:
-    """Whether this thread runs an event loop right now, asyncio's or trio's."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        trio = sys.modules.get("trio")
-        return trio is not None and trio.lowlevel.in_trio_run()
-    return True
 
 
 # ---- classes ----

@@ -9,9 +9,10 @@ import time
 from dataclasses import field
 from pathlib import Path
 
-from furu.core import Fetched, Furu, in_thread
+from furu.core import Fetched, Furu
 from furu.errors import FuruError, FuruIdentityError
 from furu.identity import DIGEST_BYTES
+from furu.loops import in_thread
 from furu.store.artifact import Status
 
 # Two writes within a filesystem's clock tick leave the same mtime, so a file this young may change

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Self
 
 import furu.store.catalog as catalog
 from furu.context import EXEC_CONTEXT
-from furu.core import in_thread, shielded
 from furu.errors import FuruStoreError, FuruUsageError
 from furu.execution.estimate import Estimate
 from furu.execution.events import Event, RunFinished
+from furu.loops import in_thread, shielded
 from furu.settings import Settings
 from furu.text import printable
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from furu.core import Furu, in_thread, loop_is_running
+from furu.core import Furu
 from furu.errors import FuruComputeError, FuruRunningLoopError
 from furu.execution.discovery import Discovery
 from furu.execution.events import End, Event, RunStarted
@@ -28,6 +28,7 @@ from furu.execution.report import Recorder, RunReport, Sinks
 from furu.execution.scheduler import OnFailure, Scheduler
 from furu.execution.window import Window, parse_window_size
 from furu.execution.workers import EventLoopWorkers, ThreadWorkers, Workers
+from furu.loops import in_thread, loop_is_running
 from furu.progress import is_wanted_by_default, showing
 from furu.settings import current_settings, use_settings
 from furu.store.attempt import open_store

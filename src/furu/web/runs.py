@@ -22,11 +22,12 @@ import anyio
 import anyio.abc
 
 from furu import FuruError, FuruUsageError, run_local_async
-from furu.core import Furu, describe, in_thread
+from furu.core import Furu, describe
 from furu.errors import FuruComputeError
 from furu.execution.discovery import check_root
 from furu.execution.report import RunReport
 from furu.execution.workers.wake import Waker
+from furu.loops import in_thread
 from furu.settings import Settings, current_settings, use_settings
 from furu.web.progress import Progress
 

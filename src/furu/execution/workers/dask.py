@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 from anyio.abc import TaskGroup
 
-from furu.core import describe, in_thread, timeout_error
+from furu.core import describe, timeout_error
 from furu.errors import FuruError, FuruUsageError, FuruWorkerError
 from furu.execution.workers.base import Crew, Deliver, Job, Outcome
 from furu.execution.workers.call import dead_outcome, failed_outcome
 from furu.execution.workers.remote import Reply, Request, compute, make_request, outcome_of
 from furu.execution.workers.tasks import TaskCrew
+from furu.loops import in_thread
 
 if TYPE_CHECKING:
     from distributed import Client

@@ -21,13 +21,14 @@ import anyio
 from anyio.abc import Process, TaskGroup
 from anyio.streams.buffered import BufferedByteReceiveStream
 
-from furu.core import describe, end_of_dead, in_thread, shielded, timeout_error
+from furu.core import describe, end_of_dead, timeout_error
 from furu.errors import FuruCancelledError, FuruError, FuruUsageError, FuruWorkerError
 from furu.execution.workers.base import Crew, Deliver, Job, Outcome
 from furu.execution.workers.call import dead_outcome, failed_outcome
 from furu.execution.workers.child import LENGTH_BYTES, is_preparing
 from furu.execution.workers.remote import Reply, make_request, outcome_of
 from furu.execution.workers.tasks import TaskCrew
+from furu.loops import in_thread, shielded
 
 _COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from furu.execution.workers.child import main; main()"
 # What a child needs of the parent: not its directory, which it inherits, nor its keys.
