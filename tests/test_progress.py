@@ -14,7 +14,8 @@ from rich.console import Console
 from furu import FuruUsageError, current_settings, run_local, run_local_async
 from furu.execution.estimate import Estimate
 from furu.execution.events import NodeDone, NodePlanned, NodeStarted, PlanKnown
-from furu.progress import Progress, Recorded, duration, is_wanted_by_default
+from furu.execution.options import progress_is_wanted
+from furu.progress import Progress, Recorded, duration
 
 from .graphs import Computed, actions, chain, flat, recording
 
@@ -175,19 +176,19 @@ def test_progress_is_shown_by_default_only_to_somebody_who_looks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A terminal, that can be drawn on; and no run within a node."""
-    assert not is_wanted_by_default()
+    assert not progress_is_wanted()
     run_local(flat(1))
     assert "" == capsys.readouterr().err
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", Terminal())
-    assert is_wanted_by_default()
+    assert progress_is_wanted()
     wanted: list[bool] = []
     (root,) = flat(2)[1:]
-    actions[root.name] = lambda: wanted.append(is_wanted_by_default())
+    actions[root.name] = lambda: wanted.append(progress_is_wanted())
     run_local([root], progress=False)
     assert [False] == wanted
     monkeypatch.setenv("TERM", "dumb")
-    assert not is_wanted_by_default()
+    assert not progress_is_wanted()
 
 
 def test_progress_must_be_asked_for_with_a_bool() -> None:

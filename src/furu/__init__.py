@@ -3,6 +3,9 @@
 The names here are the public ones, with those of `furu.execution`. Start with `Furu` and `run_local`.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from furu.context import EXEC_CONTEXT, ExecContext, check_cancelled
 from furu.core import Furu
 from furu.errors import (
@@ -25,15 +28,17 @@ from furu.errors import (
     FuruUsageError,
     FuruWorkerError,
 )
-from furu.execution.local import plan_local, run_local, run_local_async
-from furu.execution.plan_summary import Forecast, PlannedNode, PlanSummary
+from furu.execution.local import run_local, run_local_async
 from furu.execution.report import ClassTime, NodeTime, RunReport
-from furu.execution.stream import EventsDropped, EventStream, stream_local
 from furu.file import File
 from furu.identity import register_canonical_form
 from furu.retry import Retry
 from furu.settings import Settings, current_settings, use_settings
 from furu.store.artifact import Status
+
+if TYPE_CHECKING:
+    from furu.execution.plan_summary import Forecast, PlannedNode, PlanSummary, plan_local
+    from furu.execution.stream import EventsDropped, EventStream, stream_local
 
 __version__ = "0.1.0"
 
@@ -80,3 +85,17 @@ __all__ = [
     "stream_local",
     "use_settings",
 ]
+
+# What few programs need is imported when it is asked for: `import furu` does without.
+_ON_DEMAND = {
+    **dict.fromkeys(
+        ("Forecast", "PlanSummary", "PlannedNode", "plan_local"), "furu.execution.plan_summary"
+    ),
+    **dict.fromkeys(("EventStream", "EventsDropped", "stream_local"), "furu.execution.stream"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ON_DEMAND:
+        return getattr(import_module(_ON_DEMAND[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

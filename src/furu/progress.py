@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
-import sys
 import threading
 import time
 from collections import deque
@@ -20,7 +18,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import furu.store.catalog as catalog
-from furu.context import EXEC_CONTEXT
 from furu.errors import FuruStoreError, FuruUsageError
 from furu.execution.estimate import Estimate
 from furu.execution.events import Event, RunFinished
@@ -199,31 +196,14 @@ class Recorded:
 
 
 @asynccontextmanager
-async def showing(wanted: bool, settings: Settings, *, max_workers: int) -> AsyncIterator[Progress | None]:
-    """Show how far a run is until the block ends, if that is wanted; the block hands the events over."""
-    if not wanted:
-        yield None
-        return
+async def showing(settings: Settings, *, max_workers: int) -> AsyncIterator[Progress]:
+    """Show how far a run is until the block ends; the block hands the run's events over."""
     shown = await in_thread(functools.partial(Progress, settings, max_workers=max_workers))
     shown.__enter__()
     try:
         yield shown
     finally:
         await shielded(shown.__exit__, None, None, None)
-
-
-def is_wanted_by_default() -> bool:
-    """Whether somebody is looking: stderr is a terminal, rich is installed, and no node runs this."""
-    if EXEC_CONTEXT.get().mode != "interactive":
-        return False
-    stream = sys.stderr
-    if stream is None or not stream.isatty() or os.environ.get("TERM") == "dumb":
-        return False
-    try:
-        import rich  # noqa: F401
-    except ModuleNotFoundError:
-        return False
-    return True
 
 
 def duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ import typer
 from furu.cli.output import console, say
 from furu.cli.roots import HELP, load_roots
 from furu.cli.run import parse_window
-from furu.execution.local import plan_local
+from furu.execution.plan_summary import plan_local
 
 # Nodes that are named when not all are asked for.
 _NAMED = 20

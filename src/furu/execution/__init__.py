@@ -7,5 +7,5 @@ discovery.py   nodes to edges and statuses, off the loop
 workers/       what computes
 scheduler.py   the loop: ask for room, take, dispatch, reap
 report.py      events to a RunReport
-local.py       run_local, run_local_async, plan_local: wiring only
+local.py       run_local, run_local_async: wiring only
 """

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import anyio
@@ -22,15 +24,14 @@ from furu.execution.options import (
     check_roots,
     check_spec_limits,
     check_workers,
+    progress_is_wanted,
 )
-from furu.execution.plan_summary import PlanSummary, summarize
-from furu.execution.report import Recorder, RunReport, Sinks
+from furu.execution.report import Recorder, RunReport, Sink, Sinks
 from furu.execution.scheduler import OnFailure, Scheduler
-from furu.execution.window import Window, parse_window_size
+from furu.execution.window import Window
 from furu.execution.workers import EventLoopWorkers, ThreadWorkers, Workers
 from furu.loops import in_thread, loop_is_running
-from furu.progress import is_wanted_by_default, showing
-from furu.settings import current_settings, use_settings
+from furu.settings import Settings, current_settings, use_settings
 from furu.store.attempt import open_store
 
 
@@ -72,7 +73,7 @@ def run_local(
         spec_limits=spec_limits,
         grace_sec=grace_sec,
         on_event=on_event,
-        progress=is_wanted_by_default() if progress is None else progress,
+        progress=progress_is_wanted() if progress is None else progress,
     )
     return anyio.run(run)
 
@@ -139,7 +140,7 @@ async def run_local_async(
     window = Window(window_size)
     # Here and not in each node: looked up once, off the loop, and proof against a later chdir.
     settings = await in_thread(current_settings)
-    async with showing(bool(progress), settings, max_workers=max_workers) as shown:
+    async with _showing(settings, max_workers) if progress else contextlib.nullcontext() as shown:
         recorder = Recorder(Sinks(shown, on_event), max_workers=max_workers)
         scheduler = Scheduler(
             discovery=Discovery(
@@ -164,6 +165,12 @@ async def run_local_async(
     raise AssertionError("showing a run swallows nothing")
 
 
+def _showing(settings: Settings, max_workers: int) -> AbstractAsyncContextManager[Sink]:
+    from furu.progress import showing  # with what it counts and draws by: only where it is wanted
+
+    return showing(settings, max_workers=max_workers)
+
+
 async def _to_its_end(scheduler: Scheduler, recorder: Recorder) -> RunReport:
     """Run, and report it however it ends."""
     end: End = "cancelled"
@@ -182,21 +189,3 @@ async def _to_its_end(scheduler: Scheduler, recorder: Recorder) -> RunReport:
         if failed is not None:
             failed.report = report
     return report
-
-
-def plan_local(
-    roots: Iterable[Furu[Any]],
-    *,
-    max_workers: int = 8,
-    window_size: str | int = "bfs",
-    retry_failed: bool = True,
-) -> PlanSummary:
-    """Say what `run_local(roots)` would compute, why, and how long it would take; computes nothing.
-
-    Reads `roots` to its end. Raises as `run_local` does for roots, graphs and options that it cannot run.
-    """
-    check_roots(roots)
-    check_max_workers(max_workers)
-    parse_window_size(window_size)
-    discovery = Discovery(roots, remember=True, retry_failed=retry_failed, thorough=True)
-    return summarize(discovery, current_settings(), max_workers=max_workers, window_size=window_size)

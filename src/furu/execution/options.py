@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, get_args
 
+from furu.context import EXEC_CONTEXT
 from furu.core import Furu
 from furu.errors import FuruUsageError
 from furu.execution.discovery import check_root
@@ -92,3 +95,18 @@ def check_progress(progress: bool | None) -> None:
     """Refuse what does not say whether progress is shown."""
     if progress is not None and not isinstance(progress, bool):
         raise TypeError(f"progress must be True, False or None, which looks at stderr; not {progress!r}")
+
+
+def progress_is_wanted() -> bool:
+    """Whether to show progress where the caller leaves it open: somebody is looking, since stderr is a
+    terminal; rich is installed; and no node runs this."""
+    if EXEC_CONTEXT.get().mode != "interactive":
+        return False
+    stream = sys.stderr
+    if stream is None or not stream.isatty() or os.environ.get("TERM") == "dumb":
+        return False
+    try:
+        import rich  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    return True

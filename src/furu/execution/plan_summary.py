@@ -5,18 +5,21 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import furu.store.catalog as catalog
-from furu.core import describe
+from furu.core import Furu, describe
 from furu.execution.discovery import Discovery, Fact, Found
+from furu.execution.options import check_max_workers, check_roots
 from furu.execution.reasons import Because, Reason, Reasons
 from furu.execution.simulate import simulate
+from furu.execution.window import parse_window_size
 from furu.execution.workers.base import Job
 from furu.identity import class_name, module_name
-from furu.settings import Settings
+from furu.settings import Settings, current_settings
 from furu.store.artifact import Status
 from furu.text import seconds
 
@@ -200,3 +203,21 @@ def _combinations(max_workers: int, window_size: str | int) -> list[tuple[int, s
     asked = (max_workers, window_size)
     others = [(workers, window_size) for workers in _OTHER_WORKERS]
     return list(dict.fromkeys([asked, *others, *((max_workers, window) for window in _OTHER_WINDOWS)]))
+
+
+def plan_local(
+    roots: Iterable[Furu[Any]],
+    *,
+    max_workers: int = 8,
+    window_size: str | int = "bfs",
+    retry_failed: bool = True,
+) -> PlanSummary:
+    """Say what `run_local(roots)` would compute, why, and how long it would take; computes nothing.
+
+    Reads `roots` to its end. Raises as `run_local` does for roots, graphs and options that it cannot run.
+    """
+    check_roots(roots)
+    check_max_workers(max_workers)
+    parse_window_size(window_size)
+    discovery = Discovery(roots, remember=True, retry_failed=retry_failed, thorough=True)
+    return summarize(discovery, current_settings(), max_workers=max_workers, window_size=window_size)
