@@ -77,7 +77,7 @@ def test_worker_computes_one_node_at_a_time() -> None:
     for number in range(2):
         actions[f"f{number}"] = barrier.wait
     workers = [event.worker for event in events_of(flat(2)) if isinstance(event, NodeDone)]
-    assert {"thread-1", "thread-2"} == set(workers)
+    assert 2 == len(set(workers))
 
 
 @pytest.mark.anyio
@@ -120,7 +120,7 @@ def test_failed_node_tells_worker_and_time() -> None:
     with pytest.raises(FuruComputeError):
         run_local([chain(1)], on_event=events.append)
     (failed,) = (event for event in events if isinstance(event, NodeFailed))
-    assert "thread-1" == failed.worker
+    assert failed.worker.startswith("thread-")
     assert failed.started_at > 0
 
 
