@@ -263,13 +263,18 @@ def test_owner_that_lost_its_claim_leaves_no_files_behind() -> None:
     assert "theirs" == Path(place.files.files(2), "file").read_text() == result(place)
 
 
-def test_owner_that_lost_its_claim_does_not_publish(place: Artifact, stranger: OtherProcess) -> None:
-    """Paused beyond its lease, it comes back: the winner's result stands, and is what it gets."""
-    paused = stranger.begin(place)
+def taken_over(place: Artifact) -> Attempt:
+    """Claim a node from an owner of another machine whose lease passes without a sign of life."""
     with lease_clock() as clock:
         survey(place)
         clock.now += LEASE_SEC
-        winner = begin(place)
+        return begin(place)
+
+
+def test_owner_that_lost_its_claim_does_not_publish(place: Artifact, stranger: OtherProcess) -> None:
+    """Paused beyond its lease, it comes back: the winner's result stands, and is what it gets."""
+    paused = stranger.begin(place)
+    winner = taken_over(place)
     assert publish(winner, 2)
     assert not stranger.publish(paused, 1)
     assert 2 == result(place)
@@ -283,10 +288,7 @@ def test_owner_that_lost_its_claim_may_still_be_first(place: Artifact, stranger:
     paused = stranger.begin(place)
     with stranger.running():
         Path(paused.files_directory(), "model.bin").write_bytes(b"weights")
-    with lease_clock() as clock:
-        survey(place)
-        clock.now += LEASE_SEC
-        taker = begin(place)
+    taker = taken_over(place)
     assert stranger.publish(paused, 1)
     assert not publish(taker, 2)
     assert 1 == result(place)

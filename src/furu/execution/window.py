@@ -23,11 +23,6 @@ class Window:
         """The number of roots that are active now."""
         return self._active
 
-    @property
-    def rolls(self) -> bool:
-        """Whether roots wait for others to complete."""
-        return self._limit is not None
-
     def room(self) -> int | None:
         """How many more roots may become active; None for any number."""
         return None if self._limit is None else self._limit - self._active
