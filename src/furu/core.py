@@ -580,7 +580,7 @@ def _compute_when_free(node: Furu[T]) -> Fetched[T]:
             return _compute(node)
         except FuruInProgressError:
             released = threading.Event()
-            if when_released(node._artifact(), released.set):
+            if when_released(node._artifact(), released.set) is not None:
                 released.wait()
             else:
                 time.sleep(_INTERACTIVE_POLL_SEC)

@@ -389,7 +389,8 @@ class Scheduler:
 
     def _await_owner(self, job: Job) -> None:
         """Another run of this process tells when it is no longer at a node; another process is polled."""
-        if when_released(job.node._artifact(), functools.partial(self._is_released, job)):
+        tell = functools.partial(self._is_released, job)
+        if when_released(job.node._artifact(), tell) is not None:
             self._polled.pop(job.key, None)
             return
         if not self._polled:

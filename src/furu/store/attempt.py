@@ -470,21 +470,31 @@ _waiters: dict[str, list[Callable[[], object]]] = {}
 _lock = threading.Lock()
 
 
-def when_released(artifact: Artifact, tell: Callable[[], object]) -> bool:
-    """Have `tell` called, in whatever thread, when this process is no longer at a node, be it published or
-    not. False, and nothing is called, if this process is not at it."""
+def when_released(artifact: Artifact, tell: Callable[[], object]) -> Callable[[], None] | None:
+    """Register `tell` to be called, in any thread, when this process releases a node, published or not.
+
+    Returns a function that takes the registration back; None, and `tell` is not called, if this process
+    does not hold the node.
+    """
+    directory = artifact.files.directory
     with _lock:
-        if artifact.files.directory not in running:
-            return False
-        _waiters.setdefault(artifact.files.directory, []).append(tell)
-        return True
+        if directory not in running:
+            return None
+        waiters = _waiters.setdefault(directory, [])
+        waiters.append(tell)
+
+    def take_back() -> None:
+        with _lock, contextlib.suppress(ValueError):
+            waiters.remove(tell)
+
+    return take_back
 
 
 def _released(directory: str) -> None:
     with _lock:
         _attempts.pop(directory, None)
         del running[directory]
-        waiters = _waiters.pop(directory, ())
+        waiters = list(_waiters.pop(directory, ()))
     for tell in waiters:
         tell()
 
