@@ -237,9 +237,12 @@ def inspect(entry: Entry) -> NodeInfo:
 def read_log(entry: Entry, attempt: int, max_bytes: int = MAX_LOG_BYTES) -> LogText | None:
     """Return the last `max_bytes` of an attempt's log; None where it has none. Follows no link and reads
     no device. Raises `FuruStoreError` where the file is there and cannot be read."""
-    path = f"{entry.files.files(attempt)}/{LOG}"
+    files = entry._artifact().files_directory(attempt)
+    if files is None:
+        return None
+    path = f"{files}/{LOG}"
     try:
-        directory = os.open(entry.files.files(attempt), _DIRECTORY)
+        directory = os.open(files, _DIRECTORY)
     except OSError:
         return None
     try:
