@@ -48,9 +48,10 @@ from furu.errors import (
     FuruTimeoutError,
     FuruUsageError,
 )
-from furu.identity import Identified, all_fields, class_name, module_name, node_hash
+from furu.identity import Identified, all_fields, node_hash
 from furu.logs import NodeLogger, logging_to
 from furu.loops import in_thread, loop_is_running, shielded
+from furu.origin import class_name, module_name, origin
 from furu.retry import Retry
 from furu.settings import current_settings
 from furu.store.artifact import Artifact, Status, survey
@@ -60,6 +61,7 @@ from furu.store.record import DoneRecord, EndedRecord
 from furu.text import describe_error, readable, shown
 
 T = TypeVar("T")
+F = TypeVar("F")
 
 # How often an interactive get() looks again at a node that another process computes. A run has a
 # poll_interval_sec of its own.
@@ -697,6 +699,18 @@ def configuration(node: Furu[Any]) -> dict[str, Any]:
     return {name: readable(value) for name, value in (all_fields(node) or {}).items()}
 
 
+class _once(Generic[F]):  # noqa: N801  # used like a property
+    """A property that is worked out once. In Python 3.11 the one of `functools` holds a lock, which a fork
+    may copy while another thread holds it."""
+
+    def __init__(self, work: Callable[[Any], F]) -> None:
+        self._work = work
+
+    def __get__(self, facts: Any, owner: type) -> F:
+        value = vars(facts)[self._work.__name__] = self._work(facts)
+        return value
+
+
 class _ClassFacts:
     """What is worked out once for a class."""
 
@@ -704,19 +718,20 @@ class _ClassFacts:
         fields = dataclasses.fields(cls)
         self.field_names = tuple(field.name for field in fields)
         self.identity_names = tuple(sorted(field.name for field in fields if field.compare))
+        self.origin = origin(cls)
         self._cls = cls
 
-    @functools.cached_property
+    @_once
     def place(self) -> tuple[str, str, str]:
         """The module and qualified name under which artifacts lie, and the full name in their records."""
         return module_name(self._cls), self._cls.__qualname__, class_name(self._cls)
 
-    @functools.cached_property
+    @_once
     def is_async(self) -> bool:
         """Whether `_create` is an `async def`."""
         return inspect.iscoroutinefunction(self._cls._create)
 
-    @functools.cached_property
+    @_once
     def result_type(self) -> Any:
         """The T of `Furu[T]`; late, because it may name what is defined below the class."""
         return result_type(self._cls, Furu)

@@ -18,7 +18,6 @@ import functools
 import hashlib
 import pathlib
 import struct
-import sys
 import uuid
 import weakref
 import zoneinfo
@@ -28,6 +27,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from furu.errors import FuruIdentityError, FuruUsageError
+from furu.origin import module_name
 
 T = TypeVar("T")
 
@@ -117,28 +117,6 @@ def all_fields(value: Any) -> dict[str, Any] | None:
     for other values."""
     names = _all_field_names(type(value))
     return None if names is None else {name: getattr(value, name) for name in names if hasattr(value, name)}
-
-
-def class_name(cls: type) -> str:
-    """Return the full name of a class, as records hold it: ``module:Outer.Class``."""
-    return f"{module_name(cls)}:{cls.__qualname__}"
-
-
-def module_name(cls: type) -> str:
-    """Return the module of a class as another process would import it.
-
-    For a class of a script, which Python calls `__main__`, that is the name of the script's file, so
-    that a script and a module that imports it share artifacts, and two scripts do not collide.
-    """
-    module = cls.__module__
-    if module not in ("__main__", "__mp_main__"):
-        return module
-    main = sys.modules.get(module)
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name not in ("__main__", "__mp_main__"):
-        return str(spec.name)
-    file = getattr(main, "__file__", None)
-    return pathlib.Path(file).stem if isinstance(file, str) else "__main__"
 
 
 # ---- the encoders, one for each exact type ----
