@@ -155,3 +155,131 @@ if __name__ == "__main__":
     )
     code = "import json, spawning; print('hashes', json.dumps(spawning.hashes()))"
     assert hashes("spawning.py", folder=folder) == hashes("-c", code, folder=folder)
+
+
+# ---- two files of one name ----
+
+MODEL = """
+import sys
+from furu import Furu, FuruError, run_local
+
+class Model(Furu[str]):
+    n: int
+    def _create(self) -> str:
+        return {value!r}
+
+class Report(Furu[str]):
+    model: Model
+    def _create(self) -> str:
+        return self.model.get()
+
+def main():
+    node = Report(model=Model(n=1)) if sys.argv[1] == "report" else Model(n=1)
+    if sys.argv[1] == "run":
+        return run_local([node]).reused
+    return node.status() if sys.argv[1] == "status" else node.get()
+
+if __name__ == "__main__":
+    try:
+        print(main())
+    except FuruError as error:
+        print(type(error).__name__, error)
+"""
+
+
+def in_store(*arguments: str, folder: Path, path: str = "") -> str:
+    """Run Python with the store in a folder and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([path, str(Path(furu.__file__).parent.parent)]),
+            "FURU_PATH": str(folder / "store"),
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def projects(tmp_path: Path) -> Path:
+    """Two projects with a script, and a package, of one name."""
+    for name in ("x", "y"):
+        (tmp_path / name / "package").mkdir(parents=True)
+        (tmp_path / name / "package" / "__init__.py").touch()
+        (tmp_path / name / "package" / "train.py").write_text(MODEL.format(value=name))
+        (tmp_path / name / "train.py").write_text(MODEL.format(value=name))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("what", "file"),
+    [
+        ("get", "train.py"),
+        ("run", "train.py"),
+        ("status", "train.py"),
+        ("report", "train.py"),
+        ("get", "package/train.py"),
+    ],
+)
+def test_artifact_of_another_script_of_the_same_name_is_an_error(
+    what: str, file: str, projects: Path
+) -> None:
+    """By whatever call it is looked at; the message names both files. The script's own stays good."""
+    assert "x" == in_store(f"x/{file}", "get", folder=projects)
+    said = in_store(f"y/{file}", what, folder=projects)
+    assert "Error" in said
+    assert str(projects / "x" / file) in said
+    assert str(projects / "y" / file) in said
+    assert "Rename one of the files" in said
+    assert "x" == in_store(f"x/{file}", "get", folder=projects)
+
+
+@pytest.mark.parametrize("importer", ["x", "y"])
+def test_script_and_an_imported_module_of_the_same_name_do_not_share(importer: str, projects: Path) -> None:
+    """Whichever was first."""
+    other = "x" if importer == "y" else "y"
+    code = "import sys, train; print(train.main())"
+    imported = ("-c", code, "get")
+    if importer == "x":
+        assert "x" == in_store(*imported, folder=projects, path=str(projects / "x"))
+        assert "FuruLoadError" in in_store("y/train.py", "get", folder=projects)
+    else:
+        assert other == in_store(f"{other}/train.py", "get", folder=projects)
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            in_store(*imported, folder=projects, path=str(projects / "y"))
+        assert "FuruLoadError" in caught.value.stderr
+
+
+def test_program_run_with_m_from_two_directories_is_two_scripts(projects: Path) -> None:
+    """`python -m train` finds whichever file lies in the working directory."""
+    assert "x" == in_store("x/train.py", "get", folder=projects)
+    code = "import os, runpy; os.chdir('y'); runpy.run_module('train', run_name='__main__')"
+    assert "FuruLoadError" in in_store("-c", code, "get", folder=projects)
+
+
+def test_project_that_was_moved_keeps_its_artifacts(projects: Path) -> None:
+    """The file that made them is gone, so there is only one of that name."""
+    assert "x" == in_store("x/train.py", "get", folder=projects)
+    (projects / "x").rename(projects / "moved")
+    assert "x" == in_store("moved/train.py", "get", folder=projects)
+    assert "1" == in_store("moved/train.py", "run", folder=projects)
+
+
+def test_script_that_is_reached_by_a_link_is_the_same_script(projects: Path) -> None:
+    """Two paths, one file."""
+    assert "x" == in_store("x/train.py", "get", folder=projects)
+    (projects / "link").symlink_to(projects / "x")
+    assert "1" == in_store("link/train.py", "run", folder=projects)
+
+
+def test_package_that_is_installed_in_two_places_shares_artifacts(projects: Path) -> None:
+    """Its full name says that it is one package."""
+    code = "import sys; from package import train; print(train.main())"
+    assert "x" == in_store("-c", code, "get", folder=projects, path=str(projects / "x"))
+    assert "x" == in_store("-c", code, "get", folder=projects, path=str(projects / "y"))
+    assert "1" == in_store("-m", "package.train", "run", folder=projects, path=str(projects / "y"))

@@ -45,15 +45,16 @@ from furu.errors import (
     FuruResultError,
     FuruRunningLoopError,
     FuruSpecMismatchError,
+    FuruStoreError,
     FuruTimeoutError,
     FuruUsageError,
 )
 from furu.identity import Identified, all_fields, node_hash
 from furu.logs import NodeLogger, logging_to
 from furu.loops import in_thread, loop_is_running, shielded
-from furu.origin import class_name, module_name, origin
+from furu.origin import Origin, class_name, is_other_script, module_name, origin
 from furu.retry import Retry
-from furu.settings import current_settings
+from furu.settings import Settings, current_settings
 from furu.store.artifact import Artifact, Status, survey
 from furu.store.attempt import Attempt, claim, running_attempt, when_released
 from furu.store.layout import PICKLE, node_files
@@ -193,10 +194,12 @@ class Furu(Identified, Generic[T]):
 
     def status(self) -> Status:
         """Return what the store says of this node: TODO, IN_PROGRESS, DONE or FAILED."""
-        found = survey(self._artifact())
-        if found.status is Status.DONE and self._is_rejected():
-            return Status.TODO
-        return found.status
+        artifact = self._artifact()
+        found = survey(artifact)
+        if found.status is not Status.DONE:
+            return found.status
+        _check_script(self, artifact)
+        return Status.TODO if self._is_rejected() else Status.DONE
 
     def get(self, force: bool = False) -> T:
         """Return the value: load it, or compute it where that is allowed.
@@ -269,8 +272,11 @@ class Furu(Identified, Generic[T]):
 
     def _look(self) -> Status:
         """DONE or TODO, at the price of one stat; `status()` also tells why a node is not done."""
-        done = self._artifact().is_done() and not self._is_rejected()
-        return Status.DONE if done else Status.TODO
+        artifact = self._artifact()
+        if not artifact.is_done():
+            return Status.TODO
+        _check_script(self, artifact)
+        return Status.TODO if self._is_rejected() else Status.DONE
 
     def _is_rejected(self) -> bool:
         return _overrides(type(self), "_validate") and not self._validate()
@@ -350,6 +356,8 @@ def load(node: Furu[T]) -> T:
 
 def _decode(node: Furu[T], artifact: Artifact, record: DoneRecord) -> T:
     cls = type(node)
+    if record.source != cls._facts.origin.file:
+        _refuse_other_script(node, artifact, record)
     try:
         if record.codec == "load":
             return node._load()
@@ -458,15 +466,15 @@ def _begin(node: Furu[Any]) -> Attempt | None:
 
 def _publish(node: Furu[T], attempt: Attempt, value: Any) -> Fetched[T]:
     cls = type(node)
-    config = configuration(node)
+    config, source = configuration(node), cls._facts.origin
     if _overrides(cls, "_load"):
-        published = attempt.publish("load", b"null", config)
+        published = attempt.publish("load", b"null", config, source)
     elif cls._codec == "pickle":
         Path(attempt.files_directory(), PICKLE).write_bytes(_encode(node, attempt, value)[0])
-        published = attempt.publish("pickle", b"null", config)
+        published = attempt.publish("pickle", b"null", config, source)
     else:
         content, value = _encode(node, attempt, value)
-        published = attempt.publish("json", content, config)
+        published = attempt.publish("json", content, config, source)
     if not published:
         return Fetched(load(node), computed=False)
     return Fetched(value, computed=True)
@@ -671,6 +679,37 @@ def _missing(node: Furu[Any]) -> list[Furu[Any]] | None:
     return None if node.exists() else dependencies(node)
 
 
+def _check_script(node: Furu[Any], artifact: Artifact) -> None:
+    """Read the first artifact of a script's class that is found in a store, because a run that loads none
+    must not count another script's as its own. Every artifact is checked again when it is loaded."""
+    facts = type(node)._facts
+    if not facts.origin.is_script or facts.checked is artifact.settings:
+        return
+    try:
+        record = artifact.read()
+    except FuruStoreError:  # loading says what is wrong with the file
+        return
+    if record is not None:
+        _refuse_other_script(node, artifact, record)
+        facts.checked = artifact.settings
+
+
+def _refuse_other_script(node: Furu[Any], artifact: Artifact, record: DoneRecord) -> None:
+    """Raise `FuruLoadError` for an artifact that another script of the same file name made."""
+    facts = type(node)._facts
+    own, other = facts.origin, Origin(facts.origin.module, record.source, record.from_script)
+    if record.source != facts.accepted and is_other_script(own, other):
+        raise FuruLoadError(
+            f"{describe(node)} was computed by another file of the same name: {record.source}. The class "
+            f"here is in {own.file}, and both are called {class_name(type(node))} in the store. Rename one "
+            "of the files, give one of them another store (FURU_PATH or use_settings), or move the class "
+            f"into a module that both import. Artifact: {artifact.files.done}",
+            path=Path(artifact.files.done),
+            node=node,
+        )
+    facts.accepted = record.source
+
+
 # ---- classes ----
 
 
@@ -719,6 +758,10 @@ class _ClassFacts:
         self.field_names = tuple(field.name for field in fields)
         self.identity_names = tuple(sorted(field.name for field in fields if field.compare))
         self.origin = origin(cls)
+        # The settings whose store was checked for another script's artifacts, and the last other file
+        # whose artifacts may be loaded.
+        self.checked: Settings | None = None
+        self.accepted: str | None = None
         self._cls = cls
 
     @_once

@@ -89,12 +89,13 @@ def _find_origin(cls: type) -> Origin:
     if not isinstance(file, str):
         return Origin("__main__" if is_program else module)
     path = Path(os.path.abspath(file))
+    recorded = str(path).encode("utf-8", "backslashreplace").decode()
     if not is_program:
-        return Origin(_in_package(path) if path.stem == module else module, str(path))
+        return Origin(_in_package(path) if path.stem == module else module, recorded)
     spec_name = getattr(names.get("__spec__"), "name", "__main__")
     if spec_name not in _PROGRAMS:  # python -m
-        return Origin(spec_name, str(path), is_script="." not in spec_name)
-    return Origin(_in_package(path), str(path), is_script=True)
+        return Origin(spec_name, recorded, is_script="." not in spec_name)
+    return Origin(_in_package(path), recorded, is_script=True)
 
 
 def _in_package(path: Path) -> str:

@@ -30,6 +30,7 @@ from typing import Any, Literal
 import msgspec
 
 from furu.errors import FuruInProgressError, FuruStoreError
+from furu.origin import Origin
 from furu.settings import Settings
 from furu.store.artifact import Artifact, Done, Status, identify, survey
 from furu.store.layout import LOG, parse_numbered
@@ -54,6 +55,8 @@ logger = logging.getLogger("furu.store")
 
 # A directory that is removed again and again while it is claimed is no node's directory.
 _MAX_TRIES = 100
+
+_UNKNOWN = Origin("")
 
 
 class _GiveWay(Exception):
@@ -301,7 +304,11 @@ class Attempt:
             self._has_files = False
 
     def publish(
-        self, codec: Literal["json", "load", "pickle"], result: bytes, config: dict[str, Any]
+        self,
+        codec: Literal["json", "load", "pickle"],
+        result: bytes,
+        config: dict[str, Any],
+        origin: Origin = _UNKNOWN,
     ) -> bool:
         """Make the artifact visible, whole and once. False: another attempt had published already.
 
@@ -319,6 +326,8 @@ class Attempt:
             started_at=self.started_at,
             duration_sec=time.monotonic() - self._started,
             result=msgspec.Raw(result),
+            source=origin.file,
+            from_script=origin.is_script,
         )
         temporary = files.temporary(self.number, self.owner.record.id)
         published = False

@@ -59,7 +59,8 @@ class EndedRecord(msgspec.Struct, frozen=True, tag="ended", tag_field="record"):
 
 
 class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record"):
-    """A published artifact. `result` is the value as JSON, or null where the files hold it."""
+    """A published artifact. `result` is the value as JSON, or null where the files hold it; `source` is
+    the file that defines the class, and `from_script` says whether that file was run, not imported."""
 
     format: int
     node_class: str
@@ -70,6 +71,8 @@ class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record"):
     started_at: float
     duration_sec: float
     result: msgspec.Raw = msgspec.Raw(b"null")
+    source: str = ""
+    from_script: bool = False
 
 
 AttemptRecord = OwnerRecord | EndedRecord
