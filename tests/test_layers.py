@@ -23,6 +23,7 @@ LAYERS = [
     "loops",
     "logs",
     "origin",
+    "shapes",
     "identity",
     "text",
     "dependencies",

@@ -13,12 +13,18 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, FrameType, FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
+V = TypeVar("V")
+
+# Between a file's name and its path, in the name of a module that was imported by its path.
+FILE_MARK = "@"
+# Files that a command imports by their paths, or from the working directory: they count as scripts.
+SCRIPTS: set[str] = set()
 # What Python calls a program: where it runs, in a process that it started, and in `runpy.run_path`.
 _PROGRAMS = frozenset({"__main__", "__mp_main__", "<run_path>"})
 
@@ -27,7 +33,8 @@ _PROGRAMS = frozenset({"__main__", "__mp_main__", "<run_path>"})
 class Origin:
     """The module that a class counts under, and its file ("" if there is none).
 
-    `is_script`: the file was run, so its name does not say which of several files of that name it is.
+    `is_script`: the file was run or named, not imported, so its name does not say which of several files
+    of that name it is.
     """
 
     module: str
@@ -43,18 +50,46 @@ def class_name(cls: type) -> str:
 def module_name(cls: type) -> str:
     """Return the module of a class as another process would import it."""
     module = cls.__module__
-    return module if "." in module else origin(cls).module
+    return module if "." in module and FILE_MARK not in module else origin(cls).module
 
 
+def once_a_class(look: Callable[[type], V]) -> Callable[[type], V]:
+    """Remember what is looked up of a class for as long as the class lives."""
+    known: dict[weakref.ref[type], V] = {}
+
+    def find(cls: type) -> V:
+        try:
+            return known[weakref.ref(cls)]
+        except KeyError:
+            key, value = weakref.ref(cls), look(cls)
+            weakref.finalize(cls, known.pop, key, None).atexit = False
+            return known.setdefault(key, value)
+
+    return find
+
+
+@once_a_class
 def origin(cls: type) -> Origin:
-    """Return where a class comes from. It is worked out once for each class.
+    """Return where a class comes from.
 
     Ask while the class of a program is being made: a profiler's `__main__` does not lead to it later.
     """
-    try:
-        return _origins[cls]
-    except KeyError:
-        return _origins.setdefault(cls, _find_origin(cls))
+    module = cls.__module__
+    is_program = module in _PROGRAMS
+    names = _program_of(cls) if is_program else getattr(sys.modules.get(module), "__dict__", {})
+    file = names.get("__file__")
+    if not isinstance(file, str):
+        return Origin("__main__" if is_program else module)
+    path = Path(os.path.abspath(file))
+    recorded = str(path).encode("utf-8", "backslashreplace").decode()
+    if not is_program:
+        name, mark, _ = module.partition(FILE_MARK)
+        is_script = bool(mark) or recorded in SCRIPTS
+        return Origin(_in_package(path) if path.stem == name else name, recorded, is_script)
+    spec_name = getattr(names.get("__spec__"), "name", "__main__")
+    if spec_name not in _PROGRAMS:  # python -m
+        return Origin(spec_name, recorded, is_script="." not in spec_name)
+    return Origin(_in_package(path), recorded, is_script=True)
 
 
 def is_other_script(one: Origin, other: Origin) -> bool:
@@ -76,26 +111,6 @@ def place(cls: type) -> str:
     file = origin(cls).file or (code.co_filename if code else "")
     line = f", line {code.co_firstlineno}" if code else ""
     return f"{file or f'module {cls.__module__}'}{line}"
-
-
-_origins: weakref.WeakKeyDictionary[type, Origin] = weakref.WeakKeyDictionary()
-
-
-def _find_origin(cls: type) -> Origin:
-    module = cls.__module__
-    is_program = module in _PROGRAMS
-    names = _program_of(cls) if is_program else getattr(sys.modules.get(module), "__dict__", {})
-    file = names.get("__file__")
-    if not isinstance(file, str):
-        return Origin("__main__" if is_program else module)
-    path = Path(os.path.abspath(file))
-    recorded = str(path).encode("utf-8", "backslashreplace").decode()
-    if not is_program:
-        return Origin(_in_package(path) if path.stem == module else module, recorded)
-    spec_name = getattr(names.get("__spec__"), "name", "__main__")
-    if spec_name not in _PROGRAMS:  # python -m
-        return Origin(spec_name, recorded, is_script="." not in spec_name)
-    return Origin(_in_package(path), recorded, is_script=True)
 
 
 def _in_package(path: Path) -> str:
