@@ -27,6 +27,7 @@ LAYERS = [
     "identity",
     "text",
     "dependencies",
+    "class_settings",
     "codec",
     "store.layout",
     "store.record",

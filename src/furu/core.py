@@ -30,6 +30,7 @@ from typing import (
 
 import anyio
 
+from furu.class_settings import check_class_settings
 from furu.codec import decode_json, decode_pickle, encode_json, encode_pickle, result_type
 from furu.context import EXEC_CONTEXT, ExecContext
 from furu.dependencies import nodes_within, postorder
@@ -55,6 +56,7 @@ from furu.loops import in_thread, loop_is_running, shielded
 from furu.origin import Origin, class_name, is_other_script, module_name, origin
 from furu.retry import Retry
 from furu.settings import Settings, current_settings
+from furu.shapes import builtin_base
 from furu.store.artifact import Artifact, Status, survey
 from furu.store.attempt import Attempt, claim, running_attempt, when_released
 from furu.store.layout import PICKLE, node_files
@@ -198,7 +200,9 @@ class Furu(Identified, Generic[T]):
         found = survey(artifact)
         if found.status is not Status.DONE:
             return found.status
-        _check_script(self, artifact)
+        facts = type(self)._facts
+        if facts.origin.is_script and facts.checked is not artifact.settings:
+            _check_script(self, artifact)
         return Status.TODO if self._is_rejected() else Status.DONE
 
     def get(self, force: bool = False) -> T:
@@ -227,7 +231,10 @@ class Furu(Identified, Generic[T]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        _check_bases(cls)
         dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
+        # Furu's own do the same. Left here, they would make a needless @dataclass fail without a reason.
+        del cls.__setattr__, cls.__delattr__
         cls._facts = _ClassFacts(cls)
         for name in cls._facts.field_names:
             if name in _RESERVED:
@@ -235,8 +242,14 @@ class Furu(Identified, Generic[T]):
                     f"the field {cls.__qualname__}.{name} hides Furu's own {name}. Use another name; "
                     f"a setting of the class is written without a type: {name} = ..."
                 )
-        _check_class_settings(cls)
+        check_class_settings(cls)
         cls.__init__ = _sealing(cls.__init__)  # type: ignore[method-assign]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Furu):
@@ -275,7 +288,9 @@ class Furu(Identified, Generic[T]):
         artifact = self._artifact()
         if not artifact.is_done():
             return Status.TODO
-        _check_script(self, artifact)
+        facts = type(self)._facts
+        if facts.origin.is_script and facts.checked is not artifact.settings:
+            _check_script(self, artifact)
         return Status.TODO if self._is_rejected() else Status.DONE
 
     def _is_rejected(self) -> bool:
@@ -682,16 +697,13 @@ def _missing(node: Furu[Any]) -> list[Furu[Any]] | None:
 def _check_script(node: Furu[Any], artifact: Artifact) -> None:
     """Read the first artifact of a script's class that is found in a store, because a run that loads none
     must not count another script's as its own. Every artifact is checked again when it is loaded."""
-    facts = type(node)._facts
-    if not facts.origin.is_script or facts.checked is artifact.settings:
-        return
     try:
         record = artifact.read()
     except FuruStoreError:  # loading says what is wrong with the file
         return
     if record is not None:
         _refuse_other_script(node, artifact, record)
-        facts.checked = artifact.settings
+        type(node)._facts.checked = artifact.settings
 
 
 def _refuse_other_script(node: Furu[Any], artifact: Artifact, record: DoneRecord) -> None:
@@ -718,10 +730,38 @@ def _sealing(init: Any) -> Any:
     def sealed(self: Furu[Any], *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
         # A base's constructor, called by one of the class's own, leaves the node unfinished.
-        if type(self).__init__ is sealed:
+        cls = type(self)
+        if cls.__init__ is sealed:
+            if cls.__dataclass_fields__ is not cls._facts.fields:
+                raise _decorated(cls)
             _seal(self)
 
     return sealed
+
+
+def _check_bases(cls: type[Furu[Any]]) -> None:
+    if vars(cls).get("__slots__"):
+        raise FuruUsageError(
+            f"{cls.__qualname__} has slots, which a node cannot have. Remove __slots__, or "
+            "@dataclass(slots=True)."
+        )
+    builtin = builtin_base(cls)
+    if builtin is not None:
+        raise FuruUsageError(
+            f"{cls.__qualname__} is a {builtin.__name__} too, and what it holds as one would not count in "
+            f"its hash. Give it a field that holds a {builtin.__name__} instead."
+        )
+    for base in cls.__bases__:
+        facts = vars(base).get("_facts")
+        if facts is not None and vars(base)["__dataclass_fields__"] is not facts.fields:
+            raise _decorated(base)
+
+
+def _decorated(cls: type[Furu[Any]]) -> FuruUsageError:
+    return FuruUsageError(
+        f"{cls.__qualname__} is decorated with @dataclass, which is not needed: a subclass of Furu is a "
+        "frozen, keyword-only dataclass already. Remove the decorator."
+    )
 
 
 def _seal(node: Furu[Any]) -> None:
@@ -757,6 +797,7 @@ class _ClassFacts:
         fields = dataclasses.fields(cls)
         self.field_names = tuple(field.name for field in fields)
         self.identity_names = tuple(sorted(field.name for field in fields if field.compare))
+        self.fields = cls.__dataclass_fields__  # a second @dataclass replaces those of the class
         self.origin = origin(cls)
         # The settings whose store was checked for another script's artifacts, and the last other file
         # whose artifacts may be loaded.
@@ -778,20 +819,6 @@ class _ClassFacts:
     def result_type(self) -> Any:
         """The T of `Furu[T]`; late, because it may name what is defined below the class."""
         return result_type(self._cls, Furu)
-
-
-def _check_class_settings(cls: type[Furu[Any]]) -> None:
-    if cls._codec not in ("json", "pickle"):
-        raise FuruUsageError(f"{cls.__qualname__}._codec must be 'json' or 'pickle'")
-    if not isinstance(cls._retry, Retry | None):
-        raise FuruUsageError(f"{cls.__qualname__}._retry must be a Retry or None, not {cls._retry!r}")
-    limit = cls._timeout_sec
-    if limit is None:
-        return
-    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit < math.inf:
-        raise FuruUsageError(
-            f"{cls.__qualname__}._timeout_sec must be a positive number of seconds or None, not {limit!r}"
-        )
 
 
 def _overrides(cls: type[Furu[Any]], name: str) -> bool:
