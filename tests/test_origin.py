@@ -144,12 +144,19 @@ def test_script_in_a_package_and_a_script_beside_it_that_imports_it_agree(folder
 def test_child_process_gives_a_script_the_name_that_its_parent_gave(folder: Path) -> None:
     """Python calls the script `__mp_main__` there."""
     (folder / "spawning.py").write_text(
-        PROGRAM.replace("if __name__ in", "def main():\n    pass\n\nif False and __name__ in")
+        PROGRAM.replace("if __name__ in", "if False and __name__ in")
         + """
+class OfParent:
+    __module__ = "__main__"
+
+def hash_of_parent():
+    return Model(value=OfParent).furu_hash
+
 if __name__ == "__main__":
     import multiprocessing
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert hashes() == pool.apply(hashes)
+        assert hash_of_parent() == pool.apply(hash_of_parent)
     print("hashes", json.dumps(hashes()))
 """
     )

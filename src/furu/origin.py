@@ -128,10 +128,12 @@ def _program_of(cls: type) -> Mapping[str, Any]:
     A profiler keeps the name `__main__` in `sys.modules` for itself, so the class's own functions and the
     running frames are asked first.
     """
-    module = sys.modules.get(cls.__module__)
+    main = sys.modules.get(cls.__module__)
+    if main is not None and main.__name__ != cls.__module__:  # a child's copy of its parent's program
+        return vars(main)
     candidates = [*(function.__globals__ for function in _functions(cls)), *_globals_of_frames()]
-    candidates += [vars(module)] if module else []
     programs = [names for names in candidates if names.get("__name__") == cls.__module__]
+    programs += [vars(main)] if main else []
     defining = (names for names in programs if _look_up(names, cls.__qualname__) is cls)
     return next(defining, programs[0] if programs else {})
 
