@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from furu import Furu, FuruComputeError, FuruInProgressError, FuruStoreError, Status
+from furu.origin import Origin
 from furu.settings import use_settings
 from furu.store.artifact import Artifact, survey
 from furu.store.attempt import Attempt, running_attempt
@@ -147,7 +148,8 @@ def test_done_holds_the_result_the_config_and_the_timings() -> None:
     """One document, readable by people."""
     place = artifact()
     attempt = begin(place)
-    assert attempt.publish("json", b"[1, 2]", {"lr": 0.1})
+    origin = Origin("train", "/project/train.py", is_script=True)
+    assert attempt.publish("json", b"[1, 2]", {"lr": 0.1}, origin)
     document = json.loads(Path(place.files.done).read_bytes())
     assert document.pop("started_at") == attempt.started_at
     assert document.pop("duration_sec") >= 0
@@ -161,6 +163,8 @@ def test_done_holds_the_result_the_config_and_the_timings() -> None:
         "config": {"lr": 0.1},
         "files": "",
         "result": [1, 2],
+        "source": "/project/train.py",
+        "from_script": True,
     } == document
 
 

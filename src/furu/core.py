@@ -35,6 +35,7 @@ from typing import (
 
 import anyio
 
+from furu.class_settings import check_class_settings
 from furu.codec import decode_json, decode_pickle, encode_json, encode_pickle, result_type
 from furu.context import EXEC_CONTEXT, ExecContext
 from furu.dependencies import nodes_within, postorder
@@ -50,16 +51,19 @@ from furu.errors import (
     FuruResultError,
     FuruRunningLoopError,
     FuruSpecMismatchError,
+    FuruStoreError,
     FuruTimeoutError,
     FuruUsageError,
 )
-from furu.identity import Identified, all_fields, class_name, module_name, node_hash
+from furu.identity import Identified, all_fields, node_hash
 from furu.interrupts import hand_over, uninterrupted
 from furu.logs import NodeLogger, logging_to
 from furu.loops import in_own_thread, in_thread, loop_is_running, shielded
 from furu.node_threads import install as let_threads_inherit
+from furu.origin import Origin, class_name, is_other_script, module_name, origin
 from furu.retry import Retry
-from furu.settings import current_settings
+from furu.settings import Settings, current_settings
+from furu.shapes import builtin_base
 from furu.store.artifact import Artifact, Done, Status, survey
 from furu.store.attempt import Attempt, State, running_attempt
 from furu.store.claim import claim, in_progress, take, when_released
@@ -68,6 +72,7 @@ from furu.store.record import DoneRecord, EndedRecord
 from furu.text import describe_error, readable, shown
 
 T = TypeVar("T")
+F = TypeVar("F")
 
 # How often an interactive get() looks again at a node that another process computes. A run has a
 # poll_interval_sec of its own.
@@ -214,10 +219,14 @@ class Furu(Identified, Generic[T]):
 
     def status(self) -> Status:
         """Return what the store says of this node: TODO, IN_PROGRESS, DONE or FAILED."""
-        found = survey(self._artifact())
-        if found.status is Status.DONE and self._is_rejected():
-            return Status.TODO
-        return found.status
+        artifact = self._artifact()
+        found = survey(artifact)
+        if found.status is not Status.DONE:
+            return found.status
+        facts = type(self)._facts
+        if facts.origin.is_script and facts.checked is not artifact.settings:
+            _check_script(self, artifact)
+        return Status.TODO if self._is_rejected() else Status.DONE
 
     def get(self, force: bool = False) -> T:
         """Return the value: load it, or compute it where that is allowed.
@@ -245,7 +254,10 @@ class Furu(Identified, Generic[T]):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        _check_bases(cls)
         dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
+        # Furu's own do the same. Left here, they would make a needless @dataclass fail without a reason.
+        del cls.__setattr__, cls.__delattr__
         cls._facts = _ClassFacts(cls)
         for name in cls._facts.field_names:
             if name in _RESERVED:
@@ -253,8 +265,14 @@ class Furu(Identified, Generic[T]):
                     f"the field {cls.__qualname__}.{name} hides Furu's own {name}. Use another name; "
                     f"a setting of the class is written without a type: {name} = ..."
                 )
-        _check_class_settings(cls)
+        check_class_settings(cls)
         cls.__init__ = _sealing(cls.__init__)  # type: ignore[method-assign]
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Furu):
@@ -284,8 +302,13 @@ class Furu(Identified, Generic[T]):
 
     def _look(self) -> Status:
         """DONE or TODO, at the price of one stat; `status()` also tells why a node is not done."""
-        done = self._artifact().is_done() and not self._is_rejected()
-        return Status.DONE if done else Status.TODO
+        artifact = self._artifact()
+        if not artifact.is_done():
+            return Status.TODO
+        facts = type(self)._facts
+        if facts.origin.is_script and facts.checked is not artifact.settings:
+            _check_script(self, artifact)
+        return Status.TODO if self._is_rejected() else Status.DONE
 
     def _is_rejected(self) -> bool:
         if not _overrides(type(self), "_validate") or self._furu_hash in _VALIDATING.get():
@@ -380,6 +403,8 @@ def load(node: Furu[T]) -> T:
 
 def _decode(node: Furu[T], artifact: Artifact, record: DoneRecord) -> T:
     cls = type(node)
+    if record.source != cls._facts.origin.file:
+        _refuse_other_script(node, artifact, record)
     try:
         if record.codec == "load":
             return node._load()
@@ -549,15 +574,15 @@ def refuse_changed(node: Furu[Any]) -> None:
 
 def _publish(node: Furu[T], attempt: Attempt, value: Any) -> Fetched[T]:
     cls = type(node)
-    config = configuration(node)
+    config, source = configuration(node), cls._facts.origin
     if _overrides(cls, "_load"):
-        published = attempt.publish("load", b"null", config)
+        published = attempt.publish("load", b"null", config, source)
     elif cls._codec == "pickle":
         Path(attempt.files_directory(), PICKLE).write_bytes(_encode(node, attempt, value)[0])
-        published = attempt.publish("pickle", b"null", config)
+        published = attempt.publish("pickle", b"null", config, source)
     else:
         content, value = _encode(node, attempt, value)
-        published = attempt.publish("json", content, config)
+        published = attempt.publish("json", content, config, source)
     return Fetched(value, computed=True) if published else _winner(node)
 
 
@@ -828,6 +853,34 @@ def _attempt_at(artifact: Artifact) -> Attempt | None:
     return attempt
 
 
+def _check_script(node: Furu[Any], artifact: Artifact) -> None:
+    """Read the first artifact of a script's class that is found in a store, because a run that loads none
+    must not count another script's as its own. Every artifact is checked again when it is loaded."""
+    try:
+        record = artifact.read()
+    except FuruStoreError:  # loading says what is wrong with the file
+        return
+    if record is not None:
+        _refuse_other_script(node, artifact, record)
+        type(node)._facts.checked = artifact.settings
+
+
+def _refuse_other_script(node: Furu[Any], artifact: Artifact, record: DoneRecord) -> None:
+    """Raise `FuruLoadError` for an artifact that another script of the same file name made."""
+    facts = type(node)._facts
+    own, other = facts.origin, Origin(facts.origin.module, record.source, record.from_script)
+    if record.source != facts.accepted and is_other_script(own, other):
+        raise FuruLoadError(
+            f"{describe(node)} was computed by another file of the same name: {record.source}. The class "
+            f"here is in {own.file}, and both are called {class_name(type(node))} in the store. Rename one "
+            "of the files, give one of them another store (FURU_PATH or use_settings), or move the class "
+            f"into a module that both import. Artifact: {artifact.files.done}",
+            path=Path(artifact.files.done),
+            node=node,
+        )
+    facts.accepted = record.source
+
+
 # ---- classes ----
 
 
@@ -836,10 +889,38 @@ def _sealing(init: Any) -> Any:
     def sealed(self: Furu[Any], *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
         # A base's constructor, called by one of the class's own, leaves the node unfinished.
-        if type(self).__init__ is sealed:
+        cls = type(self)
+        if cls.__init__ is sealed:
+            if cls.__dataclass_fields__ is not cls._facts.fields:
+                raise _decorated(cls)
             _seal(self)
 
     return sealed
+
+
+def _check_bases(cls: type[Furu[Any]]) -> None:
+    if vars(cls).get("__slots__"):
+        raise FuruUsageError(
+            f"{cls.__qualname__} has slots, which a node cannot have. Remove __slots__, or "
+            "@dataclass(slots=True)."
+        )
+    builtin = builtin_base(cls)
+    if builtin is not None:
+        raise FuruUsageError(
+            f"{cls.__qualname__} is a {builtin.__name__} too, and what it holds as one would not count in "
+            f"its hash. Give it a field that holds a {builtin.__name__} instead."
+        )
+    for base in cls.__bases__:
+        facts = vars(base).get("_facts")
+        if facts is not None and vars(base)["__dataclass_fields__"] is not facts.fields:
+            raise _decorated(base)
+
+
+def _decorated(cls: type[Furu[Any]]) -> FuruUsageError:
+    return FuruUsageError(
+        f"{cls.__qualname__} is decorated with @dataclass, which is not needed: a subclass of Furu is a "
+        "frozen, keyword-only dataclass already. Remove the decorator."
+    )
 
 
 def _seal(node: Furu[Any]) -> None:
@@ -856,6 +937,18 @@ def configuration(node: Furu[Any]) -> dict[str, Any]:
     return {name: readable(value) for name, value in (all_fields(node) or {}).items()}
 
 
+class _once(Generic[F]):  # noqa: N801  # used like a property
+    """A property that is worked out once. In Python 3.11 the one of `functools` holds a lock, which a fork
+    may copy while another thread holds it."""
+
+    def __init__(self, work: Callable[[Any], F]) -> None:
+        self._work = work
+
+    def __get__(self, facts: Any, owner: type) -> F:
+        value = vars(facts)[self._work.__name__] = self._work(facts)
+        return value
+
+
 class _ClassFacts:
     """What is worked out once for a class."""
 
@@ -863,36 +956,28 @@ class _ClassFacts:
         fields = dataclasses.fields(cls)
         self.field_names = tuple(field.name for field in fields)
         self.identity_names = tuple(sorted(field.name for field in fields if field.compare))
+        self.fields = cls.__dataclass_fields__  # a second @dataclass replaces those of the class
+        self.origin = origin(cls)
+        # The settings whose store was checked for another script's artifacts, and the last other file
+        # whose artifacts may be loaded.
+        self.checked: Settings | None = None
+        self.accepted: str | None = None
         self._cls = cls
 
-    @functools.cached_property
+    @_once
     def place(self) -> tuple[str, str, str]:
         """The module and qualified name under which artifacts lie, and the full name in their records."""
         return module_name(self._cls), self._cls.__qualname__, class_name(self._cls)
 
-    @functools.cached_property
+    @_once
     def is_async(self) -> bool:
         """Whether `_create` is an `async def`."""
         return inspect.iscoroutinefunction(self._cls._create)
 
-    @functools.cached_property
+    @_once
     def result_type(self) -> Any:
         """The T of `Furu[T]`; late, because it may name what is defined below the class."""
         return result_type(self._cls, Furu)
-
-
-def _check_class_settings(cls: type[Furu[Any]]) -> None:
-    if cls._codec not in ("json", "pickle"):
-        raise FuruUsageError(f"{cls.__qualname__}._codec must be 'json' or 'pickle'")
-    if not isinstance(cls._retry, Retry | None):
-        raise FuruUsageError(f"{cls.__qualname__}._retry must be a Retry or None, not {cls._retry!r}")
-    limit = cls._timeout_sec
-    if limit is None:
-        return
-    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit < math.inf:
-        raise FuruUsageError(
-            f"{cls.__qualname__}._timeout_sec must be a positive number of seconds or None, not {limit!r}"
-        )
 
 
 def _overrides(cls: type[Furu[Any]], name: str) -> bool:

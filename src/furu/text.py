@@ -7,7 +7,8 @@ import math
 import pathlib
 from typing import Any
 
-from furu.identity import MAX_DEPTH, Identified, all_fields, class_name
+from furu.identity import MAX_DEPTH, Identified, all_fields
+from furu.origin import class_name
 
 _MAX_ERROR_CHARS = 2000
 _MAX_VALUE_CHARS = 1000

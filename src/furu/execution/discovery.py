@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from furu.core import Furu, dependencies, describe, earlier_failure
-from furu.dependencies import postorder
+from furu.dependencies import ClassNames, postorder
 from furu.errors import Failure, FuruUsageError
 from furu.execution.workers.base import Job, Lane
 from furu.store.artifact import Status
@@ -106,6 +106,7 @@ class Discovery:
         self._thorough = thorough or not retry_failed
         self._before_work = before_work
         self._known: set[str] = set()
+        self._classes = ClassNames()
         self._again: deque[Furu[Any]] = deque()
         self._walk: Iterator[Fact] | None = None
         self._room: int | None = 0
@@ -165,6 +166,7 @@ class Discovery:
         return self._from_root(root, number)
 
     def _from_root(self, root: Furu[Any], number: int) -> Iterator[Fact]:
+        self._classes.add(root)
         yield RootRead(_job(root), number)
         yield from self._below(root)
         yield RootWalked(root._furu_hash)
@@ -192,7 +194,7 @@ class Discovery:
             edges[key] = tuple([dependency._furu_hash for dependency in below])
             return below
 
-        for node in postorder(top, visit):
+        for node in postorder(top, visit, self._classes):
             while found:
                 yield found.popleft()
             if self._before_work is not None:

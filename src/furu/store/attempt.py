@@ -28,6 +28,7 @@ from typing import Any, Literal
 import msgspec
 
 from furu.errors import FuruStoreError
+from furu.origin import Origin
 from furu.store.artifact import Artifact
 from furu.store.layout import LOG, parse_numbered
 from furu.store.local import Process, this_process
@@ -52,6 +53,8 @@ logger = logging.getLogger("furu.store")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 Outcome = Literal["failed", "cancelled"]
+
+_UNKNOWN = Origin("")
 
 
 class State(enum.Enum):
@@ -196,7 +199,11 @@ class Attempt:
     # ---- the end ----
 
     def publish(
-        self, codec: Literal["json", "load", "pickle"], result: bytes, config: dict[str, Any]
+        self,
+        codec: Literal["json", "load", "pickle"],
+        result: bytes,
+        config: dict[str, Any],
+        origin: Origin = _UNKNOWN,
     ) -> bool:
         """Make the artifact visible, whole and once. False: another attempt has published, or has the node.
 
@@ -207,7 +214,7 @@ class Attempt:
                 return False
             had_files = self._files is not None
             try:
-                content = self._done_record(codec, result, config)
+                content = self._done_record(codec, result, config, origin)
                 if had_files and self._files is None and codec != "json" and not self.is_lost:
                     files = self.artifact.files.files(self.number, self.nonce)
                     raise FileNotFoundError(errno.ENOENT, f"the node's files in {files} were removed")
@@ -221,7 +228,13 @@ class Attempt:
             self.close()
             return published
 
-    def _done_record(self, codec: Literal["json", "load", "pickle"], result: bytes, config: Any) -> bytes:
+    def _done_record(
+        self,
+        codec: Literal["json", "load", "pickle"],
+        result: bytes,
+        config: dict[str, Any],
+        origin: Origin,
+    ) -> bytes:
         return encode_done(
             DoneRecord(
                 format=FORMAT,
@@ -234,6 +247,8 @@ class Attempt:
                 duration_sec=time.monotonic() - self._started,
                 files=(self._files or "") if self._has_files() else "",
                 result=msgspec.Raw(result),
+                source=origin.file,
+                from_script=origin.is_script,
             )
         )
 

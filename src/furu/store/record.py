@@ -60,7 +60,8 @@ class EndedRecord(msgspec.Struct, frozen=True, tag="ended", tag_field="record"):
 
 class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record"):
     """A published artifact. `result` is the value as JSON, or null where the files hold it; `files` is
-    the name of the directory of the attempt's files, empty if it wrote none.
+    the name of the directory of the attempt's files, empty if it wrote none. `source` is the file that
+    defines the class, and `from_script` says whether that file was run, not imported.
     """
 
     format: int
@@ -73,6 +74,8 @@ class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record"):
     duration_sec: float
     files: str = ""
     result: msgspec.Raw = msgspec.Raw(b"null")
+    source: str = ""
+    from_script: bool = False
 
 
 AttemptRecord = OwnerRecord | EndedRecord

@@ -21,7 +21,7 @@ from typing import Any
 
 from furu.core import Furu, describe
 from furu.errors import FuruError
-from furu.identity import class_name
+from furu.origin import class_name
 from furu.text import describe_error
 
 # What Python calls the script: where it runs, and in a process that it started.
