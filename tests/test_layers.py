@@ -25,6 +25,7 @@ LAYERS = [
     "identity",
     "dependencies",
     "text",
+    "pickling",
     "codec",
     "store.layout",
     "store.record",

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import pickle
 import stat
 import sys
 import typing
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from furu.errors import FuruResultError, FuruUsageError
+from furu.pickling import Unpickler, dumps, is_main
 from furu.text import describe_error
 
 _ADVICE = (
@@ -85,7 +85,7 @@ def decode_json(cls: type, declared: Any, content: bytes | msgspec.Raw) -> Any:
 def encode_pickle(cls: type, value: Any) -> bytes:
     """Return a result as a pickle. Raises `FuruResultError` for a value that has none."""
     try:
-        return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        return dumps(value)
     except Exception as error:  # pickle raises what the value's own methods raise
         raise FuruResultError(
             f"{cls.__qualname__}._create() returned a {type(value).__qualname__} that cannot be pickled: "
@@ -98,7 +98,16 @@ def decode_pickle(path: str) -> Any:
     """Return a result from the file of a pickle, for a class that opted in. Raises `OSError` for what is no
     regular file: a link is not followed, a FIFO not waited for."""
     with open(path, "rb", opener=_open_regular) as file:
-        return pickle.load(file)  # noqa: S301  # the class opted in
+        return _StoredUnpickler(file).load()  # the class opted in
+
+
+class _StoredUnpickler(Unpickler):
+    """Finds classes of this program's main module in it, even if the pickle was written by a program that
+    had imported that module. Importing it would run it again and make a second class of each name."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        in_main = module_name not in sys.modules and is_main(module_name)
+        return super().find_class("__main__" if in_main else module_name, global_name)
 
 
 def _open_regular(path: str, flags: int) -> int:
