@@ -45,12 +45,16 @@ class SentError:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a request ended. `state_path` is None where it failed before there was a node."""
+    """How a request ended. `state_path` is None where it failed before there was a node.
+
+    `matches_retry` says whether the class names the error in its `_retry`. The child decides, because the
+    error may not be picklable. None if the request failed before there was a node."""
 
     end: Literal["computed", "reused", "elsewhere", "failed", "cancelled"]
     duration_sec: float
     error: SentError | None = None
     state_path: Path | None = None
+    matches_retry: bool | None = None
 
 
 class RemoteTraceback(Exception):
@@ -87,7 +91,7 @@ def _compute(request: Request, started: float) -> Reply:
         failure = outcome.error.failures[0]
         raised, state_path = failure.error, failure.state_path
     sent = _send_error(raised) if raised is not None else None
-    return Reply(outcome.end, outcome.duration_sec, sent, state_path)
+    return Reply(outcome.end, outcome.duration_sec, sent, state_path, outcome.matches_retry)
 
 
 def outcome_of(job: Job, reply: Reply) -> Outcome:
@@ -99,7 +103,7 @@ def outcome_of(job: Job, reply: Reply) -> Outcome:
         return Outcome(job, "elsewhere", reply.duration_sec, error)
     failure = compute_error(job.node, error, reply.state_path or Path(job.node._artifact().files.directory))
     failure.__cause__ = error
-    return Outcome(job, "failed", reply.duration_sec, failure)
+    return Outcome(job, "failed", reply.duration_sec, failure, reply.matches_retry)
 
 
 def _send_error(error: BaseException) -> SentError:
