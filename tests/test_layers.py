@@ -52,6 +52,7 @@ LAYERS = [
     "execution.workers.crossing",
     "execution.workers.remote",
     "execution.workers.child",
+    "execution.workers.children",
     "execution.workers.processes",
     "execution.workers.dask",
     "execution.workers",
