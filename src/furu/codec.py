@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
+import math
 import os
 import stat
 import sys
@@ -52,6 +54,7 @@ def encode_json(cls: type, declared: Any, value: Any, max_bytes: int) -> tuple[b
     try:
         content = _encoder.encode(value)
     except Exception as error:  # msgspec raises what the value's own methods raise
+        _refuse_awaitable(name, value)
         raise FuruResultError(
             f"{name}._create() returned a {type(value).__qualname__} that JSON cannot hold: {error}. "
             f"{_ADVICE}."
@@ -64,9 +67,14 @@ def encode_json(cls: type, declared: Any, value: Any, max_bytes: int) -> tuple[b
     try:
         read_back = decode_json(cls, declared, content)
     except msgspec.ValidationError as error:
+        if value is None:
+            raise FuruResultError(
+                f"{name}._create() returned None, but declares {_show(declared)}: is a `return` missing?"
+            ) from error
+        hint = " (NaN and infinity are null in JSON)" if _holds_nan_or_infinity(value) else ""
         raise FuruResultError(
-            f"{name}._create() returned what does not fit its declared {_show(declared)}: {error} "
-            f"(NaN and infinity are null in JSON). {_ADVICE}."
+            f"{name}._create() returned a value that does not fit its declared {_show(declared)}: "
+            f"{error}{hint}. {_ADVICE}."
         ) from error
     if not _equal(read_back, value):
         raise FuruResultError(
@@ -87,6 +95,7 @@ def encode_pickle(cls: type, value: Any) -> bytes:
     try:
         return dumps(value)
     except Exception as error:  # pickle raises what the value's own methods raise
+        _refuse_awaitable(cls.__qualname__, value)
         raise FuruResultError(
             f"{cls.__qualname__}._create() returned a {type(value).__qualname__} that cannot be pickled: "
             f"{describe_error(error)}. Return plain data, or define _load() and write files to "
@@ -134,6 +143,31 @@ def _decoder(cls: type, declared: Any) -> msgspec.json.Decoder[Any]:
 @functools.lru_cache(maxsize=1024)
 def _cached_decoder(declared: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(declared)
+
+
+def _refuse_awaitable(name: str, value: Any) -> None:
+    """Raise `FuruResultError` for what a wrapped `async def` returns."""
+    if inspect.iscoroutine(value):
+        value.close()  # or Python warns that it was never awaited
+    if inspect.isawaitable(value):
+        raise FuruResultError(
+            f"{name}._create() returned a {type(value).__qualname__}, which nothing awaits: _create must "
+            "be `async def` itself, also what a decorator makes of it."
+        )
+
+
+def _holds_nan_or_infinity(value: Any) -> bool:
+    """Whether JSON has null in place of a number somewhere in a value that can be encoded."""
+    items = [msgspec.to_builtins(value)]
+    while items:
+        item = items.pop()
+        if isinstance(item, float) and not math.isfinite(item):
+            return True
+        if isinstance(item, dict):
+            items += [*item.keys(), *item.values()]
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            items += item
+    return False
 
 
 def _equal(left: Any, right: Any) -> bool:
