@@ -152,7 +152,7 @@ def _refuse_awaitable(name: str, value: Any) -> None:
     if inspect.isawaitable(value):
         raise FuruResultError(
             f"{name}._create() returned a {type(value).__qualname__}, which nothing awaits: _create must "
-            "be `async def` itself, also what a decorator makes of it."
+            "be `async def` itself; a decorator around it must return one, too."
         )
 
 

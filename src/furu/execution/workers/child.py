@@ -16,6 +16,7 @@ attempt's log; what is printed between nodes goes to the parent's standard error
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import multiprocessing.process
 import multiprocessing.spawn
@@ -39,7 +40,7 @@ RECEIVE_BYTES = 2**20
 
 
 def is_preparing() -> bool:
-    """Whether this is a child, furu's or multiprocessing's, that is importing the program's main module."""
+    """Whether this is a child, furu's or multiprocessing's, that is importing the program's modules."""
     return getattr(multiprocessing.process.current_process(), "_inheriting", False)
 
 
@@ -59,7 +60,7 @@ def main() -> None:
             if os.getpid() != pid:
                 _end_fork(None)
             _send(connection, pickle.dumps(reply, pickle.HIGHEST_PROTOCOL))
-            answer = compute
+            answer = functools.partial(compute, importing=_importing)
 
 
 def _take_over_streams() -> socket.socket:
@@ -79,15 +80,24 @@ def _take_over_streams() -> socket.socket:
 def _prepare(data: dict[str, Any]) -> str | None:
     """Import what the parent's main module defines, as multiprocessing does: it is run under another name.
     Returns what went wrong, if anything."""
+    try:
+        with _importing():
+            multiprocessing.spawn.prepare(data)
+    except BaseException as error:  # a SystemExit of the script's own, too
+        return describe_error(error)
+    return None
+
+
+@contextlib.contextmanager
+def _importing() -> Iterator[None]:
+    """Refuse runs that a module starts as it is imported, as `multiprocessing` refuses processes: the child
+    that such a run starts would import the module, too, and so on without end."""
     process: Any = multiprocessing.process.current_process()
     process._inheriting = True
     try:
-        multiprocessing.spawn.prepare(data)
-    except BaseException as error:  # a SystemExit of the script's own, too
-        return describe_error(error)
+        yield
     finally:
         del process._inheriting
-    return None
 
 
 def _receive(connection: socket.socket) -> bytes | None:

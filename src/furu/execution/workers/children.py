@@ -27,7 +27,7 @@ import anyio.to_thread
 
 from furu.errors import FuruError
 from furu.execution.workers.child import LENGTH_BYTES, RECEIVE_BYTES
-from furu.loops import shielded
+from furu.loops import in_thread
 
 _COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from furu.execution.workers.child import main; main()"
 # How long a child that is no longer needed may take to end: its `atexit` functions, its own threads.
@@ -60,7 +60,7 @@ class Child:
         Raises `FuruError` if it cannot be started or cannot import the module, `ChildDied` if it dies.
         """
         preparation = pickle.dumps(_preparation())
-        child = await shielded(_spawn)  # a cancellation must not lose the process
+        child = await in_thread(_spawn)  # which is not abandoned when cancelled
         try:
             problem = await child.ask(preparation)
         except ChildDied as death:

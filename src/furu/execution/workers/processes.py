@@ -61,8 +61,8 @@ class ProcessWorkers:
         """
         if is_preparing():
             raise FuruUsageError(
-                "a run with ProcessWorkers was started while a child process imports the program's main "
-                'module. Put what the program does under `if __name__ == "__main__":`'
+                "a run with ProcessWorkers was started while a child process imports the program's "
+                'modules. Put what the program does under `if __name__ == "__main__":`'
             )
         return _ProcessCrew(tasks, deliver, max_workers=max_workers, stop_on_failure=stop_on_failure)
 

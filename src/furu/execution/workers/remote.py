@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextvars
 import time
 import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -70,17 +72,23 @@ def make_request(job: Job, backend: str) -> Request:
     return Request(pack(job.node), job.key, job.spec_key, backend, current_settings())
 
 
-def compute(request: Request) -> Reply:
-    """Compute a node in this process; raises nothing."""
+def compute(
+    request: Request, importing: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> Reply:
+    """Compute a node in this process; raises nothing. `importing` is entered while its modules are
+    imported."""
     started = time.monotonic()
     # A copy: what a node sets in its context is seen by no other.
-    return contextvars.copy_context().run(_compute, request, started)
+    return contextvars.copy_context().run(_compute, request, importing, started)
 
 
-def _compute(request: Request, started: float) -> Reply:
+def _compute(
+    request: Request, importing: Callable[[], AbstractContextManager[object]], started: float
+) -> Reply:
     with use_settings(request.settings):
         try:
-            node = unpack(request.node)
+            with importing():
+                node = unpack(request.node)
         except BaseException as error:
             return Reply("failed", time.monotonic() - started, _send_error(error))
         job = Job(node, request.key, Lane(False, request.spec_key))
