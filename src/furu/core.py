@@ -57,7 +57,7 @@ from furu.store.artifact import Artifact, Status, survey
 from furu.store.attempt import Attempt, claim, running_attempt, when_released
 from furu.store.layout import PICKLE, node_files
 from furu.store.record import DoneRecord, EndedRecord
-from furu.text import describe_error, readable, shown
+from furu.text import describe_error, readable_fields, shown
 
 T = TypeVar("T")
 
@@ -694,7 +694,7 @@ def _hash_of(node: Furu[Any]) -> str:
 
 def configuration(node: Furu[Any]) -> dict[str, Any]:
     """Return a node's fields as plain JSON, as records hold them."""
-    return {name: readable(value) for name, value in (all_fields(node) or {}).items()}
+    return readable_fields(node, type(node)._facts.field_names)
 
 
 class _ClassFacts:
