@@ -166,10 +166,11 @@ class _Writer:
             return self._dict(value, depth)
         if (fields := all_fields(value)) is not None:
             return self._named(fields.items(), depth)
-        if kind.__repr__ == object.__repr__:  # it would hold an address
+        text = repr(value)
+        if text == object.__repr__(value):  # it holds an address
             form = canonical_form(value)
             return self.write(form, depth + 1) if form is not value else f"<{kind.__qualname__}>"
-        return self._text(repr(value), _MAX_VALUE_CHARS)
+        return self._text(text, _MAX_VALUE_CHARS)
 
     def _text(self, text: str, most: int = _MAX_FIELD_CHARS) -> str:
         text, most = plain_text(text), min(most, max(self._left, 0))
