@@ -440,7 +440,7 @@ def test_term_ends_what_does_not_run_nodes_as_an_interrupt_does() -> None:
     code = (
         "import os, signal, furu.store.catalog as catalog\n"
         "from furu.cli import main\n"
-        "catalog.walk = lambda settings: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "catalog.walk = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
         "import sys; sys.argv[1:] = ['status']\n"
         "main()\n"
     )

@@ -34,6 +34,8 @@ T = TypeVar("T")
 DIGEST_BYTES = 16
 # A container that holds itself has no end; no real configuration is nested this deep.
 MAX_DEPTH = 100
+# Between a file's name and its path, in the name of a module that was imported by its path.
+FILE_MARK = "@"
 # Raised when the encoding changes, which makes every artifact made before count as another node's.
 _ENCODING_VERSION = b"furu-1"
 
@@ -132,7 +134,7 @@ def module_name(cls: type) -> str:
     """
     module = cls.__module__
     if module not in ("__main__", "__mp_main__"):
-        return module
+        return module.partition(FILE_MARK)[0]
     main = sys.modules.get(module)
     spec = getattr(main, "__spec__", None)
     if spec is not None and spec.name not in ("__main__", "__mp_main__"):

@@ -10,6 +10,7 @@ import enum
 import json
 import math
 import pathlib
+import traceback
 from collections.abc import Iterable
 from operator import itemgetter
 from typing import Any
@@ -46,6 +47,17 @@ def seconds(duration_sec: float) -> str:
     return f"{duration_sec:.2f} s" if duration_sec >= 0.1 else f"{duration_sec * 1000:.1f} ms"
 
 
+def a_type(value: object) -> str:
+    """Return the type of a value with its article, such as ``an int``."""
+    name = type(value).__qualname__
+    return f"{'an' if name[:1] in 'aeioAEIO' else 'a'} {name}"
+
+
+def sentence(text: str) -> str:
+    """Return text that ends with a full stop, or with a mark of its own."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
 def shown(value: Any) -> str:
     """Return `repr(value)`, or the value's type and what its `__repr__` raised."""
     try:
@@ -68,6 +80,16 @@ def describe_error(error: BaseException) -> str:
         raise
     except BaseException as problem:
         return _unshown(error, problem)
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return an exception's traceback, or only its frames if the exception itself cannot be formatted."""
+    try:
+        return plain_text("".join(traceback.format_exception(error)))
+    except _INTERRUPTS:
+        raise
+    except BaseException:
+        return f"{''.join(traceback.format_tb(error.__traceback__))}{describe_error(error)}\n"
 
 
 def _with_message(name: str, error: BaseException) -> str:
@@ -117,11 +139,12 @@ def _unshown(value: object, error: BaseException) -> str:
         return _UNSHOWN
 
 
-def _is_plain(value: object) -> bool:
+def _is_plain(value: Any) -> bool:
     """Whether a value is a number or a text that can be recorded as it is: most fields are."""
-    if type(value) is str:
+    kind = type(value)
+    if kind is str:
         return len(value) <= _MAX_VALUE_CHARS and value.isascii()
-    return type(value) is int and -_EXACT < value < _EXACT
+    return kind is int and -_EXACT < value < _EXACT
 
 
 class _Writer:
@@ -143,12 +166,10 @@ class _Writer:
 
     def _write(self, value: Any, depth: int) -> Any:
         kind = type(value)  # not `value.__class__`, which may lie
-        if _is_plain(value) or kind is bool or value is None or (kind is float and math.isfinite(value)):
-            if kind is str:
-                self._left -= len(value)
-            return value
         if issubclass(kind, str):
             return self._text(value)
+        if _is_plain(value) or kind is bool or value is None or (kind is float and math.isfinite(value)):
+            return value
         if issubclass(kind, Identified):
             return {"node": self._text(class_name(kind)), "hash": value._furu_hash}
         if issubclass(kind, enum.Enum):
