@@ -69,7 +69,7 @@ from furu.store.attempt import Attempt, State, running_attempt
 from furu.store.claim import claim, in_progress, take, when_released
 from furu.store.layout import PICKLE, node_files
 from furu.store.record import DoneRecord, EndedRecord
-from furu.text import describe_error, readable, shown
+from furu.text import a_type, describe_error, readable_fields, sentence, shown
 
 T = TypeVar("T")
 F = TypeVar("F")
@@ -376,8 +376,7 @@ def dependencies(node: Furu[Any]) -> list[Furu[Any]]:
     for one in added:
         if not isinstance(one, Furu):
             raise FuruUsageError(
-                f"{describe(node)}._dependencies() returned a {type(one).__qualname__} among the nodes: "
-                f"{shown(one)}"
+                f"{describe(node)}._dependencies() returned {a_type(one)} among the nodes: {shown(one)}"
             )
     return nodes_within([*values, *added], Furu)
 
@@ -417,7 +416,7 @@ def _decode(node: Furu[T], artifact: Artifact, record: DoneRecord) -> T:
         return unpickled
     except Exception as error:
         raise FuruLoadError(
-            f"{describe(node)} is stored but could not be read back: {describe_error(error)}. "
+            f"{describe(node)} is stored but could not be read back: {sentence(describe_error(error))} "
             f"Artifact: {artifact.files.done}. If the class has changed, raise its _version; to compute "
             f"it anew, remove {artifact.files.directory}",
             path=Path(artifact.files.done),
@@ -696,7 +695,7 @@ def _refuse_invalid(node: Furu[Any]) -> None:
 
 def compute_error(node: Furu[Any], error: BaseException, state_path: Path) -> FuruComputeError:
     """Say that a node failed: which, with what, where its state is, and what to do."""
-    text = f"failed: {describe_error(error)}. State: {state_path}. Run again to retry."
+    text = f"failed: {sentence(describe_error(error))} State: {state_path}. Run again to retry."
     failure = Failure(node, error, state_path, f"{describe(node)} {text}")
     return FuruComputeError(failure.message, node=node, state_path=state_path, failures=[failure])
 
@@ -708,8 +707,8 @@ def earlier_failure(node: Furu[Any]) -> Failure:
     error = found.record.error if isinstance(found.record, EndedRecord) else "unknown"
     state_path = Path(artifact.files.attempt(max(found.attempt, 1)))
     message = (
-        f"{describe(node)} failed in an earlier run: {error}. State: {state_path}. It is not tried "
-        "again, because retry_failed is False."
+        f"{describe(node)} failed in an earlier run: {sentence(error)} State: {state_path}. It is not "
+        "tried again, because retry_failed is False."
     )
     return Failure(node, None, state_path, message)
 
@@ -934,7 +933,7 @@ def _hash_of(node: Furu[Any]) -> str:
 
 def configuration(node: Furu[Any]) -> dict[str, Any]:
     """Return a node's fields as plain JSON, as records hold them."""
-    return {name: readable(value) for name, value in (all_fields(node) or {}).items()}
+    return readable_fields(node, type(node)._facts.field_names)
 
 
 class _once(Generic[F]):  # noqa: N801  # used like a property

@@ -18,6 +18,7 @@ from furu.dependencies import ClassNames, postorder
 from furu.errors import Failure, FuruUsageError
 from furu.execution.workers.base import Job, Lane
 from furu.store.artifact import Status
+from furu.text import a_type, shown
 
 # A step ends after so many facts or so long, whichever is first: small enough that the first nodes
 # start at once and that the loop takes a batch in a millisecond or two.
@@ -222,7 +223,7 @@ def check_root(root: object, number: int) -> None:
         fields = "..." if root.__dataclass_fields__ else ""
         what = f"the class {root.__qualname__}; make a node of it: {root.__qualname__}({fields})"
     else:
-        what = f"a {type(root).__qualname__}: {root!r:.100}"
+        what = f"{a_type(root)}: {shown(root):.100}"
     raise FuruUsageError(f"every root must be a Furu node, and roots[{number}] is {what}")
 
 
