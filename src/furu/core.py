@@ -57,7 +57,7 @@ from furu.store.artifact import Artifact, Status, survey
 from furu.store.attempt import Attempt, claim, running_attempt, when_released
 from furu.store.layout import PICKLE, node_files
 from furu.store.record import DoneRecord, EndedRecord
-from furu.text import describe_error, readable, shown
+from furu.text import describe_error, hidden, readable, shown
 
 T = TypeVar("T")
 
@@ -693,8 +693,12 @@ def _hash_of(node: Furu[Any]) -> str:
 
 
 def configuration(node: Furu[Any]) -> dict[str, Any]:
-    """Return a node's fields as plain JSON, as records hold them."""
-    return {name: readable(value) for name, value in (all_fields(node) or {}).items()}
+    """Return a node's fields as plain JSON, as records hold them: without the values of those that are made
+    with `repr=False`."""
+    config = {name: readable(value) for name, value in (all_fields(node) or {}).items()}
+    for name in type(node)._facts.hidden_names:
+        config[name] = readable(hidden(getattr(node, name, None)))
+    return config
 
 
 class _ClassFacts:
@@ -703,6 +707,7 @@ class _ClassFacts:
     def __init__(self, cls: type[Furu[Any]]) -> None:
         fields = dataclasses.fields(cls)
         self.field_names = tuple(field.name for field in fields)
+        self.hidden_names = tuple(field.name for field in fields if not field.repr)
         self.identity_names = tuple(sorted(field.name for field in fields if field.compare))
         self._cls = cls
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import math
 import pathlib
 from typing import Any
 
+from furu.dependencies import nodes_within
 from furu.identity import MAX_DEPTH, Identified, all_fields, class_name
 
 _MAX_ERROR_CHARS = 2000
 _MAX_VALUE_CHARS = 1000
+# What records hold of a field that is made with `repr=False`.
+HIDDEN = "<hidden>"
 # Integers that every JSON reader keeps exactly.
 _EXACT = 2**53
 
@@ -74,8 +78,18 @@ def readable(value: Any, depth: int = 0) -> Any:
         return {_key(key): readable(item, depth + 1) for key, item in value.items()}
     fields = all_fields(value)
     if fields is not None:
+        if dataclasses.is_dataclass(value):
+            fields |= {
+                one.name: hidden(fields.get(one.name)) for one in dataclasses.fields(value) if not one.repr
+            }
         return {name: readable(item, depth + 1) for name, item in fields.items()}
     return plain_text(shown(value)[:_MAX_VALUE_CHARS])
+
+
+def hidden(value: Any) -> Any:
+    """Return what is recorded of a field that is made with `repr=False`: the nodes in it, by which others
+    find what a node depends on, or `HIDDEN`."""
+    return nodes_within([value], Identified) or HIDDEN
 
 
 def _key(key: Any) -> str:

@@ -264,8 +264,8 @@ class Runs:
             raise RunsClosedError("the service is shutting down or has ended; no new run starts")
         if not at_home:
             raise FuruUsageError(
-                "these runs belong to another event loop: follow them on the loop that entered them, or make "
-                "other Runs for this one"
+                "these runs belong to another event loop: follow them on the loop that entered them, or "
+                "make other Runs for this one"
             )
         if len(self._live) >= self._max_live:
             raise RunsFullError(
