@@ -11,6 +11,21 @@ from urllib.parse import unquote
 
 import anyio
 import anyio.lowlevel
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from furu.web import Job, Runs
+from furu.web import app as pages
+
+
+@asynccontextmanager
+async def mounted(
+    jobs: Iterable[Job] = (), *, show_details: bool = False, **options: Any
+) -> AsyncIterator[tuple[Starlette, Runs]]:
+    """A service with the application at /furu; `options` are those of its runs."""
+    async with Runs(**options) as runs:
+        site = pages(runs, jobs=jobs, max_body_bytes=1000, show_details=show_details)
+        yield Starlette(routes=[Mount("/furu", site)]), runs
 
 
 @dataclass
@@ -43,7 +58,7 @@ class Call:
 
     def __init__(self) -> None:
         self.answer = Answer()
-        self.left = anyio.Event()
+        self.left = anyio.Event()  # set it to leave
         self._grown = anyio.Event()
 
     async def until(self, text: str) -> None:

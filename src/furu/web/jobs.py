@@ -53,6 +53,8 @@ class Job:
             raise JobInputError(f"the arguments of {self.name} cannot be used: {error}") from None
         try:
             made = self.make(**msgspec.structs.asdict(arguments))
+        except FuruError:  # such as a setting with a wrong value: not the client's error
+            raise
         except ValueError as error:
             raise JobInputError(f"{self.name} refuses these arguments: {error}") from error
         roots = (made,) if isinstance(made, Furu) else made
