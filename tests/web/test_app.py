@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import furu.web
 from furu import Furu, FuruComputeError, FuruUsageError
 from furu.web import Runs, app, job
 from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
-from tests.web.asgi_calls import Answer, ask, mounted, post, under_way
+from tests.web.asgi_calls import Answer, Tags, ask, links, mounted, post, under_way
 
 pytestmark = pytest.mark.anyio
 
@@ -71,26 +70,9 @@ JOBS = [
 service = functools.partial(mounted, JOBS)
 
 
-class _Tags(HTMLParser):
-    """The tags of a page, with their attributes."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-
-def links(answer: Answer) -> list[str]:
-    """Where the links of a page lead."""
-    return [there for tag, attrs in _Tags(answer.text).found if tag == "a" and (there := attrs.get("href"))]
-
-
 def assert_inert(answer: Answer) -> None:
     """No script but the application's own, no handler, no style, nothing from elsewhere."""
-    for tag, attrs in _Tags(answer.text).found:
+    for tag, attrs in Tags(answer.text).found:
         assert tag not in {"img", "iframe", "object", "form", "base", "style"}
         assert not [name for name in attrs if name.startswith("on") or name == "style"]
         assert tag != "script" or "/furu/static/live.js" == attrs["src"]

@@ -41,8 +41,8 @@ from furu.web.runs import Run, RunState
 logger = logging.getLogger("furu.web")
 
 # A page must not keep a thread for longer than people wait; what is left out is offered as another page.
-_LIST_SEC = 1.0
-_COUNT_SEC = 2.0
+LIST_SEC = 1.0
+COUNT_SEC = 2.0
 NODES_A_PAGE = 200
 # The last ones; a node may have failed for years.
 SHOWN_ATTEMPTS = 20
@@ -282,7 +282,7 @@ class StorePage:
 
 def summarize_store(settings: Settings, *, show_details: bool) -> StoreSummary:
     """Count for a bounded time. Raises `FuruStoreError` if the store cannot be listed."""
-    deadline = time.monotonic() + _COUNT_SEC
+    deadline = time.monotonic() + COUNT_SEC
     classes = {name: Counter[str]() for name in _class_names(settings)}
     counted: set[str] = set()
     current = ""
@@ -307,7 +307,7 @@ def list_nodes(settings: Settings, node_class: str, state: str | None, after: st
     Raises `FuruStoreError` if the store cannot be listed.
     """
     found: list[tuple[str, str]] = []
-    deadline = time.monotonic() + _LIST_SEC
+    deadline = time.monotonic() + LIST_SEC
     seen = after
     for entry in _nodes_of(settings, node_class):
         if entry.hash <= after:
