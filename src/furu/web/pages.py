@@ -146,7 +146,7 @@ class Pages:
                     )
                     for state in states
                 ),
-                el("td", "not all counted" if node_class in partial else "", class_="quiet"),
+                el("td", "not all counted", class_="quiet") if node_class in partial else None,
             )
             for node_class, counts in sorted(summary.classes.items())
         ]
@@ -156,7 +156,7 @@ class Pages:
             el("h1", "Store"),
             el("p", el("code", printable(summary.store)), class_="quiet") if summary.store else None,
             el("p", f"{total:,} nodes{', and more that were not counted in time' if partial else ''}"),
-            _table(("Class", *states, ""), rows) if rows else el("p", "It is empty.", class_="quiet"),
+            _table(("Class", *states), rows) if rows else el("p", "It is empty.", class_="quiet"),
         )
 
     def nodes(self, page: StorePage, state: str | None) -> str:
