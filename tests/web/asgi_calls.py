@@ -114,7 +114,7 @@ def links(answer: Answer) -> list[str]:
     return [there for tag, attrs in Tags(answer.text).found if tag == "a" and (there := attrs.get("href"))]
 
 
-def _scope(method: str, target: str, headers: Mapping[str, str]) -> dict[str, Any]:
+def _scope(method: str, target: str, headers: Mapping[str, str], root_path: str = "") -> dict[str, Any]:
     path, _, query = target.partition("?")
     return {
         "type": "http",
@@ -125,7 +125,7 @@ def _scope(method: str, target: str, headers: Mapping[str, str]) -> dict[str, An
         "path": unquote(path),
         "raw_path": path.encode(),
         "query_string": query.encode(),
-        "root_path": "",
+        "root_path": root_path,
         "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
         "server": ("test", 80),
         "client": ("test", 1),
@@ -139,11 +139,12 @@ async def ask(
     method: str = "GET",
     body: bytes | Iterable[bytes] = b"",
     headers: Mapping[str, str] | None = None,
+    root_path: str = "",
 ) -> Answer:
     """Make a request and return the whole answer."""
     call = Call()
     chunks = [body] if isinstance(body, bytes) else list(body)
-    await call.run(app, _scope(method, target, headers or {}), chunks)
+    await call.run(app, _scope(method, target, headers or {}, root_path), chunks)
     return call.answer
 
 
