@@ -182,8 +182,11 @@ class _Site:
         if run is None:
             return _html(await _in_thread(self._for_store, pages.node, facts))
         graph, snapshot = await self._graph_of(run), take_snapshot(run, show_details=self._show_details)
-        state = snapshot.states(graph)[facts.hash]
-        return _html(await _in_thread(self._for_runs, pages.node, facts, snapshot.facts, state))
+
+        def make() -> str:
+            return pages.node(facts, snapshot.facts, snapshot.states(graph)[facts.hash])
+
+        return _html(await _in_thread(self._for_runs, make))
 
     async def store_page(self, request: Request) -> Response:
         pages = Pages(_base(request))
