@@ -53,9 +53,11 @@ class Held:
 
     def __init__(self) -> None:
         self._there, self.opened = threading.Semaphore(0), threading.Event()
+        self.count = 0
         actions["look"] = self._look
 
     def _look(self) -> None:
+        self.count += 1
         self._there.release()
         assert self.opened.wait(10)
 
@@ -65,15 +67,16 @@ class Held:
 
 
 async def test_jobs_and_the_store_are_answered_while_pages_of_runs_are_slow() -> None:
-    """Twenty pages whose graphs take their time keep neither from answering."""
+    """Twenty pages whose graphs take their time keep neither from answering; each graph is walked once."""
     async with mounted(JOBS) as (site, runs):
-        run = await runs.submit([Slow(name="a")])
-        await run.wait()
+        slow = [await runs.submit([Slow(name=name)]) for name in "ab"]
+        for run in slow:
+            await run.wait()
         held = Held()
         try:
             async with anyio.create_task_group() as tasks:
-                for _ in range(20):
-                    tasks.start_soon(ask, site, f"/furu/runs/{run.id}")
+                for number in range(20):
+                    tasks.start_soon(ask, site, f"/furu/runs/{slow[number % 2].id}")
                 await held.wait(2)
                 with anyio.fail_after(10):
                     done = await post(site, "/furu/api/jobs/node", {"name": "b"})
@@ -81,6 +84,7 @@ async def test_jobs_and_the_store_are_answered_while_pages_of_runs_are_slow() ->
                     for target in ("", "store", "api/store", "api/runs", f"api/runs/{run.id}/events"):
                         assert 200 == (await ask(site, f"/furu/{target}")).status
                 held.opened.set()
+            assert 2 == held.count
         finally:
             held.opened.set()
 

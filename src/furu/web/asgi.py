@@ -153,8 +153,9 @@ class _Site:
         self._for_jobs, self._for_runs, self._for_store = (
             anyio.CapacityLimiter(_THREADS) for _ in range(3)
         )
-        # A walk of a large graph takes long, and a run's graph does not change.
+        # A walk of a large graph takes long, and a run's graph does not change: one walk a run.
         self._graphs: weakref.WeakKeyDictionary[Run, Graph] = weakref.WeakKeyDictionary()
+        self._walks: weakref.WeakKeyDictionary[Run, anyio.Lock] = weakref.WeakKeyDictionary()
 
     # ---- pages ----
 
@@ -284,9 +285,10 @@ class _Site:
         return summarize_store(current_settings(), show_details=self._show_details)
 
     async def _graph_of(self, run: Run) -> Graph:
-        graph = self._graphs.get(run)
-        if graph is None:
-            graph = self._graphs[run] = await _in_thread(self._for_runs, walk_graph, run.roots)
+        async with self._walks.setdefault(run, anyio.Lock()):
+            graph = self._graphs.get(run)
+            if graph is None:
+                graph = self._graphs[run] = await _in_thread(self._for_runs, walk_graph, run.roots)
         return graph
 
     async def _node_of(self, request: Request) -> tuple[NodeFacts, Run | None]:
