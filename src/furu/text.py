@@ -78,11 +78,7 @@ def readable(value: Any, depth: int = 0) -> Any:
         return {_key(key): readable(item, depth + 1) for key, item in value.items()}
     fields = all_fields(value)
     if fields is not None:
-        if dataclasses.is_dataclass(value):
-            fields |= {
-                one.name: hidden(fields.get(one.name)) for one in dataclasses.fields(value) if not one.repr
-            }
-        return {name: readable(item, depth + 1) for name, item in fields.items()}
+        return {name: readable(item, depth + 1) for name, item in _without_hidden(value, fields).items()}
     return plain_text(shown(value)[:_MAX_VALUE_CHARS])
 
 
@@ -90,6 +86,14 @@ def hidden(value: Any) -> Any:
     """Return what is recorded of a field that is made with `repr=False`: the nodes in it, by which others
     find what a node depends on, or `HIDDEN`."""
     return nodes_within([value], Identified) or HIDDEN
+
+
+def _without_hidden(value: Any, fields: dict[str, Any]) -> dict[str, Any]:
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            if not field.repr and field.name in fields:
+                fields[field.name] = hidden(fields[field.name])
+    return fields
 
 
 def _key(key: Any) -> str:
