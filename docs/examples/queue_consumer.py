@@ -8,12 +8,12 @@ from furu.web import Runs
 
 
 class Price(Furu[int]):
-    """A price from afar."""
+    """A price that another server knows."""
 
     item: str
 
     async def _create(self) -> int:
-        await asyncio.sleep(0.01)  # a request to somebody's server
+        await asyncio.sleep(0.01)  # a request to another server
         return 10 * len(self.item)
 
 

@@ -33,7 +33,7 @@ class Paragraph(Furu[dict[str, int]]):
     def _create(self) -> dict[str, int]:
         counts: Counter[str] = Counter()
         for word in re.findall(r"\w+", self.text.lower()):
-            check_cancelled()  # a run that nobody waits for any more ends here
+            check_cancelled()  # a cancelled run ends here
             counts[word] += 1
             time.sleep(0.001)  # stands for real work
         return dict(counts)

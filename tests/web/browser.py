@@ -208,7 +208,7 @@ def test_lost_server_is_shown_and_one_without_the_run_too(plain_page: Page, stor
 
 
 def test_connection_that_is_lost_for_a_while_is_made_good(plain_page: Page, server: Server) -> None:
-    """What happened meanwhile is told, and nothing twice."""
+    """The page shows what happened meanwhile, and nothing twice."""
     page = plain_page
     run = start(server, "summary", sources=48, parts=6)
     broken = True

@@ -157,7 +157,7 @@ async def lifespan(_: Starlette) -> AsyncIterator[None]:
 
 
 class Server(uvicorn.Server):
-    """Tells the runs of a signal at once."""
+    """Stops the runs as soon as a signal comes."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         runs.stop()

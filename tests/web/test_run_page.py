@@ -111,7 +111,7 @@ async def test_run_that_ends_between_its_page_and_its_stream_still_ends_the_stre
 
 
 async def test_run_that_is_not_kept_is_404_for_its_stream() -> None:
-    """Which tells the page that it is gone."""
+    """So the page can say that it is gone."""
     hold = Hold("a")
     async with mounted(keep=0) as (site, runs):
         run = await runs.submit([AsyncNode(name="a")])

@@ -63,7 +63,7 @@ async def test_stop_before_the_block_is_remembered(way: Callable[..., None], com
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_stop_in_the_block_is_seen_at_once(way: Callable[..., None]) -> None:
-    """By the next statement, before the loop comes around."""
+    """By the next statement, before the loop runs again."""
     async with Runs() as runs:
         way(runs.stop)
         with pytest.raises(RunsClosedError, match="shutting down"):
@@ -133,7 +133,7 @@ async def test_runs_of_another_loop_are_refused(anyio_backend: str) -> None:
 
 
 async def test_runs_that_keep_none_still_tell_their_followers() -> None:
-    """A run that has ended is forgotten at once, and those who hold it read it."""
+    """A run that has ended is forgotten at once; its followers can still read it."""
     async with Runs(keep=0) as runs:
         run = await runs.submit([diamond()])
         assert 4 == (await run.wait()).computed

@@ -1,4 +1,4 @@
-"""The application: routes, what a request may say, and the headers of every answer. Read-only but for the
+"""The application: routes, what a request may say, and the headers of every response. Read-only but for the
 jobs that the service registered; looks nodes up by their whole hash, and runs by their id.
 
 Everything that touches the disk or builds a long page runs in threads. Jobs, pages of runs and pages of the
@@ -91,7 +91,7 @@ def app(
     It shows the runs of this process, their graphs and progress, and the store that is in force where a
     request comes in: configurations (without fields that are made with ``repr=False``), states and results.
     Nothing that a request says names a class to import or a path to read. It does not authenticate: mount
-    it where only those can reach it who may see this.
+    it where only people who may see this can reach it.
 
     A mounted application has no lifespan of its own, so the host's lifespan enters `runs`. Served by itself
     it enters them.
@@ -138,7 +138,7 @@ def app(
         exception_handlers={HTTPException: _refused, ClientDisconnect: _left, FuruError: site.failed},
         lifespan=lifespan,
     )
-    application.router.redirect_slashes = False  # it would send people to whatever host they say
+    application.router.redirect_slashes = False  # the redirect would go to the host that the request names
     return application
 
 
@@ -235,7 +235,7 @@ class _Site:
     async def start_job(self, request: Request) -> Response:
         job = self._jobs.get(request.path_params["job"])
         if job is None:
-            raise HTTPException(404, "there is no such job")
+            raise HTTPException(404, "this service has no such job")
         # A page of another site can post forms and plain text unasked, but no JSON.
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise HTTPException(415, "the body must be application/json")
@@ -265,7 +265,7 @@ class _Site:
     def _run_of(self, request: Request) -> Run:
         run = self._runs.get(request.path_params["run"])
         if run is None:
-            raise HTTPException(404, "there is no such run in this process, or it is no longer kept")
+            raise HTTPException(404, "this process has no such run, or no longer keeps it")
         return run
 
     async def _read_body(self, request: Request) -> bytes:
@@ -292,7 +292,7 @@ class _Site:
         return graph
 
     async def _node_of(self, request: Request) -> tuple[NodeFacts, Run | None]:
-        """Look a node up in the store; what is not recorded there yet comes from a run of this process."""
+        """Look a node up in the store, and if its configuration is not recorded yet, in the runs."""
         node_hash = _hash_of(request)
         facts = await _in_thread(
             self._for_store,
@@ -321,7 +321,7 @@ async def _in_thread(limiter: anyio.CapacityLimiter, function: Callable[[*Ts], R
 
 
 class _Guarded:
-    """Gives every answer the headers that keep what is in it inert."""
+    """Adds the headers that keep browsers from running, framing or guessing at a response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

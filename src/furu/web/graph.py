@@ -1,7 +1,6 @@
 """The graph under a run's roots, as plain values to show. Starts nothing; computes nothing.
 
-It asks nodes what they depend on, which may run their classes' `_dependencies` and read input files, so
-a running loop does it in a thread.
+It calls the classes' `_dependencies`, which may read input files, so a running loop does it in a thread.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from furu.core import Furu, dependencies
 from furu.dependencies import postorder
 from furu.identity import class_name
 
-# Beyond this a page with every node is of no use to people.
+# A page with more nodes than this does not help people.
 MAX_GRAPH_NODES = 20_000
 # The state of a node that a run did not look at, because what depends on it was reused.
 UNNEEDED = "unneeded"

@@ -22,7 +22,7 @@ from furu.web.jobs import Job
 from furu.web.progress import NodeProgress, NodeState
 from furu.web.reading import MAX_LISTED, STATES, NodeFacts, RunFacts, RunSnapshot, StorePage, StoreSummary
 
-# A drawing of more boxes is no longer read; more cells make a page slow.
+# People do not read a drawing of more boxes; more cells make a page slow.
 _MAX_BOXES = 60
 _MAX_COLUMN = 12
 _MAX_CELLS = 5_000
@@ -185,7 +185,7 @@ class Pages:
         )
 
     def error(self, status_code: int, message: str) -> str:
-        """What could not be answered, and why."""
+        """An error, with its status code."""
         return self._page(f"{status_code}", el("h1", f"{status_code}"), el("p", printable(message)))
 
     # ---- parts ----

@@ -1,8 +1,8 @@
 """How far one run has come: its nodes by their last change, numbered. Touches no disk, and starts nothing.
 
-A follower that has seen change n asks for what changed after n. What it gets is the state of each node that
-changed, once, however often it did: a follower may be away for any time and miss nothing that still holds,
-and no list of events grows. A page starts from a snapshot, which includes the number of its last change.
+A follower that has seen change n asks for the changes after n. It gets the latest state of each node that
+changed, once: a follower may be away for any time, and no list of events grows. A page starts from a
+snapshot, which has the number of its last change.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Snapshot:
 
 
 class Progress:
-    """Takes a run's events, on its loop. Its memory is that of the run's nodes, which the run holds anyway.
+    """Takes a run's events, on its loop. It keeps one small value for each node of the run.
 
     `last_change` is the number of the last change, from 1; 0 before any. `class_counts` are the counts of
     each class, by the name that events have for it.
@@ -106,7 +106,7 @@ class Progress:
         self._nodes: dict[str, NodeProgress] = {}  # by their last change, oldest first
         self._unsettled: dict[str, None] = {}
         self._running: dict[str, None] = {}  # in the order in which they began
-        self._changed: anyio.Event | None = None  # there is one while somebody waits
+        self._changed: anyio.Event | None = None  # only while a follower waits
 
     def __call__(self, event: Event) -> None:
         """Take an event of the run."""
@@ -124,7 +124,7 @@ class Progress:
             )
 
     def touch(self) -> None:
-        """Tell those who wait that something changed that is no node's."""
+        """Count a change of the run itself, and wake those that wait for one."""
         self.last_change += 1
         if self._changed is not None:
             self._changed.set()

@@ -2,7 +2,7 @@
 other internals leaves this module only with `show_details`.
 
 Reads the store, so it runs in threads, but for what it takes of live runs, on their loop. Changes nothing.
-A class or a state that a request names is only compared with what is there.
+A class or a state that a request names is only compared with those that exist.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from furu.web.runs import Run, RunState
 
 logger = logging.getLogger("furu.web")
 
-# A page must not keep a thread for longer than people wait; what is left out is offered as another page.
+# A page must not keep a thread for longer than people wait; the rest is another page.
 LIST_SEC = 1.0
 COUNT_SEC = 2.0
 NODES_A_PAGE = 200
@@ -203,8 +203,8 @@ def read_node(settings: Settings, node_hash: str, *, show_details: bool) -> Node
 
 
 def describe_node(node: Furu[Any], recorded: NodeFacts | None) -> NodeFacts:
-    """Return what a run knows of a node whose configuration is not recorded yet, and what is recorded.
-    Calls the node's own methods."""
+    """Return a node whose configuration is not recorded yet as its run knows it, with the attempts that are
+    recorded. Calls the node's own methods."""
     facts = recorded or NodeFacts(node.furu_hash, class_name(type(node)), str(Status.TODO), None, ())
     depends_on = tuple([one.furu_hash for one in dependencies(node)])
     return dataclasses.replace(facts, config=configuration(node), depends_on=depends_on)

@@ -1,4 +1,4 @@
-"""The runs of a service: started on behalf of clients, shared by those who want the same, bounded, ended.
+"""The runs of a service: started for clients, shared by clients that want the same, bounded, and ended.
 
 Does not know HTTP. Everything but `stop` happens on one event loop, so there are no locks; the settings,
 which may need the disk, are read in a thread.
@@ -45,7 +45,7 @@ _NAMED_ROOTS = 3
 
 
 class RunsFullError(FuruError):
-    """As many runs are running and queued as there may be: try again later."""
+    """The limits on running and queued runs are reached: try again later."""
 
 
 class RunsClosedError(FuruError):
@@ -61,7 +61,7 @@ class RunCancelledError(FuruError):
 
 
 class Run:
-    """One run, for its followers to read; only `Runs` changes it.
+    """One run, as its followers read it; only `Runs` changes it.
 
     `title` is for people. `progress` is how far it has come, `report` its counts once it has ended (None if
     it was cancelled), `error` why it failed. Times are seconds since the epoch.
@@ -88,7 +88,7 @@ class Run:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the run is over, one way or the other."""
+        """Whether the run has finished, failed or been cancelled."""
         return self._ended.is_set()
 
     async def wait_ended(self) -> None:
@@ -113,9 +113,9 @@ class Run:
 class Runs:
     """The runs of one service. Enter it around the service's life: `async with Runs() as runs`.
 
-    Those who want the same roots, in the same store, follow one run. The runs share nodes with each other
-    as all runs of a process do. On leaving, no new run starts, queued ones are cancelled, running ones go
-    on for `grace_sec`, and the rest are cancelled and named in the log ``furu.web``.
+    Clients that want the same roots, in the same store, follow one run. The runs share nodes with each
+    other as all runs of a process do. On leaving, no new run starts, queued ones are cancelled, running
+    ones go on for `grace_sec`, and the rest are cancelled and named in the log ``furu.web``.
 
     Args:
         max_running: How many runs run at once.
@@ -124,13 +124,13 @@ class Runs:
         cancel_sec: How long a cancelled run waits for its running nodes. After that async nodes are
             cancelled; a node in a thread goes on by itself, and one that calls `check_cancelled()` has
             ended before. So the service ends within `grace_sec` and `cancel_sec`, unless threads go on.
-        keep: How many runs that have ended are kept, with their nodes, for those who ask.
+        keep: How many runs that have ended can still be looked up, with their nodes.
         compute: What runs the roots: `run_local_async`, or a function that calls it with other options,
             such as ``functools.partial(run_local_async, max_workers=4)``. It is given the roots, `on_event`
             and `grace_sec`.
 
     Raises:
-        TypeError, ValueError: An argument is not what it must be.
+        TypeError, ValueError: An argument has a wrong type or value.
     """
 
     def __init__(
@@ -157,10 +157,10 @@ class Runs:
         self._stop_waker: Waker | None = None
         self._stopping = False
         self._interrupt: BaseException | None = None
-        # In the order in which they were wanted.
+        # In the order in which they were asked for.
         self._live: dict[str, Run] = {}
         self._ended: dict[str, Run] = {}
-        # Those that a new follower may join: a run that was cancelled is live until its nodes have ended.
+        # Runs that a new follower may join: not those that were cancelled and still wait for their nodes.
         self._joinable: dict[_Key, Run] = {}
 
     async def __aenter__(self) -> Self:
@@ -217,10 +217,10 @@ class Runs:
     async def follow(
         self, roots: Iterable[Furu[Any]], *, title: str = "", on_disconnect: OnDisconnect = "cancel"
     ) -> AsyncIterator[Run]:
-        """Follow the run of `roots` for a block: that which is live, or a new one.
+        """Follow the run of `roots` for a block: the live one, or a new one.
 
-        Leaving the block cancels the run if nobody else follows it and every follower said ``"cancel"``;
-        one that said ``"finish"`` lets it go on to its end.
+        Leaving the block cancels the run if it has no other follower and every follower said ``"cancel"``;
+        after a follower that said ``"finish"`` it goes on to its end.
 
         >>> async with runs.follow([report]) as run:    # doctest: +SKIP
         ...     await run.wait()
@@ -247,8 +247,8 @@ class Runs:
                 self._cancel(run)
 
     async def submit(self, roots: Iterable[Furu[Any]], *, title: str = "") -> Run:
-        """Start the run of `roots`, or take the one that is live, and let it go on to its end whoever
-        follows it. Raises as `follow` does."""
+        """Start the run of `roots`, or join the live one, and let it go on to its end without followers.
+        Raises as `follow` does."""
         async with self.follow(roots, title=title, on_disconnect="finish") as run:
             return run
 
@@ -269,7 +269,7 @@ class Runs:
             )
         if len(self._live) >= self._max_live:
             raise RunsFullError(
-                f"{len(self._live)} runs are running or queued, as many as there may be; try again later"
+                f"{len(self._live)} runs are running or queued, which is the limit; try again later"
             )
         self._live[new.id] = self._joinable[new._key] = new
         self._tasks.start_soon(self._execute, new)
@@ -322,7 +322,7 @@ class Runs:
             del self._joinable[run._key]
 
     async def _drain_when_stopped(self) -> None:
-        """Let what runs end by itself for `grace_sec`; cancel what does not, and what has not begun."""
+        """Cancel queued runs at once, and running ones that have not ended after `grace_sec`."""
         await self._stop_wanted.wait()
         for run in self.live():
             if run.state == "queued":
