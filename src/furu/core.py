@@ -932,8 +932,10 @@ def _hash_of(node: Furu[Any]) -> str:
 
 
 def configuration(node: Furu[Any]) -> dict[str, Any]:
-    """Return a node's fields as plain JSON, as records hold them."""
-    return readable_fields(node, type(node)._facts.field_names)
+    """Return a node's fields as plain JSON, as records hold them: without the values of those that are made
+    with `repr=False`."""
+    facts = type(node)._facts
+    return readable_fields(node, facts.field_names, facts.hidden_names)
 
 
 class _once(Generic[F]):  # noqa: N801  # used like a property
@@ -954,6 +956,7 @@ class _ClassFacts:
     def __init__(self, cls: type[Furu[Any]]) -> None:
         fields = dataclasses.fields(cls)
         self.field_names = tuple(field.name for field in fields)
+        self.hidden_names = tuple(field.name for field in fields if not field.repr)
         self.identity_names = tuple(sorted(field.name for field in fields if field.compare))
         self.fields = cls.__dataclass_fields__  # a second @dataclass replaces those of the class
         self.origin = origin(cls)
