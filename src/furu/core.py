@@ -58,6 +58,7 @@ from furu.store.attempt import Attempt, claim, running_attempt, when_released
 from furu.store.layout import PICKLE, node_files
 from furu.store.record import DoneRecord, EndedRecord
 from furu.text import describe_error, readable, shown
+from furu.waiting import COMPUTING as _COMPUTING
 
 T = TypeVar("T")
 
@@ -68,9 +69,6 @@ _INTERACTIVE_POLL_SEC = 0.05
 # How long a process that was killed may still hold its locks, and how often to look.
 _DYING_SEC = 2.0
 _DYING_POLL_SEC = 0.01
-
-# The nodes whose `_create` is on the way here, outermost first: who asks, and for whom.
-_COMPUTING: ContextVar[tuple[Furu[Any], ...]] = ContextVar("furu_computing", default=())
 
 # What a worker puts around `_create`: a process has what the node prints go to its attempt's log.
 AROUND_CREATE: ContextVar[Callable[[Attempt], AbstractContextManager[object]]] = ContextVar(

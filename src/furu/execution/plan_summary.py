@@ -181,6 +181,8 @@ def _facts(discovery: Discovery) -> Iterator[Fact]:
     finished = False
     while not finished:
         batch = discovery.step(room=None)
+        if batch.error is not None:
+            raise batch.error
         finished = batch.idle and batch.exhausted
         yield from batch.facts
 
