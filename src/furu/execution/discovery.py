@@ -228,9 +228,9 @@ class Discovery:
     def _failed(self, node: Furu[Any], error: BaseException) -> Found:
         if isinstance(error, FuruStoreError):
             self._begin_work()  # a store that cannot be used at all is not this node's failure
-        error = compute_error(node, error, Path(node._artifact().files.directory))
-        drop_frames(error.failures[0].error)
-        return Found(_idle_job(node), Status.FAILED, failure=error.failures[0])
+        drop_frames(error)
+        failed = compute_error(node, error, Path(node._artifact().files.directory))
+        return Found(_idle_job(node), Status.FAILED, failure=failed.failures[0])
 
     def _begin_work(self) -> None:
         if self._before_work is not None:
