@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -279,16 +278,13 @@ async def test_cancellation_ends_a_discovery_that_would_never_end() -> None:
 @pytest.mark.parametrize("end", ["cancelled", "failed"])
 async def test_slow_generator_of_roots_does_not_outlast_grace_sec(end: str, record: Computed) -> None:
     """It is left in its thread, and what it yields then is neither looked at nor computed."""
-    reading, let_go, dropped = threading.Event(), threading.Event(), threading.Event()
+    reading, let_go = threading.Event(), threading.Event()
 
     def roots() -> Iterator[Node]:
         yield from flat(300)  # more than one step finds
         reading.set()
         assert let_go.wait(20)
-        try:
-            yield Unlooked(name="late")
-        finally:  # when nothing holds the run any more
-            dropped.set()
+        yield Unlooked(name="late")
 
     def fail() -> None:
         raise ValueError("bad")
@@ -307,20 +303,22 @@ async def test_slow_generator_of_roots_does_not_outlast_grace_sec(end: str, reco
             with suppress(FuruComputeError):
                 await run_local_async(roots(), grace_sec=0.01, max_workers=2)
     looks.clear()
+    dropped.clear()
     let_go.set()
-    with anyio.fail_after(10):
-        while not dropped.is_set():
-            await anyio.sleep(0.01)
-            gc.collect()
+    assert await anyio.to_thread.run_sync(dropped.wait, 10)
     assert [] == looks
     assert "late" not in record.order
 
 
 looks: list[str] = []
+dropped = threading.Event()
 
 
 class Unlooked(Node):
-    """Says when it is looked at."""
+    """Says when it is looked at, and when nothing holds it any more."""
+
+    def __del__(self) -> None:
+        dropped.set()
 
     def _dependencies(self) -> list[Furu[Any]]:
         looks.append(self.name)
