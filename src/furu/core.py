@@ -50,7 +50,7 @@ from furu.errors import (
 )
 from furu.identity import Identified, all_fields, class_name, module_name, node_hash
 from furu.logs import NodeLogger, logging_to
-from furu.loops import in_thread, loop_is_running, shielded
+from furu.loops import in_thread, is_being_cancelled, loop_is_running, run_in_new_loop, shielded
 from furu.retry import Retry
 from furu.settings import current_settings
 from furu.store.artifact import Artifact, Status, survey
@@ -435,7 +435,7 @@ def _run_alone(node: Furu[T]) -> Fetched[T]:
             f"{describe(node)} has an async _create(), and this thread's event loop is running: "
             "use `await node.aget()` in place of node.get()"
         )
-    return anyio.run(_acompute, node)
+    return run_in_new_loop(_acompute, node)
 
 
 def refuse_changed(node: Furu[Any]) -> None:
@@ -497,8 +497,7 @@ def _end(
 
 def _is_being_cancelled(error: BaseException) -> bool:
     """Whether an error is how a task on this loop is cancelled; a node may raise the same by itself."""
-    cancelled = isinstance(error, anyio.get_cancelled_exc_class())
-    return cancelled and anyio.current_effective_deadline() == -math.inf
+    return isinstance(error, anyio.get_cancelled_exc_class()) and is_being_cancelled()
 
 
 def end_of_dead(

@@ -6,6 +6,7 @@ elsewhere (what discovery found, how a job ended) comes through one inbox. Never
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
 import math
@@ -173,18 +174,20 @@ class Scheduler:
         """Wait, cancelled or not, for what runs to end; when `grace_sec` is over, leave it."""
         grace_sec = math.inf if self._grace_sec is None else self._grace_sec
         interrupt: BaseException | None = None
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace_sec) as grace:
-            while self._running or self._step_scope is not None:
-                try:
-                    await self._awake.wait()
-                except anyio.get_cancelled_exc_class() as error:
-                    if grace.cancel_called:
-                        raise
-                    interrupt = error  # this task was cancelled by asyncio's own means, perhaps once more
-                self._awake = anyio.Event()
-                self._reap()
-        if grace.cancelled_caught:
-            self._abandon()
+        try:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace_sec) as grace:
+                while self._running or self._step_scope is not None:
+                    try:
+                        await self._awake.wait()
+                    except anyio.get_cancelled_exc_class() as error:
+                        if grace.cancel_called:
+                            raise
+                        interrupt = error  # no scope shields from asyncio's own Task.cancel()
+                    self._awake = anyio.Event()
+                    self._reap()
+        finally:
+            if self._running or self._step_scope is not None:
+                self._abandon()
         if interrupt is not None:
             raise interrupt
 
@@ -326,6 +329,8 @@ class Scheduler:
             self._retry(outcome)
         elif outcome.end == "failed":
             self._fail(outcome)
+        elif not self._stopping:  # by asyncio's own Task.cancel(), of the task that computed it
+            self._deliver(asyncio.CancelledError(f"{describe(job.node)} was cancelled"))
 
     def _no_longer_running(self, job: Job) -> None:
         self._running.discard(job.key)

@@ -30,16 +30,16 @@ def call(job: Job, backend: str, cancellation: Cancellation) -> Outcome:
     return Outcome(job, "computed" if computed else "reused", time.monotonic() - started)
 
 
-async def acall(job: Job, backend: str, cancellation: Cancellation, scope: anyio.CancelScope) -> Outcome:
+async def acall(job: Job, backend: str, cancellation: Cancellation) -> Outcome:
     """Compute an async node on this event loop, in a shielded scope of the caller's: like a node in a
-    thread it finishes and publishes, and only a cancelled `scope` cancels it."""
+    thread it finishes and publishes. Only that scope cancels it, or asyncio's own `Task.cancel()`."""
     started = time.monotonic()
     with _worker_context(job, backend, cancellation):
         try:
             computed = (await job.node._afetch(force=True)).computed
         except BaseException as error:
-            cancelled = isinstance(error, FuruCancelledError) and cancellation.requested
-            if cancelled or (scope.cancel_called and isinstance(error, anyio.get_cancelled_exc_class())):
+            asked = isinstance(error, FuruCancelledError) and cancellation.requested
+            if asked or isinstance(error, anyio.get_cancelled_exc_class()):  # the node's own is a failure
                 return Outcome(job, "cancelled", time.monotonic() - started)
             return failed_outcome(job, error, started)
     return Outcome(job, "computed" if computed else "reused", time.monotonic() - started)
