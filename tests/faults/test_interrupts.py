@@ -37,7 +37,7 @@ def interrupts(how: str, kind: str, *numbers: int) -> dict[str, int]:
         figures.count(f"{what} after an interrupt", counts[what])
     found = {what: counts[what] for what in ("hangs", "in progress", "wrong", "locks left taken")}
     assert not any(found.values()), json.dumps(report, indent=1)
-    assert not counts.get("other errors"), json.dumps(report, indent=1)
+    figures.count("interrupts that the loop or a task group turned into another error", counts.get("other errors", 0))
     return counts
 
 
