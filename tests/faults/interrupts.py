@@ -1,16 +1,16 @@
 """Run as a program: interrupts `get()` in the main thread, and says as JSON what was left behind.
 
-    python -m tests.faults.interrupts signals KIND TRIALS [SEED]    real signals at random times
-    python -m tests.faults.interrupts lines KIND [EVERY]            at every line that furu runs
-    python -m tests.faults.interrupts calls KIND [EVERY]            as each function of furu begins
-    python -m tests.faults.interrupts returns KIND [EVERY]          as each function of furu returns
-    python -m tests.faults.interrupts twice KIND [EVERY]            at a line, and 1 to 8 lines later again
-    python -m tests.faults.interrupts memory KIND [EVERY]           one allocation fails, each in turn
-    python -m tests.faults.interrupts depth KIND [EVERY]            the recursion limit, at every depth
+    python -m tests.faults.interrupts signals KINDS TRIALS [SEED]   real signals at random times
+    python -m tests.faults.interrupts lines KINDS [EVERY]           at every line that furu runs
+    python -m tests.faults.interrupts calls KINDS [EVERY]           as each function of furu begins
+    python -m tests.faults.interrupts returns KINDS [EVERY]         as each function of furu returns
+    python -m tests.faults.interrupts twice KINDS [EVERY]           at a line, and 1 to 8 lines later again
+    python -m tests.faults.interrupts memory KINDS [EVERY]          one allocation fails, each in turn
+    python -m tests.faults.interrupts depth KINDS [EVERY]           the recursion limit, at every depth
 
-KIND is one of `interrupt_nodes.KINDS`. `EVERY` interrupts only at each EVERY-th place. Each trial takes a
-new node. After each, a second process must not see it IN_PROGRESS, and a later `get()` of it here must
-return its value in time.
+KINDS are some of `interrupt_nodes.KINDS`, with commas between, or `all`. EVERY interrupts only at each EVERY-th
+place. Each trial takes a new node. After each, a second process must not see it IN_PROGRESS, and a later
+`get()` of it here must return its value in time.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import furu
 from furu import FuruComputeError
 
-from .interrupt_nodes import expected, make, nodes_of
+from .interrupt_nodes import KINDS, expected, make, nodes_of
 from .observer import HangError, Observer, within
 
 SOURCE = str(Path(furu.__file__).parent) + os.sep
@@ -47,7 +47,7 @@ SECOND_AFTER = (1, 2, 3, 5, 8)
 # So many examples of each finding are printed.
 EXAMPLES = 12
 # After so many later calls that hang there is no use in going on.
-MOST_HANGS = 10
+MOST_HANGS = 5
 # A `get()` in the main thread that takes longer waits for what an earlier interrupt left locked.
 LOCKED_SEC = 10.0
 
@@ -59,8 +59,9 @@ class LockedError(BaseException):
 class Findings:
     """Counts what the trials left behind."""
 
-    def __init__(self, kind: str, observer: Observer) -> None:
-        self.kind = kind
+    def __init__(self, observer: Observer) -> None:
+        self.kind = ""
+        self.trials = 0
         self.counts: collections.Counter[str] = collections.Counter(
             {"interrupted": 0, "hangs": 0, "in progress": 0, "wrong": 0, "locks left taken": 0}
         )
@@ -118,6 +119,11 @@ class Findings:
         if value != expected(self.kind, trial):
             self.note("wrong", f"{place}: {node}.get() gave {value!r}")
 
+    def next_trial(self) -> int:
+        """Return a number that no trial of this process has had."""
+        self.trials += 1
+        return self.trials
+
     def note(self, what: str, example: str) -> None:
         """Count a finding."""
         self.counts[what] += 1
@@ -139,15 +145,16 @@ def signals(findings: Findings, trials: int, seed: int = 1) -> None:
             raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    findings.get(-21)
+    findings.get(findings.next_trial())
     signal.signal(signal.SIGALRM, interrupt)
     started = time.perf_counter()
-    for warm in range(-20, 0):
+    for _ in range(20):
         with contextlib.suppress(FuruComputeError):
-            make(findings.kind, warm).get()
+            make(findings.kind, findings.next_trial()).get()
     longest = (time.perf_counter() - started) / 20 * 1.3
     chance = random.Random(seed)
-    for trial in range(trials):
+    for _ in range(trials):
+        trial = findings.next_trial()
         node = make(findings.kind, trial)
         after = chance.uniform(5e-6, longest)
         hit = False
@@ -188,7 +195,7 @@ class Tracer:
         self._left = number
         self._then_after = then_after
 
-    def __enter__(self) -> Tracer:
+    def __enter__(self) -> Self:
         if self._then_after is not None:
             sys.setprofile(self._restore)
         sys.settrace(self._trace)
@@ -232,15 +239,17 @@ class Tracer:
             sys.settrace(self._trace)
 
 
-def places(findings: Findings, event: str, every: int, then_after: tuple[int | None, ...] = (None,)) -> None:
+def places(
+    findings: Findings, event: str, every: int, then_after: tuple[int | None, ...] = (None,)
+) -> None:
     """Interrupt at each place in turn, until a `get()` ends before it is hit."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    findings.get(-1)
-    trial = misses = 0
+    findings.get(findings.next_trial())
+    misses = 0
     for number in itertools.count(1, every):
         hits = 0
         for after in then_after:
-            trial += 1
+            trial = findings.next_trial()
             tracer = Tracer(event, number, after)
             error = findings.get(trial, tracer)
             if isinstance(error, LockedError):
@@ -256,7 +265,7 @@ def places(findings: Findings, event: str, every: int, then_after: tuple[int | N
             error = None
             findings.check(trial, f"{event} {number} {tracer.place} {tracer.second_place}".strip())
         misses = 0 if hits else misses + 1
-        if misses >= MISSES or findings.is_hopeless or trial > MOST_TRIALS:
+        if misses >= MISSES or findings.is_hopeless or number > MOST_TRIALS:
             return
 
 
@@ -265,14 +274,15 @@ def places(findings: Findings, event: str, every: int, then_after: tuple[int | N
 
 def memory(findings: Findings, every: int) -> None:
     """Let one allocation fail, each in turn, each in a fork: the interpreter itself may not survive it."""
-    findings.get(-1)
+    findings.get(findings.next_trial())
     unhurt = 0
     for number in range(1, MOST_TRIALS, every):
         reading, writing = os.pipe()
+        trial, _ = findings.next_trial(), findings.next_trial()
         pid = os.fork()
         if pid == 0:
             os.close(reading)
-            _one_failed_allocation(findings, number, writing)
+            _one_failed_allocation(findings, number, trial, writing)
         os.close(writing)
         with open(reading, "rb") as file:
             said = file.read()
@@ -289,15 +299,15 @@ def memory(findings: Findings, every: int) -> None:
             return
 
 
-def _one_failed_allocation(findings: Findings, number: int, writing: int) -> None:
+def _one_failed_allocation(findings: Findings, number: int, trial: int, writing: int) -> None:
     """In a fork: let the allocation fail, check, and say what was found."""
     import _testcapi  # CPython's own; not in every build
 
     try:
-        findings.get(-1 - number)  # makes the fork an owner
+        findings.get(trial + 1)  # makes the fork an owner
         findings.counts.clear()
         findings.examples.clear()
-        node = make(findings.kind, number)
+        node = make(findings.kind, trial)
         error: BaseException | None = None
         _testcapi.set_nomemory(number, number + 1)
         try:
@@ -309,7 +319,7 @@ def _one_failed_allocation(findings: Findings, number: int, writing: int) -> Non
         hurt = not (error is None or (findings.kind == "failing" and "bad split" in str(error)))
         error = None
         findings.counts["interrupted"] = int(hurt)
-        findings.check(number, f"allocation {number}")
+        findings.check(trial, f"allocation {number}")
         os.write(writing, json.dumps([findings.counts, findings.examples]).encode())
     finally:
         os._exit(0)
@@ -333,10 +343,11 @@ class RecursionLimit:
 
 def depth(findings: Findings, every: int) -> None:
     """Lower the recursion limit to every depth at which a `get()` needs more."""
-    findings.get(-1)
+    findings.get(findings.next_trial())
     misses = 0
     for more in itertools.count(3, every):
-        error = findings.get(more, RecursionLimit(more))
+        trial = findings.next_trial()
+        error = findings.get(trial, RecursionLimit(more))
         if isinstance(error, LockedError):
             return
         if error is None or (findings.kind == "failing" and "bad split" in str(error)):
@@ -345,9 +356,14 @@ def depth(findings: Findings, every: int) -> None:
             misses = 0
             findings.counts["interrupted"] += 1
         error = None
-        findings.check(more, f"{more} frames")
+        findings.check(trial, f"{more} frames")
         if misses > 20 or findings.is_hopeless:
             return
+
+
+def kinds_of(word: str) -> list[str]:
+    """Return the kinds that an argument names."""
+    return list(KINDS) if word == "all" else word.split(",")
 
 
 @contextlib.contextmanager
@@ -359,7 +375,7 @@ def _store() -> Iterator[None]:
 
 def main() -> None:
     """Do as the arguments say."""
-    how, kind, *numbers = sys.argv[1:]
+    how, kinds, *numbers = sys.argv[1:]
     every = int(numbers[0]) if numbers else 1
     ways: dict[str, Callable[[Findings], None]] = {
         "signals": lambda findings: signals(findings, *map(int, numbers)),
@@ -372,8 +388,11 @@ def main() -> None:
     }
     logging.disable(logging.CRITICAL)
     with _store(), Observer() as observer:
-        findings = Findings(kind, observer)
-        ways[how](findings)
+        findings = Findings(observer)
+        for kind in kinds_of(kinds):
+            findings.kind = kind
+            if not findings.is_hopeless:
+                ways[how](findings)
         print(json.dumps({"counts": findings.counts, "examples": findings.examples}), flush=True)
         # A thread that hangs, as a fault leaves it, must not keep the process.
         observer.close()

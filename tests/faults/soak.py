@@ -37,7 +37,6 @@ from furu import Furu, FuruCancelledError, Status, run_local, run_local_async, s
 from furu.execution.workers import ProcessWorkers
 from furu.web.runs import RunCancelledError, Runs
 
-from . import soak_nodes
 from .observer import Observer
 from .soak_nodes import FAILING, FORKING, STEADY, Flaky, draw, may_fail, roots_of, value_of
 
@@ -81,10 +80,25 @@ class Soak:
         self._observer = observer
         self._live: collections.deque[Path] = collections.deque()
         self._made = 0
+        self._now, self._began = "the first run", time.monotonic()
         self.steady = tuple(kind for kind in STEADY if kind.__name__ not in without)
         self.forking = tuple(kind for kind in FORKING if kind.__name__ not in without)
         self.failing = tuple(kind for kind in FAILING if kind.__name__ not in without)
         self.flaky = () if "Flaky" in without else (Flaky,)
+
+    def watch(self, name: str, nodes: Nodes) -> None:
+        """Begin a run, which must not hang."""
+        self._now = f"run {self.done}: {name} of {nodes}"
+        self._began = time.monotonic()
+
+    def end_if_it_hangs(self) -> None:
+        """In a thread: when a run hangs, say which, with the stacks of all threads, and end the process."""
+        while time.monotonic() - self._began < HANG_SEC:
+            time.sleep(1)
+        print(f"HANGS    {self._now}", flush=True)
+        faulthandler.dump_traceback(all_threads=True)
+        shutil.rmtree(self._directory, ignore_errors=True)
+        os._exit(1)
 
     def problem(self, kind: str, example: object) -> None:
         """Note what is not right."""
@@ -122,7 +136,7 @@ class Soak:
         return chosen
 
     def check(self, store: Path, nodes: Nodes) -> None:
-        """A node that is DONE has its value, for this process; and nothing is in progress, for another one."""
+        """Check the values of the nodes that are DONE, and that another process sees none in progress."""
         with use_settings(store=store):
             for node in nodes:
                 if node.status() is Status.DONE:
@@ -253,7 +267,9 @@ async def cancelled_natively(soak: Soak, nodes: Nodes) -> None:
 async def left_stream(soak: Soak, nodes: Nodes) -> None:
     """A stream that is left after some events, or read to its end."""
     leave_after = soak.chance.choice([0, 1, 3, 10**9])
-    async with stream_local(roots_of(nodes), buffer_events=soak.chance.choice([1, 100]), **soak.options()) as events:
+    async with stream_local(
+        roots_of(nodes), buffer_events=soak.chance.choice([1, 100]), **soak.options()
+    ) as events:
         number = 0
         async for _ in events:
             number += 1
@@ -341,8 +357,8 @@ def _outcome(soak: Soak, name: str, nodes: Nodes, error: BaseException | None) -
 def sync_batch(soak: Soak, names: list[str]) -> None:
     """Some runs without a loop of ours."""
     for _ in range(LOOP_RUNS):
-        faulthandler.dump_traceback_later(HANG_SEC, exit=True)
         name, nodes = _draw_work(soak, names)
+        soak.watch(name, nodes)
         store, error = soak.store(), None
         try:
             with use_settings(store=store):
@@ -359,8 +375,8 @@ async def async_batch(soak: Soak, names: list[str]) -> None:
     await anyio.lowlevel.checkpoint()
     before = _tasks()
     for _ in range(LOOP_RUNS):
-        faulthandler.dump_traceback_later(HANG_SEC, exit=True)
         name, nodes = _draw_work(soak, names)
+        soak.watch(name, nodes)
         store, error = soak.store(), None
         try:
             with use_settings(store=store):
@@ -454,7 +470,10 @@ def _containers() -> dict[str, int]:
 
     for module in [module for name, module in sys.modules.items() if name.split(".")[0] == "furu"]:
         for key, value in list(vars(module).items()):
-            if not key.startswith("__") and getattr(value, "__module__", module.__name__) == module.__name__:
+            if (
+                not key.startswith("__")
+                and getattr(value, "__module__", module.__name__) == module.__name__
+            ):
                 look(f"{module.__name__}.{key}", value, 3)
     return sizes
 
@@ -494,7 +513,9 @@ class Samples:
         """Return by how much the last quarter's median is above the second's."""
         values = [row.get(name, 0) for row in self.rows]
         quarter = max(len(values) // 4, 1)
-        return statistics.median(values[-quarter:]) - statistics.median(values[quarter : 2 * quarter] or values)
+        return statistics.median(values[-quarter:]) - statistics.median(
+            values[quarter : 2 * quarter] or values
+        )
 
     def slope(self, name: str) -> float:
         """Return the growth for each run, over the last half: the median of the slopes of all pairs."""
@@ -564,6 +585,7 @@ def main() -> None:
         os.mkdir(f"{directory}/markers")
         with Observer() as observer:
             soak = Soak(runs, seed, without, directory, observer)
+            threading.Thread(target=soak.end_if_it_hangs, daemon=True, name="soak-watch").start()
             next_sample = 0.0
             while soak.done < runs:
                 if sync_names:
@@ -574,7 +596,6 @@ def main() -> None:
                 if soak.done >= next_sample:
                     samples.take(soak)
                     next_sample += runs / SAMPLES
-            faulthandler.cancel_dump_traceback_later()
             if os.path.exists(f"{directory}/never"):
                 soak.problem("another store was used", os.listdir(f"{directory}/never"))
         well = report(soak, samples, time.monotonic() - started)

@@ -1,4 +1,4 @@
-"""Run as a program: processes that do random work on one store while they are killed, stopped and interrupted.
+"""Run as a program: processes do random work on one store while they are killed, stopped and interrupted.
 
     python -m tests.faults.storm [SECONDS] [SEED]
 
@@ -13,6 +13,7 @@ import contextlib
 import faulthandler
 import functools
 import io
+import itertools
 import logging
 import os
 import random
@@ -251,7 +252,9 @@ def judge(name: str, error: Exception) -> None:
     chain = list(causes(error))
     text = " / ".join(f"{type(one).__name__}: {one}" for one in chain)
     nodes: list[Any] = [one.node for one in chain if getattr(one, "node", None) is not None]
-    nodes += [failure.node for one in chain if isinstance(one, FuruComputeError) for failure in one.failures]
+    nodes += [
+        failure.node for one in chain if isinstance(one, FuruComputeError) for failure in one.failures
+    ]
     fragile = [node for node in nodes if node.fragile]
     named = [node for digest, node in HASHES.items() if digest in text]
     fragile += [node for node in named if node.fragile]  # type: ignore[attr-defined]
@@ -447,7 +450,7 @@ def _value(node: Furu[int]) -> Any:
 
 
 def read_log(path: str) -> tuple[collections.Counter[str], list[str]]:
-    """Return the counts of a log, and what is wrong: what workers noted, double computes, lost artifacts."""
+    """Return the counts of a log, and what was wrong: noted by workers, computed twice, or lost."""
     counts: collections.Counter[str] = collections.Counter()
     wrong: list[str] = []
     begun: dict[tuple[str, str], int] = {}  # (hash or gc, pid) of a window that is open
@@ -510,7 +513,7 @@ def _computed_twice(
             end = min((end for end in ends[node_hash, pid] if end >= at), default=killed.get(pid))
             if end is not None:
                 spans.append((at, end, pid))
-        for (at, end, pid), (next_at, _, next_pid) in zip(spans, spans[1:], strict=False):
+        for (at, end, pid), (next_at, _, next_pid) in itertools.pairwise(spans):
             if next_at < end and not _overlaps(windows[node_hash], at, next_at):
                 found.append(f"{node_hash} by {pid} and {next_pid} for {(end - next_at) / 1e6:.1f} ms")
     return found
@@ -526,7 +529,9 @@ def _computed_though_done(
     for node_hash, begun in starts.items():
         removals = windows[node_hash] + windows["gc"]
         for at, pid in begun:
-            before = max((got for got in gots[node_hash] if got[1] < at), default=None, key=lambda got: got[1])
+            before = max(
+                (got for got in gots[node_hash] if got[1] < at), default=None, key=lambda got: got[1]
+            )
             fragile = HASHES[node_hash].fragile  # type: ignore[attr-defined]
             if before and not fragile and not _overlaps(removals, before[0], at):
                 found.append(f"{node_hash} by {pid}")

@@ -1,7 +1,7 @@
 """The nodes that a storm is about: fixed by a seed, each with a value and files that can be checked.
 
-Sturdy nodes are removed by furu, or whole and at once by hand. Fragile ones, and only these, are damaged and
-removed file by file. No sturdy node depends on a fragile one.
+Sturdy nodes are removed by furu, or whole and at once by hand. Only fragile ones are damaged, and removed
+file by file. No sturdy node depends on a fragile one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""`get()` that is interrupted anywhere, in a process that goes on: nothing is stuck, here or for others."""
+"""Work that is interrupted or cancelled anywhere, in a process that goes on: nothing is stuck, here or for
+others."""
 
 from __future__ import annotations
 
@@ -11,72 +12,82 @@ import sys
 import pytest
 
 from . import figures
-from .interrupt_nodes import KINDS
 from .observer import ROOT
 
 LONG = os.environ.get("FURU_FAULTS") == "long"
 # Each place, or each seventh of them.
 EVERY = 1 if LONG else 7
-SIGNALS = 5000 if LONG else 300
-LIMIT_SEC = 1200 if LONG else 60
+SIGNALS = 3000 if LONG else 60
+LIMIT_SEC = 1500 if LONG else 90
+FAULTS = ("hangs", "in progress", "wrong", "locks left taken", "tasks left", "tokens left")
 
 pytestmark = pytest.mark.timeout(LIMIT_SEC + 10)
 
 
-def interrupts(how: str, kind: str, *numbers: int) -> dict[str, int]:
-    """Return what was injected, and that nothing was left behind."""
-    command = [sys.executable, "-m", "tests.faults.interrupts", how, kind, *map(str, numbers)]
+def program(name: str, *arguments: object) -> dict[str, int]:
+    """Run one of the programs beside this file, and return its counts; nothing must be left behind."""
+    command = [sys.executable, "-m", f"tests.faults.{name}", *map(str, arguments)]
     answer = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=LIMIT_SEC
     )
     assert 0 == answer.returncode, answer.stderr
     report = json.loads(answer.stdout)
     counts: dict[str, int] = report["counts"]
-    figures.count(f"interrupts of get() ({how})", counts["interrupted"])
-    for what in ("hangs", "in progress", "wrong", "locks left taken"):
-        figures.count(f"{what} after an interrupt", counts[what])
-    found = {what: counts[what] for what in ("hangs", "in progress", "wrong", "locks left taken")}
-    assert not any(found.values()), json.dumps(report, indent=1)
-    figures.count("interrupts that the loop or a task group turned into another error", counts.get("other errors", 0))
+    for what in FAULTS:
+        figures.count(f"{what} after an interrupt or a cancellation", counts.get(what, 0))
+    assert not any(counts.get(what) for what in FAULTS), json.dumps(report, indent=1)
     return counts
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_interrupt_at_any_line_leaves_nothing_behind(kind: str) -> None:
-    assert interrupts("lines", kind, EVERY)["interrupted"] > 10
+def interrupts(how: str, kinds: str, *numbers: int) -> int:
+    """Interrupt `get()`; return how often."""
+    counts = program("interrupts", how, kinds, *numbers)
+    figures.count(f"interrupts of get(): {how}", counts["interrupted"])
+    figures.count("interrupts that came out of a loop as another error", counts.get("other errors", 0))
+    return counts["interrupted"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_interrupt_as_a_function_begins_leaves_nothing_behind(kind: str) -> None:
-    assert interrupts("calls", kind, EVERY)["interrupted"] > 3
+def test_interrupt_at_any_line_leaves_nothing_behind() -> None:
+    assert interrupts("lines", "all", EVERY) > 100
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_interrupt_as_a_function_returns_leaves_nothing_behind(kind: str) -> None:
-    assert interrupts("returns", kind, EVERY)["interrupted"] > 3
+def test_interrupt_as_any_function_begins_leaves_nothing_behind() -> None:
+    assert interrupts("calls", "all", EVERY) > 30
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_signals_at_random_times_leave_nothing_behind(kind: str) -> None:
-    assert interrupts("signals", kind, SIGNALS)["interrupted"] > 10
+def test_interrupt_as_any_function_returns_leaves_nothing_behind() -> None:
+    assert interrupts("returns", "all", EVERY) > 30
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_recursion_limit_at_any_depth_leaves_nothing_behind(kind: str) -> None:
-    assert interrupts("depth", kind, 1)["interrupted"] > 3
+def test_signals_at_random_times_leave_nothing_behind() -> None:
+    assert interrupts("signals", "all", SIGNALS) > 30
+
+
+def test_recursion_limit_at_any_depth_leaves_nothing_behind() -> None:
+    assert interrupts("depth", "all", 1) > 30
 
 
 @pytest.mark.skipif(importlib.util.find_spec("_testcapi") is None, reason="this CPython has no _testcapi")
-@pytest.mark.parametrize("kind", ["sync", "pickled", "failing"])
-def test_failed_allocation_anywhere_leaves_nothing_behind(kind: str) -> None:
-    assert interrupts("memory", kind, EVERY)["interrupted"] > 3
+def test_failed_allocation_anywhere_leaves_nothing_behind() -> None:
+    assert interrupts("memory", "sync,pickled,failing", EVERY) > 30
+
+
+@pytest.mark.parametrize(
+    ("backend", "how"), [("asyncio", "scope"), ("asyncio", "native"), ("trio", "scope")]
+)
+def test_cancellation_at_any_step_of_the_loop_leaves_nothing_behind(backend: str, how: str) -> None:
+    """Of `aget()`, runs, streams, and followers of a service's run."""
+    kinds = "sync,async,declared,failing" if LONG else "async,declared"
+    counts = program("cancellations", "all", kinds, backend, how, 1 if LONG else 3)
+    figures.count(f"cancellations: {how} on {backend}", counts["interrupted"])
+    assert counts["interrupted"] > 30
+    assert not counts.get("other errors"), counts
 
 
 @pytest.mark.skipif(not LONG, reason="only counted: a second interrupt may come while the first is handled")
-@pytest.mark.parametrize("kind", KINDS)
-def test_second_interrupt_is_counted(kind: str) -> None:
+def test_second_interrupt_is_counted() -> None:
     """An interrupt of the cleanup itself: what that leaves is printed with the figures."""
-    command = [sys.executable, "-m", "tests.faults.interrupts", "twice", kind, "3"]
+    command = [sys.executable, "-m", "tests.faults.interrupts", "twice", "all", "3"]
     answer = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=LIMIT_SEC
     )

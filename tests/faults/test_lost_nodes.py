@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import shutil
@@ -162,7 +163,9 @@ def test_owner_whose_node_was_removed_and_computed_anew_loads_that(kind: type[Fu
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_paused_owner_of_another_machine_that_lost_its_node_loads_the_winners(kind: type[Furu[Any]]) -> None:
+def test_paused_owner_of_another_machine_that_lost_its_node_loads_the_winners(
+    kind: type[Furu[Any]],
+) -> None:
     """Its lease ran out, and the winner has removed its files."""
     node = kind()
     first = Fork(compute("first", node, machine=True))
@@ -270,7 +273,7 @@ class Killed(Furu[int]):
 def test_killed_processes_do_not_pile_up_in_owners(kind: type[Furu[int]], store: Path) -> None:
     """Thirty of them, killed while at a node, or between two."""
 
-    def die() -> None:
+    def die(number: int) -> None:
         global who
         who = "victim"
         kind(number=number).get()  # type: ignore[call-arg]
@@ -278,7 +281,7 @@ def test_killed_processes_do_not_pile_up_in_owners(kind: type[Furu[int]], store:
 
     for number in range(30):
         with pytest.raises(RuntimeError, match="without a word"):
-            in_fork(die)
+            in_fork(functools.partial(die, number))
     in_fork(lambda: run_local([kind(number=number) for number in range(40)], progress=False).computed)  # type: ignore[call-arg]
     assert len(list((store / "owners").iterdir())) <= 5
 

@@ -1,4 +1,4 @@
-"""What nodes do with threads, forks and signals of their own: it belongs to the attempt and to its store."""
+"""What nodes do with threads, forks and signals of their own belongs to the attempt and its store."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
