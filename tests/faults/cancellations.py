@@ -5,8 +5,8 @@
 WORK is some of `aget`, `run`, `stream` and `follow`, with commas between, or `all`; KINDS some of
 `interrupt_nodes.KINDS`, or `all`; BACKEND `asyncio` or `trio`; HOW `scope` (a cancel scope), `native`
 (`Task.cancel()`, on asyncio) or `twice` (`native`, and again three steps later). EVERY cancels only at each
-EVERY-th step. Each trial takes a new node and a new loop. After each, no task and no thread token is left, a
-second process does not see the node IN_PROGRESS, and a later `get()` of it returns its value in time.
+EVERY-th step. Each trial takes a new node and a new loop. After each, no task and no thread token is left,
+a second process does not see the node IN_PROGRESS, and a later `get()` of it returns its value in time.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@
     python -m tests.faults.interrupts memory KINDS [EVERY]          one allocation fails, each in turn
     python -m tests.faults.interrupts depth KINDS [EVERY]           the recursion limit, at every depth
 
-KINDS are some of `interrupt_nodes.KINDS`, with commas between, or `all`. EVERY interrupts only at each EVERY-th
-place. Each trial takes a new node. After each, a second process must not see it IN_PROGRESS, and a later
-`get()` of it here must return its value in time.
+KINDS are some of `interrupt_nodes.KINDS`, with commas between, or `all`. EVERY interrupts only at each
+EVERY-th place. Each trial takes a new node. After each, a second process must not see it IN_PROGRESS, and a
+later `get()` of it here must return its value in time.
 """
 
 from __future__ import annotations
