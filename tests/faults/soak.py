@@ -32,8 +32,18 @@ from typing import Any
 
 import anyio
 import anyio.lowlevel
+import trio
 
-from furu import Furu, FuruCancelledError, Status, run_local, run_local_async, stream_local, use_settings
+from furu import (
+    Furu,
+    FuruCancelledError,
+    Status,
+    current_settings,
+    run_local,
+    run_local_async,
+    stream_local,
+    use_settings,
+)
 from furu.execution.workers import ProcessWorkers
 from furu.web.runs import RunCancelledError, Runs
 
@@ -197,19 +207,16 @@ def generated_run(soak: Soak, nodes: Nodes) -> None:
 def runs_in_threads(soak: Soak, nodes: Nodes) -> None:
     """Three runs at once that share nodes."""
     errors: list[BaseException] = []
-    settings = use_settings
+    settings = current_settings()
 
-    def go(store: Path, options: dict[str, Any]) -> None:
+    def go(options: dict[str, Any]) -> None:
         try:
-            with settings(store=store):
+            with use_settings(settings):
                 run_local(roots_of(nodes), **options)
         except BaseException as error:
             errors.append(error)
 
-    from furu import current_settings
-
-    store = current_settings().store
-    threads = [threading.Thread(target=go, args=(store, soak.options())) for _ in range(3)]
+    threads = [threading.Thread(target=go, args=(soak.options(),)) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -251,7 +258,7 @@ async def cancelled_natively(soak: Soak, nodes: Nodes) -> None:
         if soak.chance.random() < 0.5
         else functools.partial(run_local_async, roots_of(nodes), **soak.options())
     )
-    if not _on_asyncio():
+    if _backend() == "trio":
         with anyio.move_on_after(soak.chance.uniform(0.0, 0.02)):
             await work()
         return
@@ -321,14 +328,12 @@ SHARES = {"process_run": 0.1}
 INTERACTIVE = ("interactive", "interactive_async", "cancelled_natively")
 
 
-def _on_asyncio() -> bool:
-    return anyio.get_current_task().__class__.__module__ != "trio" and "trio" not in _backend()
-
-
 def _backend() -> str:
-    from anyio._core._eventloop import current_async_library
-
-    return current_async_library() or ""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return "trio"
+    return "asyncio"
 
 
 def _draw_work(soak: Soak, names: list[str]) -> tuple[str, Nodes]:
@@ -396,10 +401,8 @@ async def async_batch(soak: Soak, names: list[str]) -> None:
 
 
 def _tasks() -> int:
-    if _on_asyncio():
+    if _backend() == "asyncio":
         return len(asyncio.all_tasks())
-    import trio
-
     return trio.lowlevel.current_statistics().tasks_living
 
 
