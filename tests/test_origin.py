@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import furu
+from furu import FuruLoadError, FuruUsageError, origin, run_local
 
 # A node, and values whose classes define no function.
 PROGRAM = """
@@ -290,3 +294,33 @@ def test_package_that_is_installed_in_two_places_shares_artifacts(projects: Path
     assert "x" == in_store("-c", code, "get", folder=projects, path=str(projects / "x"))
     assert "x" == in_store("-c", code, "get", folder=projects, path=str(projects / "y"))
     assert "1" == in_store("-m", "package.train", "run", folder=projects, path=str(projects / "y"))
+
+
+# ---- files that a command imports by their paths ----
+
+
+def import_file(name: str, path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_files_of_one_name_that_a_command_imports_are_scripts(
+    projects: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one has its path in its module's name, which does not count."""
+    x, y = projects / "x" / "train.py", projects / "y" / "train.py"
+    names = ["train", f"train{origin.FILE_MARK}{y}"]
+    monkeypatch.setattr(origin, "SCRIPTS", {str(x)})
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, None)
+    one, other = (import_file(*both).Model(n=1) for both in zip(names, [x, y], strict=True))
+    assert one.furu_hash == other.furu_hash
+    assert "x" == one.get()
+    with pytest.raises(FuruLoadError, match=re.escape(str(x))):
+        other.get()
+    with pytest.raises(FuruUsageError, match="two classes in one graph"):
+        run_local([one, other])
