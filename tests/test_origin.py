@@ -20,6 +20,7 @@ from furu import FuruLoadError, FuruUsageError, origin, run_local
 PROGRAM = """
 from __future__ import annotations
 import dataclasses, enum, json, sys, threading
+import furu
 from furu import Furu
 
 class Colour(enum.Enum):
@@ -32,10 +33,14 @@ class Point:
 class Bare(Furu[int]):
     pass
 
-class Model(Furu[int]):
+class Model(Furu["Result"]):
     value: object
-    def _create(self) -> int:
-        return 1
+    def _create(self) -> Result:
+        return Result(1)
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    x: int
 
 def inside():
     class Local(Furu[int]):
@@ -55,6 +60,8 @@ if __name__ in ("__main__", "<run_path>"):
     thread.start()
     thread.join()
     assert hashes() == in_thread
+    with furu.use_settings(store="store"):
+        assert Result(1) == Model(value=1).get()
     print("hashes", json.dumps(hashes()))
 """
 
@@ -80,6 +87,7 @@ def hashes(*arguments: str, folder: Path) -> list[str]:
 def folder(tmp_path: Path) -> Path:
     """A script, another one, and a package with the same classes."""
     (tmp_path / "package" / "inner").mkdir(parents=True)
+    (tmp_path / "program").mkdir()
     (tmp_path / "package" / "__init__.py").touch()
     (tmp_path / "package" / "inner" / "__init__.py").touch()
     for name in (
@@ -88,6 +96,7 @@ def folder(tmp_path: Path) -> Path:
         "package/train.py",
         "package/inner/train.py",
         "package/__main__.py",
+        "program/__main__.py",
     ):
         (tmp_path / name).write_text(PROGRAM)
     return tmp_path
@@ -125,6 +134,8 @@ def test_script_has_the_same_hashes_whatever_runs_it(how: list[str], folder: Pat
         ("package/__main__.py", "package"),
         ("package", "package"),
         ("train.py", "train"),
+        ("program", "program"),
+        ("program/__main__.py", "program"),
     ],
 )
 def test_file_of_a_package_is_named_as_its_module(script: str, module: str, folder: Path) -> None:
@@ -132,7 +143,7 @@ def test_file_of_a_package_is_named_as_its_module(script: str, module: str, fold
     expected = hashes("-m", module, folder=folder)
     assert expected == hashes(script, folder=folder)
     assert expected == hashes("-m", "cProfile", "-m", module, folder=folder)
-    name = module if module != "package" else "package.__main__"
+    name = f"{module}.__main__" if script.startswith(f"{module}/__main__") or script == module else module
     code = "import json; from {} import hashes; print('hashes', json.dumps(hashes()))"
     assert expected == hashes("-c", code.format(name), folder=folder)
 

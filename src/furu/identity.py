@@ -322,11 +322,11 @@ def _encode_path(value: pathlib.PurePath, parts: _Parts, depth: int) -> None:
 def _encode_time(value: dt.datetime | dt.time, parts: _Parts, depth: int) -> None:
     parts.append(b"t" if isinstance(value, dt.time) else b"D")
     zone = value.tzinfo
-    is_named = isinstance(zone, zoneinfo.ZoneInfo)
+    is_named = type(zone) is zoneinfo.ZoneInfo
     # Which offset a named zone has at that time depends on the rules that this machine knows.
     _encode_str((value.replace(tzinfo=None) if is_named else value).isoformat(), parts, depth)
     parts.append(b"%d" % value.fold)
-    if isinstance(zone, zoneinfo.ZoneInfo):
+    if type(zone) is zoneinfo.ZoneInfo:
         _encode_zone(zone, parts, depth)
     elif zone is None or type(zone) is dt.timezone:
         parts.append(b"-")  # the offset, if any, is in the text
