@@ -88,7 +88,7 @@ def test_on_failure_that_is_neither() -> None:
         ("abc", "iterable of Furu nodes, not a str"),
         (b"abc", "iterable of Furu nodes, not a bytes"),
         ({"a": diamond()}, "iterable of Furu nodes, not a dict"),
-        (7, "iterable of Furu nodes, not a int"),
+        (7, "iterable of Furu nodes, not an int"),
         (None, "iterable of Furu nodes, not a NoneType"),
         ([diamond(), "abc"], r"roots\[1\] is a str: 'abc'"),
         ([None], r"roots\[0\] is a NoneType: None"),

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from furu.errors import FuruCycleError, FuruUsageError
 from furu.identity import MAX_DEPTH, Identified, all_fields, canonical_form
+from furu.origin import class_name, place
+from furu.text import shown
 
 N = TypeVar("N", bound=Identified)
 _LEAVES = frozenset({type(None), bool, int, float, str, bytes})
@@ -20,7 +22,7 @@ def nodes_within(values: Iterable[Any], kind: type[N]) -> list[N]:
 
     Looks into lists, tuples, dicts (keys too), sets, dataclasses, msgspec structs and registered
     foreign types; does not look into the nodes that it finds. Raises `FuruUsageError` for a
-    container that holds itself.
+    container that holds itself, and for nodes of two classes that have one hash.
     """
     found: dict[str, N] = {}
     pending = [iter(values)]
@@ -30,7 +32,9 @@ def nodes_within(values: Iterable[Any], kind: type[N]) -> list[N]:
                 continue
             value = canonical_form(value)
             if isinstance(value, kind):
-                found.setdefault(value._furu_hash, value)
+                known = found.setdefault(value._furu_hash, value)
+                if type(known) is not type(value):
+                    raise _two_classes(type(known), type(value))
             elif (inside := _contents(value, kind)) is not None:
                 pending.append(inside)
                 break
@@ -54,21 +58,54 @@ def _contents(value: Any, kind: type[N]) -> Iterator[Any] | None:
     return None if fields is None else iter(fields.values())
 
 
-def postorder(root: N, below: Callable[[N], Iterable[N] | None]) -> Iterator[N]:
+class ClassNames:
+    """The classes of a graph's nodes. Two that have one full name would share artifacts."""
+
+    def __init__(self) -> None:
+        self._classes: set[type] = set()
+        self._by_name: dict[str, type] = {}
+
+    def add(self, node: Identified) -> None:
+        """Raise `FuruUsageError` if another class in the graph has the name of this node's class."""
+        cls = type(node)
+        if cls in self._classes:
+            return
+        other = self._by_name.setdefault(class_name(cls), cls)
+        if other is not cls:
+            raise _two_classes(other, cls)
+        self._classes.add(cls)
+
+
+def _two_classes(one: type, other: type) -> FuruUsageError:
+    return FuruUsageError(
+        f"two classes in one graph are called {class_name(one)}, and their nodes would share artifacts: "
+        f"one is defined in {place(one)}, the other in {place(other)}. Give them different names. If the "
+        "class was defined again (a notebook cell, a reload), make the nodes of the old class anew."
+    )
+
+
+def postorder(
+    root: N, below: Callable[[N], Iterable[N] | None], classes: ClassNames | None = None
+) -> Iterator[N]:
     """Yield the nodes at and under `root`, each after everything under it, without recursion.
 
     `below(node)` returns what to go down into first, or None for a node that is not to be yielded: it
-    is known, or done. It is called once a visit, before anything under the node is visited.
+    is known, or done. It is called once a visit, before anything under the node is visited. Graphs
+    that are walked one after another as one pass the same `classes`.
 
-    Raises `FuruCycleError` where a node is reached again from below itself.
+    Raises `FuruCycleError` where a node is reached again from below itself, and `FuruUsageError` where
+    two classes have one name.
     """
     first = below(root)
     if first is None:
         return
+    classes = ClassNames() if classes is None else classes
+    classes.add(root)
     path: dict[str, N] = {root._furu_hash: root}
     branches = [iter(first)]
     while branches:
         for node in branches[-1]:
+            classes.add(node)
             if node._furu_hash in path:
                 raise _cycle(list(path.values()), node)
             under = below(node)
@@ -84,8 +121,8 @@ def postorder(root: N, below: Callable[[N], Iterable[N] | None]) -> Iterator[N]:
 def _cycle(path: list[N], again: N) -> FuruCycleError:
     start = next(i for i, node in enumerate(path) if node._furu_hash == again._furu_hash)
     cycle = [*path[start:], again]
-    shown = cycle if len(cycle) <= 12 else [*cycle[:6], None, *cycle[-5:]]
-    arrows = "\n  -> ".join("..." if node is None else repr(node) for node in shown)
+    listed = cycle if len(cycle) <= 12 else [*cycle[:6], None, *cycle[-5:]]
+    arrows = "\n  -> ".join("..." if node is None else shown(node) for node in listed)
     return FuruCycleError(
         f"these nodes depend on each other in a circle:\n     {arrows}\n"
         "Remove one of these dependencies (look at the _dependencies() of these classes).",

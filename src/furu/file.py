@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import stat
 import time
 from dataclasses import field
 from pathlib import Path
@@ -15,19 +16,25 @@ from furu.identity import DIGEST_BYTES
 from furu.loops import in_thread
 from furu.store.artifact import Status
 
-# Two writes within a filesystem's clock tick leave the same mtime, so a file this young may change
-# without a trace: its digest is not remembered.
+# Two writes within a filesystem's clock tick leave the same stamp, so the digest of a file this young is
+# not remembered.
 _SETTLED_NS = 2 * 10**9
+# How often a file is read that changes while it is read.
+_MAX_READS = 3
+
+# Device, inode, size, mtime and ctime. A program can set the mtime back, but not the ctime.
+_Stamp = tuple[int, int, int, int, int]
 
 
 class File(Furu[Path]):
     """An input file. `get()` returns its path; its identity is its content, wherever it lies.
 
     The content is read when the node is made, so a changed file gives another node, and everything
-    that depends on it is computed anew. Nothing is stored: a file is always DONE.
+    that depends on it is computed anew. A relative path counts from the working directory at that
+    moment. Nothing is stored: a file is always DONE.
 
-    Raises `FuruIdentityError` if the file cannot be read. `get()` raises `FuruError` if the file has
-    changed since the node was made.
+    Raises `FuruIdentityError` if the path is not a regular file that can be read. `get()` raises
+    `FuruError` if the content has changed since the node was made.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "data.csv")
@@ -40,18 +47,19 @@ class File(Furu[Path]):
     content: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        path = Path(self.path)
         try:
-            stamp = _stamp(path)
-            digest = _digest_of_settled if time.time_ns() - stamp[3] > _SETTLED_NS else _digest
-            content = digest(path.absolute(), stamp)
+            path = Path(self.path).absolute()
+            content, stamp = _read(path)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
             raise FuruIdentityError(
-                f"File(path={str(path)!r}) cannot be read: {getattr(error, 'strerror', None) or error}. "
+                f"File(path={str(self.path)!r}) cannot be read: {_reason(error)}. "
                 "A file must be there when its node is made.",
                 field_path="File.path",
             ) from error
         vars(self).update(path=path, content=content, _stamp=stamp)
+
+    def __repr__(self) -> str:
+        return f"File(path={str(self.path)!r})"  # also inside another node: messages name the file
 
     def status(self) -> Status:
         """Always DONE: an input is there, or its node could not have been made."""
@@ -63,30 +71,75 @@ class File(Furu[Path]):
     def _fetch(self, force: bool) -> Fetched[Path]:
         path = Path(self.path)
         try:
-            changed = _stamp(path) != vars(self)["_stamp"]
+            if _stamp(os.stat(path)) != vars(self)["_stamp"]:
+                content, stamp = _read(path)
+                if content != self.content:
+                    raise FuruError(
+                        f"{self!r} has changed since its node was made. Make the node again, so that what "
+                        "depends on it is computed for the new content."
+                    )
+                vars(self)["_stamp"] = stamp
+        except FileNotFoundError as error:
+            raise FuruError(f"{self!r} is gone: {_reason(error)}") from error
         except OSError as error:
-            raise FuruError(f"{self!r} is gone: {error.strerror or error}") from error
-        if changed:
-            raise FuruError(
-                f"{self!r} has changed since its node was made. Make the node again, so that what "
-                "depends on it is computed for the new content."
-            )
+            raise FuruError(f"{self!r} cannot be read: {_reason(error)}") from error
         return Fetched(path, computed=False)
 
     async def _afetch(self, force: bool) -> Fetched[Path]:
         return await in_thread(self._fetch, force)
 
 
-def _stamp(path: Path) -> tuple[int, int, int, int]:
-    info = os.stat(path)
-    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
+def _read(path: Path) -> tuple[str, _Stamp | None]:
+    """Return the digest of a file and its stamp, or None for a stamp that a later write could leave too.
+
+    Raises `OSError` for what is not a regular file, and for one that changes all the time.
+    """
+    for _ in range(_MAX_READS):
+        info = os.stat(path)
+        _refuse_special(info)  # before opening: that alone can disturb a device or a pipe
+        stamp = _stamp(info)
+        is_settled = time.time_ns() - max(info.st_mtime_ns, info.st_ctime_ns) > _SETTLED_NS
+        try:
+            digest = (_digest_of_settled if is_settled else _digest)(path, stamp)
+        except _ChangedError:
+            continue
+        return digest, stamp if is_settled else None
+    raise OSError("it changes while it is read")
 
 
-def _digest(path: Path, stamp: tuple[int, int, int, int]) -> str:
-    with open(path, "rb") as file:
+def _digest(path: Path, stamp: _Stamp) -> str:
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        info = os.fstat(file.fileno())
+        _refuse_special(info)
         hasher = functools.partial(hashlib.blake2b, digest_size=DIGEST_BYTES)
-        return hashlib.file_digest(file, hasher).hexdigest()
+        digest = hashlib.file_digest(file, hasher).hexdigest()
+        if not stamp == _stamp(info) == _stamp(os.fstat(file.fileno())):
+            raise _ChangedError
+        return digest
 
 
 # A sweep names one large file in thousands of nodes.
 _digest_of_settled = functools.lru_cache(maxsize=4096)(_digest)
+
+
+class _ChangedError(Exception):
+    """The file is not the one that was looked at, or was written while it was read."""
+
+
+def _stamp(info: os.stat_result) -> _Stamp:
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
+
+
+def _refuse_special(info: os.stat_result) -> None:
+    if stat.S_ISDIR(info.st_mode):
+        raise OSError("it is a directory")
+    if not stat.S_ISREG(info.st_mode):
+        raise OSError("it is not a regular file")
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -9,7 +9,6 @@ a graph is linear in its nodes, whatever its depth or sharing.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime as dt
 import decimal
 import enum
@@ -18,16 +17,14 @@ import functools
 import hashlib
 import pathlib
 import struct
-import sys
 import uuid
-import weakref
 import zoneinfo
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-import msgspec
-
 from furu.errors import FuruIdentityError, FuruUsageError
+from furu.origin import module_name, once_a_class
+from furu.shapes import Shape, field_names, shape_of
 
 T = TypeVar("T")
 
@@ -50,10 +47,18 @@ class Identified:
 class _NoForm(Exception):
     """Raised at the value without a form; every container on the way out adds its step to the path."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, joint: str = ": ") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = joint + reason  # follows the path
         self.steps: list[str] = []
+
+    def passes(self, template: str, key: object) -> None:
+        """Add a step that a dict's key or a set's item names; one that cannot be shown, by its type."""
+        try:
+            shown = repr(key)
+        except Exception:
+            shown = f"<{type(key).__qualname__}>"
+        self.steps.append(template.format(shown))
 
 
 def node_hash(node: object, version: object, names: Iterable[str]) -> str:
@@ -73,7 +78,7 @@ def node_hash(node: object, version: object, names: Iterable[str]) -> str:
             _encode(_field_value(node, name), parts, 0)
     except _NoForm as error:
         path = f"{cls.__qualname__}.{name}{''.join(reversed(error.steps))}"
-        raise FuruIdentityError(f"{path}: {error.reason}", field_path=path) from None
+        raise FuruIdentityError(f"{path}{error.reason}", field_path=path) from None
     return hashlib.blake2b(b"".join(parts), digest_size=DIGEST_BYTES, person=_ENCODING_VERSION).hexdigest()
 
 
@@ -107,38 +112,19 @@ def register_canonical_form(cls: type[T], form: Callable[[T], Any]) -> None:
 
 def canonical_form(value: Any) -> Any:
     """Return what a registered foreign value counts as, and any other value itself."""
-    while (form := _FORMS.get(type(value))) is not None:
+    for _ in range(MAX_DEPTH):
+        form = _FORMS.get(type(value))
+        if form is None:
+            return value
         value = form(value)
-    return value
+    raise FuruUsageError(f"the canonical form of a {type(value).__qualname__} has no end")
 
 
 def all_fields(value: Any) -> dict[str, Any] | None:
     """Return the fields of a dataclass or msgspec struct that are set, also those outside identity; None
     for other values."""
-    names = _all_field_names(type(value))
+    names = field_names(type(value))
     return None if names is None else {name: getattr(value, name) for name in names if hasattr(value, name)}
-
-
-def class_name(cls: type) -> str:
-    """Return the full name of a class, as records hold it: ``module:Outer.Class``."""
-    return f"{module_name(cls)}:{cls.__qualname__}"
-
-
-def module_name(cls: type) -> str:
-    """Return the module of a class as another process would import it.
-
-    For a class of a script, which Python calls `__main__`, that is the name of the script's file, so
-    that a script and a module that imports it share artifacts, and two scripts do not collide.
-    """
-    module = cls.__module__
-    if module not in ("__main__", "__mp_main__"):
-        return module
-    main = sys.modules.get(module)
-    spec = getattr(main, "__spec__", None)
-    if spec is not None and spec.name not in ("__main__", "__mp_main__"):
-        return str(spec.name)
-    file = getattr(main, "__file__", None)
-    return pathlib.Path(file).stem if isinstance(file, str) else "__main__"
 
 
 # ---- the encoders, one for each exact type ----
@@ -161,15 +147,28 @@ def _encoder_of_kind(value: Any) -> _Encoder:
         return _encode_enum
     if isinstance(value, type):
         return _encode_type
-    if isinstance(value, pathlib.PurePath):
-        return _encode_path
-    if _field_names(type(value)) is not None:
-        return _encode_fields
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return _encode_namedtuple
+    shape = shape_of(type(value))
+    if shape is None:
+        raise _without_form(value)
+    return lambda value, parts, depth: _encode_fields(shape, value, parts, depth)
+
+
+def _without_form(value: Any) -> _NoForm:
     kind = type(value)
-    raise _NoForm(
-        f"a value of type {kind.__module__}.{kind.__qualname__} has no canonical form. Use plain "
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if kind.__module__ == "numpy" and hasattr(value, "ndim"):
+        if value.ndim:
+            return _NoForm(
+                f"is a {name}: write x.tolist() if it is small; otherwise save it and pass a furu.File, "
+                "or pass the node that makes it",
+                joint=" ",
+            )
+        plain = type(value.item())
+        if not plain.__module__.startswith("numpy"):
+            how = f"{plain.__name__}(x)" if plain.__module__ == "builtins" else "x.item()"
+            return _NoForm(f"is a {name}: write {how}", joint=" ")
+    return _NoForm(
+        f"a value of type {name} has no canonical form. Use plain "
         "values (numbers, strings, paths, dates, enums, dataclasses, lists, tuples, dicts, sets, nodes), "
         "exclude the field with dataclasses.field(compare=False), or give the type a form with "
         "furu.register_canonical_form(type, to_plain_value)"
@@ -227,7 +226,7 @@ def _encode_set(tag: bytes, value: Any, parts: _Parts, depth: int) -> None:
         try:
             _encode(item, own, depth + 1)
         except _NoForm as error:
-            error.steps.append(f"{{{item!r}}}")
+            error.passes("{{{}}}", item)
             raise
         encoded.append(b"".join(own))
     parts.append(b"%b%d:" % (tag, len(encoded)))
@@ -243,7 +242,7 @@ def _encode_dict(value: Any, parts: _Parts, depth: int) -> None:
             _encode(key, key_parts, depth + 1)
             _encode(item, item_parts, depth + 1)
         except _NoForm as error:
-            error.steps.append(f"[{key!r}]")
+            error.passes("[{}]", key)
             raise
         encoded.append((b"".join(key_parts), b"".join(item_parts)))
     encoded.sort()
@@ -252,11 +251,21 @@ def _encode_dict(value: Any, parts: _Parts, depth: int) -> None:
         parts.extend(pair)
 
 
-def _encode_named(value: Any, names: Iterable[str], parts: _Parts, depth: int) -> None:
+def _encode_fields(shape: Shape, value: Any, parts: _Parts, depth: int) -> None:
+    held = getattr(value, "__dict__", None)
+    if (shape.is_open or (held and not held.keys() <= shape.known)) and (
+        others := shape.other_state(value)
+    ):
+        raise _NoForm(
+            f"a {type(value).__qualname__} keeps state outside its fields, which would not count: "
+            f"{', '.join(others)}. Declare it as a field (with compare=False if it must not count), or "
+            "give the type a form with furu.register_canonical_form(type, to_plain_value)"
+        )
+    parts.append(b"M" if shape.is_tuple else b"O")
     _encode_class(type(value), parts)
     name = ""
     try:
-        for name in names:
+        for name in shape.names:
             parts.append(_name_bytes(name))
             _encode(_field_value(value, name), parts, depth + 1)
     except _NoForm as error:
@@ -265,28 +274,23 @@ def _encode_named(value: Any, names: Iterable[str], parts: _Parts, depth: int) -
     parts.append(b".")
 
 
-def _encode_fields(value: Any, parts: _Parts, depth: int) -> None:
-    parts.append(b"O")
-    _encode_named(value, _field_names(type(value)) or (), parts, depth)
-
-
-def _encode_namedtuple(value: Any, parts: _Parts, depth: int) -> None:
-    parts.append(b"M")
-    _encode_named(value, value._fields, parts, depth)
-
-
 def _encode_node(value: Identified, parts: _Parts, depth: int) -> None:
     parts.append(b"N")
     parts.append(bytes.fromhex(value._furu_hash))
 
 
 def _encode_enum(value: enum.Enum, parts: _Parts, depth: int) -> None:
+    cls = type(value)
     parts.append(b"E")
-    _encode_class(type(value), parts)
+    _encode_class(cls, parts)
     if isinstance(value, enum.Flag):  # combined flags have names that differ between Pythons
-        _encode_int(int(value.value), parts, depth)
+        _encode_int(int(value._value_), parts, depth)
+    elif cls.__members__.get(value._name_) is value:
+        _encode_str(value._name_, parts, depth)
     else:
-        _encode_str(value.name, parts, depth)
+        raise _NoForm(
+            f"a value that is not among the members of the enum {cls.__qualname__} has no canonical form"
+        )
 
 
 def _encode_type(value: type, parts: _Parts, depth: int) -> None:
@@ -295,12 +299,12 @@ def _encode_type(value: type, parts: _Parts, depth: int) -> None:
 
 
 def _encode_class(cls: type, parts: _Parts) -> None:
-    parts.append(_class_bytes(module_name(cls), cls.__qualname__))
+    parts.append(_class_bytes(cls))
 
 
-@functools.lru_cache(maxsize=4096)
-def _class_bytes(module: str, qualname: str) -> bytes:
-    return _name_bytes(module) + _name_bytes(qualname)
+@once_a_class
+def _class_bytes(cls: type) -> bytes:
+    return _name_bytes(module_name(cls)) + _name_bytes(cls.__qualname__)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -317,9 +321,11 @@ def _encode_path(value: pathlib.PurePath, parts: _Parts, depth: int) -> None:
 
 def _encode_time(value: dt.datetime | dt.time, parts: _Parts, depth: int) -> None:
     parts.append(b"t" if isinstance(value, dt.time) else b"D")
-    _encode_str(value.isoformat(), parts, depth)
-    parts.append(b"%d" % value.fold)
     zone = value.tzinfo
+    is_named = isinstance(zone, zoneinfo.ZoneInfo)
+    # Which offset a named zone has at that time depends on the rules that this machine knows.
+    _encode_str((value.replace(tzinfo=None) if is_named else value).isoformat(), parts, depth)
+    parts.append(b"%d" % value.fold)
     if isinstance(zone, zoneinfo.ZoneInfo):
         _encode_zone(zone, parts, depth)
     elif zone is None or type(zone) is dt.timezone:
@@ -396,37 +402,8 @@ _ENCODERS: dict[type, _Encoder] = {
     decimal.Decimal: _encode_decimal,
     fractions.Fraction: _encode_fraction,
     uuid.UUID: _by_text(b"u", str),
+    pathlib.PurePosixPath: _encode_path,
+    pathlib.PosixPath: _encode_path,
+    pathlib.PureWindowsPath: _encode_path,
+    pathlib.WindowsPath: _encode_path,
 }
-
-
-_Names = tuple[str, ...] | None
-
-
-def _once_a_class(look: Callable[[type], _Names]) -> Callable[[type], _Names]:
-    """Remember what is looked up of a class for as long as the class lives."""
-    known: weakref.WeakKeyDictionary[type, _Names] = weakref.WeakKeyDictionary()
-
-    def names(cls: type) -> _Names:
-        try:
-            return known[cls]
-        except KeyError:
-            return known.setdefault(cls, look(cls))
-
-    return names
-
-
-@_once_a_class
-def _field_names(cls: type) -> _Names:
-    """The names that count of a dataclass or msgspec struct, sorted. A dataclass field with
-    `compare=False` does not count, here as in Python's own `==`."""
-    if dataclasses.is_dataclass(cls):
-        return tuple(sorted(field.name for field in dataclasses.fields(cls) if field.compare))
-    return tuple(sorted(cls.__struct_fields__)) if issubclass(cls, msgspec.Struct) else None
-
-
-@_once_a_class
-def _all_field_names(cls: type) -> _Names:
-    """All names of a dataclass or msgspec struct, in their order."""
-    if dataclasses.is_dataclass(cls):
-        return tuple([field.name for field in dataclasses.fields(cls)])
-    return cls.__struct_fields__ if issubclass(cls, msgspec.Struct) else None

@@ -17,6 +17,9 @@ Ts = TypeVarTuple("Ts")
 # Threads for what touches the disk, per event loop.
 _DISK_THREADS = 8
 _disk_limiter: RunVar[anyio.CapacityLimiter] = RunVar("furu_disk_limiter")
+# Threads for nodes that `aget()` computes: as many as anyio has by default. What they wait for needs none.
+_LONG_THREADS = 40
+_long_limiter: RunVar[anyio.CapacityLimiter] = RunVar("furu_long_limiter")
 
 
 async def in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
@@ -27,6 +30,16 @@ async def in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
     except LookupError:
         limiter = anyio.CapacityLimiter(_DISK_THREADS)
         _disk_limiter.set(limiter)
+    return await anyio.to_thread.run_sync(function, *args, limiter=limiter)
+
+
+async def in_own_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
+    """Do what may take long, or wait for a node, in a thread that no disk operation waits for."""
+    try:
+        limiter = _long_limiter.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(_LONG_THREADS)
+        _long_limiter.set(limiter)
     return await anyio.to_thread.run_sync(function, *args, limiter=limiter)
 
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from furu.core import Furu, dependencies, describe, earlier_failure
-from furu.dependencies import postorder
+from furu.dependencies import ClassNames, postorder
 from furu.errors import Failure, FuruUsageError
 from furu.execution.workers.base import Job, Lane
 from furu.store.artifact import Status
+from furu.text import a_type, shown
 
 # A step ends after so many facts or so long, whichever is first: small enough that the first nodes
 # start at once and that the loop takes a batch in a millisecond or two.
@@ -106,6 +107,7 @@ class Discovery:
         self._thorough = thorough or not retry_failed
         self._before_work = before_work
         self._known: set[str] = set()
+        self._classes = ClassNames()
         self._again: deque[Furu[Any]] = deque()
         self._walk: Iterator[Fact] | None = None
         self._room: int | None = 0
@@ -165,6 +167,7 @@ class Discovery:
         return self._from_root(root, number)
 
     def _from_root(self, root: Furu[Any], number: int) -> Iterator[Fact]:
+        self._classes.add(root)
         yield RootRead(_job(root), number)
         yield from self._below(root)
         yield RootWalked(root._furu_hash)
@@ -192,7 +195,7 @@ class Discovery:
             edges[key] = tuple([dependency._furu_hash for dependency in below])
             return below
 
-        for node in postorder(top, visit):
+        for node in postorder(top, visit, self._classes):
             while found:
                 yield found.popleft()
             if self._before_work is not None:
@@ -220,7 +223,7 @@ def check_root(root: object, number: int) -> None:
         fields = "..." if root.__dataclass_fields__ else ""
         what = f"the class {root.__qualname__}; make a node of it: {root.__qualname__}({fields})"
     else:
-        what = f"a {type(root).__qualname__}: {root!r:.100}"
+        what = f"{a_type(root)}: {shown(root):.100}"
     raise FuruUsageError(f"every root must be a Furu node, and roots[{number}] is {what}")
 
 

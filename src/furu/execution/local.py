@@ -32,7 +32,7 @@ from furu.execution.window import Window
 from furu.execution.workers import EventLoopWorkers, ThreadWorkers, Workers
 from furu.loops import in_thread, loop_is_running
 from furu.settings import Settings, current_settings, use_settings
-from furu.store.attempt import open_store
+from furu.store.claim import open_store
 
 
 def run_local(

@@ -18,7 +18,7 @@ from furu.execution.reasons import Because, Reason, Reasons
 from furu.execution.simulate import simulate
 from furu.execution.window import parse_window_size
 from furu.execution.workers.base import Job
-from furu.identity import class_name, module_name
+from furu.origin import class_name, module_name
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Status
 from furu.text import seconds

@@ -17,7 +17,7 @@ from furu.compare import differences, is_node
 from furu.core import Furu, configuration, why_missing
 from furu.core import Reason as StateReason
 from furu.file import File
-from furu.identity import class_name, module_name
+from furu.origin import class_name, module_name
 from furu.settings import Settings
 
 Reason = StateReason | Literal["version raised", "stale input"]

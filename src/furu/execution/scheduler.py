@@ -41,7 +41,7 @@ from furu.execution.window import Window
 from furu.execution.workers.base import Begun, Crew, Job, Lane, News, Outcome, Overran, Withdrawn, Workers
 from furu.execution.workers.wake import Waker
 from furu.store.artifact import Status
-from furu.store.attempt import when_released
+from furu.store.claim import when_released
 
 logger = logging.getLogger("furu.run")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from furu.core import Furu, dependencies
 from furu.dependencies import postorder
-from furu.identity import class_name
+from furu.origin import class_name
 
 # Beyond this a page with every node is of no use to people.
 MAX_GRAPH_NODES = 20_000

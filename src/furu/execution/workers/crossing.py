@@ -18,7 +18,7 @@ from typing import Any
 
 from furu.core import Furu, describe
 from furu.errors import FuruError
-from furu.identity import class_name
+from furu.origin import class_name
 from furu.pickling import Pickler, Unpickler, dumps
 from furu.text import describe_error
 

@@ -1,0 +1,73 @@
+"""The settings and hooks of a node's class, checked when the class is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from furu.errors import FuruUsageError
+from furu.retry import Retry
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+# What a subclass may set, with what each setting accepts; and what it may define.
+_SETTINGS: dict[str, Callable[[Any], bool]] = {
+    "_version": lambda value: isinstance(value, (int, str)),
+    "_codec": lambda value: isinstance(value, str) and value in ("json", "pickle"),
+    "_retry": lambda value: isinstance(value, Retry),
+    "_timeout_sec": _is_number,
+}
+_HOOKS = ("_create", "_load", "_validate", "_dependencies", "_executor_spec_key")
+
+
+def check_class_settings(cls: Any) -> None:
+    """Raise `FuruUsageError` for a setting that a node's class cannot have, or that looks misspelled."""
+    for name, value in vars(cls).items():
+        meant = _misspelled(name, value)
+        if meant:
+            raise FuruUsageError(
+                f"{cls.__qualname__}.{name} means nothing to furu. Did you mean {meant}? If the name is "
+                "your own, choose one that looks less like it."
+            )
+    if cls._codec not in ("json", "pickle"):
+        raise FuruUsageError(f"{cls.__qualname__}._codec must be 'json' or 'pickle'")
+    if not isinstance(cls._retry, Retry | None):
+        raise FuruUsageError(f"{cls.__qualname__}._retry must be a Retry or None, not {cls._retry!r}")
+    limit = cls._timeout_sec
+    if limit is None:
+        return
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit < math.inf:
+        raise FuruUsageError(
+            f"{cls.__qualname__}._timeout_sec must be a positive number of seconds or None, not {limit!r}"
+        )
+
+
+def _misspelled(name: str, value: object) -> str | None:
+    """Return the setting or hook that a name in a class's body was meant to be, if it looks like a slip.
+
+    A value that the setting would not accept, and a function whose name only continues that of a hook
+    (`_load_table`), are the user's own.
+    """
+    if not name.startswith("_") or name.startswith("__") or name in _SETTINGS:
+        return None
+    if callable(value) or isinstance(value, (staticmethod, classmethod, property)):
+        near = [hook for hook in _HOOKS if not name.startswith(hook) and _is_near(name, hook, 0.85)]
+    else:
+        near = [
+            setting
+            for setting, accepts in _SETTINGS.items()
+            if accepts(value) and (setting.startswith(f"{name}_") or _is_near(name, setting, 0.8))
+        ]
+    return near[0] if near else None
+
+
+def _is_near(name: str, known: str, ratio: float) -> bool:
+    if name[1:2].lower() != known[1]:
+        return False
+    import difflib
+
+    return sorted(name) == sorted(known) or difflib.SequenceMatcher(None, name, known).ratio() > ratio

@@ -1,0 +1,164 @@
+"""Where a class comes from: the name that counts in its identity, and the file that defines it.
+
+Python calls the program that it runs `__main__`, whatever its file is called. A class of a program is named
+as if another program imported it, so that a script and a module that imports it share artifacts:
+
+    python train.py, also under a profiler or a debugger    train
+    python pkg/mod.py, python -m pkg.mod                    pkg.mod
+    a notebook, python -c                                   __main__
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import CodeType, FrameType, FunctionType
+from typing import Any, TypeVar
+
+V = TypeVar("V")
+
+# Between a file's name and its path, in the name of a module that was imported by its path.
+FILE_MARK = "@"
+# Files that a command imports by their paths, or from the working directory: they count as scripts.
+SCRIPTS: set[str] = set()
+# What Python calls a program: where it runs, in a process that it started, and in `runpy.run_path`.
+_PROGRAMS = frozenset({"__main__", "__mp_main__", "<run_path>"})
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The module that a class counts under, and its file ("" if there is none).
+
+    `is_script`: the file was run or named, not imported, so its name does not say which of several files
+    of that name it is.
+    """
+
+    module: str
+    file: str = ""
+    is_script: bool = False
+
+
+def class_name(cls: type) -> str:
+    """Return the full name of a class, as records hold it: ``module:Outer.Class``."""
+    return f"{module_name(cls)}:{cls.__qualname__}"
+
+
+def module_name(cls: type) -> str:
+    """Return the module of a class as another process would import it."""
+    module = cls.__module__
+    return module if "." in module and FILE_MARK not in module else origin(cls).module
+
+
+def once_a_class(look: Callable[[type], V]) -> Callable[[type], V]:
+    """Remember what is looked up of a class for as long as the class lives."""
+    known: dict[weakref.ref[type], V] = {}
+
+    def find(cls: type) -> V:
+        try:
+            return known[weakref.ref(cls)]
+        except KeyError:
+            key, value = weakref.ref(cls), look(cls)
+            weakref.finalize(cls, known.pop, key, None).atexit = False
+            return known.setdefault(key, value)
+
+    return find
+
+
+@once_a_class
+def origin(cls: type) -> Origin:
+    """Return where a class comes from.
+
+    Ask while the class of a program is being made: a profiler's `__main__` does not lead to it later.
+    """
+    module = cls.__module__
+    is_program = module in _PROGRAMS
+    names = _program_of(cls) if is_program else getattr(sys.modules.get(module), "__dict__", {})
+    file = names.get("__file__")
+    if not isinstance(file, str):
+        return Origin("__main__" if is_program else module)
+    path = Path(os.path.abspath(file))
+    recorded = str(path).encode("utf-8", "backslashreplace").decode()
+    if not is_program:
+        name, mark, _ = module.partition(FILE_MARK)
+        is_script = bool(mark) or recorded in SCRIPTS
+        return Origin(_in_package(path) if path.stem == name else name, recorded, is_script)
+    spec_name = getattr(names.get("__spec__"), "name", "__main__")
+    if spec_name not in _PROGRAMS:  # python -m
+        return Origin(spec_name, recorded, is_script="." not in spec_name)
+    return Origin(_in_package(path), recorded, is_script=True)
+
+
+def is_other_script(one: Origin, other: Origin) -> bool:
+    """Whether two origins of one class name are two files, at least one of them a script.
+
+    A file that is gone was moved, and a package may be installed in several places.
+    """
+    if one.file == other.file or not (one.file and other.file and (one.is_script or other.is_script)):
+        return False
+    try:
+        return not os.path.samefile(one.file, other.file)
+    except OSError:
+        return False
+
+
+def place(cls: type) -> str:
+    """Return where a class was defined, for messages: its file, and its first line if it has a method."""
+    code: CodeType | None = next((function.__code__ for function in _functions(cls)), None)
+    file = origin(cls).file or (code.co_filename if code else "")
+    line = f", line {code.co_firstlineno}" if code else ""
+    return f"{file or f'module {cls.__module__}'}{line}"
+
+
+def _in_package(path: Path) -> str:
+    """Return the name of a file as a module of the package that it lies in, or else its stem."""
+    name, directory = path.stem, path.parent
+    while directory.name.isidentifier() and (directory / "__init__.py").is_file():
+        name = directory.name if name == "__init__" else f"{directory.name}.{name}"
+        directory = directory.parent
+    return name
+
+
+def _program_of(cls: type) -> Mapping[str, Any]:
+    """Return the globals of the program that defines a class.
+
+    A profiler keeps the name `__main__` in `sys.modules` for itself, so the class's own functions and the
+    running frames are asked first.
+    """
+    main = sys.modules.get(cls.__module__)
+    if main is not None and main.__name__ != cls.__module__:  # a child's copy of its parent's program
+        return vars(main)
+    candidates = [*(function.__globals__ for function in _functions(cls)), *_globals_of_frames()]
+    programs = [names for names in candidates if names.get("__name__") == cls.__module__]
+    programs += [vars(main)] if main else []
+    defining = (names for names in programs if _look_up(names, cls.__qualname__) is cls)
+    return next(defining, programs[0] if programs else {})
+
+
+def _functions(cls: type) -> Iterator[FunctionType]:
+    """Yield the functions in a class's body; not those that a decorator generated from text."""
+    for value in vars(cls).values():
+        if isinstance(value, (staticmethod, classmethod)):
+            value = value.__func__
+        elif isinstance(value, property):
+            value = value.fget
+        if isinstance(value, FunctionType) and value.__code__.co_filename != "<string>":
+            yield value
+
+
+def _globals_of_frames() -> Iterator[dict[str, Any]]:
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        yield frame.f_globals
+        frame = frame.f_back
+
+
+def _look_up(names: Mapping[str, Any], qualname: str) -> Any:
+    first, *rest = qualname.split(".")
+    found = names.get(first)
+    for name in rest:
+        found = getattr(found, name, None)
+    return found

@@ -1,0 +1,82 @@
+"""The fields of a class's values, and the state that they keep outside these."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from furu.origin import once_a_class
+
+
+class Shape:
+    """What is worked out once for a dataclass, struct or named tuple. `names`: the fields that count."""
+
+    def __init__(self, cls: type, names: Iterable[str], fields: Iterable[str], *, is_tuple: bool) -> None:
+        self.names = tuple(names)
+        self.is_tuple = is_tuple
+        bodies = [vars(base) for base in cls.__mro__]
+        cached = [name for body in bodies for name in body if type(body[name]) is functools.cached_property]
+        # What an instance may hold: `__orig_class__` is there if it was made as Class[int](...).
+        self.known = frozenset([*fields, *cached, "__orig_class__"])
+        self._other_slots = [
+            name
+            for body in bodies
+            for name in body
+            if isinstance(body[name], types.MemberDescriptorType) and name not in self.known
+        ]
+        self._builtin = None if is_tuple else builtin_base(cls)
+        # Whether there can be other state than attributes in `__dict__`.
+        self.is_open = bool(is_tuple or self._other_slots or self._builtin)
+
+    def other_state(self, value: Any) -> list[str]:
+        """Return what a value keeps outside its fields."""
+        others: list[str] = []
+        held = getattr(value, "__dict__", None)
+        if held and not held.keys() <= self.known:
+            others += sorted(held.keys() - self.known)
+        if self._other_slots:
+            others += [name for name in self._other_slots if hasattr(value, name)]
+        if self._builtin:
+            others.append(f"what it holds as a {self._builtin.__name__}")
+        if self.is_tuple and len(value) != len(self.names):
+            others.append("items that no field names")
+        return others
+
+
+@once_a_class
+def shape_of(cls: type) -> Shape | None:
+    """Return the shape of a class, or None if its values have no fields.
+
+    The names that count are sorted, but for those of a named tuple. A dataclass field with
+    `compare=False` does not count, here as in Python's own `==`.
+    """
+    fields = field_names(cls)
+    if dataclasses.is_dataclass(cls):
+        counting = sorted(field.name for field in dataclasses.fields(cls) if field.compare)
+        return Shape(cls, counting, fields or (), is_tuple=False)
+    if fields is not None:
+        return Shape(cls, sorted(fields), fields, is_tuple=False)
+    names = getattr(cls, "_fields", None) if issubclass(cls, tuple) else None
+    return Shape(cls, names, names, is_tuple=True) if isinstance(names, tuple) else None
+
+
+@once_a_class
+def field_names(cls: type) -> tuple[str, ...] | None:
+    """Return all names of a dataclass or msgspec struct, in their order; None for another class."""
+    if dataclasses.is_dataclass(cls):
+        return tuple([field.name for field in dataclasses.fields(cls)])
+    return cls.__struct_fields__ if issubclass(cls, msgspec.Struct) else None
+
+
+def builtin_base(cls: type) -> type | None:
+    """Return the base of a class that keeps state which no attribute shows, such as dict or Exception."""
+    for base in cls.__mro__:
+        is_builtin = isinstance(vars(base).get("__new__"), types.BuiltinMethodType)
+        if is_builtin and base not in (object, msgspec.Struct):
+            return base
+    return None

@@ -1,0 +1,356 @@
+"""`File`: an input whose identity is its content."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import pickle
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import pytest
+
+from furu import File, Furu, FuruError, FuruIdentityError, Status, run_local
+
+
+class Words(Furu[int]):
+    source: File
+
+    def _create(self) -> int:
+        return len(self.source.get().read_text().split())
+
+
+def test_file_is_identified_by_its_content_and_not_by_its_path(tmp_path: Path) -> None:
+    """A renamed file is the same input, a changed one another."""
+    one, same, other = tmp_path / "one", tmp_path / "same", tmp_path / "other"
+    one.write_text("a b")
+    same.write_text("a b")
+    other.write_text("a c")
+    assert File(path=one) == File(path=str(same))
+    assert File(path=one) != File(path=other)
+    assert [one, same] == [File(path=one).get(), File(path=str(same)).get()]
+    assert isinstance(File(path=str(one)).path, Path)
+    assert one.name in repr(File(path=one))
+
+
+def test_changed_file_makes_its_dependents_stale(tmp_path: Path) -> None:
+    """And a file that is as it was makes them good again."""
+    path = tmp_path / "words"
+    path.write_text("a b")
+    assert 2 == Words(source=File(path=path)).get()
+    path.write_text("a b c")
+    assert Status.TODO is Words(source=File(path=path)).status()
+    assert 3 == Words(source=File(path=path)).get()
+    path.write_text("a b")
+    assert Status.DONE is Words(source=File(path=path)).status()
+
+
+def test_file_of_the_same_size_and_time_is_told_apart_by_its_content(tmp_path: Path) -> None:
+    """Two writes within one tick of the filesystem's clock."""
+    path = tmp_path / "words"
+    hashes = set()
+    for text in ("aa", "bb", "cc"):
+        path.write_text(text)
+        hashes.add(File(path=path).furu_hash)
+    assert 3 == len(hashes)
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour has passed since the last write to any file."""
+    now = time.time_ns
+    monkeypatch.setattr("time.time_ns", lambda: now() + 3600 * 10**9)
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The files that are opened from here on."""
+    files: list[Any] = []
+    original = open
+    monkeypatch.setattr(
+        "builtins.open", lambda file, *rest, **more: (files.append(file), original(file, *rest, **more))[1]
+    )
+    return files
+
+
+@pytest.mark.usefixtures("later")
+def test_old_file_is_read_once_for_many_nodes(tmp_path: Path, opened: list[Any]) -> None:
+    """A sweep names one large file in thousands of nodes."""
+    path = tmp_path / "large"
+    path.write_bytes(b"x" * 1000)
+    opened.clear()
+    nodes = {File(path=path) for _ in range(10)}
+    assert 1 == len(nodes)
+    assert [path] * 10 == [File(path=path).get() for _ in range(10)]
+    assert [path] == opened
+
+
+def test_file_that_changed_since_its_node_was_made_is_an_error(tmp_path: Path) -> None:
+    """Who depends on it would be computed for another content than its hash says."""
+    path = tmp_path / "words"
+    path.write_text("a b")
+    node = File(path=path)
+    path.write_text("a b c")
+    with pytest.raises(FuruError, match="has changed since its node was made"):
+        node.get()
+    path.unlink()
+    with pytest.raises(FuruError, match="is gone"):
+        node.get()
+
+
+@pytest.mark.parametrize(
+    "kind", ["missing", "directory", "nul", "below a file", "pipe", "socket", "device"]
+)
+def test_file_that_cannot_be_read_is_an_error_where_it_is_named(kind: str, tmp_path: Path) -> None:
+    """At construction, with its path."""
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+    paths = {"missing": "nothing", "directory": "", "nul": "a\0b", "below a file": "file/below"}
+    paths |= {"pipe": "pipe", "socket": "socket", "device": "/dev/null"}
+    with pytest.raises(FuruIdentityError, match=r"^File\(path=.*cannot be read") as caught:
+        File(path=tmp_path / paths[kind])
+    assert "File.path" == caught.value.field_path
+
+
+def test_file_is_done_and_stores_nothing(tmp_path: Path, store: Path) -> None:
+    """In a run it is an input like any other."""
+    path = tmp_path / "words"
+    path.write_text("a b")
+    node = File(path=path)
+    assert (True, Status.DONE, path) == (node.exists(), node.status(), node.get())
+    assert not store.exists()
+    run_local([Words(source=node), node])
+    assert [__name__] == [one.name for one in store.iterdir() if one.name != "owners"]
+
+
+@pytest.mark.anyio
+async def test_file_by_aget(tmp_path: Path) -> None:
+    """No disk on the loop beyond one look."""
+    path = tmp_path / "words"
+    path.write_text("a b")
+    node = await anyio.to_thread.run_sync(lambda: File(path=path))
+    assert path == await node.aget()
+    assert 2 == await Words(source=node).aget()
+
+
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda node: pickle.loads(pickle.dumps(node))]
+)
+def test_copy_of_a_file_stands_for_what_the_file_was(copied: Any, tmp_path: Path) -> None:
+    """It is not read again: the node goes on standing for the content that it was made for."""
+    path = tmp_path / "words"
+    path.write_text("a b")
+    node = File(path=path)
+    assert path == copied(node).get()
+    path.write_text("other content")
+    assert node.furu_hash == copied(node).furu_hash
+    with pytest.raises(FuruError, match="has changed"):
+        copied(node).get()
+
+
+def test_replaced_path_is_another_file(tmp_path: Path) -> None:
+    """Read at that moment."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("1")
+    other.write_text("2")
+    assert File(path=other) == dataclasses.replace(File(path=one), path=other)
+
+
+# ---- what counts as a change ----
+
+
+def write_in_place(path: Path, text: str, mtime: int = 10**9) -> None:
+    """Overwrite a file as `cp -p` and `rsync --inplace` do: same inode, an old time."""
+    with open(path, "r+" if path.exists() else "w") as file:
+        file.write(text)
+    os.utime(path, (mtime, mtime))
+
+
+@pytest.mark.usefixtures("later")
+def test_file_that_is_overwritten_with_its_old_time_is_another_input(tmp_path: Path) -> None:
+    """Same inode, size and mtime: only the ctime tells."""
+    path = tmp_path / "data"
+    write_in_place(path, "AAAA")
+    one = File(path=path)
+    assert path == one.get()
+    write_in_place(path, "BBBB")
+    other = File(path=path)
+    assert one.furu_hash != other.furu_hash
+    assert path == other.get()
+    with pytest.raises(FuruError, match="has changed since its node was made"):
+        one.get()
+
+
+@pytest.mark.usefixtures("later")
+def test_file_that_changed_through_another_name_of_it_is_another_input(tmp_path: Path) -> None:
+    """Through a hard link, or where a symbolic link leads."""
+    path, link, hard = tmp_path / "data", tmp_path / "link", tmp_path / "hard"
+    write_in_place(path, "AAAA")
+    link.symlink_to(path)
+    hard.hardlink_to(path)
+    before = File(path=link)
+    assert before == File(path=hard)
+    write_in_place(hard, "BBBB")
+    assert before != File(path=link)
+
+
+def touch(path: Path) -> None:
+    os.utime(path, (1, 1))
+
+
+def replace_by_copy(path: Path) -> None:
+    """As a checkout does."""
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+
+
+def change_mode(path: Path) -> None:
+    path.chmod(0o644 if path.stat().st_mode & 0o077 else 0o600)
+
+
+@pytest.mark.parametrize("disturb", [touch, replace_by_copy, change_mode])
+@pytest.mark.parametrize("age", ["young", "old"])
+def test_file_whose_content_is_still_the_same_is_still_good(
+    disturb: Any, age: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Only its stamp differs, which one more reading settles."""
+    if age == "old":
+        request.getfixturevalue("later")
+    path = tmp_path / "data"
+    path.write_text("x")
+    node = File(path=path)
+    disturb(path)
+    assert path == node.get()
+    assert node == File(path=path)
+
+
+def test_write_in_the_same_tick_as_the_node_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that stands still gives both writes one stamp, so a young file is read again."""
+    path = tmp_path / "data"
+    path.write_text("a")
+    real = os.stat
+    fixed = real(path)
+    node = File(path=path)
+    path.write_text("b")
+    monkeypatch.setattr("os.stat", lambda name, **more: fixed if name == path else real(name, **more))
+    monkeypatch.setattr("os.fstat", lambda number: fixed)
+    with pytest.raises(FuruError, match="has changed"):
+        node.get()
+
+
+def test_file_that_changes_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A digest of half the old content and half the new one stands for neither."""
+    path = tmp_path / "data"
+    path.write_text("old")
+    original, changes = open, ["new content"]
+
+    def opening(file: Any, *rest: Any, **more: Any) -> Any:
+        stream = original(file, *rest, **more)
+        if file == path and changes:
+            path.write_text(changes.pop())
+        return stream
+
+    monkeypatch.setattr("builtins.open", opening)
+    node = File(path=path)
+    assert "new content" == node.get().read_text()
+    monkeypatch.undo()
+    assert node == File(path=path)
+
+
+def test_file_that_never_stops_changing_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that is being written has no content to stand for."""
+    path = tmp_path / "log"
+    path.touch()
+    original = open
+
+    def opening(file: Any, *rest: Any, **more: Any) -> Any:
+        with original(path, "a") as log:
+            log.write("line")
+        return original(file, *rest, **more)
+
+    monkeypatch.setattr("builtins.open", opening)
+    with pytest.raises(FuruIdentityError, match="it changes while it is read"):
+        File(path=path)
+
+
+def test_file_that_becomes_a_pipe_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at it and its opening, and after the node was made."""
+    path = tmp_path / "data"
+    path.write_text("x")
+    node = File(path=path)
+    info = os.stat(path)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(FuruError, match="it is not a regular file"):
+        node.get()
+    monkeypatch.setattr("os.stat", lambda *args, **more: info)
+    with pytest.raises(FuruIdentityError, match="it is not a regular file"):
+        File(path=path)
+
+
+# ---- where it lies ----
+
+
+def test_relative_path_counts_from_where_the_node_was_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process after a chdir, in a copy, and in the messages."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "data").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    nodes = [File(path="data"), File(path=Path("elsewhere/../data"))]
+    monkeypatch.chdir("elsewhere")
+    for node in [*nodes, *pickle.loads(pickle.dumps(nodes))]:
+        assert "x" == node.get().read_text()
+        assert node.get().is_absolute()
+        assert str(tmp_path) in repr(node)
+
+
+def test_relative_path_in_a_directory_that_is_gone_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is nothing that it could be relative to."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(FuruIdentityError, match=r"^File\(path='data'\) cannot be read"):
+        File(path="data")
+
+
+def test_node_that_holds_a_file_shows_its_path(tmp_path: Path) -> None:
+    """A message about a bad input names the file, not only a hash."""
+    path = tmp_path / "words"
+    path.write_text("a b")
+    assert f"Words(source=File(path='{path}'))" == repr(Words(source=File(path=path)))
+
+
+@pytest.mark.usefixtures("later")
+def test_threads_that_name_one_file_agree(tmp_path: Path) -> None:
+    """They may read it twice; they never see half of it."""
+    path = tmp_path / "data"
+    path.write_bytes(os.urandom(100_000))
+    barrier = threading.Barrier(8)
+
+    def make(_: int) -> str:
+        barrier.wait()
+        return File(path=path).furu_hash
+
+    with ThreadPoolExecutor(8) as pool:
+        assert 1 == len(set(pool.map(make, range(8))))
