@@ -326,7 +326,7 @@ class LikeAFuture:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("codec", ["json", "pickle"])
 def test_coroutine_as_a_result_is_refused_and_closed(codec: str) -> None:
-    """A decorator hid the `async def`; Python does not warn of it as well."""
+    """An `await` is missing; Python does not warn of it as well."""
 
     async def create() -> int:
         return 1
