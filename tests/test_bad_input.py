@@ -10,6 +10,7 @@ import pytest
 from blockbuster import BlockBuster
 
 from furu import (
+    FuruComputeError,
     FuruRunningLoopError,
     FuruUsageError,
     plan_local,
@@ -163,5 +164,5 @@ def test_spec_key_that_is_no_text_names_the_node() -> None:
         def _executor_spec_key(self) -> Any:
             return None
 
-    with pytest.raises(FuruUsageError, match=r"Keyless\(.*_executor_spec_key\(\) must return a str"):
+    with pytest.raises(FuruComputeError, match=r"Keyless\(.*_executor_spec_key\(\) must return a str"):
         run_local([Keyless(name="k")])

@@ -7,13 +7,11 @@ every kind of worker do the same.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import dataclasses
 import functools
 import inspect
 import logging
-import math
 import os
 import signal
 import sys
@@ -58,7 +56,14 @@ from furu.errors import (
 from furu.identity import Identified, all_fields, node_hash
 from furu.interrupts import hand_over, uninterrupted
 from furu.logs import NodeLogger, logging_to
-from furu.loops import in_own_thread, in_thread, loop_is_running, shielded
+from furu.loops import (
+    in_own_thread,
+    in_thread,
+    is_being_cancelled,
+    loop_is_running,
+    run_in_new_loop,
+    shielded,
+)
 from furu.node_threads import install as let_threads_inherit
 from furu.origin import Origin, class_name, is_other_script, module_name, origin
 from furu.retry import Retry
@@ -70,6 +75,8 @@ from furu.store.claim import claim, in_progress, take, when_released
 from furu.store.layout import PICKLE, node_files
 from furu.store.record import DoneRecord, EndedRecord
 from furu.text import a_type, describe_error, readable_fields, sentence, shown
+from furu.waiting import COMPUTING as _COMPUTING
+from furu.waiting import Wait
 
 T = TypeVar("T")
 F = TypeVar("F")
@@ -81,9 +88,6 @@ _INTERACTIVE_POLL_SEC = 0.05
 # How long a process that was killed may still hold its locks, and how often to look.
 _DYING_SEC = 2.0
 _DYING_POLL_SEC = 0.01
-
-# Stack of the nodes whose `_create` is running in this context, outermost first.
-_COMPUTING: ContextVar[tuple[Furu[Any], ...]] = ContextVar("furu_computing", default=())
 
 # Hashes of the nodes whose `_validate` is running in this context: for it, what is published is there.
 _VALIDATING: ContextVar[frozenset[str]] = ContextVar("furu_validating", default=frozenset())
@@ -559,7 +563,7 @@ def _run_alone(node: Furu[T]) -> Fetched[T]:
             f"{describe(node)} has an async _create(), and this thread's event loop is running: "
             "use `await node.aget()` in place of node.get()"
         )
-    return anyio.run(_acompute, node)
+    return run_in_new_loop(_acompute, node)
 
 
 def refuse_changed(node: Furu[Any]) -> None:
@@ -637,19 +641,8 @@ def _end(
 
 
 def _is_being_cancelled(error: BaseException) -> bool:
-    """Whether an error is how a task on this loop is cancelled, by a scope or by `Task.cancel()`; a node
-    may raise the same by itself.
-    """
-    if not isinstance(error, anyio.get_cancelled_exc_class()):
-        return False
-    if anyio.current_effective_deadline() == -math.inf:
-        return True
-    return isinstance(error, asyncio.CancelledError) and _task_is_cancelled()
-
-
-def _task_is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    """Whether an error is how a task on this loop is cancelled; a node may raise the same by itself."""
+    return isinstance(error, anyio.get_cancelled_exc_class()) and is_being_cancelled()
 
 
 def end_of_dead(
@@ -732,15 +725,21 @@ def _compute_when_free(node: Furu[T]) -> Fetched[T]:
 
 
 def _wait_until_released(node: Furu[Any]) -> None:
-    """Wait until this process is no longer at a node, or for a moment where another process is."""
+    """Wait until this process is no longer at a node, or for a moment where another process is.
+
+    Raises `FuruCycleError` if the node waits for one that is computed in this context.
+    """
     released = threading.Event()
     take_back = uninterrupted(when_released, node._artifact(), released.set)
     if take_back is None:
         time.sleep(_INTERACTIVE_POLL_SEC)
         return
+    wait = Wait()
     try:
+        uninterrupted(wait.begin, node)
         released.wait()
     finally:
+        uninterrupted(wait.end)
         uninterrupted(take_back)
 
 
@@ -932,8 +931,10 @@ def _hash_of(node: Furu[Any]) -> str:
 
 
 def configuration(node: Furu[Any]) -> dict[str, Any]:
-    """Return a node's fields as plain JSON, as records hold them."""
-    return readable_fields(node, type(node)._facts.field_names)
+    """Return a node's fields as plain JSON, as records hold them: without the values of those that are made
+    with `repr=False`."""
+    facts = type(node)._facts
+    return readable_fields(node, facts.field_names, facts.hidden_names)
 
 
 class _once(Generic[F]):  # noqa: N801  # used like a property
@@ -954,6 +955,7 @@ class _ClassFacts:
     def __init__(self, cls: type[Furu[Any]]) -> None:
         fields = dataclasses.fields(cls)
         self.field_names = tuple(field.name for field in fields)
+        self.hidden_names = tuple(field.name for field in fields if not field.repr)
         self.identity_names = tuple(sorted(field.name for field in fields if field.compare))
         self.fields = cls.__dataclass_fields__  # a second @dataclass replaces those of the class
         self.origin = origin(cls)

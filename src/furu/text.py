@@ -10,6 +10,7 @@ import enum
 import json
 import math
 import pathlib
+import re
 import traceback
 from collections.abc import Iterable
 from operator import itemgetter
@@ -22,8 +23,11 @@ _MAX_ERROR_CHARS = 2000
 _MAX_VALUE_CHARS = 1000
 # What one field may take up in a record, about: a record that is too large loses its whole configuration.
 _MAX_FIELD_CHARS = 2**17
+# What records hold of a field that is made with `repr=False`.
+HIDDEN = "<hidden>"
 # Integers that every JSON reader keeps exactly.
 _EXACT = 2**53
+_HASH = re.compile(r"[0-9a-f]{32}\Z")
 _UNSHOWN = "<a value that cannot be shown>"
 _INTERRUPTS = (KeyboardInterrupt, SystemExit)
 
@@ -115,8 +119,11 @@ def readable(value: Any) -> Any:
         return _UNSHOWN
 
 
-def readable_fields(value: object, names: Iterable[str]) -> dict[str, Any]:
-    """Return those attributes of a value that are set, by name, as `readable` does."""
+def readable_fields(value: object, names: Iterable[str], hidden: Iterable[str] = ()) -> dict[str, Any]:
+    """Return those attributes of a value that are set, by name, as `readable` does.
+
+    Of those that are `hidden`: the nodes in them, by which others find what a node depends on, or `HIDDEN`.
+    """
     fields: dict[str, Any] = {}
     for name in names:
         try:
@@ -128,8 +135,24 @@ def readable_fields(value: object, names: Iterable[str]) -> dict[str, Any]:
         except BaseException as error:
             fields[name] = _unshown(value, error)
         else:
-            fields[name] = readable(field)
+            fields[name] = _nodes_of(readable(field)) if name in hidden else readable(field)
     return fields
+
+
+def _nodes_of(written: Any) -> list[Any] | str:
+    """Return the nodes in a value that was made readable, or `HIDDEN` if there are none."""
+    nodes: list[Any] = []
+    pending = [written]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            if set(value) == {"node", "hash"} and _HASH.match(str(value["hash"])):
+                nodes.append(value)
+            else:
+                pending += reversed(value.values())
+        elif isinstance(value, list):
+            pending += reversed(value)
+    return nodes or HIDDEN
 
 
 def _unshown(value: object, error: BaseException) -> str:
@@ -187,7 +210,9 @@ class _Writer:
         if issubclass(kind, dict):
             return self._dict(value, depth)
         if (fields := all_fields(value)) is not None:
-            return self._named(fields.items(), depth)
+            declared: dict[str, Any] = getattr(kind, "__dataclass_fields__", {})
+            hidden = [name for name, field in declared.items() if not field.repr]
+            return self._named(fields.items(), depth, hidden)
         text = repr(value)
         if text == object.__repr__(value):  # it holds an address
             form = canonical_form(value)
@@ -224,12 +249,15 @@ class _Writer:
         named = ((key if type(key) is str else json.dumps(key), item) for _, key, item in keyed)
         return self._named(named, depth)
 
-    def _named(self, items: Iterable[tuple[str, Any]], depth: int) -> dict[str, Any]:
+    def _named(
+        self, items: Iterable[tuple[str, Any]], depth: int, hidden: Iterable[str] = ()
+    ) -> dict[str, Any]:
         written: dict[str, Any] = {}
         for name, item in items:
             if self._left <= 0:
                 return {**written, "...": "..."}
-            written[self._text(name)] = self.write(item, depth + 1)
+            value = self.write(item, depth + 1)
+            written[self._text(name)] = _nodes_of(value) if name in hidden else value
         return written
 
 
