@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from furu.errors import FuruResultError, FuruUsageError
+from furu.origin import globals_of
 from furu.pickling import Unpickler, dumps, is_main
 from furu.text import describe_error
 
@@ -146,13 +147,13 @@ def _cached_decoder(declared: Any) -> msgspec.json.Decoder[Any]:
 
 
 def _refuse_awaitable(name: str, value: Any) -> None:
-    """Raise `FuruResultError` for what a wrapped `async def` returns."""
+    """Raise `FuruResultError` for a value that should have been awaited."""
     if inspect.iscoroutine(value):
         value.close()  # or Python warns that it was never awaited
     if inspect.isawaitable(value):
         raise FuruResultError(
             f"{name}._create() returned a {type(value).__qualname__}, which nothing awaits: _create must "
-            "be `async def` itself; a decorator around it must return one, too."
+            "be `async def` itself, and await it."
         )
 
 
@@ -223,8 +224,7 @@ def _resolve(declared: Any, cls: type) -> Any:
     if isinstance(declared, TypeVar):
         return declared
     holder = type("_Holder", (), {"__annotations__": {"result": declared}})
-    names = dict(vars(sys.modules[cls.__module__])) if cls.__module__ in sys.modules else {}
-    names[cls.__name__] = cls
+    names = {**globals_of(cls), cls.__name__: cls}
     try:
         return typing.get_type_hints(holder, globalns=names, include_extras=True)["result"]
     except (NameError, AttributeError, TypeError, SyntaxError) as error:

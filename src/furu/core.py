@@ -117,7 +117,8 @@ class Furu(Identified, Generic[T]):
 
     A node is one configuration: a class, its `_version` and its field values. Equal configurations have
     the same `furu_hash` and share one artifact on disk. Nodes inside field values are its dependencies.
-    A field made with `dataclasses.field(compare=False)` does not count.
+    A field made with `dataclasses.field(compare=False)` does not count, and neither does any attribute that
+    is not a field: keep only what follows from the fields there, such as a `functools.cached_property`.
 
     Define `_create`, which computes the value and may write files under `furu_dir`. The value is stored
     as typed JSON unless the class defines `_load` too, or sets `_codec = "pickle"`.
