@@ -64,11 +64,42 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "-q", *session.posargs)
 
 
+@nox.session(venv_backend="uv", python=PYTHONS.get("3.11", "3.11"))
+def lowest(session: nox.Session) -> None:
+    """Run the tests on the oldest Python with the lowest version of every dependency that is allowed.
+
+    Needs uv, which alone resolves like this: `pip install uv`.
+    """
+    session.install("--resolution", "lowest-direct", ".[all]", *group("test"))
+    session.run("pytest", "-q", *session.posargs)
+
+
 @nox.session
 def faults(session: nox.Session) -> None:
     """Inject faults into the store at length, for some minutes, and print how many of which kind."""
     session.install(".[all]", *group("test"))
     session.run("pytest", "-q", "tests/faults", *session.posargs, env={"FURU_FAULTS": "long"})
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Break the protocol on purpose, forty times, and show that a named test fails each time."""
+    session.install(".[all]", *group("test"))
+    session.run("python", "-m", "tests.mutants", *session.posargs)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Run thousands of runs in one process, and show that nothing in it grows."""
+    session.install(".[all]", *group("test"))
+    session.run("python", "-m", "tests.faults.soak", *session.posargs)
+
+
+@nox.session
+def storm(session: nox.Session) -> None:
+    """Let eight processes work at random on one store while they are killed, paused and interrupted."""
+    session.install(".[all]", *group("test"))
+    session.run("python", "-m", "tests.faults.storm", *session.posargs)
 
 
 @nox.session

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,12 +25,13 @@ from unittest import mock
 import furu
 from furu import Furu, FuruInProgressError, Status
 from furu.settings import current_settings
-from furu.store import attempt as attempt_module
 from furu.store import owner as owner_module
 from furu.store.artifact import Artifact, survey
-from furu.store.attempt import Attempt, claim
+from furu.store.attempt import Attempt
+from furu.store.claim import claim
 from furu.store.layout import node_files
-from furu.store.owner import Owner, current_owner
+from furu.store.local import Leases, Process, acting_as, this_process
+from furu.store.owner import Owner
 from furu.store.record import OwnerRecord, encode
 
 ROOT = Path(__file__).parent.parent
@@ -78,7 +79,7 @@ def compute(place: Artifact, value: object = 1) -> None:
     assert publish(begin(place), value)
 
 
-def fail(attempt: Attempt, error: BaseException | None = None) -> OSError | None:
+def fail(attempt: Attempt, error: BaseException | None = None) -> BaseException | None:
     return attempt.end("failed", error or ValueError("bad"), {"value": 1})
 
 
@@ -89,9 +90,26 @@ def result(place: Artifact) -> object:
 
 
 def names(place: Artifact) -> list[str]:
-    """Return what is in a node's directory, without the ids of owners."""
-    found = os.listdir(place.files.directory)
-    return sorted("tmp-" + name.split("-")[1] if name.startswith("tmp-") else name for name in found)
+    """Return what is in a node's directory, without nonces."""
+    return sorted(
+        re.sub(r"\A(a|tmp-)([0-9]+)-[0-9a-f]+\Z", r"\1\2", name)
+        for name in os.listdir(place.files.directory)
+    )
+
+
+def files(place: Artifact, number: int = 0) -> str:
+    """Return the directory of the files of an attempt; of the published one, unless a number says which."""
+    record = place.read()
+    found = place.files_directory(number or (record.attempt if record else 1))
+    assert found is not None
+    return found
+
+
+def current_owner(store: Path, lease_sec: float = 90.0) -> Owner:
+    """Return this process's owner in a store, made if there is none."""
+    owner = this_process().take_owner(store, lease_sec)
+    this_process().give_back(owner)
+    return owner
 
 
 def done_document(place: Artifact, **changes: Any) -> bytes:
@@ -160,7 +178,7 @@ class Clock:
 def lease_clock() -> Iterator[Clock]:
     """Replace the clock that measures leases, and what was seen by the old one."""
     clock = Clock()
-    with mock.patch.multiple(owner_module, time=clock, _leases=owner_module._Leases()):
+    with mock.patch.object(this_process(), "leases", Leases(clock.monotonic)):
         yield clock
 
 
@@ -174,11 +192,12 @@ SYSTEM_CALLS += ["scandir", "stat", "symlink", "sync", "truncate", "unlink", "ut
 
 @contextmanager
 def instead(name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Replace `os.<name>` for this thread; `function` gets the original as its first argument."""
-    original, thread = getattr(os, name), threading.get_ident()
+    """Replace `os.<name>` for this thread, and for steps that furu takes for the main thread; `function`
+    gets the original as its first argument."""
+    original, thread = getattr(os, name), threading.current_thread()
 
     def call(*args: Any, **options: Any) -> Any:
-        if threading.get_ident() != thread:
+        if threading.current_thread() is not thread and threading.current_thread().name != "furu-steps":
             return original(*args, **options)
         return function(original, *args, **options)
 
@@ -227,6 +246,9 @@ def system_calls() -> Iterator[list[tuple[str, str]]]:
             about = args[1] if name in ("link", "rename", "replace") else args[0] if args else ""
             if isinstance(about, int):
                 about = opened.get(about, "")
+            directory = opened.get(options.get("dir_fd", options.get("dst_dir_fd", -1)))
+            if directory is not None:
+                about = f"{directory}/{about}"
             calls.append((name, os.fspath(about)))
             answer = original(*args, **options)
             if name == "open":
@@ -323,29 +345,16 @@ hear()
 
 # ---- processes inside this one ----
 
-# What a process has in memory of the store: by its name in the store's modules, and how it begins.
-_MEMORY: dict[str, Callable[[], Any]] = {
-    "_process": owner_module._Process,
-    "_leases": owner_module._Leases,
-    "running": dict,
-    "_attempts": dict,
-    "_waiters": dict,
-    "_spent": set,
-}
+
+def become(machine: str, clock: Clock | None = None) -> None:
+    """Act as a process of another machine from here on, with leases on a clock; for a script."""
+    leases = Leases(clock.monotonic) if clock is not None else None
+    acting = acting_as(Process(boot=lambda: machine, leases=leases, beats=False))
+    acting.__enter__()
+    _acting.append(acting)
 
 
-@functools.cache
-def _holders(name: str) -> list[dict[str, Any]]:
-    """The namespaces of the store's modules that have a name of `owner` or `attempt`, theirs first. Another
-    module may call something else by it."""
-    home = next(vars(one) for one in (owner_module, attempt_module) if name in vars(one))
-    modules = [module for key, module in sys.modules.items() if key.startswith("furu.store.")]
-    return [home, *(vars(one) for one in modules if vars(one).get(name) is home[name])]
-
-
-def _replace(name: str, value: object) -> None:
-    for namespace in _holders(name):
-        namespace[name] = value
+_acting: list[Any] = []
 
 
 class OtherProcess:
@@ -355,12 +364,10 @@ class OtherProcess:
     but `beat`, and `die` does what SIGKILL does: the locks go, the files stay.
     """
 
-    def __init__(self, machine: str | None = None) -> None:
-        self.memory = {name: make() for name, make in _MEMORY.items()}
-        self.memory["_start_heart"] = lambda: None
+    def __init__(self, machine: str | None = None, leases: Leases | None = None) -> None:
         # Of this machine also where a block is inside one of another machine's.
-        real = owner_module.boot_id
-        self.memory["boot_id"] = real if machine is None else lambda: machine
+        real = owner_module.boot_id()
+        self.process = Process(boot=lambda: machine or real, leases=leases, beats=False)
 
     def __enter__(self) -> Self:
         return self
@@ -371,19 +378,12 @@ class OtherProcess:
     @contextmanager
     def running(self) -> Iterator[None]:
         """What is called inside the block is called in this process."""
-        before = {name: _holders(name)[0][name] for name in self.memory}
-        try:
-            for name, value in self.memory.items():
-                _replace(name, value)
+        with acting_as(self.process):
             yield
-        finally:
-            for name, value in before.items():
-                _replace(name, value)
 
     @property
     def owners(self) -> list[Owner]:
-        found: list[Owner] = self.memory["_process"].all
-        return found
+        return self.process.owners
 
     def begin(self, place: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt:
         with self.running():
@@ -401,7 +401,7 @@ class OtherProcess:
         with self.running():
             return publish(attempt, value)
 
-    def fail(self, attempt: Attempt) -> OSError | None:
+    def fail(self, attempt: Attempt) -> BaseException | None:
         with self.running():
             return fail(attempt)
 
@@ -412,10 +412,10 @@ class OtherProcess:
     def beat(self) -> None:
         """Touch every owner file, so that its mtime is another one for certain."""
         for owner in self.owners:
-            beaten = os.fstat(owner.descriptor).st_mtime_ns + 1_000_000
-            os.utime(owner.descriptor, ns=(beaten, beaten))
+            beaten = os.fstat(owner.file.number).st_mtime_ns + 1_000_000
+            os.utime(owner.file.number, ns=(beaten, beaten))
 
     def die(self) -> None:
         for owner in self.owners:
-            os.close(owner.descriptor)
+            owner.close()
         self.owners.clear()

@@ -10,6 +10,7 @@ import pytest
 from blockbuster import BlockBuster
 
 from furu import (
+    FuruComputeError,
     FuruRunningLoopError,
     FuruUsageError,
     plan_local,
@@ -88,7 +89,7 @@ def test_on_failure_that_is_neither() -> None:
         ("abc", "iterable of Furu nodes, not a str"),
         (b"abc", "iterable of Furu nodes, not a bytes"),
         ({"a": diamond()}, "iterable of Furu nodes, not a dict"),
-        (7, "iterable of Furu nodes, not a int"),
+        (7, "iterable of Furu nodes, not an int"),
         (None, "iterable of Furu nodes, not a NoneType"),
         ([diamond(), "abc"], r"roots\[1\] is a str: 'abc'"),
         ([None], r"roots\[0\] is a NoneType: None"),
@@ -163,5 +164,5 @@ def test_spec_key_that_is_no_text_names_the_node() -> None:
         def _executor_spec_key(self) -> Any:
             return None
 
-    with pytest.raises(FuruUsageError, match=r"Keyless\(.*_executor_spec_key\(\) must return a str"):
+    with pytest.raises(FuruComputeError, match=r"Keyless\(.*_executor_spec_key\(\) must return a str"):
         run_local([Keyless(name="k")])

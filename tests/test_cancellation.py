@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from furu import Furu, Status, run_local, run_local_async
+from furu import Furu, FuruComputeError, Status, run_local, run_local_async
 from furu.execution.events import NodeStarted, RunFinished
 
 from .graphs import AsyncNode, Computed, Node, actions, chain, flat, recording
@@ -272,6 +273,60 @@ async def test_cancellation_ends_a_discovery_that_would_never_end() -> None:
             tasks.start_soon(cancel)
             await run_local_async([EndlessChain(n=0)])
     assert scope.cancelled_caught
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("end", ["cancelled", "failed"])
+async def test_slow_generator_of_roots_does_not_outlast_grace_sec(end: str, record: Computed) -> None:
+    """It is left in its thread, and what it yields then is neither looked at nor computed."""
+    reading, let_go = threading.Event(), threading.Event()
+
+    def roots() -> Iterator[Node]:
+        yield from flat(300)  # more than one step finds
+        reading.set()
+        assert let_go.wait(20)
+        yield Unlooked(name="late")
+
+    def fail() -> None:
+        raise ValueError("bad")
+
+    if end == "failed":
+        actions["f0"] = fail
+    with anyio.fail_after(10), anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+
+            async def cancel() -> None:
+                await anyio.to_thread.run_sync(reading.wait)
+                scope.cancel()
+
+            if end == "cancelled":
+                tasks.start_soon(cancel)
+            with suppress(FuruComputeError):
+                await run_local_async(roots(), grace_sec=0.01, max_workers=2)
+    looks.clear()
+    dropped.clear()
+    let_go.set()
+    with anyio.fail_after(10):
+        while end == "cancelled" and not dropped.is_set():  # a failure's log record keeps its run
+            await anyio.sleep(0.01)
+            gc.collect()
+    assert [] == looks
+    assert "late" not in record.order
+
+
+looks: list[str] = []
+dropped = threading.Event()
+
+
+class Unlooked(Node):
+    """Says when it is looked at, and when nothing holds it any more."""
+
+    def __del__(self) -> None:
+        dropped.set()
+
+    def _dependencies(self) -> list[Furu[Any]]:
+        looks.append(self.name)
+        return []
 
 
 SCRIPT = """

@@ -106,7 +106,7 @@ def test_node_is_found_by_a_prefix_that_is_its_own() -> None:
         catalog.find(current_settings(), first)
     with pytest.raises(FuruStoreError, match="no node whose hash begins"):
         catalog.find(current_settings(), "0" * 32)
-    with pytest.raises(FuruStoreError, match="is no hash"):
+    with pytest.raises(FuruStoreError, match="is not a hash"):
         catalog.find(current_settings(), "../etc")
 
 

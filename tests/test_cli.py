@@ -142,6 +142,25 @@ def test_run_report_as_json_is_one_document() -> None:
     assert "diverged" in report["failures"][0]["message"]
 
 
+def test_other_failures_are_counted_after_the_first_one() -> None:
+    """The report, which is above on a terminal, names them."""
+    Path("many.py").write_text(
+        "from models import *\nroots = [Train(data=one.data, rate=rate) for rate in (7, 8, 9)]\n"
+    )
+    done = furu("run", "many.py:roots", "--keep-going")
+    assert 1 == done.exit_code
+    assert done.stderr.endswith("Run again to retry. 2 other nodes failed too: see the report.\n")
+    assert 3 == done.stdout.count("ValueError: diverged. State: ")
+
+
+def test_message_that_ends_with_a_full_stop_gets_no_second_one() -> None:
+    """Between what the node raised and where its state is."""
+    Path("stops.py").write_text(MODULE.replace('"diverged"', '"diverged."'))
+    done = furu("run", "stops.py:mixed")
+    assert "ValueError: diverged. State: " in done.stderr
+    assert ".." not in done.stderr.replace("...", "")
+
+
 @pytest.mark.parametrize(
     ("target", "says"),
     [
@@ -244,6 +263,22 @@ def test_show_tells_all_of_a_failed_node() -> None:
     assert "INFO training at 9" in shown
 
 
+def test_show_as_json_holds_the_result() -> None:
+    """As a value, and null where nothing is published."""
+    furu("run", "models:mixed", "--keep-going")
+    failed = json.loads(furu("run", "models:mixed", "--json").stdout)["failures"][0]["hash"]
+    done = next(key for key in nodes_of("Train") if key != failed)
+    shown = {key: json.loads(furu("show", "--json", key).stdout) for key in (done, failed)}
+    assert ("DONE", shown[done]["config"]["rate"]) == (shown[done]["status"], shown[done]["result"])
+    assert ("FAILED", None) == (shown[failed]["status"], shown[failed]["result"])
+
+
+def test_plan_says_which_store_it_compares_with(store: Path) -> None:
+    """Before what would be computed there."""
+    lines = furu("plan", "models:one").stdout.splitlines()
+    assert [f"{store}:", "2 to compute, 0 reused, 0 in progress elsewhere, 0 failed"] == lines[:2]
+
+
 def test_show_of_a_hash_that_is_not_there_ends_with_1() -> None:
     """And says where it looked."""
     done = furu("show", "abc")
@@ -265,7 +300,7 @@ def test_explain_names_the_field_that_differs_however_deep() -> None:
 def test_terminal_shows_colour_and_no_color_takes_it_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """As https://no-color.org asks."""
     furu("run", "models:good")
-    hash_of = json.loads(furu("show", "--json", first_hash()).stdout)["hash"]
+    hash_of = json.loads(furu("show", "--json", nodes_of("Train")[0]).stdout)["hash"]
     shown, code = in_terminal("show", hash_of)
     assert 0 == code
     assert "\x1b[1m" in shown
@@ -274,10 +309,10 @@ def test_terminal_shows_colour_and_no_color_takes_it_away(monkeypatch: pytest.Mo
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", shown)
 
 
-def first_hash() -> str:
-    """The hash of a node in the store."""
+def nodes_of(name: str) -> list[str]:
+    """The hashes of the nodes of a class in the store."""
     store = Path(os.environ["FURU_PATH"])
-    return next(path.name for path in sorted(store.glob("models/Train/*")))
+    return [path.name for path in sorted(store.glob(f"models/{name}/*"))]
 
 
 # ---- graphs ----
@@ -440,7 +475,7 @@ def test_term_ends_what_does_not_run_nodes_as_an_interrupt_does() -> None:
     code = (
         "import os, signal, furu.store.catalog as catalog\n"
         "from furu.cli import main\n"
-        "catalog.walk = lambda settings: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "catalog.walk = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
         "import sys; sys.argv[1:] = ['status']\n"
         "main()\n"
     )

@@ -34,7 +34,7 @@ from furu import (
     run_local,
     use_settings,
 )
-from furu.codec import decode_json, encode_json, result_type
+from furu.codec import decode_json, encode_json, encode_pickle, result_type
 
 from .graphs import Node
 
@@ -251,14 +251,12 @@ class EqualRaises(dict[str, int]):
         (int, "5", "does not fit its declared int"),
         (int, True, "does not fit its declared int"),
         (int, 1.5, "does not fit its declared int"),
-        (int, None, "does not fit its declared int"),
         (str, 5, "does not fit its declared str"),
         (float, 2**53 + 1, "would come back as 9007199254740992.0"),
         (list[int], [1, "a"], "does not fit its declared list[int]"),
         (list[int], (1, 2), "(tuple)"),
         (tuple[int, int], (1, 2, 3), "does not fit"),
         (Point, {"x": 1}, "would come back as Point(x=1, y=0.0)"),
-        (Point, None, "does not fit its declared Point"),
         (typing.Annotated[int, msgspec.Meta(ge=0)], -1, "does not fit"),
         (typing.Literal["a"], "b", "does not fit"),
         (Any, object(), "returned a object that JSON cannot hold"),
@@ -287,6 +285,62 @@ def test_value_that_would_not_come_back_is_refused(declared: Any, value: Any, wo
     assert "_codec = 'pickle'" in str(cause)
     assert node is caught.value.node
     assert Status.FAILED is node.status()
+
+
+@pytest.mark.parametrize(
+    ("declared", "shown"), [(int, "int"), (Point, "Point"), (list[int], "list[int]"), (str, "str")]
+)
+def test_missing_return_is_suspected_where_none_does_not_fit(declared: Any, shown: str) -> None:
+    """The likely mistake, in place of advice on storing other types."""
+    with pytest.raises(FuruComputeError) as caught:
+        node_of(declared, None).get()
+    text = f"Result._create() returned None, but declares {shown}: is a `return` missing?"
+    assert text == str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(
+    ("declared", "value", "is_hinted"),
+    [
+        (int, "5", False),
+        (list[int], [1, "a"], False),
+        (Shape, Point(1), False),
+        (list[float], [1.0, float("nan")], True),
+        (list[Point], [Point(1, float("inf"))], True),
+        (dict[str, list[int]], {"a": [1, float("-inf")]}, True),
+        (Packed, Packed(Point(1, float("nan"))), True),
+    ],
+)
+def test_nan_is_mentioned_only_where_there_is_one(declared: Any, value: Any, is_hinted: bool) -> None:
+    """Anywhere in the value."""
+    with pytest.raises(FuruComputeError, match="does not fit its declared") as caught:
+        node_of(declared, value).get()
+    assert is_hinted is ("NaN and infinity are null in JSON" in str(caught.value))
+
+
+class LikeAFuture:
+    def __await__(self) -> typing.Generator[None, None, int]:
+        yield
+        return 1
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("codec", ["json", "pickle"])
+def test_coroutine_as_a_result_is_refused_and_closed(codec: str) -> None:
+    """A decorator hid the `async def`; Python does not warn of it as well."""
+
+    async def create() -> int:
+        return 1
+
+    coroutine = create()
+    with pytest.raises(FuruResultError, match="must be `async def` itself"):
+        encode_json(Furu, Any, coroutine, 100) if codec == "json" else encode_pickle(Furu, coroutine)
+    assert coroutine.cr_frame is None
+
+
+def test_other_awaitable_as_a_result_is_refused_with_the_same_words() -> None:
+    """A future of some loop, for one."""
+    with pytest.raises(FuruResultError, match="must be `async def` itself"):
+        encode_json(Furu, Any, LikeAFuture(), 100)
 
 
 def test_result_error_carries_its_node() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,15 @@ def test_readme_example_prints_what_it_says(tmp_path: Path) -> None:
 def test_example_prints_what_its_page_says(example: str, page: str, tmp_path: Path) -> None:
     """The program that the page includes, and the output below it."""
     assert blocks(ROOT / "docs" / page, "text")[0] == run(EXAMPLES / example, tmp_path)
+
+
+def test_tutorial_prints_what_it_says_on_every_run(tmp_path: Path, store: Path) -> None:
+    """On the first run, on the next ones, and on the first one after the artifacts were removed."""
+    first, again = blocks(ROOT / "docs" / "tutorial" / "first-run.md", "text")
+    for expected in (first, again, again):
+        assert expected == run(EXAMPLES / "sweep.py", tmp_path)
+    shutil.rmtree(store)
+    assert first == run(EXAMPLES / "sweep.py", tmp_path)
 
 
 def test_notebook_prints_what_its_page_says(tmp_path: Path) -> None:

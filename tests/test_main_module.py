@@ -218,3 +218,116 @@ print(json.dumps([make().get(), make().status(), make().furu_dir.parent.parent.n
 """
     )
     assert [5, "DONE", "make.<locals>.Local"] == run("local.py", folder=folder)
+
+
+# ---- pickles ----
+
+PICKLES = """
+import enum, functools, sys
+from furu import Furu, run_local
+
+class Value:
+    class Inner:
+        pass
+    def __init__(self, number):
+        self.number, self.kind, self.inner = number, Kind.GOOD, Value.Inner()
+        self.call = functools.partial(double, number)
+
+class Kind(enum.Enum):
+    GOOD = 1
+
+def double(number):
+    return 2 * number
+
+class Made(Furu[object]):
+    _codec = "pickle"
+    number: int
+    def _create(self):
+        return Value(self.number)
+
+def look(value):
+    same = [type(value) is Value, value.kind is Kind.GOOD, type(value.inner) is Value.Inner]
+    return [*same, value.call.func is double, value.call()]
+
+def main():
+    from furu.execution.workers import ProcessWorkers
+    import json
+    node = Made(number=3)
+    if sys.argv[1:] == ["processes"]:
+        run_local([node], workers=ProcessWorkers(), progress=False)
+    elif sys.argv[1:] == ["get"]:
+        node.get()
+    else:
+        assert node.exists()
+    print(json.dumps(look(node.get())))
+
+if __name__ == "__main__":
+    main()
+"""
+READ_BY_IMPORT = "import {0}, json; print(json.dumps({0}.look({0}.Made(number=3).get())))"
+SEEN = [True, True, True, True, 6]
+
+
+@pytest.fixture
+def pickles(folder: Path) -> Path:
+    """A script and a module whose values are pickled, with all that they refer to, by name."""
+    (folder / "values.py").write_text(PICKLES)
+    (folder / "package" / "values.py").write_text(PICKLES)
+    return folder
+
+
+@pytest.mark.parametrize("how", ["processes", "get"])
+def test_pickle_of_a_script_is_read_by_the_script_and_by_its_importers(how: str, pickles: Path) -> None:
+    """Written in a child process or in the script itself."""
+    assert SEEN == run("values.py", how, folder=pickles)
+    assert SEEN == run("values.py", folder=pickles)
+    assert SEEN == run("-c", READ_BY_IMPORT.format("values"), folder=pickles)
+
+
+@pytest.mark.parametrize("how", ["processes", "get"])
+def test_pickle_of_a_module_run_with_m_is_read_by_its_importers(how: str, pickles: Path) -> None:
+    """And by the module itself, run again."""
+    assert SEEN == run("-m", "package.values", how, folder=pickles)
+    assert SEEN == run("-m", "package.values", folder=pickles)
+    code = READ_BY_IMPORT.format("values").replace("import values", "from package import values")
+    assert SEEN == run("-c", code.replace(", json", "; import json"), folder=pickles)
+
+
+def test_script_reads_the_pickle_of_a_program_that_imported_it(pickles: Path) -> None:
+    """As its own classes: the script is not imported a second time."""
+    code = "import values, json; values.Made(number=3).get(); print(json.dumps(1))"
+    assert 1 == run("-c", code, folder=pickles)
+    assert SEEN == run("values.py", folder=pickles)
+
+
+def test_pickle_of_a_script_needs_nothing_of_furu_to_be_read(pickles: Path) -> None:
+    """Other programs read it with pickle alone."""
+    run("values.py", "processes", folder=pickles)
+    (path,) = (pickles / "store").rglob("*.pickle")
+    code = """
+        import json, pathlib, pickle, sys, values
+        print(json.dumps(values.look(pickle.loads(pathlib.Path(sys.argv[1]).read_bytes()))))
+    """
+    assert SEEN == run("-c", textwrap.dedent(code), str(path), folder=pickles)
+    assert b"furu" not in path.read_bytes()
+    assert b"__m" not in path.read_bytes()
+
+
+def test_class_of_a_script_in_a_function_cannot_be_pickled(pickles: Path) -> None:
+    """No name leads to it. The node fails, as it does for a class of a module."""
+    (pickles / "local.py").write_text(
+        """
+import json
+from furu import Furu, FuruComputeError
+class Bad(Furu[object]):
+    _codec = "pickle"
+    def _create(self):
+        class Local: pass
+        return Local()
+try:
+    Bad().get()
+except FuruComputeError as error:
+    print(json.dumps(str(error.__cause__)))
+"""
+    )
+    assert "cannot be pickled" in run("local.py", folder=pickles)

@@ -362,7 +362,7 @@ def test_class_of_a_main_without_a_file_names_threads(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_cancels_the_run_and_kills_its_children(tmp_path: Path) -> None:
-    """Although it reaches every process of the group."""
+    """The children are in a session of their own, so the program alone gets it and decides."""
     (tmp_path / "script.py").write_text(
         textwrap.dedent(
             """
@@ -371,7 +371,7 @@ def test_ctrl_c_cancels_the_run_and_kills_its_children(tmp_path: Path) -> None:
             from furu.execution.workers import ProcessWorkers
             class Hangs(Furu[int]):
                 def _create(self):
-                    os.killpg(0, signal.SIGINT)
+                    os.killpg(os.getpgid(os.getppid()), signal.SIGINT)
                     while True:
                         signal.pause()
             if __name__ == "__main__":

@@ -260,6 +260,79 @@ def test_unknown_setting_is_an_error_that_lists_them() -> None:
         raise AssertionError("not reached")
 
 
+@pytest.mark.parametrize(("name", "meant"), [("stor", "store"), ("leese_sec", "lease_sec"), ("x", None)])
+def test_unknown_setting_is_refused_with_the_nearest_name(name: str, meant: str | None) -> None:
+    """If one is near."""
+    with pytest.raises(FuruSettingsError) as caught, use_settings(**{name: 5}):
+        raise AssertionError("not reached")
+    assert (f"Did you mean {meant!r}?" in str(caught.value)) is (meant is not None)
+
+
+# ---- home and working directories ----
+
+
+@pytest.mark.parametrize("path", ["~/data", "~"])
+def test_home_directory_in_the_path_of_a_store_is_expanded(
+    path: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the environment, from code, and from a change of the home directory on."""
+    for home in ("/homes/first", "/homes/second"):
+        monkeypatch.setenv("HOME", home)
+        monkeypatch.setenv("FURU_PATH", path)
+        expected = Path(path.replace("~", home))
+        assert expected == current_settings().store == Settings(store=Path(path)).store
+        with use_settings(store=path) as settings:
+            assert expected == settings.store
+    assert [] == list(folder.iterdir())
+
+
+def test_home_directory_of_an_unknown_user_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rather than made as a directory of that name; one that has the name can be said otherwise."""
+    monkeypatch.setenv("FURU_PATH", "~nosuchuser-furu/data")
+    with pytest.raises(FuruSettingsError, match="user who is not known here"):
+        current_settings()
+    with pytest.raises(FuruSettingsError, match="user who is not known here"):
+        Settings(store=Path("~nosuchuser-furu"))
+    assert folder / "~x" == Settings(store="./~x").store  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def gone(folder: Path) -> Path:
+    """A working directory that was removed."""
+    folder.rmdir()
+    return folder
+
+
+@pytest.mark.usefixtures("gone")
+def test_absolute_store_needs_no_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named by the environment or by code, for a node or a run."""
+    for number, path in enumerate([str(tmp_path / "store"), "~/store"]):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        monkeypatch.setenv("FURU_PATH", path)
+        assert tmp_path / "store" == current_settings().store
+        assert str(tmp_path / "store") == Where(name=f"get {number}").get()
+        assert 1 == run_local([Where(name=f"run {number}")]).computed
+    monkeypatch.delenv("FURU_PATH")
+    with use_settings(store=tmp_path / "named"):
+        assert str(tmp_path / "named") == Where(name="named").get()
+
+
+@pytest.mark.usefixtures("gone")
+@pytest.mark.parametrize("path", ["relative", None])
+def test_relative_store_without_a_working_directory_is_refused(
+    path: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what to do."""
+    if path is not None:
+        monkeypatch.setenv("FURU_PATH", path)
+    with pytest.raises(FuruSettingsError, match="Set FURU_PATH to an absolute path"):
+        Where(name="a").get()
+    with pytest.raises(FuruSettingsError, match="working directory"), use_settings(store="relative"):
+        raise AssertionError("not reached")
+
+
 @pytest.mark.parametrize("wrong", ["/tmp/store", Path("/tmp/store"), {"lease_sec": 5}, 3])
 def test_what_is_no_settings_is_an_error_at_the_block(wrong: Any) -> None:
     """Not an AttributeError at the first node inside."""

@@ -141,7 +141,8 @@ def test_what_is_no_hash_names_no_node(text: str, tmp_path: Path) -> None:
     [
         ("try-1", ("try-", 1)),
         ("try-12", ("try-", 12)),
-        ("a3", ("a", 3)),
+        ("a3", None),
+        ("a3-0f", ("a", 3)),
         ("rejected-4", ("rejected-", 4)),
         (f"tmp-5-{HASH}", ("tmp-", 5)),
         ("try-0", None),
@@ -173,14 +174,14 @@ def test_every_file_of_a_node_lies_in_the_nodes_directory(tmp_path: Path) -> Non
         f"{tmp_path}/owners",
         f"{directory}/done",
         f"{directory}/try-1",
-        f"{directory}/a1",
+        f"{directory}/a1-{HASH}",
         f"{directory}/tmp-1-{HASH}",
         f"{directory}/rejected-1",
     ] == [
         owners_directory(tmp_path),
         files.done,
         files.attempt(1),
-        files.files(1),
+        files.files(1, HASH),
         files.temporary(1, HASH),
         files.rejected(1),
     ]

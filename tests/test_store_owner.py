@@ -21,10 +21,10 @@ import pytest
 
 from furu import FuruInProgressError, FuruStoreError, Status
 from furu.settings import use_settings
-from furu.store import owner as owner_module
 from furu.store.artifact import survey
-from furu.store.attempt import claim
-from furu.store.owner import boot_id, current_owner
+from furu.store.claim import claim
+from furu.store.local import Process, acting_as
+from furu.store.owner import boot_id
 from furu.store.record import OwnerRecord, decode_attempt
 
 from .store_processes import (
@@ -32,10 +32,12 @@ from .store_processes import (
     LEASE_SEC,
     Clock,
     Other,
+    OtherProcess,
     Square,
     artifact,
     begin,
     compute,
+    current_owner,
     fail,
     lease_clock,
     leave_attempt,
@@ -52,6 +54,13 @@ def clock() -> Iterator[Clock]:
     """The clock that leases are measured by, at rest until the test moves it."""
     with lease_clock() as clock:
         yield clock
+
+
+@pytest.fixture
+def other() -> Iterator[OtherProcess]:
+    """Another process of this machine."""
+    with OtherProcess() as process:
+        yield process
 
 
 def touch(path: Path) -> None:
@@ -133,39 +142,29 @@ def test_one_heartbeat_touches_every_owner_of_the_process(
         if not isinstance(descriptor, int):
             return real(descriptor, *args, **kwargs)
         beats[descriptor] = beats.get(descriptor, 0) + 1
-        if all(beats.get(owner.descriptor, 0) >= 3 for owner in made):
+        if all(beats.get(attempt.owner.file.number, 0) >= 3 for attempt in made):
             enough.set()
         if beats[descriptor] == 1:
             raise OSError(errno.ESTALE, "Stale file handle")
         return real(descriptor, *args, **kwargs)
 
-    process = owner_module._Process()
-    monkeypatch.setattr(owner_module, "_process", process)
     made: list[Any] = []
     monkeypatch.setattr(os, "utime", utime)
-    made += [current_owner(tmp_path / name, 0.06) for name in ("one", "two")]
-    for number in range(5):
-        with use_settings(store=tmp_path / "one"):
-            begin(artifact(str(number)))
-    assert enough.wait(10)
-    assert process.heart is not None
-    assert process.heart.daemon
-    # The thread outlives the test: from here on it beats once an hour.
-    process.all[:] = [
-        owner_module.Owner(owner.store, _with_lease(owner.record, 6 * 3600.0), owner.descriptor)
-        for owner in made
-    ]
-
-
-def _with_lease(record: OwnerRecord, lease_sec: float) -> OwnerRecord:
-    return OwnerRecord(record.id, record.pid, record.host, record.boot_id, record.device, lease_sec)
+    with acting_as(Process()):
+        for name in ("one", "one", "two"):
+            with use_settings(store=tmp_path / name, lease_sec=0.06):
+                made.append(begin(artifact(str(len(made)))))
+        assert enough.wait(10)
+        for attempt in made:
+            publish(attempt)
 
 
 def test_heartbeat_changes_the_mtime_that_others_see(store: Path) -> None:
     """The attempt's link and the owner's file are one inode."""
     attempt = begin(artifact())
+    assert attempt.owner is not None
     os.utime(attempt.owner.path, (1, 1))
-    os.utime(attempt.owner.descriptor)
+    os.utime(attempt.owner.file.number)
     assert os.stat(attempt.state_path).st_mtime > 1
 
 
@@ -183,10 +182,11 @@ def test_process_goes_on_where_somebody_removed_its_owner(removed: str, store: P
 def test_process_goes_on_where_somebody_removed_one_file_of_its_own(store: Path) -> None:
     """As another process on another machine does after a long pause."""
     first = begin(artifact("first"))
-    os.unlink(first.owner.path)
+    path = current_owner(store).path
+    os.unlink(path)
     compute(artifact("second"))
     assert publish(first)
-    assert not os.path.exists(first.owner.path)
+    assert not os.path.exists(path)
 
 
 # ---- alive or dead, on this machine ----
@@ -245,23 +245,25 @@ def test_taker_spares_an_owners_file_that_is_not_the_dead_ones() -> None:
     assert "another" == path.read_text()
 
 
-def test_own_owners_file_survives_an_attempt_whose_end_could_not_be_written(
-    store: Path, monkeypatch: pytest.MonkeyPatch
+def test_attempt_whose_end_cannot_be_written_is_dead_once_its_owner_is_idle(
+    store: Path, other: OtherProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """That attempt is dead, its process is not: nobody may remove the file of a live owner."""
-    place = artifact()
+    """The process lives on, and keeps the node from no other. What else it computes stays its own."""
+    place, running = artifact(), begin(artifact("running"))
     attempt = begin(place)
-
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
+    owner = attempt.owner
+    assert owner is not None
     with monkeypatch.context() as patches:
-        patches.setattr(os, "replace", full)
+        patches.setattr(os, "replace", refuse(errno.ENOSPC))
         assert fail(attempt) is not None
-    following = begin(place)
-    assert 2 == following.number
-    assert os.path.exists(attempt.owner.path)
-    assert attempt.owner is following.owner
+    assert Status.TODO is survey(place).status
+    assert Status.IN_PROGRESS is other.status(running.artifact)
+    assert os.path.exists(owner.path)
+    assert current_owner(store) is not owner
+    assert publish(running)
+    assert not os.path.exists(owner.path)
+    assert Status.TODO is other.status(place)
+    assert 2 == other.begin(place).number
 
 
 # ---- alive or dead, on another machine ----
@@ -338,7 +340,7 @@ def test_publish_removes_what_a_dead_owner_of_another_machine_left(clock: Clock)
     """It was dead when it was taken over, and still is when the node is published."""
     place = artifact()
     leave_attempt(place, boot_id="another boot")
-    put(f"{place.files.files(1)}/large", "x")
+    put(f"{place.files.files(1, '0f')}/large", "x")
     survey(place)
     clock.now += LEASE_SEC
     compute(place)
@@ -403,9 +405,9 @@ def test_unlocked_owner_on_another_device_is_judged_by_its_lease(
 
 def test_unknown_boot_ids_are_never_the_same_machine(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two machines that cannot tell their boot are not thereby one."""
-    monkeypatch.setattr(owner_module, "boot_id", lambda: "")
     place = artifact()
     leave_attempt(place, boot_id="")
+    monkeypatch.setattr("furu.store.local.boot_id", lambda: "")
     assert Status.IN_PROGRESS is survey(place).status
     clock.now += LEASE_SEC
     assert Status.TODO is survey(place).status
@@ -416,14 +418,12 @@ def test_heartbeat_of_a_live_process_keeps_another_machine_away(clock: Clock) ->
     place = artifact()
     script = """
 import itertools
-import furu.store.owner as o
-o.boot_id = lambda: "another boot"
-o._start_heart = lambda: None
+become("another boot")
 attempt = begin(artifact())
 say(attempt.owner.path)
 for beat in itertools.count(1):
     hear()
-    os.utime(attempt.owner.descriptor, (0, beat))
+    os.utime(attempt.owner.file.number, (0, beat))
     say("beaten")
 """
     with Other(script) as other:
@@ -544,12 +544,11 @@ def test_fork_while_another_thread_claims_leaves_the_child_free_to_claim() -> No
     """A lock that was held at the fork by a thread that the child does not have is not the child's."""
     script = """
 import threading
-import furu.store.attempt as a, furu.store.owner as o
 locked, release = threading.Event(), threading.Event()
 def hold():
-    with a._lock, o._process.lock:
+    with this_process().lock:
         locked.set()
-        release.wait()
+        release.wait(1)
 threading.Thread(target=hold).start()
 locked.wait()
 child = os.fork()

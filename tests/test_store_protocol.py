@@ -17,7 +17,8 @@ import pytest
 
 from furu import FuruInProgressError, FuruStoreError, Status
 from furu.store.artifact import Artifact, survey
-from furu.store.attempt import Attempt, claim
+from furu.store.attempt import Attempt
+from furu.store.claim import claim
 
 from .store_processes import (
     ANOTHER_MACHINE,
@@ -30,6 +31,7 @@ from .store_processes import (
     begin_or_none,
     compute,
     fail,
+    files,
     instead,
     lease_clock,
     leave_attempt,
@@ -234,10 +236,8 @@ def test_owner_is_written_whole_however_little_a_write_takes(place: Artifact, ot
 
 # To this process, which lives and beats as ever, one of another machine that sees it stand still.
 TAKER = """
-import furu.store.owner as o
-o.boot_id = lambda: "another boot"
 clock = Clock()
-o.time = clock
+become("another boot", clock)
 place = artifact()
 say(survey(place).status.value)
 clock.now += 1000
@@ -260,7 +260,7 @@ def test_owner_that_lost_its_claim_leaves_no_files_behind() -> None:
         put(f"{mine.files_directory()}/large", "mine")
         assert not publish(mine, "mine")
     assert ["a2", "done"] == names(place)
-    assert "theirs" == Path(place.files.files(2), "file").read_text() == result(place)
+    assert "theirs" == Path(files(place), "file").read_text() == result(place)
 
 
 def taken_over(place: Artifact) -> Attempt:
@@ -292,7 +292,7 @@ def test_owner_that_lost_its_claim_may_still_be_first(place: Artifact, stranger:
     assert stranger.publish(paused, 1)
     assert not publish(taker, 2)
     assert 1 == result(place)
-    assert Path(place.files.files(1), "model.bin").read_bytes() == b"weights"
+    assert Path(files(place), "model.bin").read_bytes() == b"weights"
 
 
 def replace_as_taker(place: Artifact, taker: OtherProcess) -> None:
@@ -360,7 +360,7 @@ def test_publish_spares_what_a_live_owner_uses(place: Artifact, stranger: OtherP
         winner = begin(place)
         stranger.beat()
         assert publish(winner)
-    assert Path(place.files.files(1), "model.bin").exists()
+    assert Path(files(place, 1), "model.bin").exists()
     assert os.path.exists(paused.state_path)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from furu import FuruStoreError, Status, run_local, use_settings
-from furu.store import trust
+from furu.store.local import this_process
 
 from .store_processes import Square
 
@@ -18,7 +18,7 @@ from .store_processes import Square
 def known(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
     """The roots that were looked at: none, as in a new process."""
     roots: set[Path] = set()
-    monkeypatch.setattr(trust, "_trusted", roots)
+    monkeypatch.setattr(this_process(), "trusted", roots)
     return roots
 
 

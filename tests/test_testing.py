@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -24,6 +25,13 @@ class Hidden(Furu[int]):
 
     def _create(self) -> int:
         return Total(name=str(self.secret)).get()
+
+
+class RunsAnother(Furu[int]):
+    """Computes in a run of its own what `Hidden` gets."""
+
+    def _create(self) -> int:
+        return run_local([Total(name="7")]).computed
 
 
 class Reaches(Furu[int]):
@@ -96,6 +104,21 @@ def test_what_a_dependency_depends_on_is_not_declared_by_that() -> None:
     with pytest.raises(FuruComputeError) as caught:
         check_declared(Reaches(top=chain(2)))
     assert isinstance(caught.value.__cause__, FuruMissingArtifactError)
+
+
+def test_check_sees_only_what_the_node_declares_whatever_was_checked_before() -> None:
+    """Also what nodes have computed by themselves, in a run of their own."""
+    for before in (Total(name="7"), RunsAnother()):
+        with pytest.raises(FuruComputeError, match="_dependencies"):
+            check_declared(before, Hidden(secret=7))
+
+
+def test_check_of_many_nodes_holds_few_files_open() -> None:
+    """However many there are: the limit of a process is 256 or 1,024."""
+    check_declared(*flat(2))
+    before = len(os.listdir("/dev/fd"))
+    check_declared(*flat(40), chain(20))
+    assert len(os.listdir("/dev/fd")) <= before + 4
 
 
 def test_check_leaves_the_store_alone(store: Path) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import anyio
 import anyio.lowlevel
+import anyio.to_thread
 import pytest
 from blockbuster import BlockBuster
 
 from furu import FuruComputeError, run_local, run_local_async
+from furu.execution.events import Event, NodeDone, NodeOverran
 from furu.execution.workers import threads
+from furu.execution.workers.wake import Waker
 
 from .graphs import AsyncNode, Computed, Node, actions, chain, flat, recording
 
@@ -130,3 +135,114 @@ def test_node_that_ends_while_its_sequence_is_taken_back_is_heard_of(
     monkeypatch.setattr(threads._ThreadCrew, "_next", next_after_withdrawal)
     actions["n0"] = lambda: let_go.wait(10)
     assert 40 == run_local([chain(40)]).computed
+
+
+# ---- time limits ----
+
+
+class Limited(Node):
+    """Has a time limit that it never reaches."""
+
+    _timeout_sec = 3600.0
+
+
+class Briefly(Node):
+    """Has a time limit that it reaches."""
+
+    _timeout_sec = 0.01
+
+
+@pytest.mark.anyio
+async def test_time_limits_need_no_task_for_each_node(record: Computed) -> None:
+    """A thousand nodes that end long before their limit leave nothing behind."""
+    tasks: list[int] = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, NodeDone):
+            tasks.append(len(anyio.get_running_tasks()))
+
+    nodes = (Limited(name=f"t{number}") for number in range(1000))
+    report = await run_local_async(nodes, window_size=50, max_workers=4, on_event=on_event)
+    assert 1000 == report.computed
+    assert max(tasks) <= 20
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("max_workers", [1, 4])
+async def test_each_overrun_is_reported_once(max_workers: int) -> None:
+    """Those of nodes with other limits are neither lost nor repeated."""
+    reported: dict[str, threading.Event] = {}
+    overruns: list[str] = []
+    nodes = [cls(name=f"{cls.__name__}{n}") for n in range(4) for cls in (Limited, Briefly, Node)]
+    for node in nodes:
+        if type(node) is Briefly:
+            reported[node.furu_hash] = threading.Event()
+            actions[node.name] = functools.partial(reported[node.furu_hash].wait, 10)
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, NodeOverran):
+            overruns.append(event.hash)
+            reported[event.hash].set()
+
+    with anyio.fail_after(20):
+        report = await run_local_async(nodes, max_workers=max_workers, on_event=on_event)
+    assert (12, 4) == (report.computed, report.overran)
+    assert set(reported) == set(overruns)
+
+
+@pytest.mark.anyio
+async def test_function_of_a_waker_runs_in_the_context_in_which_the_waker_was_made() -> None:
+    """Whatever the context of the thread that wakes it."""
+    variable: ContextVar[str] = ContextVar("variable")
+    variable.set("loop")
+    heard = anyio.Event()
+    seen: list[str] = []
+
+    def note() -> None:
+        seen.append(variable.get())
+        heard.set()
+
+    waker = Waker(note)
+
+    def wake() -> None:
+        variable.set("thread")
+        waker.wake()
+
+    await anyio.to_thread.run_sync(wake)
+    await heard.wait()
+    assert ["loop"] == seen
+
+
+@pytest.mark.anyio
+async def test_wake_while_the_function_runs_calls_it_again() -> None:
+    """What has come meanwhile may be news that this call has not seen."""
+    calls: list[int] = []
+    again = anyio.Event()
+
+    def note() -> None:
+        calls.append(len(calls))
+        if len(calls) == 1:
+            waker.wake()
+        else:
+            again.set()
+
+    waker = Waker(note)
+    waker.wake()
+    with anyio.fail_after(10):
+        await again.wait()
+    assert 2 == len(calls)
+
+
+@pytest.mark.anyio
+async def test_wakes_before_the_function_runs_are_one_call() -> None:
+    """From as many threads as there are."""
+    calls: list[int] = []
+    waker = Waker(lambda: calls.append(1))
+    for _ in range(5):
+        waker.wake()
+    with anyio.fail_after(10):
+        while not calls:
+            await anyio.lowlevel.checkpoint()
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()
+    assert [1] == calls

@@ -8,12 +8,12 @@ from furu.web import Runs
 
 
 class Price(Furu[int]):
-    """A price from afar."""
+    """A price that another server knows."""
 
     item: str
 
     async def _create(self) -> int:
-        await asyncio.sleep(0.01)  # a request to somebody's server
+        await asyncio.sleep(0.01)  # a request to another server
         return 10 * len(self.item)
 
 
@@ -33,20 +33,25 @@ async def messages() -> AsyncIterator[str]:
 
 async def answer(runs: Runs, text: str, computed: dict[str, int]) -> str:
     offer = Offer(prices=tuple(Price(item=item) for item in text.split()))
-    async with runs.follow([offer]) as run:  # at most `max_running` run at once, the others wait
-        report = await run.wait()
-    computed[run.id] = report.computed
+    if not await asyncio.to_thread(offer.exists):
+        async with runs.follow([offer]) as run:  # at most `max_running` run at once, the others wait
+            report = await run.wait()
+        computed[run.id] = report.computed
     return f"{text}: {await offer.aget()}"
 
 
 async def main() -> None:
     computed: dict[str, int] = {}
     tasks = []
-    async with Runs(max_running=2, grace_sec=5) as runs:
+    in_hand = asyncio.Semaphore(10)  # as many as may run and wait: more would be a RunsFullError
+    async with Runs(max_running=2, max_queued=8, grace_sec=5) as runs:
         async for text in messages():
             if text == "stop":
                 break
-            tasks.append(asyncio.create_task(answer(runs, text, computed)))
+            await in_hand.acquire()
+            task = asyncio.create_task(answer(runs, text, computed))
+            task.add_done_callback(lambda _: in_hand.release())
+            tasks.append(task)
         for line in await asyncio.gather(*tasks):
             print(line)
     print(f"{len(tasks)} messages, {sum(computed.values())} nodes computed")

@@ -4,8 +4,11 @@ A document is analysed in a graph of cached nodes, one for each paragraph, so wh
 computed once, and so is what a new version of a document has not changed.
 """
 
+import asyncio
 import re
+import signal
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,12 +17,12 @@ from types import FrameType
 from typing import Annotated
 
 import uvicorn
-from fastapi import FastAPI, Header, HTTPException
+from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
 import furu.web
-from furu import Furu, check_cancelled
+from furu import Furu, FuruComputeError, check_cancelled
 
 
 class Paragraph(Furu[dict[str, int]]):
@@ -30,7 +33,7 @@ class Paragraph(Furu[dict[str, int]]):
     def _create(self) -> dict[str, int]:
         counts: Counter[str] = Counter()
         for word in re.findall(r"\w+", self.text.lower()):
-            check_cancelled()  # a run that nobody waits for any more ends here
+            check_cancelled()  # a cancelled run ends here
             counts[word] += 1
             time.sleep(0.001)  # stands for real work
         return dict(counts)
@@ -63,9 +66,24 @@ runs = furu.web.Runs(max_running=4, max_queued=32, grace_sec=3)
 reports: dict[str, Report] = {}  # a real service would keep the documents in its database
 
 
+def stop_runs_at(number: int) -> None:
+    """Stop the runs as soon as a signal comes: the server first waits for clients, and they for runs."""
+    server = signal.getsignal(number)
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        runs.stop()
+        if callable(server):
+            server(number, frame)
+
+    signal.signal(number, handle)
+
+
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     async with runs:
+        if threading.current_thread() is threading.main_thread():  # only there may signals be handled
+            stop_runs_at(signal.SIGINT)
+            stop_runs_at(signal.SIGTERM)
         yield
 
 
@@ -73,41 +91,47 @@ app = FastAPI(lifespan=lifespan)
 app.mount("/furu", furu.web.app(runs, jobs=[furu.web.job("report", make_report)]))
 
 
+@app.exception_handler(furu.web.RunsFullError)
+async def answer_full(request: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": "too many analyses are waiting"}, 429, {"Retry-After": "5"})
+
+
+@app.exception_handler(furu.web.RunsClosedError)
+@app.exception_handler(furu.web.RunCancelledError)
+async def answer_closed(request: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": "the service is shutting down"}, 503, {"Retry-After": "5"})
+
+
+@app.exception_handler(FuruComputeError)
+async def answer_failed(request: Request, error: Exception) -> Response:
+    return JSONResponse({"detail": "the analysis failed"}, 500)  # the log furu.web says why
+
+
 @app.post("/documents", response_model=None)
 async def post_document(document: Document, accept: Annotated[str, Header()] = "") -> Response:
-    """Start the analysis and say where its result will be; or stream its progress to who asks for that."""
+    """Start the analysis and say where its result will be; or stream its progress if that is wanted."""
     report = make_report(document.text)
     reports[report.furu_hash] = report
+    place = {"document": f"/documents/{report.furu_hash}"}
+    if await asyncio.to_thread(report.exists):  # there is nothing to run
+        return JSONResponse(place)
     if "text/event-stream" in accept:
         return furu.web.FollowRun(runs, [report], on_disconnect="cancel", stream=True)
-    try:
-        run = await runs.submit([report])
-    except furu.web.RunsFullError as error:
-        raise HTTPException(429, str(error), {"Retry-After": "5"}) from error
-    except furu.web.RunsClosedError as error:
-        raise HTTPException(503, str(error)) from error
-    place = {"document": f"/documents/{report.furu_hash}", "watch": f"/furu/runs/{run.id}"}
-    return JSONResponse(place, 202)
+    run = await runs.submit([report])
+    return JSONResponse({**place, "watch": f"/furu/runs/{run.id}"}, 202)
 
 
 @app.get("/documents/{document}")
 async def get_report(document: str) -> dict[str, int]:
-    """Return the report, once for all who ask; the analysis goes on without them."""
+    """Return the report. If it is not there yet, wait for the analysis, which goes on without clients."""
     if (report := reports.get(document)) is None:
         raise HTTPException(404, "no such document was posted")
-    async with runs.follow([report], on_disconnect="finish") as run:
-        await run.wait()
+    if not await asyncio.to_thread(report.exists):
+        async with runs.follow([report], on_disconnect="finish") as run:
+            await run.wait()
     return await report.aget()
-
-
-class Server(uvicorn.Server):
-    """Tells the runs of a signal at once: uvicorn first waits for its clients, and they for their runs."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        runs.stop()
-        super().handle_exit(sig, frame)
 
 
 if __name__ == "__main__":
     port = int(sys.argv[1]) if len(sys.argv) > 1 else 8000
-    Server(uvicorn.Config(app, host="127.0.0.1", port=port)).run()
+    uvicorn.run(app, host="127.0.0.1", port=port)

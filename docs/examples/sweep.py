@@ -7,6 +7,7 @@ from furu import File, Furu, FuruComputeError, run_local
 
 folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path()
 (folder / "data.csv").write_text("1,2,3,4\n5,6,7,8\n")
+(folder / "fixed").unlink(missing_ok=True)
 
 
 class Table(Furu[list[list[float]]]):
@@ -46,10 +47,11 @@ table = Table(source=File(path=folder / "data.csv"))
 best = Best(models=tuple(Model(table=table, power=power) for power in range(1, 6)))
 
 try:
-    run_local([best], max_workers=2, on_failure="continue")
+    report = run_local([best], max_workers=2, on_failure="continue")
 except FuruComputeError as error:
     print("failed:", error.__cause__)
-    print("so far:", error.report.summary().partition(" in ")[0])
+    report = error.report
+print("so far:", report.summary().partition(" in ")[0])
 
 (folder / "fixed").touch()
 print("then:", run_local([best]).summary().partition(" in ")[0])

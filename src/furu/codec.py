@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import errno
 import functools
+import inspect
+import math
 import os
-import pickle
 import stat
+import sys
 import typing
 from typing import Any, TypeVar
 
@@ -19,6 +21,7 @@ import msgspec
 
 from furu.errors import FuruResultError, FuruUsageError
 from furu.origin import globals_of
+from furu.pickling import Unpickler, dumps, is_main
 from furu.text import describe_error
 
 _ADVICE = (
@@ -52,6 +55,7 @@ def encode_json(cls: type, declared: Any, value: Any, max_bytes: int) -> tuple[b
     try:
         content = _encoder.encode(value)
     except Exception as error:  # msgspec raises what the value's own methods raise
+        _refuse_awaitable(name, value)
         raise FuruResultError(
             f"{name}._create() returned a {type(value).__qualname__} that JSON cannot hold: {error}. "
             f"{_ADVICE}."
@@ -64,9 +68,14 @@ def encode_json(cls: type, declared: Any, value: Any, max_bytes: int) -> tuple[b
     try:
         read_back = decode_json(cls, declared, content)
     except msgspec.ValidationError as error:
+        if value is None:
+            raise FuruResultError(
+                f"{name}._create() returned None, but declares {_show(declared)}: is a `return` missing?"
+            ) from error
+        hint = " (NaN and infinity are null in JSON)" if _holds_nan_or_infinity(value) else ""
         raise FuruResultError(
-            f"{name}._create() returned what does not fit its declared {_show(declared)}: {error} "
-            f"(NaN and infinity are null in JSON). {_ADVICE}."
+            f"{name}._create() returned a value that does not fit its declared {_show(declared)}: "
+            f"{error}{hint}. {_ADVICE}."
         ) from error
     if not _equal(read_back, value):
         raise FuruResultError(
@@ -85,8 +94,9 @@ def decode_json(cls: type, declared: Any, content: bytes | msgspec.Raw) -> Any:
 def encode_pickle(cls: type, value: Any) -> bytes:
     """Return a result as a pickle. Raises `FuruResultError` for a value that has none."""
     try:
-        return pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        return dumps(value)
     except Exception as error:  # pickle raises what the value's own methods raise
+        _refuse_awaitable(cls.__qualname__, value)
         raise FuruResultError(
             f"{cls.__qualname__}._create() returned a {type(value).__qualname__} that cannot be pickled: "
             f"{describe_error(error)}. Return plain data, or define _load() and write files to "
@@ -98,7 +108,16 @@ def decode_pickle(path: str) -> Any:
     """Return a result from the file of a pickle, for a class that opted in. Raises `OSError` for what is no
     regular file: a link is not followed, a FIFO not waited for."""
     with open(path, "rb", opener=_open_regular) as file:
-        return pickle.load(file)  # noqa: S301  # the class opted in
+        return _StoredUnpickler(file).load()  # the class opted in
+
+
+class _StoredUnpickler(Unpickler):
+    """Finds classes of this program's main module in it, even if the pickle was written by a program that
+    had imported that module. Importing it would run it again and make a second class of each name."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        in_main = module_name not in sys.modules and is_main(module_name)
+        return super().find_class("__main__" if in_main else module_name, global_name)
 
 
 def _open_regular(path: str, flags: int) -> int:
@@ -125,6 +144,31 @@ def _decoder(cls: type, declared: Any) -> msgspec.json.Decoder[Any]:
 @functools.lru_cache(maxsize=1024)
 def _cached_decoder(declared: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(declared)
+
+
+def _refuse_awaitable(name: str, value: Any) -> None:
+    """Raise `FuruResultError` for what a wrapped `async def` returns."""
+    if inspect.iscoroutine(value):
+        value.close()  # or Python warns that it was never awaited
+    if inspect.isawaitable(value):
+        raise FuruResultError(
+            f"{name}._create() returned a {type(value).__qualname__}, which nothing awaits: _create must "
+            "be `async def` itself; a decorator around it must return one, too."
+        )
+
+
+def _holds_nan_or_infinity(value: Any) -> bool:
+    """Whether JSON has null in place of a number somewhere in a value that can be encoded."""
+    items = [msgspec.to_builtins(value)]
+    while items:
+        item = items.pop()
+        if isinstance(item, float) and not math.isfinite(item):
+            return True
+        if isinstance(item, dict):
+            items += [*item.keys(), *item.values()]
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            items += item
+    return False
 
 
 def _equal(left: Any, right: Any) -> bool:

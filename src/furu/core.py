@@ -7,14 +7,17 @@ every kind of worker do the same.
 
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import functools
 import inspect
 import logging
-import math
+import os
 import signal
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -51,17 +54,29 @@ from furu.errors import (
     FuruUsageError,
 )
 from furu.identity import Identified, all_fields, node_hash
+from furu.interrupts import hand_over, uninterrupted
 from furu.logs import NodeLogger, logging_to
-from furu.loops import in_thread, loop_is_running, shielded
+from furu.loops import (
+    in_own_thread,
+    in_thread,
+    is_being_cancelled,
+    loop_is_running,
+    run_in_new_loop,
+    shielded,
+)
+from furu.node_threads import install as let_threads_inherit
 from furu.origin import Origin, class_name, is_other_script, module_name, origin
 from furu.retry import Retry
 from furu.settings import Settings, current_settings
 from furu.shapes import builtin_base
-from furu.store.artifact import Artifact, Status, survey
-from furu.store.attempt import Attempt, claim, running_attempt, when_released
+from furu.store.artifact import Artifact, Done, Status, survey
+from furu.store.attempt import Attempt, State, running_attempt
+from furu.store.claim import claim, in_progress, take, when_released
 from furu.store.layout import PICKLE, node_files
 from furu.store.record import DoneRecord, EndedRecord
-from furu.text import describe_error, readable, shown
+from furu.text import a_type, describe_error, readable_fields, sentence, shown
+from furu.waiting import COMPUTING as _COMPUTING
+from furu.waiting import Wait
 
 T = TypeVar("T")
 F = TypeVar("F")
@@ -74,8 +89,11 @@ _INTERACTIVE_POLL_SEC = 0.05
 _DYING_SEC = 2.0
 _DYING_POLL_SEC = 0.01
 
-# The nodes whose `_create` is on the way here, outermost first: who asks, and for whom.
-_COMPUTING: ContextVar[tuple[Furu[Any], ...]] = ContextVar("furu_computing", default=())
+# Hashes of the nodes whose `_validate` is running in this context: for it, what is published is there.
+_VALIDATING: ContextVar[frozenset[str]] = ContextVar("furu_validating", default=frozenset())
+
+# Whether a node is being shown in this context.
+_SHOWING: ContextVar[bool] = ContextVar("furu_showing", default=False)
 
 # What a worker puts around `_create`: a process has what the node prints go to its attempt's log.
 AROUND_CREATE: ContextVar[Callable[[Attempt], AbstractContextManager[object]]] = ContextVar(
@@ -86,8 +104,6 @@ AROUND_CREATE: ContextVar[Callable[[Attempt], AbstractContextManager[object]]] =
 # Why a node has to be computed: nothing is there; `_validate` rejects what is; the last attempt failed,
 # was cancelled, or ended with its process.
 Reason = Literal["missing", "invalid", "failed", "cancelled", "interrupted"]
-
-_showing = threading.local()
 
 
 @dataclass_transform(
@@ -165,15 +181,26 @@ class Furu(Identified, Generic[T]):
         """The directory of the node's files.
 
         Inside `_create`: the running attempt's own, made on first use. Once published: the published
-        attempt's. Before that: the last attempt's, or the first's to come; it may not exist.
+        attempt's. Before that: the last attempt's, if it left any; it may not exist.
+
+        Raises `FuruMissingArtifactError` while another process computes the node and has not asked for it.
         """
         artifact = self._artifact()
-        attempt = running_attempt(artifact)
+        attempt = _attempt_at(artifact)
         if attempt is not None:
             return Path(attempt.files_directory())
         record = artifact.read()
-        number = record.attempt if record else max(survey(artifact).attempt, 1)
-        return Path(artifact.files.files(number))
+        if record is not None:
+            return Path(artifact.files.directory, record.files or f"a{record.attempt}")
+        found = survey(artifact)
+        files = artifact.files_directory(found.attempt) if found.attempt else None
+        if files is None and found.status is Status.IN_PROGRESS:
+            raise FuruMissingArtifactError(
+                f"{describe(self)} is being computed by another process and has no files yet. In a process "
+                "that the node starts: ask for self.furu_dir in _create() first, and pass the path on.",
+                node=self,
+            )
+        return Path(files or f"{artifact.files.directory}/a{max(found.attempt, 1)}")
 
     @property
     def logger(self) -> logging.Logger:
@@ -185,7 +212,7 @@ class Furu(Identified, Generic[T]):
         artifact = self._artifact()
 
         def write_line() -> Any:
-            attempt = running_attempt(artifact)
+            attempt = _attempt_at(artifact)
             return attempt.log if attempt is not None else None
 
         cls = type(self)
@@ -262,15 +289,9 @@ class Furu(Identified, Generic[T]):
 
     def __repr__(self) -> str:
         # Nodes inside a node are named only: written out, a ladder of diamonds has no end.
-        if getattr(_showing, "inside", False):
+        if _SHOWING.get():
             return f"<{type(self).__qualname__} {self._furu_hash[:8]}>"
-        _showing.inside = True
-        try:
-            fields = dataclasses.fields(self)
-            parts = [f"{f.name}={shown(getattr(self, f.name, None))}" for f in fields if f.repr]
-        finally:
-            _showing.inside = False
-        return f"{type(self).__qualname__}({', '.join(parts)})"
+        return contextvars.copy_context().run(_show, self)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_furu_hash"}
@@ -295,7 +316,9 @@ class Furu(Identified, Generic[T]):
         return Status.TODO if self._is_rejected() else Status.DONE
 
     def _is_rejected(self) -> bool:
-        return _overrides(type(self), "_validate") and not self._validate()
+        if not _overrides(type(self), "_validate") or self._furu_hash in _VALIDATING.get():
+            return False
+        return not contextvars.copy_context().run(_validate_inside, self)
 
     def _is_async(self) -> bool:
         return type(self)._facts.is_async
@@ -337,27 +360,39 @@ class Fetched(Generic[T]):
     computed: bool
 
 
+def ask(node: Furu[Any], method: str) -> Any:
+    """Call one of the methods that a class may define. Raises `FuruError`, naming the node, if it raises.
+
+    What `_dependencies` returns is read here too, because it may be a generator.
+    """
+    try:
+        answer = getattr(node, method)()
+        return list(answer) if method == "_dependencies" else answer
+    except Exception as error:
+        raise FuruError(f"{describe(node)}.{method}() raised {describe_error(error)}") from error
+
+
 def dependencies(node: Furu[Any]) -> list[Furu[Any]]:
     """Return a node's dependencies, each once: those in its fields, then those it adds."""
     values = list((all_fields(node) or {}).values())
     if not _overrides(type(node), "_dependencies"):
         return nodes_within(values, Furu)
-    try:
-        added = list(node._dependencies())
-    except Exception as error:
-        raise FuruError(f"{describe(node)}._dependencies() raised {describe_error(error)}") from error
+    added = ask(node, "_dependencies")
     for one in added:
         if not isinstance(one, Furu):
             raise FuruUsageError(
-                f"{describe(node)}._dependencies() returned a {type(one).__qualname__} among the nodes: "
-                f"{one!r}"
+                f"{describe(node)}._dependencies() returned {a_type(one)} among the nodes: {shown(one)}"
             )
     return nodes_within([*values, *added], Furu)
 
 
 def describe(node: Furu[Any]) -> str:
-    """Show a node in a message: its class and fields, cut where they are long."""
-    text = repr(node)
+    """Show a node in a message: its class and fields, cut where they are long. Never raises."""
+    try:
+        text = repr(node)
+    except Exception as error:  # of a `__repr__` of the class's own
+        name = f"{type(node).__qualname__} {node._furu_hash[:8]}"
+        return f"<{name}, whose __repr__() raised {type(error).__name__}>"
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
@@ -382,11 +417,11 @@ def _decode(node: Furu[T], artifact: Artifact, record: DoneRecord) -> T:
             return value
         if cls._codec != "pickle":
             raise FuruUsageError("it is stored as a pickle, and the class does not set _codec = 'pickle'")
-        unpickled: T = decode_pickle(f"{artifact.files.files(record.attempt)}/{PICKLE}")
+        unpickled: T = decode_pickle(f"{artifact.files.directory}/{record.files}/{PICKLE}")
         return unpickled
     except Exception as error:
         raise FuruLoadError(
-            f"{describe(node)} is stored but could not be read back: {describe_error(error)}. "
+            f"{describe(node)} is stored but could not be read back: {sentence(describe_error(error))} "
             f"Artifact: {artifact.files.done}. If the class has changed, raise its _version; to compute "
             f"it anew, remove {artifact.files.directory}",
             path=Path(artifact.files.done),
@@ -398,22 +433,29 @@ def _decode(node: Furu[T], artifact: Artifact, record: DoneRecord) -> T:
 
 
 def _compute(node: Furu[T]) -> Fetched[T]:
-    """Claim and compute a node, here and now. Raises `FuruInProgressError` if it is somebody else's."""
+    """Claim and compute a node, here and now. Raises `FuruInProgressError` if another owner is at it."""
     if node._is_async():
         return _run_alone(node)
-    attempt = _begin(node)
-    if attempt is None:
-        return Fetched(load(node), computed=False)
-    with _computing(node), logging_to(attempt.log):
-        try:
-            with AROUND_CREATE.get()(attempt):
-                value = node._create()
-            made = _publish(node, attempt, value)
-        except BaseException as error:
-            failure = _end(node, attempt, error)
-            if failure is None:
-                raise
-            raise failure from error
+    attempt = _new_attempt(node)
+    try:
+        while not uninterrupted(take, attempt, _rejection(node)):
+            if not node._is_rejected():
+                return Fetched(load(node), computed=False)
+            attempt = _new_attempt(node)  # another one was published meanwhile, and is rejected too
+        # In a context of its own, which takes along whatever is set in it, however `_create` ends.
+        value = contextvars.copy_context().run(_create, node, attempt)
+        made = uninterrupted(_publish, node, attempt, value)
+    except BaseException as error:
+        _leave_fork(attempt, error)
+        failure = uninterrupted(_end, node, attempt, error)
+        if failure is None:
+            raise
+        if isinstance(failure, Fetched):
+            return failure
+        raise failure from error
+    finally:
+        if attempt.state is not State.OVER:
+            uninterrupted(attempt.close)
     _refuse_invalid(node)
     return made
 
@@ -421,21 +463,80 @@ def _compute(node: Furu[T]) -> Fetched[T]:
 async def _acompute(node: Furu[T]) -> Fetched[T]:
     """`_compute` on the event loop: an async `_create` runs on it, everything else in threads."""
     if not node._is_async():
-        return await in_thread(_compute, node)
-    attempt = await shielded(_begin, node)
-    if attempt is None:
-        return Fetched(await in_thread(load, node), computed=False)
-    with _computing(node), logging_to(attempt.log):
-        try:
+        return await in_own_thread(_compute, node)
+    attempt = await in_thread(_new_attempt, node)
+    try:
+        while not await shielded(take, attempt, await in_thread(_rejection, node)):
+            if not await in_thread(node._is_rejected):
+                return Fetched(await in_thread(load, node), computed=False)
+            attempt = await in_thread(_new_attempt, node)
+        with _computing(node), logging_to(attempt.log):
             value = await _create_in_time(node)
-            made = await shielded(_publish, node, attempt, value)
-        except BaseException as error:
-            failure = await shielded(_end, node, attempt, error, _is_being_cancelled(error))
-            if failure is None:
-                raise
-            raise failure from error
+        made = await shielded(_publish, node, attempt, value)
+    except BaseException as error:
+        _leave_fork(attempt, error)
+        # Handed over before anything is awaited: a second cancellation may come while this one is dealt
+        # with.
+        end = hand_over(_end, node, attempt, error, _is_being_cancelled(error))
+        failure = await shielded(end.wait)
+        if failure is None:
+            raise
+        if isinstance(failure, Fetched):
+            return failure
+        raise failure from error
     await in_thread(_refuse_invalid, node)
     return made
+
+
+def _new_attempt(node: Furu[Any]) -> Attempt:
+    refuse_changed(node)
+    let_threads_inherit(_is_in_node)
+    return Attempt(node._artifact())
+
+
+def _is_in_node() -> bool:
+    return bool(_COMPUTING.get())
+
+
+def _rejection(node: Furu[Any]) -> Callable[[], bool] | None:
+    """Judge what is published now; return whether that still is what is published.
+
+    So `_validate` runs where its caller is, and nothing of the class's own runs in the middle of a claim.
+    """
+    if not _overrides(type(node), "_validate"):
+        return None
+    artifact = node._artifact()
+    done, judged = artifact.look_at_done()
+    if done is Done.PUBLISHED and not node._is_rejected():
+        return None
+    return lambda: artifact.look_at_done() == (done, judged)
+
+
+def _create(node: Furu[T], attempt: Attempt) -> Any:
+    with _computing(node), logging_to(attempt.log), AROUND_CREATE.get()(attempt):
+        value = node._create()
+    if not attempt.is_of_this_process:
+        raise FuruUsageError(f"a fork of {describe(node)} returned from _create(): use os._exit()")
+    if isinstance(value, Awaitable):
+        if inspect.iscoroutine(value):
+            value.close()
+        raise FuruUsageError(
+            f"{describe(node)}._create() returned an awaitable. Define it as `async def _create`, and a "
+            "decorator's wrapper as `async def` too, so that furu runs the node on the event loop."
+        )
+    return value
+
+
+def _leave_fork(attempt: Attempt, error: BaseException) -> None:
+    """End a fork of the node's own that comes back into a worker: the loop and the other threads are not
+    there.
+
+    In a user's own code the error goes on to whoever forked, as without furu. The attempt is the parent's.
+    """
+    if not attempt.is_of_this_process and EXEC_CONTEXT.get().mode == "executor":
+        traceback.print_exception(error)
+        sys.stderr.flush()
+        os._exit(1)
 
 
 async def _create_in_time(node: Furu[Any]) -> Any:
@@ -463,7 +564,7 @@ def _run_alone(node: Furu[T]) -> Fetched[T]:
             f"{describe(node)} has an async _create(), and this thread's event loop is running: "
             "use `await node.aget()` in place of node.get()"
         )
-    return anyio.run(_acompute, node)
+    return run_in_new_loop(_acompute, node)
 
 
 def refuse_changed(node: Furu[Any]) -> None:
@@ -473,11 +574,6 @@ def refuse_changed(node: Furu[Any]) -> None:
             f"{describe(node)} was changed after it was made: a field no longer has the value that its "
             "hash stands for. Do not modify the lists, dicts and sets in a node; make another node."
         )
-
-
-def _begin(node: Furu[Any]) -> Attempt | None:
-    refuse_changed(node)
-    return claim(node._artifact(), node._is_rejected)
 
 
 def _publish(node: Furu[T], attempt: Attempt, value: Any) -> Fetched[T]:
@@ -491,9 +587,20 @@ def _publish(node: Furu[T], attempt: Attempt, value: Any) -> Fetched[T]:
     else:
         content, value = _encode(node, attempt, value)
         published = attempt.publish("json", content, config, source)
-    if not published:
+    return Fetched(value, computed=True) if published else _winner(node)
+
+
+def _winner(node: Furu[T]) -> Fetched[T]:
+    """Load what another owner has published of a node that this attempt lost.
+
+    Raises `FuruInProgressError` if there is nothing yet: the node was removed, or taken over while this
+    process was paused for longer than its lease.
+    """
+    artifact = node._artifact()
+    if artifact.is_done():
         return Fetched(load(node), computed=False)
-    return Fetched(value, computed=True)
+    seen = survey(artifact)
+    raise in_progress(artifact, seen.attempt, seen.record)
 
 
 def _encode(node: Furu[T], attempt: Attempt, value: T) -> tuple[bytes, T]:
@@ -509,24 +616,34 @@ def _encode(node: Furu[T], attempt: Attempt, value: T) -> tuple[bytes, T]:
 
 
 def _end(
-    node: Furu[Any], attempt: Attempt, error: BaseException, cancelled: bool = False
-) -> FuruComputeError | None:
-    """Record that an attempt did not publish. None where the error is to go on as it is: in a user's own
-    code an interrupt is the user's, not the node's, and so is a cancellation. In a worker everything else
-    that a node raises is the node's."""
+    node: Furu[T], attempt: Attempt, error: BaseException, cancelled: bool = False
+) -> FuruComputeError | FuruInProgressError | Fetched[T] | None:
+    """End an attempt that did not publish, and say what is to be raised or returned.
+
+    None: the error is to go on as it is. In a user's own code an interrupt is the user's, not the node's,
+    and so is a cancellation. In a worker everything else that a node raises is the node's.
+    """
+    if attempt.state is not State.HELD or not attempt.is_of_this_process:
+        attempt.close()
+        return None
     interrupted = not isinstance(error, Exception) and EXEC_CONTEXT.get().mode == "interactive"
     cancelled |= interrupted or isinstance(error, FuruCancelledError)
-    outcome: Literal["failed", "cancelled"] = "cancelled" if cancelled else "failed"
-    problem = attempt.end(outcome, error, configuration(node))
-    if problem is not None:
-        error.add_note(f"furu could not record this in {attempt.state_path}: {problem}")
-    return None if cancelled else compute_error(node, error, attempt.state_path)
+    if not cancelled and attempt.is_lost:  # its files were removed under it: no wonder that it failed
+        attempt.close()
+        try:
+            return _winner(node)
+        except FuruInProgressError as problem:
+            return problem
+    state_path = attempt.state_path
+    unwritten = attempt.end("cancelled" if cancelled else "failed", error, configuration(node))
+    if unwritten is not None:
+        error.add_note(f"furu could not record this in {state_path}: {describe_error(unwritten)}")
+    return None if cancelled else compute_error(node, error, state_path)
 
 
 def _is_being_cancelled(error: BaseException) -> bool:
     """Whether an error is how a task on this loop is cancelled; a node may raise the same by itself."""
-    cancelled = isinstance(error, anyio.get_cancelled_exc_class())
-    return cancelled and anyio.current_effective_deadline() == -math.inf
+    return isinstance(error, anyio.get_cancelled_exc_class()) and is_being_cancelled()
 
 
 def end_of_dead(
@@ -542,7 +659,7 @@ def end_of_dead(
             try:
                 number = attempt.end_before(outcome, error, configuration(node), duration_sec)
             finally:
-                attempt.release()
+                attempt.close()
             state_path = Path(artifact.files.attempt(number)) if number else state_path
     except (OSError, FuruError) as problem:  # somebody has taken over, or a lease is not over yet
         error.add_note(f"furu could not record this in {state_path}: {problem}")
@@ -572,7 +689,7 @@ def _refuse_invalid(node: Furu[Any]) -> None:
 
 def compute_error(node: Furu[Any], error: BaseException, state_path: Path) -> FuruComputeError:
     """Say that a node failed: which, with what, where its state is, and what to do."""
-    text = f"failed: {describe_error(error)}. State: {state_path}. Run again to retry."
+    text = f"failed: {sentence(describe_error(error))} State: {state_path}. Run again to retry."
     failure = Failure(node, error, state_path, f"{describe(node)} {text}")
     return FuruComputeError(failure.message, node=node, state_path=state_path, failures=[failure])
 
@@ -584,8 +701,8 @@ def earlier_failure(node: Furu[Any]) -> Failure:
     error = found.record.error if isinstance(found.record, EndedRecord) else "unknown"
     state_path = Path(artifact.files.attempt(max(found.attempt, 1)))
     message = (
-        f"{describe(node)} failed in an earlier run: {error}. State: {state_path}. It is not tried "
-        "again, because retry_failed is False."
+        f"{describe(node)} failed in an earlier run: {sentence(error)} State: {state_path}. It is not "
+        "tried again, because retry_failed is False."
     )
     return Failure(node, None, state_path, message)
 
@@ -605,11 +722,26 @@ def _compute_when_free(node: Furu[T]) -> Fetched[T]:
         try:
             return _compute(node)
         except FuruInProgressError:
-            released = threading.Event()
-            if when_released(node._artifact(), released.set) is not None:
-                released.wait()
-            else:
-                time.sleep(_INTERACTIVE_POLL_SEC)
+            _wait_until_released(node)
+
+
+def _wait_until_released(node: Furu[Any]) -> None:
+    """Wait until this process is no longer at a node, or for a moment where another process is.
+
+    Raises `FuruCycleError` if the node waits for one that is computed in this context.
+    """
+    released = threading.Event()
+    take_back = uninterrupted(when_released, node._artifact(), released.set)
+    if take_back is None:
+        time.sleep(_INTERACTIVE_POLL_SEC)
+        return
+    wait = Wait()
+    try:
+        uninterrupted(wait.begin, node)
+        released.wait()
+    finally:
+        uninterrupted(wait.end)
+        uninterrupted(take_back)
 
 
 async def _acompute_when_free(node: Furu[T]) -> Fetched[T]:
@@ -623,7 +755,7 @@ async def _acompute_when_free(node: Furu[T]) -> Fetched[T]:
 def _is_given(node: Furu[Any], context: ExecContext) -> bool:
     """Whether this worker was given this very node to compute."""
     given = context.current_node_hash == node._furu_hash
-    return given and context.spec_key == node._executor_spec_key()
+    return given and context.spec_key == ask(node, "_executor_spec_key")
 
 
 def _load_in_worker(node: Furu[T], force: bool, context: ExecContext) -> Fetched[T]:
@@ -632,7 +764,7 @@ def _load_in_worker(node: Furu[T], force: bool, context: ExecContext) -> Fetched
     record = artifact.read()
     if record is not None:
         return Fetched(_decode(node, artifact, record), computed=False)
-    spec_key = node._executor_spec_key()
+    spec_key = ask(node, "_executor_spec_key")
     if force and spec_key != context.spec_key:
         raise FuruSpecMismatchError(
             f"{describe(node)} needs a worker of kind {spec_key!r}, and this one is {context.spec_key!r}. "
@@ -656,7 +788,10 @@ def _missing_artifact(node: Furu[Any], asker: Furu[Any] | None) -> FuruMissingAr
     if asker is not None and asker == node:
         advice = "A node cannot get() itself while it is being computed."
     elif asker is not None and node in dependencies(asker):
-        advice = "It is declared, so something removed it during this run. Run again."
+        advice = (
+            "It is a dependency by now, and was not declared when this run began, or something removed it "
+            "during the run. Run again; _dependencies() should return the same nodes each time."
+        )
     else:
         name = type(asker).__qualname__ if asker else "the class that needs it"
         advice = (
@@ -693,6 +828,28 @@ def _asker() -> Furu[Any] | None:
 
 def _missing(node: Furu[Any]) -> list[Furu[Any]] | None:
     return None if node.exists() else dependencies(node)
+
+
+def _validate_inside(node: Furu[Any]) -> Any:
+    """Ask a node if what is published of it is valid, in a context that is thrown away."""
+    _VALIDATING.set(_VALIDATING.get() | {node._furu_hash})
+    return ask(node, "_validate")
+
+
+def _show(node: Furu[Any]) -> str:
+    """Write a node out, in a context that is thrown away."""
+    _SHOWING.set(True)
+    fields = dataclasses.fields(node)
+    parts = [f"{field.name}={shown(getattr(node, field.name, None))}" for field in fields if field.repr]
+    return f"{type(node).__qualname__}({', '.join(parts)})"
+
+
+def _attempt_at(artifact: Artifact) -> Attempt | None:
+    """Return the attempt that runs here at a node, also in a fork of it, until the node is published."""
+    attempt = running_attempt(artifact)
+    if attempt is not None and not attempt.is_of_this_process and artifact.is_done():
+        return None
+    return attempt
 
 
 def _check_script(node: Furu[Any], artifact: Artifact) -> None:
@@ -775,8 +932,10 @@ def _hash_of(node: Furu[Any]) -> str:
 
 
 def configuration(node: Furu[Any]) -> dict[str, Any]:
-    """Return a node's fields as plain JSON, as records hold them."""
-    return {name: readable(value) for name, value in (all_fields(node) or {}).items()}
+    """Return a node's fields as plain JSON, as records hold them: without the values of those that are made
+    with `repr=False`."""
+    facts = type(node)._facts
+    return readable_fields(node, facts.field_names, facts.hidden_names)
 
 
 class _once(Generic[F]):  # noqa: N801  # used like a property
@@ -797,6 +956,7 @@ class _ClassFacts:
     def __init__(self, cls: type[Furu[Any]]) -> None:
         fields = dataclasses.fields(cls)
         self.field_names = tuple(field.name for field in fields)
+        self.hidden_names = tuple(field.name for field in fields if not field.repr)
         self.identity_names = tuple(sorted(field.name for field in fields if field.compare))
         self.fields = cls.__dataclass_fields__  # a second @dataclass replaces those of the class
         self.origin = origin(cls)

@@ -1,15 +1,14 @@
-"""What a node logs: into the log file of its own attempt, and on to the host's logging as ever.
+"""What a node logs: into the log file of its own attempt, and on to the host's logging.
 
-Sets no level and no handler on any logger of the host's: the host hears of a node what it asked for. What
-other loggers let through inside a node is found by a record factory around the host's own, which asks a
-context variable where the attempt's log is.
+Sets no level and no handler on the host's loggers, so the host receives what it asked for. What other
+loggers let through inside a node is seen by a record factory around the host's own; a context variable
+holds where the attempt's log is. Takes no lock of its own: a fork or a signal handler may log at any time.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,12 +18,10 @@ WriteLine = Callable[[str], None]
 
 _FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
 _FOREIGN_FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-_PREFIX = "furu.node."
 
-# Where the node that is computed here logs to.
+# Where the node that is computed here logs to. None also while a record is made or written on its behalf,
+# so that no record is written twice.
 _ATTEMPT_LOG: ContextVar[WriteLine | None] = ContextVar("furu_attempt_log", default=None)
-_installing = threading.Lock()
-_installed = False
 
 
 class NodeLogger(logging.Logger):
@@ -32,7 +29,7 @@ class NodeLogger(logging.Logger):
     host's logger of the same name gets what its own level lets through, and passes it upwards.
 
     `write_line` returns the function that appends to the attempt's log, or None between attempts. Not
-    known to `logging.getLogger`, which keeps what it makes for ever: there may be a million nodes.
+    known to `logging.getLogger`, which keeps every logger that it makes: there may be a million nodes.
     """
 
     def __init__(self, name: str, write_line: Callable[[], WriteLine | None]) -> None:
@@ -40,22 +37,36 @@ class NodeLogger(logging.Logger):
         self._write_line = write_line
         self._host = logging.getLogger(name)
 
+    def getChild(self, suffix: str) -> NodeLogger:  # noqa: N802  # logging's name
+        """Return a logger below this one, which writes to the log of the same attempt."""
+        return NodeLogger(f"{self.name}.{suffix}", self._write_line)
+
+    def makeRecord(self, *args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: N802
+        """Make a record that `handle` alone writes, also in threads that have no context."""
+        with logging_to(None):
+            return super().makeRecord(*args, **kwargs)
+
     def handle(self, record: logging.LogRecord) -> None:
         """Write the record to the attempt's log and hand it on."""
+        passed = self.filter(record)
+        if self.disabled or not passed:
+            return
+        record = passed if isinstance(passed, logging.LogRecord) else record
         write = self._write_line()
         if write is not None:
-            try:
-                write(_as_line(_FORMAT, record))
-            except OSError as error:  # a full disk must not fail the node that wanted to say so
-                self._host.warning("the attempt's log could not be written: %s", error)
+            _write(write, _FORMAT, record)
+        if self.handlers:
+            self.callHandlers(record)
         if self._host.isEnabledFor(record.levelno):
             self._host.handle(record)
 
 
 @contextmanager
-def logging_to(write_line: WriteLine) -> Iterator[None]:
-    """Have all that is logged in this context, by whatever logger, written to an attempt's log."""
-    _install()
+def logging_to(write_line: WriteLine | None) -> Iterator[None]:
+    """Have all that is logged in this context, by any logger, written to an attempt's log, or to none."""
+    make_record = logging.getLogRecordFactory()
+    if not isinstance(make_record, _RecordFactory):  # the host may have set another one since
+        logging.setLogRecordFactory(_RecordFactory(make_record))
     token = _ATTEMPT_LOG.set(write_line)
     try:
         yield
@@ -63,42 +74,41 @@ def logging_to(write_line: WriteLine) -> Iterator[None]:
         _ATTEMPT_LOG.reset(token)
 
 
-def _install() -> None:
-    """Wrap the record factory of this process, once."""
-    global _installed
-    if _installed:
-        return
-    with _installing:
-        if _installed:
-            return
-        make_record = logging.getLogRecordFactory()
+class _RecordFactory:
+    """Makes records as the host's own factory does, and writes them to the log of the attempt, if any. If
+    the host's factory calls another of these, only the outermost one writes."""
 
-        def make_and_write(*args: Any, **kwargs: Any) -> logging.LogRecord:
-            record = make_record(*args, **kwargs)
-            write = _ATTEMPT_LOG.get()
-            # A node's own logger writes by itself, also from threads that have no context.
-            if write is not None and not record.name.startswith(_PREFIX):
-                try:
-                    write(_as_line(_FOREIGN_FORMAT, record))
-                except OSError as error:
-                    host = logging.getLogger(f"{_PREFIX}log")
-                    host.warning("the attempt's log could not be written: %s", error)
-            return record
+    def __init__(self, make_record: Callable[..., logging.LogRecord]) -> None:
+        self._make_record = make_record
 
-        logging.setLogRecordFactory(make_and_write)
-        _installed = True
+    def __call__(self, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        write = _ATTEMPT_LOG.get()
+        if write is None:
+            return self._make_record(*args, **kwargs)
+        with logging_to(None):
+            record = self._make_record(*args, **kwargs)
+        # `logging.makeLogRecord` fills a record without a name later; nothing was logged by that.
+        if getattr(record, "name", None) is not None:
+            _write(write, _FOREIGN_FORMAT, record)
+        return record
+
+
+def _write(write: WriteLine, formatter: logging.Formatter, record: logging.LogRecord) -> None:
+    """Write a record to an attempt's log. A node does not fail because its log cannot be written."""
+    try:
+        write(_as_line(formatter, record))
+    except Exception as error:
+        with logging_to(None):
+            logging.getLogger("furu.log").warning("the attempt's log could not be written: %s", error)
 
 
 def _as_line(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    """Format a record, a copy of it: formatting leaves traces that the host's own formatters would find.
-    Of a message that does not fit its arguments the host's handlers complain, so here it fails nobody."""
-    record = copy.copy(record)
+    """Format a copy of a record, because formatting leaves traces that the host's formatters would find.
+    The host's handlers report a message that does not fit its arguments, so here it is no error."""
     try:
-        return formatter.format(record)
+        return formatter.format(copy.copy(record))
     except Exception:
-        record.msg, record.args = (
-            "a message that cannot be formatted, of %s:%d",
-            (record.pathname, record.lineno),
-        )
-        record.exc_info = None
-        return formatter.format(record)
+        place = f"{getattr(record, 'pathname', '?')}:{getattr(record, 'lineno', '?')}"
+        args = ("a message that cannot be formatted, of %s", (place,), None)
+        name, level = getattr(record, "name", "?"), getattr(record, "levelno", logging.WARNING)
+        return formatter.format(logging.LogRecord(name, level, "", 0, *args))

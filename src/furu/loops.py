@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
+import contextvars
+import math
 import sys
-from collections.abc import Callable
-from typing import TypeVar, TypeVarTuple
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, TypeVarTuple
 
 import anyio
 import anyio.to_thread
@@ -17,6 +21,9 @@ Ts = TypeVarTuple("Ts")
 # Threads for what touches the disk, per event loop.
 _DISK_THREADS = 8
 _disk_limiter: RunVar[anyio.CapacityLimiter] = RunVar("furu_disk_limiter")
+# Threads for nodes that `aget()` computes: as many as anyio has by default. What they wait for needs none.
+_LONG_THREADS = 40
+_long_limiter: RunVar[anyio.CapacityLimiter] = RunVar("furu_long_limiter")
 
 
 async def in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
@@ -30,19 +37,85 @@ async def in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
     return await anyio.to_thread.run_sync(function, *args, limiter=limiter)
 
 
+async def in_own_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
+    """Do what may take long, or wait for a node, in a thread that no disk operation waits for."""
+    try:
+        limiter = _long_limiter.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(_LONG_THREADS)
+        _long_limiter.set(limiter)
+    return await anyio.to_thread.run_sync(function, *args, limiter=limiter)
+
+
 async def shielded(function: Callable[[*Ts], R], *args: *Ts) -> R:
-    """`in_thread` to its end, cancelled or not: a claim that nobody remembers would hold the node up
-    for as long as this process lives."""
+    """`in_thread` to its end, however the task is cancelled: a claim whose caller has gone would hold the
+    node up for as long as this process lives.
+
+    A cancellation that comes meanwhile, by asyncio's own `Task.cancel()` too, is delivered at the caller's
+    next await; the caller has the result by then.
+    """
+    call: concurrent.futures.Future[R] = concurrent.futures.Future()
+
+    def run() -> None:
+        if call.set_running_or_notify_cancel():
+            try:
+                call.set_result(function(*args))
+            except BaseException as error:
+                call.set_exception(error)
+
     with anyio.CancelScope(shield=True):
-        return await in_thread(function, *args)
-    raise AssertionError("nothing cancels this scope, so it swallows nothing")
+        try:
+            await in_thread(run)
+        except asyncio.CancelledError as error:  # no scope shields from Task.cancel()
+            if call.cancel():  # it had not begun
+                raise
+            await _wait_ended(call)
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101  # this function runs in one
+            task.uncancel()  # the same request once more
+            task.cancel(*error.args)
+    return call.result()
+
+
+async def _wait_ended(call: concurrent.futures.Future[Any]) -> None:
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+    call.add_done_callback(lambda _: loop.call_soon_threadsafe(ended.set_result, None))
+    while not ended.done():
+        with contextlib.suppress(asyncio.CancelledError):  # delivered later, as the first one is
+            await asyncio.wait([ended])
+
+
+def is_being_cancelled() -> bool:
+    """Whether the running task is being cancelled, through a scope or by asyncio's own `Task.cancel()`."""
+    if anyio.current_effective_deadline() == -math.inf:
+        return True
+    task = asyncio.current_task() if _runs_asyncio() else None
+    return task is not None and task.cancelling() > 0
+
+
+def run_in_new_loop(function: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R:
+    """Run an async function on an asyncio loop of its own, in a thread that runs none.
+
+    The caller's context variables are visible to it, but for the one in which anyio and sniffio record that
+    a loop is running: `asyncio.to_thread` copies that one into a thread in which it is not true.
+    """
+    context = contextvars.copy_context()
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is not None:
+        context.run(sniffio.current_async_library_cvar.set, None)
+    return context.run(lambda: anyio.run(function, *args))
 
 
 def loop_is_running() -> bool:
     """Whether this thread runs an event loop right now, asyncio's or trio's."""
+    trio = sys.modules.get("trio")
+    return _runs_asyncio() or (trio is not None and trio.lowlevel.in_trio_run())
+
+
+def _runs_asyncio() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        trio = sys.modules.get("trio")
-        return trio is not None and trio.lowlevel.in_trio_run()
+        return False
     return True

@@ -7,6 +7,7 @@ variables, the defaults.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import math
 import os
@@ -31,12 +32,12 @@ DEFAULT_MAX_RESULT_BYTES = 256 * 2**20
 class Settings:
     """Everything that can be set.
 
-    `store`: the directory of artifacts, made absolute (`FURU_PATH`). `lease_sec`: how long the owner
-    of a running attempt on *another* machine may show no sign of life before its node is taken over
-    (`FURU_LEASE_SEC`). `durability`: ``"process"`` survives the death of a process, ``"power"`` also
-    that of the machine, at the price of an fsync before each link (`FURU_DURABILITY`).
+    `store`: the directory of artifacts, made absolute, with `~` expanded (`FURU_PATH`). `lease_sec`: how
+    long the owner of a running attempt on *another* machine may show no sign of life before its node is
+    taken over (`FURU_LEASE_SEC`). `durability`: ``"process"`` survives the death of a process, ``"power"``
+    also that of the machine, at the price of an fsync before each link (`FURU_DURABILITY`).
     `max_result_bytes`: the largest result that is stored as JSON (`FURU_MAX_RESULT_BYTES`).
-    `allow_shared`: whether a store may be used into whose root everybody on the machine may write
+    `allow_shared`: whether a store may be used into whose root every user of the machine may write
     (`FURU_ALLOW_SHARED`, 1 or 0).
     """
 
@@ -47,12 +48,7 @@ class Settings:
     allow_shared: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.store, (str, os.PathLike)) or "\0" in os.fspath(self.store):
-            raise FuruSettingsError(f"store must be a path, not {self.store!r}")
-        store = os.fspath(self.store)
-        # Only a relative path needs the disk to become absolute: an event loop may set the others.
-        absolute = os.path.normpath(store) if os.path.isabs(store) else os.path.abspath(store)
-        object.__setattr__(self, "store", Path(absolute))
+        object.__setattr__(self, "store", _absolute(self.store))
         lease = self.lease_sec
         if isinstance(lease, bool) or not isinstance(lease, (int, float)):
             raise FuruSettingsError(f"lease_sec must be a number of seconds, not {lease!r}")
@@ -93,9 +89,12 @@ def use_settings(settings: Settings | None = None, /, **changes: Any) -> Iterato
     ...     settings.lease_sec
     10
     """
-    known = {field.name for field in dataclasses.fields(Settings)}
-    if unknown := sorted(changes.keys() - known):
-        raise FuruSettingsError(f"no setting is called {unknown[0]!r}; there are {sorted(known)}")
+    known = [field.name for field in dataclasses.fields(Settings)]
+    for name in changes:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            meant = f". Did you mean {near[0]!r}?" if near else ""
+            raise FuruSettingsError(f"no setting is called {name!r}; there are {sorted(known)}{meant}")
     if not isinstance(settings, Settings | None):
         raise FuruSettingsError(
             f"use_settings() takes a Settings, or settings by name such as use_settings(store=...), not "
@@ -113,9 +112,8 @@ def use_settings(settings: Settings | None = None, /, **changes: Any) -> Iterato
 def _from_environment(*, named: bool) -> Settings:
     """Read the environment. Where the caller names the store, there is no need to look for one."""
     environ = os.environ
-    store = Path(os.sep) if named else _default_store(environ.get("FURU_PATH"), os.getcwd())
     return _from_variables(
-        store,
+        Path(os.sep) if named else _default_store(environ.get("FURU_PATH")),
         environ.get("FURU_LEASE_SEC"),
         environ.get("FURU_DURABILITY"),
         environ.get("FURU_MAX_RESULT_BYTES"),
@@ -140,9 +138,47 @@ def _from_variables(
     )
 
 
-@functools.lru_cache(maxsize=64)
-def _default_store(path: str | None, cwd: str) -> Path:
-    return Path(cwd, path) if path else _project_directory(Path(cwd)) / "furu-data"
+def _default_store(path: str | None) -> Path:
+    if not path:
+        return _project_store(_working_directory())
+    path = _expanded(path)
+    return _path("" if os.path.isabs(path) else _working_directory(), path)
+
+
+# Made once: settings are asked for at every node.
+_path = functools.lru_cache(maxsize=64)(Path)
+
+
+def _absolute(store: str | os.PathLike[str]) -> Path:
+    """Return the directory of a store. Asks the disk only about a relative one: an event loop may not."""
+    path = os.fspath(store) if isinstance(store, (str, os.PathLike)) else None
+    if not isinstance(path, str) or "\0" in path:
+        raise FuruSettingsError(f"store must be a path, not {store!r}")
+    path = _expanded(path)
+    return Path(os.path.normpath(path if os.path.isabs(path) else os.path.join(_working_directory(), path)))
+
+
+def _expanded(path: str) -> str:
+    """Replace `~` at the beginning, which only a shell does by itself, and not everywhere."""
+    if not path.startswith("~"):
+        return path
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        raise FuruSettingsError(
+            f"the store {path!r} begins with the home directory of a user who is not known here: write the "
+            f"directory out, or ./{path} for one that has this name"
+        )
+    return expanded
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise FuruSettingsError(
+            f"the store is relative to the working directory, which cannot be used: {error.strerror}. Set "
+            "FURU_PATH to an absolute path, or change to a directory that exists"
+        ) from error
 
 
 def _number(name: str, text: str) -> float:
@@ -163,8 +199,11 @@ def _switch(name: str, text: str) -> bool:
     return text == "1"
 
 
-def _project_directory(start: Path) -> Path:
-    for directory in (start, *start.parents):
-        if (directory / "pyproject.toml").is_file():
-            return directory
-    return start
+@functools.lru_cache(maxsize=64)
+def _project_store(start: str) -> Path:
+    """Return the store next to the nearest pyproject.toml, or in the directory where the search starts."""
+    directory = Path(start)
+    for above in (directory, *directory.parents):
+        if (above / "pyproject.toml").is_file():
+            return above / "furu-data"
+    return directory / "furu-data"

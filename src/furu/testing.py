@@ -16,6 +16,7 @@ from furu.dependencies import postorder
 from furu.execution.workers.base import Job, Lane
 from furu.execution.workers.call import call
 from furu.settings import use_settings
+from furu.store.layout import OWNERS
 
 
 class Total(Furu[int]):
@@ -68,7 +69,8 @@ def check_declared(*roots: Furu[Any]) -> None:
     >>> check_declared(diamond())
     """
     with tempfile.TemporaryDirectory(prefix="furu-check-") as folder:
-        whole = Path(folder, "whole")
+        # Two stores, however many nodes: each that is computed in has an owner, who holds a file open.
+        alone, whole = Path(folder, "alone"), Path(folder, "whole")
         seen: set[str] = set()
 
         def below(node: Furu[Any]) -> list[Furu[Any]] | None:
@@ -78,11 +80,14 @@ def check_declared(*roots: Furu[Any]) -> None:
             return dependencies(node)
 
         for root in roots:
-            for number, node in enumerate(postorder(root, below)):
-                _compute_alone(node, Path(folder, f"{root.furu_hash}-{number}"), whole)
+            for node in postorder(root, below):
+                _compute_alone(node, alone, whole)
 
 
 def _compute_alone(node: Furu[Any], alone: Path, whole: Path) -> None:
+    for directory in alone.glob("*"):
+        if directory.name != OWNERS:
+            shutil.rmtree(directory)
     for dependency in dependencies(node):
         _take_over(dependency, whole, alone)
     with use_settings(store=alone):
@@ -93,7 +98,6 @@ def _compute_alone(node: Furu[Any], alone: Path, whole: Path) -> None:
     if outcome.error is not None:
         raise outcome.error
     _take_over(node, alone, whole)
-    shutil.rmtree(alone)
 
 
 def _take_over(node: Furu[Any], source: Path, target: Path) -> None:

@@ -22,8 +22,8 @@ import time
 from collections.abc import Callable
 
 from furu import Furu, FuruInProgressError, Status, run_local, use_settings
-from furu.store import owner as owner_module
-from furu.store.attempt import claim
+from furu.store.claim import claim
+from furu.store.local import Process, acting_as, this_process
 
 # Everybody's lease where one has to run out.
 LEASE_SEC = 0.3
@@ -116,7 +116,7 @@ def start(function: Callable[[], object]) -> int:
         os.write(2, f"{os.getpid()}: {error!r}\n".encode())
     finally:
         with contextlib.suppress(BaseException):
-            owner_module._at_exit()
+            this_process().end()
         os._exit(code)
 
 
@@ -186,9 +186,8 @@ def paused(machine: str) -> dict[str, object]:
     values: list[int] = []
 
     def owner() -> None:
-        if machine == "another":
-            owner_module.boot_id = lambda: "another machine"  # type: ignore[assignment]
-        with use_settings(lease_sec=LEASE_SEC):
+        process = Process(boot=lambda: "another machine") if machine == "another" else this_process()
+        with acting_as(process), use_settings(lease_sec=LEASE_SEC):
             report = run_local([HeldUp()])
         # What another one published, it has loaded: that counts as reused.
         expected = (1, 0) if machine == "same" else (0, 1)

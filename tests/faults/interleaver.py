@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
+from furu.store.local import Leases
+
 from ..store_processes import OtherProcess
 
 STEPS = ("link", "listdir", "lstat", "mkdir", "open", "rename", "replace", "unlink", "write")
@@ -86,7 +88,7 @@ class _Claimer(threading.Thread):
         self._inside.enter_context(self.process.running())
 
 
-class _Expired:
+class _Expired(Leases):
     """Leases on a clock that has always just passed the end of one."""
 
     def is_alive(self, info: os.stat_result, lease_sec: float) -> bool:
@@ -130,9 +132,9 @@ class Interleaver:
         return Interleaved([claimer.result for claimer in claimers], self._steps)
 
     def _make_process(self, number: int) -> OtherProcess:
-        process = OtherProcess(f"machine-{number}" if self._expired else None)
-        if self._expired:
-            process.memory["_leases"] = _Expired()
+        process = OtherProcess(
+            f"machine-{number}" if self._expired else None, _Expired() if self._expired else None
+        )
         process.owner_path()  # so that no step is one of making it
         return process
 

@@ -57,11 +57,11 @@ class Recorder:
             self._directories.add(inode)
             self._named(path, inode)
         elif name == "link":
-            self._named(path, self._inodes[os.fspath(args[0])])
+            self._named(path, self._inodes[_beside(path, args[0])])
         elif name in ("unlink", "rmdir"):
             self._named(path, None)
         elif name in ("rename", "replace"):
-            source = os.fspath(args[0])
+            source = _beside(path, args[0])
             assert os.path.dirname(source) == os.path.dirname(path)
             self._named(path, self._inodes[source], gone=source)
         elif name == "write":
@@ -148,6 +148,11 @@ class Recorder:
                 found[path.removeprefix(self._base)] = None if is_directory else contents.get(inode, b"")
                 directories += [path] if is_directory else []
         return found
+
+
+def _beside(path: str, name: Any) -> str:
+    """Where the first name of a call leads: it may be relative to the directory of the other one."""
+    return os.path.join(os.path.dirname(path), os.fspath(name))
 
 
 def make_tree(tree: dict[str, bytes | None], target: str) -> None:

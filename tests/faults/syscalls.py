@@ -44,7 +44,8 @@ class Syscalls:
         original = self._originals[module, name] = getattr(module, name)
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            path = self._path(args, kwargs.get("dir_fd"), by_descriptor=name in BY_DESCRIPTOR)
+            directory = kwargs.get("dir_fd", kwargs.get("dst_dir_fd"))
+            path = self._path(args, directory, by_descriptor=name in BY_DESCRIPTOR)
             if path is None or getattr(self._inside, "busy", False):
                 return original(*args, **kwargs)
             self._inside.busy = True
@@ -64,8 +65,9 @@ class Syscalls:
         """Where a call goes in the store, None for calls elsewhere. Of two paths, a link's target."""
         if by_descriptor and args and isinstance(args[0], int):
             return self._paths.get(args[0])
-        if directory in self._paths:  # as `shutil.rmtree` walks
-            return f"{self._paths[directory]}/{args[0]}"
+        if directory in self._paths:  # as `shutil.rmtree` walks; of two names, a link's target
+            names = [one for one in args[:2] if isinstance(one, str)]
+            return f"{self._paths[directory]}/{names[-1]}"
         paths = [os.fspath(value) for value in args[:2] if isinstance(value, (str, os.PathLike))]
         return next((path for path in reversed(paths) if path.startswith(self._store)), None)
 

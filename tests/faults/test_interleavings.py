@@ -24,7 +24,8 @@ import pytest
 
 from furu import FuruInProgressError
 from furu.store.artifact import Artifact
-from furu.store.attempt import Attempt, claim
+from furu.store.attempt import Attempt
+from furu.store.claim import claim
 
 from ..store_processes import (
     artifact,
@@ -165,7 +166,7 @@ class Trial:
         self._published.add(value)
         if len(self._published) > 1 and not (may_replace and len(self._plan) > 1):
             self.problems.append(f"published twice: {self._published}")
-        files = Path(self.place.files.files(document["attempt"]), "data")
+        files = Path(self.place.files.directory, document["files"], "data")
         if not files.exists() or files.read_text() != value * FILE:
             self.problems.append(f"DONE and half: {files} of {value}")
 

@@ -5,7 +5,6 @@ With durability="power", DONE means whole, whatever was lost; and what was publi
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -16,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from furu.store import owner as owner_module
 from furu.store.artifact import Artifact
-from furu.store.attempt import Attempt, claim
+from furu.store.attempt import Attempt
+from furu.store.claim import claim
 from furu.store.layout import NodeFiles
+from furu.store.local import Process, acting_as, this_process
 
 from ..store_processes import artifact, begin, fail, publish, result
 from . import figures
@@ -90,7 +90,7 @@ def problem_of(place: Artifact, way: str) -> str | None:
     value = json.loads(bytes(record.result))
     if way == "without files":
         return None
-    directory = place.files.files(record.attempt)
+    directory = f"{place.files.directory}/{record.files}"
     for name, content in (("data", value * 1000), ("deep/data", value * 2000)):
         path = Path(directory, name)
         if not path.exists() or path.read_text() != content:
@@ -104,7 +104,6 @@ def test_power_cut_at_any_call_leaves_a_whole_artifact_or_none(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Computed for the first time, after a failure, or in place of a rejected one."""
-    monkeypatch.setattr(owner_module, "_start_heart", lambda: None)
     base = tmp_path / "disk"
     base.mkdir()
     place = artifact(store=base / "project" / "store", durability="power")
@@ -112,7 +111,8 @@ def test_power_cut_at_any_call_leaves_a_whole_artifact_or_none(
     syscalls = Syscalls(str(base), recorder)
     syscalls.install()
     try:
-        WAYS[way](place)
+        with acting_as(Process(beats=False)):
+            WAYS[way](place)
     finally:
         syscalls.uninstall()
     draw, cuts, seen = random.Random(way), 0, set()
@@ -147,13 +147,4 @@ def recovers(place: Artifact) -> None:
     if attempt is not None:
         compute(attempt, "new")
         assert problem_of(place, "again") is None
-    forget(place.settings.store)
-
-
-def forget(store: Path) -> None:
-    """Let go of a store that is no more."""
-    owner = owner_module._process.by_store.pop(store)
-    owner_module._process.all.remove(owner)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(owner.path)
-    os.close(owner.descriptor)
+    this_process().end()

@@ -6,11 +6,27 @@ import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from html.parser import HTMLParser
 from typing import Any
 from urllib.parse import unquote
 
 import anyio
 import anyio.lowlevel
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from furu.web import Job, Runs
+from furu.web import app as pages
+
+
+@asynccontextmanager
+async def mounted(
+    jobs: Iterable[Job] = (), *, show_details: bool = False, **options: Any
+) -> AsyncIterator[tuple[Starlette, Runs]]:
+    """A service with the application at /furu; `options` are those of its runs."""
+    async with Runs(**options) as runs:
+        site = pages(runs, jobs=jobs, max_body_bytes=1000, show_details=show_details)
+        yield Starlette(routes=[Mount("/furu", site)]), runs
 
 
 @dataclass
@@ -43,7 +59,7 @@ class Call:
 
     def __init__(self) -> None:
         self.answer = Answer()
-        self.left = anyio.Event()
+        self.left = anyio.Event()  # set it to leave
         self._grown = anyio.Event()
 
     async def until(self, text: str) -> None:
@@ -52,15 +68,25 @@ class Call:
             self._grown = anyio.Event()
             await self._grown.wait()
 
-    async def run(self, app: Any, scope: dict[str, Any], chunks: list[bytes]) -> None:
+    async def run(
+        self,
+        app: Any,
+        scope: dict[str, Any],
+        chunks: list[bytes],
+        is_cut: bool = False,
+        is_deaf: bool = False,
+    ) -> None:
         async def receive() -> dict[str, Any]:
             if chunks:
-                return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
+                body = chunks.pop(0)
+                return {"type": "http.request", "body": body, "more_body": bool(chunks) or is_cut}
             await self.left.wait()
             return {"type": "http.disconnect"}
 
         async def send(message: Mapping[str, Any]) -> None:
             await anyio.lowlevel.checkpoint()
+            if is_deaf:
+                raise OSError("the client has left")
             if message["type"] == "http.response.start":
                 self.answer.status = message["status"]
                 self.answer.headers = {name.decode(): value.decode() for name, value in message["headers"]}
@@ -71,7 +97,24 @@ class Call:
         await app(scope, receive, send)
 
 
-def _scope(method: str, target: str, headers: Mapping[str, str]) -> dict[str, Any]:
+class Tags(HTMLParser):
+    """The tags of a page, with their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def links(answer: Answer) -> list[str]:
+    """Where the links of a page lead."""
+    return [there for tag, attrs in Tags(answer.text).found if tag == "a" and (there := attrs.get("href"))]
+
+
+def _scope(method: str, target: str, headers: Mapping[str, str], root_path: str = "") -> dict[str, Any]:
     path, _, query = target.partition("?")
     return {
         "type": "http",
@@ -82,7 +125,7 @@ def _scope(method: str, target: str, headers: Mapping[str, str]) -> dict[str, An
         "path": unquote(path),
         "raw_path": path.encode(),
         "query_string": query.encode(),
-        "root_path": "",
+        "root_path": root_path,
         "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
         "server": ("test", 80),
         "client": ("test", 1),
@@ -96,11 +139,12 @@ async def ask(
     method: str = "GET",
     body: bytes | Iterable[bytes] = b"",
     headers: Mapping[str, str] | None = None,
+    root_path: str = "",
 ) -> Answer:
     """Make a request and return the whole answer."""
     call = Call()
     chunks = [body] if isinstance(body, bytes) else list(body)
-    await call.run(app, _scope(method, target, headers or {}), chunks)
+    await call.run(app, _scope(method, target, headers or {}, root_path), chunks)
     return call.answer
 
 
@@ -118,9 +162,13 @@ async def under_way(
     method: str = "GET",
     body: bytes = b"",
     headers: Mapping[str, str] | None = None,
+    is_cut: bool = False,
+    is_deaf: bool = False,
 ) -> AsyncIterator[Call]:
-    """Make a request whose answer may be looked at as it comes; wait for its end."""
+    """Make a request whose answer may be looked at as it comes; wait for its end. `is_cut`: its body never
+    ends; `is_deaf`: nothing can be sent to the client."""
     call = Call()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(call.run, app, _scope(method, target, headers or {}), [body])
+        scope = _scope(method, target, headers or {})
+        tasks.start_soon(call.run, app, scope, [body], is_cut, is_deaf)
         yield call

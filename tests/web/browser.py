@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.web.servers import Server, serving
 
@@ -65,6 +65,18 @@ def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
     assert [] == said
 
 
+@pytest.fixture
+def plain_page(browser: Browser) -> Iterator[Page]:
+    """A page of one size, whose network may fail."""
+    context = browser.new_context()
+    opened = context.new_page()
+    broken: list[str] = []
+    opened.on("pageerror", lambda error: broken.append(str(error)))
+    yield opened
+    context.close()
+    assert [] == broken
+
+
 def keep(page: Page, request: pytest.FixtureRequest, name: str) -> None:
     """Keep a screenshot, and see that nothing makes the page itself scroll sideways."""
     sizes = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
@@ -80,6 +92,12 @@ def start(server: Server, job: str, **arguments: int) -> str:
     answer = httpx.post(f"{server.url}/furu/api/jobs/{job}", json=arguments, trust_env=False)
     run: str = answer.json()["id"]
     return run
+
+
+def state(server: Server, run: str) -> str:
+    """The state of a run."""
+    found: str = httpx.get(f"{server.url}/furu/api/runs/{run}", trust_env=False).json()["state"]
+    return found
 
 
 def open_gate(server: Server, number: int) -> None:
@@ -98,9 +116,11 @@ def test_run_is_watched_live_to_its_end_and_its_failed_node_is_read(
     expect(page.locator("#state")).to_have_text("running")
     page.evaluate("window.same = true")
     expect(page.locator(".cell.running")).to_have_count(2)
+    expect(page.locator("#running li")).to_have_count(2)
     keep(page, request, "live")
     open_gate(server, 46)
     expect(page.locator(".cell.running")).to_have_count(1)
+    expect(page.locator("#running li")).to_have_count(1)
     expect(page.locator("#failed a")).to_have_count(1)
     expect(page.locator('[data-count="done"]')).to_have_text("51")
     assert page.evaluate("window.same"), "the page changes without being loaded again"
@@ -133,3 +153,96 @@ def test_run_of_5000_nodes_is_a_page_that_lives(
     expect(page.locator("main[data-events]")).to_have_count(0, timeout=10_000)
     assert "5,000" == page.locator('[data-count="done"]').inner_text()
     keep(page, request, "many")
+
+
+def test_counts_of_more_nodes_than_cells_move(plain_page: Page, server: Server) -> None:
+    """To the last one, while the run goes on and without loading the page again."""
+    page = plain_page
+    run = start(server, "held", count=7000)
+    page.goto(f"{server.url}/furu/runs/{run}")
+    page.evaluate("window.same = true")
+    assert 5000 == page.locator(".cell").count()
+    small = page.locator('section[data-class="Small"] .counts')
+    expect(small).to_have_text("7,000 done", timeout=60_000)
+    expect(page.locator('section[data-class="Source"] .counts')).to_have_text("1 running")
+    expect(page.locator("#running li")).to_have_text(re.compile("Source"))
+    expect(page.locator("#state")).to_have_text("running")
+    assert page.evaluate("window.same"), "the page changes without being loaded again"
+    open_gate(server, 46)
+    expect(page.locator("#state")).to_have_text("finished")
+
+
+def test_run_that_ends_before_its_page_listens_is_shown_as_ended(plain_page: Page, server: Server) -> None:
+    """The stream is opened only when the run is over."""
+    page = plain_page
+    run = start(server, "held", count=10)
+
+    def end_first(route: Route) -> None:
+        open_gate(server, 46)
+        for _ in range(1000):
+            if state(server, run) == "finished":
+                break
+        route.continue_()
+
+    page.route("**/events*", end_first)
+    page.goto(f"{server.url}/furu/runs/{run}")
+    expect(page.locator("main[data-events]")).to_have_count(0, timeout=10_000)
+    expect(page.locator("#state")).to_have_text("finished")
+    expect(page.locator(".cell.done")).to_have_count(11)
+
+
+def test_lost_server_is_shown_and_one_without_the_run_too(plain_page: Page, store: Path) -> None:
+    """First the connection is retried; a new process does not know the run."""
+    page = plain_page
+    with serving(SERVICE, store, "1") as server:
+        run = start(server, "held", count=10)
+        page.goto(f"{server.url}/furu/runs/{run}")
+        expect(page.locator(".cell.done")).to_have_count(10)
+        expect(page.locator("#connection")).to_be_hidden()
+        port = int(server.url.rpartition(":")[2])
+    expect(page.locator("#connection")).to_have_text("Connection lost, retrying…", timeout=10_000)
+    expect(page.locator("#state")).to_have_text("running")
+    with serving(SERVICE, store, "1", port=port):
+        expect(page.locator("#connection")).to_have_text("This run is no longer kept.", timeout=60_000)
+        expect(page.locator("#state")).to_have_text("unknown")
+
+
+def test_connection_that_is_lost_for_a_while_is_made_good(plain_page: Page, server: Server) -> None:
+    """The page shows what happened meanwhile, and nothing twice."""
+    page = plain_page
+    run = start(server, "summary", sources=48, parts=6)
+    broken = True
+
+    def maybe(route: Route) -> None:
+        if broken:
+            route.fulfill(status=503, body="busy")
+        else:
+            route.continue_()
+
+    page.route("**/events*", maybe)
+    page.goto(f"{server.url}/furu/runs/{run}")
+    expect(page.locator("#connection")).to_have_text("Connection lost, retrying…", timeout=10_000)
+    open_gate(server, 46)
+    broken = False
+    expect(page.locator("#connection")).to_be_hidden(timeout=15_000)
+    expect(page.locator("#running li")).to_have_count(1)
+    expect(page.locator("#failed li")).to_have_count(1)
+    open_gate(server, 47)
+    expect(page.locator("#state")).to_have_text("failed", timeout=15_000)
+
+
+def test_what_a_reused_root_did_not_need_is_shown(
+    page: Page, server: Server, request: pytest.FixtureRequest
+) -> None:
+    """The sources of the parts that were merged before."""
+    for number in (46, 47):
+        open_gate(server, number)
+    for _ in range(2):
+        run = start(server, "summary", sources=48, parts=6)
+        page.goto(f"{server.url}/furu/runs/{run}")
+        expect(page.locator("#state")).to_have_text("failed")
+        expect(page.locator("main[data-events]")).to_have_count(0, timeout=10_000)
+    expect(page.locator(".cell.unneeded")).to_have_count(40)
+    expect(page.locator(".cell.reused")).to_have_count(8 + 5)
+    expect(page.get_by_text("40 not needed")).to_be_visible()
+    keep(page, request, "reused")

@@ -113,6 +113,11 @@ def make_small(count: int, first: int = 0) -> list[Small]:
     return [Small(number=number) for number in range(first, first + count)]
 
 
+def make_held(count: int) -> list[Furu[int]]:
+    """Small nodes, and a source that waits at its gate."""
+    return [*make_small(count), Source(number=46)]
+
+
 def make_slow(count: int) -> list[Slow]:
     return [Slow(number=number) for number in range(count)]
 
@@ -152,7 +157,7 @@ async def lifespan(_: Starlette) -> AsyncIterator[None]:
 
 
 class Server(uvicorn.Server):
-    """Tells the runs of a signal at once."""
+    """Stops the runs as soon as a signal comes."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         runs.stop()
@@ -171,6 +176,7 @@ JOBS = [
     furu.web.job("small", make_small, on_disconnect="finish"),
     furu.web.job("slow", make_slow, on_disconnect="finish"),
     furu.web.job("shared", make_shared),
+    furu.web.job("held", make_held, on_disconnect="finish"),
     furu.web.job("summary", make_summary, on_disconnect="finish"),
 ]
 app = Starlette(
@@ -178,7 +184,7 @@ app = Starlette(
         Route("/ping", ping),
         Route("/facts", facts),
         Route("/gates/{number}", open_gate, methods=["POST"]),
-        Mount("/furu", furu.web.app(runs, jobs=JOBS)),
+        Mount("/furu", furu.web.app(runs, jobs=JOBS, show_details=True)),
     ],
     lifespan=lifespan,
 )

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-_ADDRESS = re.compile(r"Uvicorn running on (http://[0-9.]+:[0-9]+)")
+_ADDRESS = re.compile(r"(?:[Rr]unning on|Listening at:) (http://[0-9.]+:[0-9]+)")
 
 
 class Server:
@@ -35,13 +35,20 @@ class Server:
 
 
 @contextmanager
-def serving(program: Path, store: Path, *arguments: str) -> Iterator[Server]:
-    """Run a program that takes a port, on a free one; kill it if it has not ended by then."""
+def serving(program: Path, store: Path, *arguments: str, port: int = 0) -> Iterator[Server]:
+    """Run a program that takes a port, by default a free one; kill it if it has not ended by then."""
+    with running([str(program), str(port), *arguments], store, program.stem) as server:
+        yield server
+
+
+@contextmanager
+def running(command: list[str], store: Path, name: str) -> Iterator[Server]:
+    """Run a Python command that serves, and wait until it does."""
     environment = {**os.environ, "FURU_PATH": str(store), "PYTHONPATH": os.pathsep.join(sys.path)}
-    log = store.parent / f"{program.stem}.log"
+    log = store.parent / f"{name}.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, str(program), "0", *arguments],
+            [sys.executable, *command],
             stdout=output,
             stderr=subprocess.PIPE,
             text=True,

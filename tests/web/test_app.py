@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from html.parser import HTMLParser
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import furu.web
 from furu import Furu, FuruComputeError, FuruUsageError
 from furu.web import Runs, app, job
 from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
-from tests.web.asgi_calls import Answer, ask, post, under_way
+from tests.web.asgi_calls import Answer, Tags, ask, links, mounted, post, under_way
 
 pytestmark = pytest.mark.anyio
 
@@ -68,33 +67,12 @@ JOBS = [
 ]
 
 
-@asynccontextmanager
-async def service(**options: Any) -> AsyncIterator[tuple[Starlette, Runs]]:
-    """A service with the application at /furu."""
-    async with Runs(**options) as runs:
-        yield Starlette(routes=[Mount("/furu", app(runs, jobs=JOBS, max_body_bytes=1000))]), runs
-
-
-class _Tags(HTMLParser):
-    """The tags of a page, with their attributes."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-
-def links(answer: Answer) -> list[str]:
-    """Where the links of a page lead."""
-    return [there for tag, attrs in _Tags(answer.text).found if tag == "a" and (there := attrs.get("href"))]
+service = functools.partial(mounted, JOBS)
 
 
 def assert_inert(answer: Answer) -> None:
     """No script but the application's own, no handler, no style, nothing from elsewhere."""
-    for tag, attrs in _Tags(answer.text).found:
+    for tag, attrs in Tags(answer.text).found:
         assert tag not in {"img", "iframe", "object", "form", "base", "style"}
         assert not [name for name in attrs if name.startswith("on") or name == "style"]
         assert tag != "script" or "/furu/static/live.js" == attrs["src"]
@@ -122,7 +100,7 @@ async def test_job_that_is_cancelled_answers_when_it_has_ended() -> None:
     def fail() -> None:
         raise ValueError("no such split")
 
-    async with service() as (site, _):
+    async with service(show_details=True) as (site, _):
         assert "finished" == (await post(site, "/furu/api/jobs/held", {"name": "a"})).json()["state"]
         actions["b"] = fail
         failed = (await post(site, "/furu/api/jobs/held", {"name": "b"})).json()
@@ -337,7 +315,7 @@ async def test_live_run_page_carries_its_stream_and_an_ended_one_does_not() -> N
 async def test_failed_node_shows_its_traceback_log_and_configuration() -> None:
     """On its page and as JSON."""
     node = Talker(text="bad split", fails=True)
-    async with service() as (site, runs):
+    async with service(show_details=True) as (site, runs):
         with pytest.raises(FuruComputeError):
             await (await runs.submit([node])).wait()
         page = await ask(site, f"/furu/nodes/{node.furu_hash}")
@@ -412,7 +390,7 @@ async def test_run_whose_graph_cannot_be_walked_has_a_page_that_says_so() -> Non
 async def test_text_of_nodes_is_inert_wherever_it_is_shown(text: str) -> None:
     """In titles, configurations, logs, results, errors and tracebacks."""
     nodes = [Talker(text=text), Talker(text=text, fails=True)]
-    async with service() as (site, runs):
+    async with service(show_details=True) as (site, runs):
         run = await runs.submit(nodes, title=text)
         await run.wait_ended()
         targets = ["/", f"/runs/{run.id}", "/store", *(f"/nodes/{node.furu_hash}" for node in nodes)]

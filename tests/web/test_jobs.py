@@ -102,7 +102,7 @@ async def _coroutine() -> Any:
         ("a", _foreign),
         ("a", _coroutine),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_what_cannot_be_a_job_is_refused_when_it_is_registered(name: Any, function: Any) -> None:
     """And not at the first request."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections import Counter
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from furu import Status, current_settings
 from furu.store import catalog
-from tests.web.servers import serving
+from tests.web.servers import running, serving
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "service.py"
 PAGE = EXAMPLE.parents[1] / "how-to" / "embed-in-a-web-service.md"
@@ -41,6 +42,11 @@ def test_example_analyses_documents_and_shares_what_they_share(store: Path, clie
         assert place["document"] in PAGE.read_text()
         report = client.get(server.url + place["document"]).json()
         assert {"two": 2, "one": 1, "three": 1} == report
+        ended = client.get(f"{server.url}/furu/api/runs").json()
+        assert report == client.get(server.url + place["document"]).json()
+        again = client.post(f"{server.url}/documents", json={"text": first})
+        assert (200, {"document": place["document"]}) == (again.status_code, again.json())
+        assert ended == client.get(f"{server.url}/furu/api/runs").json(), "nothing ran for what is there"
         assert "finished" in client.get(server.url + place["watch"]).text
         streamed = client.post(f"{server.url}/documents", json={"text": second}, headers=STREAM).text
         assert {"done": 2, "reused": 1} == json.loads(streamed.rsplit("data: ", 1)[1])["counts"]
@@ -74,3 +80,54 @@ def test_sigterm_in_mid_run_leaves_nothing_in_progress_and_a_restart_goes_on(
         again = client.post(f"{server.url}/furu/api/jobs/slow", json={"count": 12}, headers=STREAM).text
         assert re.search(r'"reused":(\d+)', again)[1] == str(before[Status.DONE])  # type: ignore[index]
     assert {Status.DONE: 12} == states()
+
+
+def test_client_that_leaves_in_its_body_leaves_no_traceback(store: Path, client: httpx.Client) -> None:
+    """At the routes of the example and at those of the pages."""
+    with serving(EXAMPLE, store) as server, client:
+        for target in ("/documents", "/furu/api/jobs/report"):
+            host, _, port = server.url.removeprefix("http://").partition(":")
+            with socket.create_connection((host, int(port))) as connection:
+                head = f"POST {target} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                connection.sendall(f'{head}Content-Length: 100\r\n\r\n{{"text"'.encode())
+        assert [] == client.get(f"{server.url}/furu/api/runs").json()
+        server.end()
+        assert "Traceback" not in server.process.stderr.read()  # type: ignore[union-attr]
+
+
+# Servers of the same application, started by their commands.
+SERVERS = {
+    "uvicorn": ["-m", "uvicorn", "service:app", "--port", "0"],
+    "hypercorn": ["-m", "hypercorn", "service:app", "--bind", "127.0.0.1:0"],
+    "gunicorn": [
+        "-m",
+        "gunicorn",
+        "service:app",
+        "-b",
+        "127.0.0.1:0",
+        "-k",
+        "uvicorn_worker.UvicornWorker",
+    ],
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", SERVERS)
+def test_every_server_ends_its_runs_at_a_signal_though_clients_watch(
+    name: str, store: Path, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The example hears of the signal itself, whatever the server does first."""
+    pytest.importorskip({"gunicorn": "uvicorn_worker"}.get(name, name))
+    monkeypatch.syspath_prepend(str(EXAMPLE.parent))
+    text = "word " * 19_000  # half a minute of work
+    with running(SERVERS[name], store, name) as server, client:
+        posted = client.post(f"{server.url}/documents", json={"text": text}).json()
+        run = posted["watch"].rpartition("/")[2]
+        with client.stream("GET", f"{server.url}/furu/api/runs/{run}/events") as stream:
+            for line in stream.iter_lines():
+                if '"state":"running"' in line:
+                    break
+            _, took_sec = server.end()
+        assert f"1 runs were cancelled after 3 s: {run}" in server.process.stderr.read()  # type: ignore[union-attr]
+    assert took_sec < 20, "three seconds of grace, and some for the server"
+    assert {Status.TODO} == set(states())

@@ -9,7 +9,7 @@ import typer
 
 from furu import __version__
 from furu.cli.demo import demo
-from furu.cli.gc import gc
+from furu.cli.gc import closure, gc
 from furu.cli.graph import graph
 from furu.cli.look import explain, show, status
 from furu.cli.output import ending_well
@@ -43,3 +43,4 @@ def _options(
 _COMMANDS: tuple[Callable[..., None], ...] = (run, plan, explain, status, show, graph, gc, demo)
 for _command in _COMMANDS:
     app.command()(ending_well(_command))
+app.command(hidden=True)(ending_well(closure))

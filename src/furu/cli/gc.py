@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import re
+import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 import furu.store.catalog as catalog
-from furu.cli.output import console, say, show_table, size
+from furu.cli.output import complain, console, say, show_table, size
 from furu.cli.roots import load_roots
-from furu.core import dependencies
+from furu.core import Furu, dependencies
 from furu.dependencies import postorder
-from furu.settings import current_settings
+from furu.errors import FuruError
+from furu.settings import Settings, current_settings
 from furu.store.artifact import Status
+from furu.store.layout import is_identifier
 from furu.store.removal import remove, remove_left_over
 
 _AGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+# Files, and modules beside them, may have the same name: each --keep is imported by its own process.
+_CLOSURE = (
+    "import sys; sys.path[:], sys.argv[:] = sys.argv[2:], ['furu', 'closure', sys.argv[1]]; "
+    "from furu.cli import main; main()"
+)
 
 
 def gc(
@@ -42,84 +51,130 @@ def gc(
 ) -> None:
     """Remove nodes from the store: all but those to keep, or all that are old, or both.
 
-    Shows what it would remove, and asks. Never touches a node that is being computed.
+    Shows what it would remove, and asks. Never removes a node that is being computed, or that has changed
+    since it was shown. Exits with 1 if a node could not be read or removed, and says which.
     """
     if not keep and older_than is None:
         raise typer.BadParameter("say what to remove: --keep MODULE:NAME, --older-than AGE, or both")
-    kept = {node_hash for target in keep or () for node_hash in _closure(target)}
+    kept = {node_hash for target in keep or () for node_hash in _hashes_below(target)}
     before = time.time() - _age_sec(older_than) if older_than is not None else None
     settings = current_settings()
-    chosen, counts, sizes = [], Counter[str](), Counter[str]()
-    for entry in catalog.walk(settings):
-        if entry.hash not in kept and _is_removable(entry, before):
-            chosen.append(entry)
+    problems: list[str] = []
+    chosen = _choose(settings, kept, before, problems)
+    if chosen and not dry_run:
+        _ask(yes)
+        _remove(settings, chosen, problems)
+    for problem in problems:
+        complain(problem)
+    if problems:
+        raise typer.Exit(1)
+
+
+def closure(roots: str) -> None:
+    """Print the hashes of nodes and of all they depend on: what `furu gc --keep` keeps."""
+    seen: set[str] = set()
+
+    def below(node: Furu) -> list[Furu] | None:  # type: ignore[type-arg]
+        if node.furu_hash in seen:
+            return None
+        seen.add(node.furu_hash)
+        return dependencies(node)
+
+    with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is not among the hashes
+        for root in load_roots(roots):
+            for _ in postorder(root, below):
+                pass
+    print("\n".join(seen))
+
+
+def _hashes_below(target: str) -> list[str]:
+    """Return what `closure` prints. Ends the command if that fails: stderr has the reason."""
+    done = subprocess.run(  # noqa: S603  # this Python
+        [sys.executable, "-c", _CLOSURE, target, *sys.path],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        complain(f"nothing was removed, because the nodes of --keep {target} are not known")
+        raise typer.Exit(2 if done.returncode == 2 else 1)
+    return [line for line in done.stdout.split() if is_identifier(line)]
+
+
+_Chosen = list[tuple[catalog.Entry, float]]
+
+
+def _choose(settings: Settings, kept: set[str], before: float | None, problems: list[str]) -> _Chosen:
+    """Show what may be removed, and return it with the time when it last changed."""
+    chosen: _Chosen = []
+    counts, sizes = Counter[str](), Counter[str]()
+    for entry in catalog.walk(settings, problems):
+        if entry.hash in kept:
+            continue
+        changed_at = _changed_at(entry)
+        if (before is None or changed_at < before) and _is_idle(entry, problems):
+            chosen.append((entry, changed_at))
             counts[entry.name] += 1
             sizes[entry.name] += entry.size_bytes()
     out = console()
     say(out, f"{settings.store}: {len(chosen):,} nodes to remove, {size(sizes.total())}")
-    show_table(
-        out,
-        ["class", "nodes", "size"],
-        [[name, counts[name], size(sizes[name])] for name in sorted(counts)],
-    )
-    if dry_run or not chosen:
-        return
-    _ask(yes)
-    remove_left_over(settings)
-    removed = sum(map(remove, chosen))
-    spared = len(chosen) - removed
-    say(
-        out,
-        f"removed {removed:,} nodes" + (f"; {spared:,} are being computed, or were gone" if spared else ""),
-    )
+    rows = [[name, counts[name], size(sizes[name])] for name in sorted(counts)]
+    show_table(out, ["class", "nodes", "size"], rows)
+    return chosen
+
+
+def _remove(settings: Settings, chosen: _Chosen, problems: list[str]) -> None:
+    try:
+        remove_left_over(settings)
+    except (FuruError, OSError) as error:
+        problems.append(f"what earlier removals left could not be removed: {error}")
+    removed = spared = 0
+    for entry, changed_at in chosen:
+        try:
+            if _changed_at(entry) == changed_at and remove(entry):
+                removed += 1
+            else:
+                spared += 1
+        except (FuruError, OSError) as error:
+            problems.append(f"{entry.name} {entry.hash} was not removed: {error}")
+    more = f"; {spared:,} are being computed, have changed, or were gone" if spared else ""
+    say(console(), f"removed {removed:,} nodes{more}")
 
 
 def _ask(yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise typer.BadParameter("nobody is there to be asked: say --yes, or --dry-run to look only")
+        raise typer.BadParameter(
+            "stdin is not a terminal: pass --yes to confirm or --dry-run to preview", param_hint="--yes"
+        )
     if not typer.confirm("Remove them?"):
         raise typer.Exit(0)
 
 
-def _closure(target: str) -> Iterator[str]:
-    seen: set[str] = set()
-    for root in load_roots(target):
-
-        def below(node):  # type: ignore[no-untyped-def]
-            if node.furu_hash in seen:
-                return None
-            seen.add(node.furu_hash)
-            return dependencies(node)
-
-        for _ in postorder(root, below):
-            pass
-    return iter(seen)
-
-
-def _is_removable(entry: catalog.Entry, before: float | None) -> bool:
-    if before is not None and _changed_at(entry) >= before:
-        return False
+def _is_idle(entry: catalog.Entry, problems: list[str]) -> bool:
     try:
         return entry.status() is not Status.IN_PROGRESS
-    except OSError:
+    except (FuruError, OSError) as error:
+        problems.append(f"{entry.name} {entry.hash} is kept, because it cannot be read: {error}")
         return False
 
 
 def _changed_at(entry: catalog.Entry) -> float:
-    """When the node's directory or its `done` last changed."""
+    """Return when the node's directory or its `done` last changed; the future where that is unknown."""
     times = []
     for path in (entry.files.directory, entry.files.done):
-        try:
+        with contextlib.suppress(OSError):
             times.append(os.lstat(path).st_mtime)
-        except OSError:
-            continue
-    return max(times, default=time.time())
+    return max(times, default=math.inf)
 
 
 def _age_sec(text: str) -> float:
     match = _AGE.match(text)
     if match is None:
-        raise typer.BadParameter(f"{text!r} is no age: give a number and s, m, h, d or w, such as 30d")
+        raise typer.BadParameter(
+            f"{text!r} is not an age: give a number and s, m, h, d or w, such as 30d",
+            param_hint="--older-than",
+        )
     return float(match[1]) * _SECONDS[match[2]]

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 import furu.store.catalog as catalog
-from furu.cli.output import console, say, show_table, size
+from furu.cli.output import complain, console, say, show_table, size
 from furu.compare import Difference, differences, is_node
 from furu.errors import FuruError, FuruStoreError
 from furu.settings import Settings, current_settings
@@ -35,13 +35,15 @@ def status(as_json: AsJson = False) -> None:
     settings = current_settings()
     counts: dict[str, Counter[str]] = {}
     sizes: Counter[str] = Counter()
-    for entry in catalog.walk(settings):
+    problems: list[str] = []
+    for entry in catalog.walk(settings, problems):
         counts.setdefault(entry.name, Counter())[_state(entry)] += 1
         sizes[entry.name] += entry.size_bytes()
     out = console()
     if as_json:
         classes = {name: {**count, "size_bytes": sizes[name]} for name, count in counts.items()}
-        say(out, json.dumps({"store": str(settings.store), "classes": classes}))
+        found = {"store": str(settings.store), "classes": classes, "problems": problems}
+        say(out, json.dumps(found))
         return
     nodes = sum(count.total() for count in counts.values())
     say(out, f"{settings.store}: {nodes:,} nodes, {size(sizes.total())}")
@@ -50,6 +52,8 @@ def status(as_json: AsJson = False) -> None:
         [name, *(counts[name][state] for state in states), size(sizes[name])] for name in sorted(counts)
     ]
     show_table(out, ["class", *states, "size"], rows)
+    for problem in problems:
+        complain(f"not counted: {problem}")
 
 
 def _state(entry: catalog.Entry) -> str:
@@ -125,6 +129,7 @@ def _as_json(info: catalog.NodeInfo) -> dict[str, Any]:
         "directory": str(info.entry.directory),
         "config": info.config,
         "codec": info.codec,
+        "result": json.loads(info.result) if info.result is not None else None,
         "started_at": info.started_at,
         "duration_sec": info.duration_sec,
         "attempts": attempts,

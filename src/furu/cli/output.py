@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import typer
@@ -14,15 +16,32 @@ from rich.table import Table
 from rich.text import Text
 
 from furu.errors import FuruError, FuruUsageError
-from furu.text import printable
+from furu.text import describe_error, printable, traceback_text
 
 INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
 # Piped output is for programs and files, which wrap lines themselves or not at all.
 _PIPED_WIDTH = 10_000
 
 
+# Frames of these are between a command and the user's code.
+_LOADING = ("<frozen importlib", os.path.join(os.path.dirname(__file__), ""))
+
+
 class Interrupted(Exception):
     """The command was interrupted, and has said so."""
+
+
+class UserCodeError(Exception):
+    """The user's own code, which a command called, raised `__cause__`."""
+
+
+@contextlib.contextmanager
+def showing_user_errors(called: str) -> Iterator[None]:
+    """Have what the user's code raises shown as that code's traceback; `called` says what was called."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        raise UserCodeError(f"{called} raised {describe_error(error)}") from error
 
 
 def ending_well(command: Callable[..., None]) -> Callable[..., None]:
@@ -32,6 +51,10 @@ def ending_well(command: Callable[..., None]) -> Callable[..., None]:
     def run(*args: Any, **kwargs: Any) -> None:
         try:
             command(*args, **kwargs)
+        except UserCodeError as error:
+            _show_traceback(error.__cause__)
+            complain(str(error))
+            raise typer.Exit(1) from error
         except FuruUsageError as error:
             complain(str(error))
             raise typer.Exit(2) from error
@@ -45,6 +68,17 @@ def ending_well(command: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(INTERRUPTED) from interrupt
 
     return run
+
+
+def _show_traceback(error: BaseException | None) -> None:
+    """Show an error of the user's code, without the frames that led there."""
+    if error is None:
+        return
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_LOADING):
+        frames = frames.tb_next
+    lines = traceback_text(error.with_traceback(frames)).splitlines()
+    print("\n".join(map(printable, lines)), file=sys.stderr)
 
 
 def complain(message: str) -> None:

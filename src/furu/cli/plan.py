@@ -10,6 +10,7 @@ from furu.cli.output import console, say
 from furu.cli.roots import HELP, load_roots
 from furu.cli.run import parse_window
 from furu.execution.plan_summary import plan_local
+from furu.settings import current_settings
 
 # Nodes that are named when not all are asked for.
 _NAMED = 20
@@ -24,6 +25,7 @@ def plan(
     """Say what `furu run` would compute, why, and how long it would take. Computes and writes nothing."""
     summary = plan_local(load_roots(roots), max_workers=max_workers, window_size=parse_window(window))
     out = console()
+    say(out, f"{current_settings().store}:")
     for line in str(summary).splitlines():
         say(out, line)
     nodes = summary.nodes if every else summary.nodes[:_NAMED]

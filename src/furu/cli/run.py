@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from furu.cli.output import console, say
+from furu.cli.output import complain, console, say
 from furu.cli.roots import HELP, load_roots
 from furu.cli.running import Interruptible
-from furu.errors import FuruComputeError
+from furu.errors import Failure, FuruComputeError
 from furu.execution.report import RunReport
 from furu.execution.trace import Trace
 from furu.execution.window import parse_window_size
@@ -55,9 +56,11 @@ def run(
             on_failure="continue" if keep_going else "stop",
         )
     except FuruComputeError as error:
-        if error.report is not None:
-            _show(error.report, as_json)
-        raise
+        if error.report is None:
+            raise
+        _show(error.report, as_json)
+        complain(_first_of(error.failures))
+        raise typer.Exit(1) from error
     finally:
         if trace is not None and traced is not None:
             traced.write(trace)
@@ -84,6 +87,14 @@ def _workers(text: str) -> Workers:
             f"{text!r} is not one of threads, processes, dask=ADDRESS", param_hint="--workers"
         )
     return kinds[kind]()
+
+
+def _first_of(failures: Sequence[Failure]) -> str:
+    others = len(failures) - 1
+    if not others:
+        return failures[0].message
+    nodes = "1 other node" if others == 1 else f"{others:,} other nodes"
+    return f"{failures[0].message} {nodes} failed too: see the report."
 
 
 def _show(report: RunReport, as_json: bool) -> None:

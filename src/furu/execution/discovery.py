@@ -11,13 +11,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
-from furu.core import Furu, dependencies, describe, earlier_failure
+from furu.core import Furu, compute_error, dependencies, describe, earlier_failure
 from furu.dependencies import ClassNames, postorder
-from furu.errors import Failure, FuruUsageError
+from furu.errors import Failure, FuruStoreError, FuruUsageError
 from furu.execution.workers.base import Job, Lane
+from furu.execution.workers.call import drop_frames
 from furu.store.artifact import Status
+from furu.text import a_type, shown
 
 # A step ends after so many facts or so long, whichever is first: small enough that the first nodes
 # start at once and that the loop takes a batch in a millisecond or two.
@@ -27,8 +30,8 @@ _STEP_SEC = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A node, what the store says of it, and for one that is TODO what it depends on, found before;
-    for one that is FAILED, how."""
+    """A node and what the store says of it. For one that is TODO what it depends on, found before; for one
+    that is FAILED how it failed, earlier or while it was looked at."""
 
     job: Job
     status: Status
@@ -40,7 +43,8 @@ class Found:
 class RootRead:
     """A root was read from the caller's roots."""
 
-    job: Job
+    key: str
+    name: str
     number: int
 
 
@@ -57,11 +61,12 @@ Fact = Found | RootRead | RootWalked
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What one step found. `idle`: nothing is left to walk until there is room for more roots;
-    `exhausted`: there are no more roots."""
+    `exhausted`: there are no more roots, because they ended or because reading them raised `error`."""
 
     facts: list[Fact]
     idle: bool
     exhausted: bool
+    error: BaseException | None = None
 
 
 class Source(Protocol):
@@ -87,6 +92,8 @@ class Discovery:
     so that a generator of roots runs in the memory of its window. With `retry_failed` a node that
     failed before counts as TODO. With `thorough` every node's status is told exactly.
     `before_work` is called once, before the first TODO node is told.
+
+    Whatever one of a node's own methods raises, or the store about its directory, is that node's failure.
     """
 
     def __init__(
@@ -111,14 +118,15 @@ class Discovery:
         self._walk: Iterator[Fact] | None = None
         self._room: int | None = 0
         self._exhausted = False
+        self._roots_error: BaseException | None = None
         self._stopped = False
 
     def step(self, room: int | None, again: Sequence[Furu[Any]] = ()) -> Batch:
         """Walk on for a bounded time, reading at most `room` roots (None: any number), and looking
         anew, thoroughly, at the nodes in `again`.
 
-        Raises `FuruCycleError`, `FuruUsageError` for a root that is none, and what the caller's roots
-        and `_dependencies` raise.
+        Raises `FuruCycleError`, and `FuruStoreError` if the store cannot be used. What reading the roots
+        raises, `FuruUsageError` for a root that is not a node included, ends the roots.
         """
         self._room = room
         self._again.extend(again)
@@ -129,7 +137,7 @@ class Discovery:
                 if self._walk is None:
                     self._walk = self._next_walk()
                     if self._walk is None:
-                        return Batch(facts, True, self._exhausted)
+                        return Batch(facts, True, self._exhausted, self._roots_error)
                 fact = next(self._walk, None)
                 if fact is None:
                     self._walk = None
@@ -137,7 +145,7 @@ class Discovery:
                 facts.append(fact)
         except _Stopped:
             return Batch([], True, True)
-        return Batch(facts, False, self._exhausted)
+        return Batch(facts, False, self._exhausted, self._roots_error)
 
     def forget(self, key: str) -> None:
         """A node is done: a later root that reaches it looks at it anew, unless all is remembered."""
@@ -155,26 +163,32 @@ class Discovery:
             return self._below(node, again=node._furu_hash)
         if self._exhausted or self._room == 0:
             return None
-        item = next(self._roots, None)
+        try:
+            item = next(self._roots, None)
+            if item is not None:
+                check_root(item[1], item[0])
+        except BaseException as error:  # of the caller's own: raised when what was found has been computed
+            self._roots_error, item = error, None
+        if self._stopped:  # while the roots kept this thread waiting
+            raise _Stopped
         if item is None:
             self._exhausted = True
             return None
         number, root = item
-        check_root(root, number)
         if self._room is not None:
             self._room -= 1
         return self._from_root(root, number)
 
     def _from_root(self, root: Furu[Any], number: int) -> Iterator[Fact]:
         self._classes.add(root)
-        yield RootRead(_job(root), number)
+        yield RootRead(root._furu_hash, type(root).__qualname__, number)
         yield from self._below(root)
         yield RootWalked(root._furu_hash)
 
     def _below(self, top: Furu[Any], again: str | None = None) -> Iterator[Fact]:
         """Find what is at and below a node. The node whose hash is `again` is looked at thoroughly."""
         found: deque[Found] = deque()
-        edges: dict[str, tuple[str, ...]] = {}
+        todo: dict[str, Found] = {}
 
         def visit(node: Furu[Any]) -> list[Furu[Any]] | None:
             if self._stopped:
@@ -183,25 +197,48 @@ class Discovery:
             if key in self._known:
                 return None
             self._known.add(key)
-            status = self._status(node, thorough=self._thorough or key == again)
-            if status is not Status.TODO:
-                if status is Status.DONE:
-                    self.forget(key)
-                failure = earlier_failure(node) if status is Status.FAILED else None
-                found.append(Found(_job(node), status, failure=failure))
-                return None
-            below = dependencies(node)
-            edges[key] = tuple([dependency._furu_hash for dependency in below])
+            try:
+                fact, below = self._look_at(node, thorough=self._thorough or key == again)
+            except BaseException as error:  # whatever a method of the node's own raises, an exit too
+                fact, below = self._failed(node, error), None
+            if below is None:
+                found.append(fact)
+            else:
+                todo[key] = fact
             return below
 
         for node in postorder(top, visit, self._classes):
             while found:
                 yield found.popleft()
-            if self._before_work is not None:
-                self._before_work()
-                self._before_work = None
-            yield Found(_job(node), Status.TODO, edges.pop(node._furu_hash))
+            self._begin_work()
+            yield todo.pop(node._furu_hash)
         yield from found
+
+    def _look_at(self, node: Furu[Any], *, thorough: bool) -> tuple[Found, list[Furu[Any]] | None]:
+        """Return a node's state, and for one that is TODO what to look at before it."""
+        status = self._status(node, thorough=thorough)
+        if status is Status.TODO:
+            below = dependencies(node)
+            keys = tuple([dependency._furu_hash for dependency in below])
+            return Found(_job(node), status, keys), below
+        if status is Status.DONE:
+            self.forget(node._furu_hash)
+            return Found(_idle_job(node), status), None
+        if status is Status.FAILED:
+            return Found(_idle_job(node), status, failure=earlier_failure(node)), None
+        return Found(_job(node), status), None
+
+    def _failed(self, node: Furu[Any], error: BaseException) -> Found:
+        if isinstance(error, FuruStoreError):
+            self._begin_work()  # a store that cannot be used at all is not this node's failure
+        drop_frames(error)
+        failed = compute_error(node, error, Path(node._artifact().files.directory))
+        return Found(_idle_job(node), Status.FAILED, failure=failed.failures[0])
+
+    def _begin_work(self) -> None:
+        if self._before_work is not None:
+            self._before_work()
+            self._before_work = None
 
     def _status(self, node: Furu[Any], *, thorough: bool) -> Status:
         if not thorough:
@@ -222,7 +259,7 @@ def check_root(root: object, number: int) -> None:
         fields = "..." if root.__dataclass_fields__ else ""
         what = f"the class {root.__qualname__}; make a node of it: {root.__qualname__}({fields})"
     else:
-        what = f"a {type(root).__qualname__}: {root!r:.100}"
+        what = f"{a_type(root)}: {shown(root):.100}"
     raise FuruUsageError(f"every root must be a Furu node, and roots[{number}] is {what}")
 
 
@@ -233,6 +270,11 @@ def _job(node: Furu[Any]) -> Job:
             f"{describe(node)}._executor_spec_key() must return a str that is not empty, not {spec_key!r}"
         )
     return Job(node, node._furu_hash, _lane(node._is_async(), spec_key))
+
+
+def _idle_job(node: Furu[Any]) -> Job:
+    """Return the job of a node that is not to be computed, whatever kind of worker it asks for."""
+    return Job(node, node._furu_hash, _lane(False, "default"))
 
 
 @functools.lru_cache

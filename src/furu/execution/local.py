@@ -9,8 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-import anyio
-
 from furu.core import Furu
 from furu.errors import FuruComputeError, FuruRunningLoopError
 from furu.execution.discovery import Discovery
@@ -30,9 +28,9 @@ from furu.execution.report import Recorder, RunReport, Sink, Sinks
 from furu.execution.scheduler import OnFailure, Scheduler
 from furu.execution.window import Window
 from furu.execution.workers import EventLoopWorkers, ThreadWorkers, Workers
-from furu.loops import in_thread, loop_is_running
+from furu.loops import in_thread, loop_is_running, run_in_new_loop
 from furu.settings import Settings, current_settings, use_settings
-from furu.store.attempt import open_store
+from furu.store.claim import open_store
 
 
 def run_local(
@@ -75,7 +73,7 @@ def run_local(
         on_event=on_event,
         progress=progress_is_wanted() if progress is None else progress,
     )
-    return anyio.run(run)
+    return run_in_new_loop(run)
 
 
 async def run_local_async(

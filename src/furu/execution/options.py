@@ -14,6 +14,7 @@ from furu.errors import FuruUsageError
 from furu.execution.discovery import check_root
 from furu.execution.scheduler import OnFailure
 from furu.execution.workers import Workers
+from furu.text import a_type
 
 
 def check_roots(roots: Iterable[Furu[Any]]) -> None:
@@ -23,7 +24,7 @@ def check_roots(roots: Iterable[Furu[Any]]) -> None:
             f"roots must be an iterable of Furu nodes: write [{type(roots).__qualname__}(...)] for one"
         )
     if isinstance(roots, (str, bytes, Mapping)) or not isinstance(roots, Iterable):
-        raise FuruUsageError(f"roots must be an iterable of Furu nodes, not a {type(roots).__qualname__}")
+        raise FuruUsageError(f"roots must be an iterable of Furu nodes, not {a_type(roots)}")
     if isinstance(roots, Collection):
         for number, root in enumerate(roots):
             check_root(root, number)

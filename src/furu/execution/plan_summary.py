@@ -12,6 +12,7 @@ from typing import Any
 
 import furu.store.catalog as catalog
 from furu.core import Furu, describe
+from furu.errors import Failure
 from furu.execution.discovery import Discovery, Fact, Found
 from furu.execution.options import check_max_workers, check_roots
 from furu.execution.reasons import Because, Reason, Reasons
@@ -21,11 +22,12 @@ from furu.execution.workers.base import Job
 from furu.origin import class_name, module_name
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Status
-from furu.text import seconds
+from furu.text import printable, seconds
 
 # Nodes that a summary names; it counts all.
 _NAMED_NODES = 1000
 _SHOWN_CHARS = 120
+_SHOWN_FAILURES = 10
 # Beyond this the simulated runs take longer than somebody waits for a plan.
 _MAX_SIMULATED_NODES = 5000
 _READ_DURATIONS = 30
@@ -63,9 +65,10 @@ class PlanSummary:
     """What a run of the same roots would do.
 
     `to_compute` nodes would be computed; `reused` are DONE, and hide all below them; `in_progress` are
-    being computed by another owner, whom the run would wait for; `failed` failed before and would fail
-    the run (only with `retry_failed=False`). `reasons` counts the nodes to compute by class and reason,
-    `nodes` names the first thousand, each after those it depends on. The reasons:
+    being computed by another owner, whom the run would wait for; `failed` would fail the run: one of their
+    own methods raised just now, or they failed before (only with `retry_failed=False`); `failures` says
+    how. `reasons` counts the nodes to compute by class and reason, `nodes` names the first thousand, each
+    after those it depends on. The reasons:
 
     ``missing``: nothing is there. ``invalid``: `_validate` rejects the artifact. ``failed``, ``cancelled``,
     ``interrupted``: how the last attempt ended. ``version raised``: an artifact with the same fields is
@@ -86,6 +89,7 @@ class PlanSummary:
     critical_path_sec: float | None = None
     forecasts: tuple[Forecast, ...] = ()
     unknown_durations: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -95,6 +99,7 @@ class PlanSummary:
         for name, reasons in self.reasons.items():
             counts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
             lines.append(f"  {name}: {counts}")
+        lines += [f"  {printable(failure.message)}" for failure in self.failures[:_SHOWN_FAILURES]]
         return "\n".join([*lines, *self._times()])
 
     def _times(self) -> Iterator[str]:
@@ -147,6 +152,7 @@ def summarize(
         critical_path_sec=critical_path_sec,
         forecasts=tuple(forecasts),
         unknown_durations=tuple(durations.unknown) if forecasts else (),
+        failures=tuple(fact.failure for fact in found if fact.failure is not None),
     )
 
 
@@ -181,6 +187,8 @@ def _facts(discovery: Discovery) -> Iterator[Fact]:
     finished = False
     while not finished:
         batch = discovery.step(room=None)
+        if batch.error is not None:
+            raise batch.error
         finished = batch.idle and batch.exhausted
         yield from batch.facts
 

@@ -19,6 +19,7 @@ from furu.core import Reason as StateReason
 from furu.file import File
 from furu.origin import class_name, module_name
 from furu.settings import Settings
+from furu.text import HIDDEN
 
 Reason = StateReason | Literal["version raised", "stale input"]
 
@@ -60,6 +61,8 @@ class Reasons:
         for before in self._of_class(type(node)).get(_outline(config), ()):
             found = differences(before, config)
             if not found:
+                if json.dumps(HIDDEN) in json.dumps(config):
+                    continue  # they may differ in what is not recorded
                 return Because("version raised")
             fields = dict.fromkeys(one.path.partition("[")[0].partition(".")[0] for one in found)
             changed = [name for name in fields if self._has_changed(before.get(name), config.get(name))]

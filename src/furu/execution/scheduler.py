@@ -6,8 +6,8 @@ elsewhere (what discovery found, how a job ended) comes through one inbox. Never
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-import functools
 import logging
 import math
 from collections import Counter, deque
@@ -19,8 +19,9 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from furu.core import Furu, describe
-from furu.errors import Failure, FuruComputeError, FuruStalledError
+from furu.errors import Failure, FuruComputeError, FuruCycleError, FuruStalledError
 from furu.execution.discovery import Batch, Found, RootRead, RootWalked, Source
+from furu.execution.elsewhere import Elsewhere
 from furu.execution.events import (
     Event,
     NodeAbandoned,
@@ -39,9 +40,7 @@ from furu.execution.events import (
 from furu.execution.plan import Plan, State
 from furu.execution.window import Window
 from furu.execution.workers.base import Begun, Crew, Job, Lane, News, Outcome, Overran, Withdrawn, Workers
-from furu.execution.workers.wake import Waker
 from furu.store.artifact import Status
-from furu.store.attempt import when_released
 
 logger = logging.getLogger("furu.run")
 
@@ -72,7 +71,6 @@ class Scheduler:
         self._crews: dict[bool, Crew] = {}
         self._max_workers = max_workers
         self._emit = emit
-        self._poll_interval_sec = poll_interval_sec
         self._on_failure = on_failure
         self._spec_limits = spec_limits
         self._grace_sec = grace_sec
@@ -84,17 +82,14 @@ class Scheduler:
         self._running_of: Counter[str] = Counter()  # by spec key
         # Nodes that failed and wait for their next attempt.
         self._delayed: dict[str, Outcome] = {}
-        # Nodes of other owners: all; those to look at now; those of other processes, to be polled.
-        self._elsewhere: dict[str, Job] = {}
-        self._again: dict[str, Job] = {}
-        self._polled: dict[str, Job] = {}
-        self._next_look = 0.0
-        self._released: deque[Job] = deque()
+        self._elsewhere = Elsewhere(poll_interval_sec, self._want)
         # Active roots that are in the plan, with how often each was asked for.
         self._roots: Counter[str] = Counter()
         self._exhausted = False
         self._plan_is_known = False
         self._walking = True
+        # Of the step of discovery that is in its thread, if one is.
+        self._step_scope: anyio.CancelScope | None = None
 
         self._inbox: deque[News | BaseException] = deque()
         self._awake = anyio.Event()
@@ -132,7 +127,6 @@ class Scheduler:
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
-                self._waker = Waker(self._look_at_released)
                 try:
                     self._open(tasks)
                     tasks.start_soon(self._discover)
@@ -145,8 +139,11 @@ class Scheduler:
                     self._stop(cancel=cancelled)
                     await self._drain()
                 tasks.cancel_scope.cancel()
+        except BaseExceptionGroup as group:  # of the tasks that help the workers
+            self._error = self._error or _first_error(group)
         finally:
             self._reap()
+            self._elsewhere.close()
         if self._failures:
             for outcome in list(self._delayed.values()):  # nobody tries them again
                 self._fail(outcome)
@@ -176,13 +173,28 @@ class Scheduler:
     async def _drain(self) -> None:
         """Wait, cancelled or not, for what runs to end; when `grace_sec` is over, leave it."""
         grace_sec = math.inf if self._grace_sec is None else self._grace_sec
-        with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace_sec):
-            while self._running:
-                await self._awake.wait()
-                self._awake = anyio.Event()
-                self._reap()
-        if not self._running:
-            return
+        interrupt: BaseException | None = None
+        try:
+            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace_sec) as grace:
+                while self._running or self._step_scope is not None:
+                    try:
+                        await self._awake.wait()
+                    except anyio.get_cancelled_exc_class() as error:
+                        if grace.cancel_called:
+                            raise
+                        interrupt = error  # no scope shields from asyncio's own Task.cancel()
+                    self._awake = anyio.Event()
+                    self._reap()
+        finally:
+            if self._running or self._step_scope is not None:
+                self._abandon()
+        if interrupt is not None:
+            raise interrupt
+
+    def _abandon(self) -> None:
+        """Leave what still runs to its thread, and take no notice of it."""
+        if self._step_scope is not None:
+            self._step_scope.cancel()
         left = [job for crew in self._crews.values() for job in crew.abandon()]
         self._abandoned = len(left)
         for job in left:
@@ -258,7 +270,12 @@ class Scheduler:
             self._learn(fact)
         self._walking = not batch.idle
         self._exhausted = batch.exhausted
-        if batch.exhausted and batch.idle and not self._plan_is_known:
+        if batch.error is not None and self._error is None:
+            self._error = batch.error
+            if self._on_failure == "stop":
+                self._stop()
+        complete = self._exhausted and not self._walking and not self._elsewhere
+        if complete and self._error is None and not self._plan_is_known:
             self._plan_is_known = True
             self._emit(PlanKnown())
         self._awake.set()
@@ -266,7 +283,7 @@ class Scheduler:
     def _learn(self, fact: Found | RootRead | RootWalked) -> None:
         if isinstance(fact, RootRead):
             self._window.activated()
-            self._emit(RootActivated(fact.job.key, fact.job.name, fact.number))
+            self._emit(RootActivated(fact.key, fact.name, fact.number))
         elif isinstance(fact, RootWalked):
             if fact.key in self._plan:
                 self._roots[fact.key] += 1
@@ -275,20 +292,18 @@ class Scheduler:
         elif fact.status is Status.TODO:
             self._found_todo(fact)
         elif fact.status is Status.IN_PROGRESS:
-            if fact.job.key in self._elsewhere:
-                self._await_owner(fact.job)
-            elif fact.job.key not in self._plan:
+            if fact.job.key not in self._elsewhere:
                 self._plan.add_waiting(fact.job.key, fact.job.lane)
-                self._wait_for(fact.job, "another process")
+                self._emit(NodeWaiting(fact.job.key, fact.job.name, "another process"))
+            self._wait(self._elsewhere.still, fact.job)
         elif fact.status is Status.DONE:
             self._reused(fact.job)
         elif fact.failure is not None:
-            self._failed(fact.job, fact.failure, earlier=True)
+            self._failed(fact.job, fact.failure, earlier=fact.failure.error is None)
 
     def _found_todo(self, fact: Found) -> None:
         job = fact.job
-        self._elsewhere.pop(job.key, None)
-        self._polled.pop(job.key, None)
+        self._elsewhere.forget(job.key)
         lost = self._plan.add(job.key, job.lane, fact.depends_on)
         if lost:
             self._lost += len(lost)
@@ -308,13 +323,14 @@ class Scheduler:
             self._reused(job)
         elif outcome.end == "elsewhere":
             self._plan.waits(job.key)
-            self._wait_for(job, getattr(outcome.error, "owner", ""))
-            if job.key in self._polled:  # it may have ended between the claim and now
-                self._again[job.key] = job
+            self._emit(NodeWaiting(job.key, job.name, getattr(outcome.error, "owner", "")))
+            self._wait(self._elsewhere.add, job)
         elif outcome.is_to_be_retried and not self._stopping:
             self._retry(outcome)
         elif outcome.end == "failed":
             self._fail(outcome)
+        elif not self._stopping:  # by asyncio's own Task.cancel(), of the task that computed it
+            self._deliver(asyncio.CancelledError(f"{describe(job.node)} was cancelled"))
 
     def _no_longer_running(self, job: Job) -> None:
         self._running.discard(job.key)
@@ -381,39 +397,18 @@ class Scheduler:
         if self._on_failure == "stop":
             self._stop()
 
-    def _wait_for(self, job: Job, owner: str) -> None:
-        self._elsewhere[job.key] = job
-        self._emit(NodeWaiting(job.key, job.name, owner))
-        self._await_owner(job)
-        self._wanted.set()
-
-    def _await_owner(self, job: Job) -> None:
-        """Another run of this process tells when it is no longer at a node; another process is polled."""
-        tell = functools.partial(self._is_released, job)
-        if when_released(job.node._artifact(), tell) is not None:
-            self._polled.pop(job.key, None)
-            return
-        if not self._polled:
-            self._next_look = anyio.current_time() + self._poll_interval_sec
-        self._polled[job.key] = job
-
-    def _is_released(self, job: Job) -> None:
-        """In whatever thread."""
-        self._released.append(job)
-        self._waker.wake()
-
-    def _look_at_released(self) -> None:
-        while self._released:
-            job = self._released.popleft()
-            if job.key in self._elsewhere:
-                self._again[job.key] = job
-        self._wanted.set()
+    def _wait(self, until: Callable[[Job], None], job: Job) -> None:
+        try:
+            until(job)
+        except FuruCycleError as error:  # the owner waits for this run
+            self._deliver(error)
+        self._want()
 
     def _leave(self, keys: list[str]) -> None:
         """Nodes have left the plan: drop what is kept for them, and the roots among them complete."""
-        waiting = (self._elsewhere, self._polled, self._again, self._delayed)
         for key in keys:
-            for kept in (self._jobs, self._begun, *waiting):
+            self._elsewhere.forget(key)
+            for kept in (self._jobs, self._begun, self._delayed):
                 kept.pop(key, None)
             for _ in range(self._roots.pop(key, 0)):
                 self._root_completed(key)
@@ -421,7 +416,7 @@ class Scheduler:
     def _root_completed(self, key: str) -> None:
         self._window.completed()
         self._emit(RootCompleted(key))
-        self._wanted.set()
+        self._want()
 
     def _stop(self, *, cancel: bool = False) -> None:
         """Start nothing more: neither nodes nor walks. What runs goes on to its end."""
@@ -435,22 +430,36 @@ class Scheduler:
     async def _discover(self) -> None:
         """Walk on while there is something to walk; look again, every so often, at what is elsewhere."""
         limiter = anyio.CapacityLimiter(1)
-        while not self._stopping:
-            room, again = self._window.room(), self._to_look_at()
-            if not (self._walking or again) and (self._exhausted or room == 0):
-                await self._wait_until_wanted()
-                continue
-            self._walking = True
-            batch = await anyio.to_thread.run_sync(self._step, room, again, limiter=limiter)
-            if isinstance(batch, BaseException):
-                self._deliver(batch)
-                return
-            try:
-                # Now, not when the loop comes around: the next step depends on it.
+        try:
+            while not self._stopping:
+                room, again = self._window.room(), self._elsewhere.take_due()
+                if not (self._walking or again) and (self._exhausted or room == 0):
+                    await self._wait_until_wanted()
+                    continue
+                self._walking = True
+                batch = await self._next_batch(room, again, limiter)
+                if not isinstance(batch, Batch):
+                    if batch is not None:
+                        self._deliver(batch)
+                    return
+                # Now, and not when the loop runs again: the next step depends on it.
                 self._take(batch)
-            except Exception as error:
-                self._deliver(error)
-                return
+        except Exception as error:
+            self._deliver(error)
+
+    async def _next_batch(
+        self, room: int | None, again: list[Furu[Any]], limiter: anyio.CapacityLimiter
+    ) -> Batch | BaseException | None:
+        """Return what the next step found or raised; None if it was left to its thread."""
+        try:
+            with anyio.CancelScope(shield=True) as self._step_scope:
+                return await anyio.to_thread.run_sync(
+                    self._step, room, again, abandon_on_cancel=True, limiter=limiter
+                )
+            return None
+        finally:
+            self._step_scope = None
+            self._awake.set()
 
     def _step(self, room: int | None, again: list[Furu[Any]]) -> Batch | BaseException:
         """In a thread. An exception is a value here: a `CancelledError` that the caller's own generator
@@ -460,21 +469,23 @@ class Scheduler:
         except BaseException as error:
             return error
 
-    def _to_look_at(self) -> list[Furu[Any]]:
-        """Return the nodes of other owners that it is time to look at again."""
-        again, self._again = self._again, {}
-        now = anyio.current_time()
-        if self._polled and now >= self._next_look:
-            self._next_look = now + self._poll_interval_sec
-            again |= self._polled
-        return [job.node for job in again.values()]
-
     async def _wait_until_wanted(self) -> None:
-        """Wait until a root may be read, or until it is time to look at what other processes compute:
-        nobody tells when they are done, so that is polled, and nothing else is."""
+        """Wait until a root may be read, or a node of another owner is to be looked at."""
         self._wanted = anyio.Event()
-        with anyio.move_on_at(self._next_look if self._polled else math.inf):
+        with anyio.move_on_at(self._elsewhere.next_look):
             await self._wanted.wait()
+
+    def _want(self) -> None:
+        self._wanted.set()
+
+
+def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return one of a group's errors that is not a cancellation."""
+    rest = group.split(anyio.get_cancelled_exc_class())[1]
+    error: BaseException = rest or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _run_error(failures: list[Failure]) -> FuruComputeError:

@@ -15,11 +15,14 @@ import enum
 import errno
 import os
 import stat
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
+from furu.errors import FuruStoreError
 from furu.settings import Settings
 from furu.store.layout import NodeFiles, parse_numbered
-from furu.store.owner import is_alive
+from furu.store.local import this_process
 from furu.store.record import (
     MAX_RECORD_BYTES,
     READ_FLAGS,
@@ -36,6 +39,10 @@ from furu.store.trust import refuse_shared
 
 # What opening a name says that is a symbolic link, a socket, or a directory that cannot be read.
 _NO_STATE_FILE = {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR, errno.ENOTDIR}
+
+# How often a name that is listed but gone is looked at again, and how much longer the pause gets each time.
+_MAX_LOOKS = 10
+_LOOK_AGAIN_SEC = 0.005
 
 
 class Status(enum.StrEnum):
@@ -82,13 +89,13 @@ class Artifact:
             return Done.ABSENT, None
         except OSError as error:
             raise store_failed("look at", self.files.done, error) from error
-        refuse_shared(self.settings)
+        refuse_shared(self.settings, this_process().trusted)
         whole = stat.S_ISREG(info.st_mode) and info.st_size > 0
         return (Done.PUBLISHED if whole else Done.DAMAGED), identify(info)
 
     def read(self) -> DoneRecord | None:
         """Read what was published; None where there is nothing. Raises `FuruStoreError`."""
-        refuse_shared(self.settings)
+        refuse_shared(self.settings, this_process().trusted)
         return read_done(
             self.files.done,
             node_class=self.node_class,
@@ -97,15 +104,23 @@ class Artifact:
             max_bytes=self.settings.max_result_bytes + MAX_RECORD_BYTES,
         )
 
-    def numbers(self) -> list[tuple[str, int]]:
-        """Return the kind and number of every name in the node's directory that has them."""
+    def names(self) -> list[str]:
+        """Return every name in the node's directory."""
         try:
-            names = os.listdir(self.files.directory)
+            return os.listdir(self.files.directory)
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise store_failed("list", self.files.directory, error) from error
-        return [parsed for parsed in map(parse_numbered, names) if parsed is not None]
+
+    def numbers(self) -> list[tuple[str, int]]:
+        """Return the kind and number of every name in the node's directory that has them."""
+        return [parsed for parsed in map(parse_numbered, self.names()) if parsed is not None]
+
+    def files_directory(self, number: int) -> str | None:
+        """Return the directory of an attempt's files, looked up by its number; None if it has none."""
+        found = sorted(name for name in self.names() if parse_numbered(name) == ("a", number))
+        return f"{self.files.directory}/{found[0]}" if found else None
 
     def read_attempt(self, number: int) -> Found | None:
         """Read a `try-<n>` and judge its owner; None if the name is gone. Raises `FuruStoreError` where
@@ -129,10 +144,10 @@ class Artifact:
                 record = decode_attempt(read_open(descriptor, path, MAX_RECORD_BYTES))
             if isinstance(record, EndedRecord) and record.hash != self.hash:
                 record = None
-            alive = isinstance(record, OwnerRecord) and is_alive(
+            alive = isinstance(record, OwnerRecord) and this_process().is_alive(
                 descriptor,
+                info,
                 record,
-                store=self.settings.store,
                 directory=self.files.directory,
                 number=number,
                 lease_sec=self.settings.lease_sec,
@@ -146,7 +161,9 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A `try-<n>`: its record (None for what is none, and nobody's), its stat, whether it is alive."""
+    """A `try-<n>` file: its record (None if unreadable or foreign), its stat result, and whether its
+    owner is alive.
+    """
 
     record: AttemptRecord | None
     info: os.stat_result
@@ -171,7 +188,8 @@ class Survey:
 
 def survey(artifact: Artifact) -> Survey:
     """Derive a node's status from its directory. Raises `FuruStoreError`."""
-    while True:
+    attempt = 0
+    for look in range(_MAX_LOOKS):
         if artifact.is_done():
             return Survey(Status.DONE)
         numbers = artifact.numbers()
@@ -183,6 +201,12 @@ def survey(artifact: Artifact) -> Survey:
         if found is not None:
             return Survey(_status(found), highest, attempt, found)
         # The name is gone, which it may only be once `done` exists, or the whole node is removed.
+        time.sleep(look * _LOOK_AGAIN_SEC)
+    raise FuruStoreError(
+        f"{artifact.files.attempt(attempt)} is listed and cannot be opened. Check the filesystem, or "
+        f"remove {artifact.files.directory}.",
+        path=Path(artifact.files.attempt(attempt)),
+    )
 
 
 def _status(found: Found) -> Status:

@@ -1,8 +1,8 @@
 """What is in a store, for people who look at it: every node by class and state, and all that is known of
 one. Changes nothing, imports nothing that a store names, and follows no symbolic link.
 
-Whatever stands in a store may be damaged, foreign or hostile. What is no node's directory is passed over;
-a file that cannot be read is told as a `problem` of its node, and is never an error of the walk.
+Whatever stands in a store may be damaged, foreign or hostile. Entries that are not node directories are
+skipped; a file that cannot be read is reported as a `problem` of its node, and never ends the walk.
 """
 
 from __future__ import annotations
@@ -131,14 +131,14 @@ class LogText:
     left_out_bytes: int
 
 
-def walk(settings: Settings) -> Iterator[Entry]:
+def walk(settings: Settings, problems: list[str] | None = None) -> Iterator[Entry]:
     """Yield every node of a store, by class and then by hash.
 
-    A store that is not there is empty. What cannot be listed is passed over, like what is removed
-    meanwhile. Raises `FuruStoreError` if the store itself cannot be listed.
+    A store that does not exist is empty. Directories that cannot be listed are skipped, and named in
+    `problems`. Raises `FuruStoreError` if the store itself cannot be listed.
     """
-    for module, cls, directory in directories_of_classes(settings.store):
-        for node_hash in _directories(directory):
+    for module, cls, directory in directories_of_classes(settings.store, problems):
+        for node_hash in _directories(directory, problems):
             if is_identifier(node_hash):
                 yield Entry(settings, NodeFiles(f"{directory}/{node_hash}"), module, cls, node_hash)
 
@@ -151,15 +151,18 @@ def find(settings: Settings, prefix: str) -> Entry:
     text = prefix.strip().lower()
     if not _PREFIX.match(text):
         raise FuruStoreError(
-            f"{printable(prefix)[:80]!r} is no hash: give 1 to 32 hexadecimal digits, such as 3fa9",
+            f"{printable(prefix)[:80]!r} is not a hash: give 1 to 32 hexadecimal digits, such as 3fa9",
             path=settings.store,
         )
-    found = list(_with_prefix(settings, text))
+    problems: list[str] = []
+    found = list(_with_prefix(settings, text, problems))
     if len(found) == 1:
         return found[0]
     if not found:
+        unread = "".join(f"; {problem}" for problem in problems[:5])
         raise FuruStoreError(
-            f"the store {settings.store} has no node whose hash begins with {text}", path=settings.store
+            f"the store {settings.store} has no node whose hash begins with {text}{unread}",
+            path=settings.store,
         )
     named = ", ".join(f"{entry.name} {entry.hash}" for entry in found[:5])
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
@@ -237,9 +240,12 @@ def inspect(entry: Entry) -> NodeInfo:
 def read_log(entry: Entry, attempt: int, max_bytes: int = MAX_LOG_BYTES) -> LogText | None:
     """Return the last `max_bytes` of an attempt's log; None where it has none. Follows no link and reads
     no device. Raises `FuruStoreError` where the file is there and cannot be read."""
-    path = f"{entry.files.files(attempt)}/{LOG}"
+    files = entry._artifact().files_directory(attempt)
+    if files is None:
+        return None
+    path = f"{files}/{LOG}"
     try:
-        directory = os.open(entry.files.files(attempt), _DIRECTORY)
+        directory = os.open(files, _DIRECTORY)
     except OSError:
         return None
     try:
@@ -281,8 +287,10 @@ def recorded_duration_sec(entry: Entry) -> float | None:
 # ---- names in the store ----
 
 
-def directories_of_classes(store: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield the directories of classes: module and class, for people, and the path."""
+def directories_of_classes(
+    store: Path, problems: list[str] | None = None
+) -> Iterator[tuple[str, str, str]]:
+    """Yield the directories of classes: module and class, for people, and the path. See `walk`."""
     root = os.fspath(store)
     try:
         modules = sorted(_scan(root))
@@ -292,25 +300,29 @@ def directories_of_classes(store: Path) -> Iterator[tuple[str, str, str]]:
         raise store_failed("list", root, error) from error
     for module in modules:
         if module != OWNERS:
-            for cls in _directories(f"{root}/{module}"):
+            for cls in _directories(f"{root}/{module}", problems):
                 yield _readable_name(module), _readable_name(cls), f"{root}/{module}/{cls}"
 
 
-def _with_prefix(settings: Settings, prefix: str) -> Iterator[Entry]:
+def _with_prefix(settings: Settings, prefix: str, problems: list[str]) -> Iterator[Entry]:
     if len(prefix) < 32:
-        yield from (entry for entry in walk(settings) if entry.hash.startswith(prefix))
+        yield from (entry for entry in walk(settings, problems) if entry.hash.startswith(prefix))
         return
-    for module, cls, directory in directories_of_classes(settings.store):
+    for module, cls, directory in directories_of_classes(settings.store, problems):
         files = NodeFiles(f"{directory}/{prefix}")
         if _is_directory(files.directory):
             yield Entry(settings, files, module, cls, prefix)
 
 
-def _directories(path: str) -> list[str]:
-    """The names of the directories in a directory, sorted; none of one that is gone or closed to us."""
+def _directories(path: str, problems: list[str] | None = None) -> list[str]:
+    """The names of the directories in a directory, sorted; none of one that is gone or cannot be listed."""
     try:
         return sorted(_scan(path))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        if problems is not None:
+            problems.append(str(store_failed("list", path, error)))
         return []
 
 

@@ -1,10 +1,10 @@
 """Names: where a node's files lie in a store. Reads and writes nothing.
 
-<store>/owners/<id>                        one per process that computes
+<store>/owners/<id>                        one for each process that computes
 <store>/<module>/<Class>/<hash>/done       the published result or manifest
                                 /try-<n>   attempt n: its owner while it runs, then how it ended
-                                /a<n>/     the files of attempt n
-                                /tmp-<n>-… being written by attempt n
+                                /a<n>-<nonce>/    the files of attempt n; no two attempts have one nonce
+                                /tmp-<n>-<nonce>  being written by attempt n
                                 /rejected-<n>  a `done` that `_validate` refused, under attempt n
 """
 
@@ -25,7 +25,7 @@ PICKLE = "furu.pickle"
 # ext4 allows 255 bytes a name; shorter ones leave room for people to read a path.
 _MAX_COMPONENT_BYTES = 120
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-<>")
-_NUMBERED = re.compile(r"(try-|a|rejected-)([1-9][0-9]{0,8})\Z|(tmp-)([1-9][0-9]{0,8})-[0-9a-f]+\Z")
+_NUMBERED = re.compile(r"(try-|rejected-)([1-9][0-9]{0,8})\Z|(a|tmp-)([1-9][0-9]{0,8})-[0-9a-f]+\Z")
 _HASH = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -42,11 +42,11 @@ class NodeFiles:
     def attempt(self, number: int) -> str:
         return f"{self.directory}/try-{number}"
 
-    def files(self, number: int) -> str:
-        return f"{self.directory}/a{number}"
+    def files(self, number: int, nonce: str) -> str:
+        return f"{self.directory}/a{number}-{nonce}"
 
-    def temporary(self, number: int, owner_id: str) -> str:
-        return f"{self.directory}/tmp-{number}-{owner_id}"  # noqa: S108  # not the system's
+    def temporary(self, number: int, nonce: str) -> str:
+        return f"{self.directory}/tmp-{number}-{nonce}"  # noqa: S108  # not the system's
 
     def rejected(self, number: int) -> str:
         return f"{self.directory}/rejected-{number}"

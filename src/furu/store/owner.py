@@ -1,145 +1,177 @@
-"""This process as the owner of attempts, and whether the owner of another attempt is alive.
+"""Owners: a locked file that stands for one process, and whether the owner of an attempt is alive.
 
-An owner is a file `owners/<id>` that its process keeps locked for as long as it lives; an attempt is a
-hard link to that file. So one lock and one heartbeat cover every node that the process is computing,
-and an attempt's owner can be judged from the attempt's own file.
+A process keeps its file `owners/<id>` locked while it computes; an attempt is a hard link to that file.
+So one lock and one heartbeat cover every node that the process computes, and an attempt's own file shows
+whether its owner is alive. What a process remembers of its owners is in `local.py`.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import errno
 import fcntl
 import functools
-import logging
 import os
+import random
 import secrets
 import socket
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from furu.errors import FuruStoreError
 from furu.store.layout import is_identifier, owners_directory
-from furu.store.record import READ_FLAGS, OwnerRecord, encode, store_failed, write_all
+from furu.store.record import (
+    READ_FLAGS,
+    OwnerRecord,
+    decode_attempt,
+    encode,
+    read_open,
+    store_failed,
+    write_all,
+)
 
-logger = logging.getLogger("furu.store")
-
-# Six beats in a lease: an observer misses five before it may call a live owner dead.
-_BEATS_PER_LEASE = 6
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+# An owner's record has a few hundred bytes.
+_MAX_OWNER_BYTES = 2**16
+# Making an owner takes milliseconds. Only files of this machine are compared with its clock.
+_HALF_MADE_SEC = 3600.0
+# Filesystems that only this kernel can have mounted, so that its locks are all the locks there are.
+_LOCAL_FILESYSTEMS = {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "hfs", "jfs", "nilfs2"}
+_LOCAL_FILESYSTEMS |= {"overlay", "ramfs", "reiserfs", "tmpfs", "xfs", "zfs"}
+
+
+class Descriptor:
+    """A file descriptor that is closed once, when its last user lets go of it or `close` is called.
+
+    A number that was closed may be another file's at once. A thread that still writes keeps the object,
+    and so the file, alive; nothing is ever closed by a number that was kept somewhere else.
+    """
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def close(self) -> None:
+        """Close now. For an owner of the descriptor that knows of no other user."""
+        number, self.number = self.number, -1
+        if number >= 0:
+            os.close(number)
+
+    def __del__(self) -> None:
+        with contextlib.suppress(OSError):
+            self.close()
 
 
 @dataclass(eq=False, slots=True)
 class Owner:
-    """This process, as it is known in one store. `descriptor` holds the lock: never close it early."""
+    """An owner of this process.
 
-    store: Path
+    `file` holds the lock; `place` is the directory whose `owners/` has the file.
+
+    `attempts` counts the attempts that are links to the file. An owner that is `retired` gets no new ones.
+    """
+
+    place: Path
     record: OwnerRecord
-    descriptor: int
+    file: Descriptor
+    inode: tuple[int, int]
+    attempts: int = 0
+    idle_since: float = 0.0
+    retired: bool = False
 
     @property
     def path(self) -> str:
-        return f"{owners_directory(self.store)}/{self.record.id}"
+        return f"{owners_directory(self.place)}/{self.record.id}"
+
+    @property
+    def has_its_file(self) -> bool:
+        """Whether the descriptor still is the owner's. A node may have closed every number that it
+        found.
+        """
+        try:
+            info = os.fstat(self.file.number)
+        except OSError as error:
+            return error.errno != errno.EBADF
+        return self.is_linked_at(info)
+
+    def is_linked_at(self, info: os.stat_result) -> bool:
+        """Whether a file is a link to this owner's."""
+        return (info.st_dev, info.st_ino) == self.inode
+
+    def end(self) -> None:
+        """Remove the file and release the lock. Its attempts, if any are left on disk, are dead from now
+        on.
+        """
+        try:
+            with contextlib.suppress(OSError):
+                if self.is_linked_at(os.lstat(self.path)):
+                    os.unlink(self.path)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file, unless the number has become another file's."""
+        if self.has_its_file:
+            self.file.close()
+        self.file.number = -1
 
 
-class _Process:
-    """The owners of this process. A fork child starts with none; see `_after_fork`."""
+def make_owner(place: Path, lease_sec: float, boot: str) -> Owner:
+    """Make an owner, in `owners/` below a store or below a class's directory on another filesystem.
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.by_store: dict[Path, Owner] = {}
-        self.all: list[Owner] = []
-        self.heart: threading.Thread | None = None
-        self.changed = threading.Event()
-
-
-_process = _Process()
-
-# The node directories at which this process is, with the number of the attempt.
-CLAIMING = 0
-running: dict[str, int] = {}
-
-
-def current_owner(store: Path, lease_sec: float) -> Owner:
-    """Return this process's owner in a store, made on the first call.
-
-    Making it proves that the store can be used: that it is a directory which can be written, on a
-    filesystem with hard links and locks. Raises `FuruStoreError` otherwise.
+    This proves that the place can be used: that it is a directory which can be written, on a filesystem
+    with hard links and locks. Raises `FuruStoreError` otherwise.
     """
-    owner = _process.by_store.get(store)
-    if owner is not None:
-        return owner
-    with _process.lock:
-        owner = _process.by_store.get(store)
-        if owner is None:
-            owner = _make_owner(store, lease_sec)
-            _process.by_store[store] = owner
-            if not _process.all:
-                _remove_at_exit_of_worker()
-            _process.all.append(owner)
-            _start_heart()
-    return owner
-
-
-def forget_owner(owner: Owner) -> None:
-    """Stop using an owner whose file somebody removed; what it is computing keeps its lock."""
-    with _process.lock:
-        if _process.by_store.get(owner.store) is owner:
-            del _process.by_store[owner.store]
-
-
-def _make_owner(store: Path, lease_sec: float) -> Owner:
-    directory = owners_directory(store)
+    directory = owners_directory(place)
     try:
         # Whatever the umask says: not one that `refuse_shared` would refuse next time.
-        os.makedirs(store, mode=0o775, exist_ok=True)
+        os.makedirs(place, mode=0o775, exist_ok=True)
         os.makedirs(directory, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise FuruStoreError(
-            f"the store {store} cannot be used: it, or its {directory}, is a file. "
+            f"the store {place} cannot be used: it, or its {directory}, is a file. "
             "Name a directory with FURU_PATH or use_settings(store=...).",
-            path=store,
+            path=place,
         ) from None
     except OSError as error:
-        raise _unwritable(store, error) from error
+        raise _unwritable(place, error) from error
     identifier = secrets.token_hex(16)
     path = f"{directory}/{identifier}"
     unnamed = f"{directory}/new-{identifier}"
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        descriptor = os.open(
-            unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644
-        )
+        file = Descriptor(os.open(unnamed, flags, 0o644))
     except OSError as error:
-        raise _unwritable(store, error) from error
+        raise _unwritable(place, error) from error
     try:
-        # Locked and written before it gets its name: whoever finds the name finds a live owner.
+        # Locked and written before it gets its name: a file that has its name belongs to a live owner.
+        info = os.fstat(file.number)
         record = OwnerRecord(
             id=identifier,
             pid=os.getpid(),
             host=socket.gethostname(),
-            boot_id=boot_id(),
-            device=os.fstat(descriptor).st_dev,
+            boot_id=boot,
+            device=info.st_dev,
             lease_sec=lease_sec,
         )
-        _lock(descriptor, unnamed, store)
-        write_all(descriptor, encode(record))
-        _link(unnamed, path, store)
-    except FuruStoreError:
-        os.close(descriptor)
-        raise
+        _lock(file.number, unnamed, place)
+        write_all(file.number, encode(record))
+        _link(unnamed, path, place)
     except OSError as error:
-        os.close(descriptor)
+        file.close()
         raise store_failed("write", unnamed, error) from error
+    except BaseException:
+        file.close()
+        raise
     finally:
         with contextlib.suppress(OSError):
             os.unlink(unnamed)
-    return Owner(store, record, descriptor)
+    return Owner(place, record, file, (info.st_dev, info.st_ino))
 
 
 def _lock(descriptor: int, path: str, store: Path) -> None:
@@ -147,7 +179,7 @@ def _lock(descriptor: int, path: str, store: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         probe = os.open(path, READ_FLAGS)
         try:
-            held = _is_locked(probe)
+            held = is_locked(probe)
         finally:
             os.close(probe)
     except OSError as error:
@@ -192,47 +224,7 @@ def _unwritable(store: Path, error: OSError) -> FuruStoreError:
 # ---- is another owner alive? ----
 
 
-def is_alive(
-    descriptor: int,
-    record: OwnerRecord,
-    *,
-    store: Path,
-    directory: str,
-    number: int,
-    lease_sec: float,
-) -> bool:
-    """Whether attempt `number` in a node's `directory`, open as `descriptor`, is being made.
-
-    An attempt of this process: whether it is at it. Seen from the owner's own machine: whether its
-    process holds the lock. Seen from another one: dead only if the file's mtime has not *changed* for a
-    lease on this process's own clock. Raises `OSError` where that cannot be found out.
-    """
-    info = os.fstat(descriptor)
-    own = next((owner for owner in _process.all if owner.record.id == record.id), None)
-    if own is not None and os.path.samestat(info, os.fstat(own.descriptor)):
-        # This process lives, which says nothing of its attempt: an interrupt may have ended that before
-        # it was written down, or the disk was full. It may know the store by another path.
-        there = f"{own.store}{directory.removeprefix(os.fspath(store))}"
-        if running.get(there) == CLAIMING:
-            return there != directory  # who asks by the same path is the claimer itself
-        return running.get(there) == number
-    if record.boot_id and record.boot_id == boot_id() and record.device == info.st_dev:
-        return _is_locked(descriptor)
-    return _leases.is_alive(info, max(lease_sec, record.lease_sec))
-
-
-def remove_dead(store: Path, record: OwnerRecord, info: os.stat_result) -> None:
-    """Remove the file of an owner found dead, if the name still belongs to it."""
-    if not is_identifier(record.id) or any(record.id == own.record.id for own in _process.all):
-        return
-    path = f"{owners_directory(store)}/{record.id}"
-    with contextlib.suppress(OSError):
-        named = os.lstat(path)
-        if (named.st_dev, named.st_ino) == (info.st_dev, info.st_ino):
-            os.unlink(path)
-
-
-def _is_locked(descriptor: int) -> bool:
+def is_locked(descriptor: int) -> bool:
     """Whether another open file holds the lock; takes a shared one for a moment to find out."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -242,29 +234,9 @@ def _is_locked(descriptor: int) -> bool:
     return False
 
 
-class _Leases:
-    """When each owner of another machine was last seen to change its file, on my monotonic clock."""
-
-    def __init__(self) -> None:
-        self._seen: dict[tuple[int, int], tuple[int, float]] = {}
-
-    def is_alive(self, info: os.stat_result, lease_sec: float) -> bool:
-        now = time.monotonic()
-        key = (info.st_dev, info.st_ino)
-        mtime_ns, since = self._seen.get(key, (-1, now))
-        if mtime_ns != info.st_mtime_ns:
-            self._seen[key] = (info.st_mtime_ns, now)
-            return True
-        # The verdict stands until the file changes: every node of a dead owner is told by one lease.
-        return now - since < lease_sec
-
-
-_leases = _Leases()
-
-
 @functools.cache
 def boot_id() -> str:
-    """Return what tells this boot of this machine from every other; empty where it cannot be told."""
+    """Return a text that differs between boots and machines; empty where there is none."""
     if sys.platform == "darwin":
         command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
@@ -276,54 +248,75 @@ def boot_id() -> str:
         return ""
 
 
-# ---- the heartbeat, the end of the process, forks ----
+@functools.lru_cache(maxsize=256)
+def locks_are_all_here(directory: str) -> bool:
+    """Whether every lock on the files of a directory is seen by this kernel: its filesystem is a local one.
+
+    A copy of a virtual machine has the boot id and the device numbers of the original. On a filesystem that
+    both can reach, the lock of an owner in one may not be seen by the other.
+    """
+    if sys.platform == "darwin":
+        return True
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            mounts = [line.split() for line in file]
+    except OSError:
+        return False
+    path = os.path.realpath(directory)
+    kind, longest = "", -1
+    for fields in mounts:
+        point = fields[4].replace("\\040", " ")
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= longest:  # of two mounts on one point, the later one is seen
+            kind, longest = fields[fields.index("-") + 1], len(point)
+    return kind in _LOCAL_FILESYSTEMS
 
 
-def _start_heart() -> None:
-    """Wake the heartbeat for a new owner, or start it. The lock is held."""
-    _process.changed.set()
-    if _process.heart is None:
-        _process.heart = threading.Thread(
-            target=_beat, args=(_process,), name="furu-heartbeat", daemon=True
+def remove_dead(place: Path, identifier: str, info: os.stat_result) -> None:
+    """Remove the file of an owner that was found dead, if the name is still that file's."""
+    if not is_identifier(identifier):
+        return
+    path = f"{owners_directory(place)}/{identifier}"
+    with contextlib.suppress(OSError):
+        if os.path.samestat(os.lstat(path), info):
+            os.unlink(path)
+
+
+def remove_dead_owners(place: Path, boot: str, most: int) -> None:
+    """Remove files that processes of this machine left in `owners/` when they were killed; looks at `most`.
+
+    What cannot be read, or belongs to another machine, stays.
+    """
+    directory = owners_directory(place)
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in entries]
+    except OSError:
+        return
+    for name in random.sample(names, min(most, len(names))):
+        with contextlib.suppress(OSError, FuruStoreError):
+            _remove_if_dead(f"{directory}/{name}", boot)
+
+
+def _remove_if_dead(path: str, boot: str) -> None:
+    file = Descriptor(os.open(path, READ_FLAGS))
+    info = os.fstat(file.number)
+    name = os.path.basename(path)
+    if name.startswith("new-"):  # half made: its process was killed, or is about to lock it
+        is_old = time.time() - info.st_mtime > _HALF_MADE_SEC
+        of_this_machine = is_old and locks_are_all_here(os.path.dirname(path))
+    else:
+        record = decode_attempt(read_open(file.number, path, _MAX_OWNER_BYTES))
+        of_this_machine = (
+            isinstance(record, OwnerRecord)
+            and record.id == name
+            and is_of_this_machine(record, info, path, boot)
         )
-        _process.heart.start()
+    if of_this_machine and not is_locked(file.number) and os.path.samestat(os.lstat(path), info):
+        os.unlink(path)
 
 
-def _beat(process: _Process) -> None:
-    while True:
-        interval = min(owner.record.lease_sec for owner in process.all) / _BEATS_PER_LEASE
-        process.changed.wait(interval)
-        process.changed.clear()
-        for owner in list(process.all):
-            try:
-                os.utime(owner.descriptor)
-            except OSError as error:
-                logger.warning("heartbeat of %s failed: %s", owner.path, error)
-
-
-def _at_exit() -> None:
-    for owner in _process.all:
-        with contextlib.suppress(OSError):
-            os.unlink(owner.path)
-
-
-def _after_fork() -> None:
-    """In the child: drop the parent's owners. Closing the copies leaves the parent's locks alone, while
-    keeping them open would keep the parent's attempts alive after its death."""
-    global _process
-    inherited, _process = _process.all, _Process()
-    running.clear()
-    for owner in inherited:
-        with contextlib.suppress(OSError):
-            os.close(owner.descriptor)
-
-
-def _remove_at_exit_of_worker() -> None:
-    """A worker of multiprocessing leaves without running what `atexit` has, but not without this."""
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        util.Finalize(None, _at_exit, exitpriority=0)
-
-
-atexit.register(_at_exit)
-os.register_at_fork(after_in_child=_after_fork)
+def is_of_this_machine(record: OwnerRecord, info: os.stat_result, path: str, boot: str) -> bool:
+    """Whether the lock of an owner tells for certain if it is alive."""
+    same_boot = bool(record.boot_id) and record.boot_id == boot and record.device == info.st_dev
+    return same_boot and locks_are_all_here(os.path.dirname(path))

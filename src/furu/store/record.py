@@ -59,8 +59,10 @@ class EndedRecord(msgspec.Struct, frozen=True, tag="ended", tag_field="record"):
 
 
 class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record"):
-    """A published artifact. `result` is the value as JSON, or null where the files hold it; `source` is
-    the file that defines the class, and `from_script` says whether that file was run, not imported."""
+    """A published artifact. `result` is the value as JSON, or null where the files hold it; `files` is
+    the name of the directory of the attempt's files, empty if it wrote none. `source` is the file that
+    defines the class, and `from_script` says whether that file was run, not imported.
+    """
 
     format: int
     node_class: str
@@ -70,6 +72,7 @@ class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record"):
     config: dict[str, Any]
     started_at: float
     duration_sec: float
+    files: str = ""
     result: msgspec.Raw = msgspec.Raw(b"null")
     source: str = ""
     from_script: bool = False
@@ -165,9 +168,13 @@ def read_open(descriptor: int, path: str, max_bytes: int) -> bytes:
         raise store_failed("read", path, error) from error
 
 
-def write_new(path: str, content: bytes, *, sync: bool) -> None:
-    """Write a file that must not exist; a part-written one is removed. Raises `OSError`."""
-    descriptor = os.open(path, _WRITE, 0o666)
+def write_new(path: str, content: bytes, *, sync: bool, directory: int | None = None) -> None:
+    """Write a file that must not exist; a part-written one is removed. Raises `OSError`.
+
+    With `directory`, the descriptor of one, the path is relative to it.
+    """
+    relative = relative_to(directory)
+    descriptor = os.open(path, _WRITE, 0o666, **relative)
     try:
         try:
             write_all(descriptor, content)
@@ -177,8 +184,13 @@ def write_new(path: str, content: bytes, *, sync: bool) -> None:
             os.close(descriptor)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(path)
+            os.unlink(path, **relative)
         raise
+
+
+def relative_to(directory: int | None) -> dict[str, int]:
+    """Return the options of a system call whose path is relative to an open directory, if there is one."""
+    return {} if directory is None else {"dir_fd": directory}
 
 
 def write_all(descriptor: int, content: bytes) -> None:

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from furu.errors import FuruInProgressError
 from furu.settings import Settings
 from furu.store.artifact import Artifact
-from furu.store.attempt import claim
+from furu.store.attempt import Attempt
 from furu.store.catalog import Entry, directories_of_classes
+from furu.store.claim import take
 from furu.store.record import store_failed
 
 _REMOVED = "removed-"
@@ -27,25 +28,23 @@ def remove(entry: Entry) -> bool:
     A reader that is at it meets a node that is missing. Raises `FuruStoreError` where the store cannot be
     written.
     """
-    artifact = Artifact(entry.settings, entry.files, entry.name, entry.hash)
     directory = entry.files.directory
     if not os.path.isdir(directory):
         return False
-    try:
-        attempt = claim(artifact, rejects=lambda: True)
-    except FuruInProgressError:
-        return False
-    if attempt is None:
-        return False
+    attempt = Attempt(Artifact(entry.settings, entry.files, entry.name, entry.hash))
     aside = f"{os.path.dirname(directory)}/{_REMOVED}{secrets.token_hex(8)}"
     try:
+        # What is published stays where it is until the whole directory is renamed.
+        if not take(attempt, rejects=lambda: True, set_aside=False):
+            return False
         os.rename(directory, aside)
-    except FileNotFoundError:
+        attempt.forget()
+    except (FuruInProgressError, FileNotFoundError):
         return False
     except OSError as error:
         raise store_failed("rename", directory, error) from error
     finally:
-        attempt.forget()
+        attempt.close()
     _delete(aside)
     return True
 

@@ -13,9 +13,6 @@ from pathlib import Path
 
 from furu.store.record import READ_FLAGS
 
-# Stores above which the directories were synced.
-_synced_above: set[Path] = set()
-
 
 def sync_directory(path: str) -> None:
     """Make the names in a directory survive a power cut."""
@@ -40,15 +37,18 @@ def sync_tree(directory: str) -> None:
         sync_directory(parent)
 
 
-def sync_upwards(directory: str, store: Path) -> None:
-    """Sync a node's directory and those above it, which may be as new."""
+def sync_upwards(directory: str, store: Path, synced_above: set[Path]) -> None:
+    """Sync a node's directory and those above it, which may be as new.
+
+    `synced_above` holds the stores above which this process has synced the directories.
+    """
     above = os.path.dirname(store)
     while directory != above:
         sync_directory(directory)
         directory = os.path.dirname(directory)
-    if store not in _synced_above:
+    if store not in synced_above:
         _sync_above(above)
-        _synced_above.add(store)
+        synced_above.add(store)
 
 
 def _sync_above(directory: str) -> None:

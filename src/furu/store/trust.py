@@ -14,14 +14,15 @@ from furu.errors import FuruStoreError
 from furu.settings import Settings
 from furu.store.record import store_failed
 
-# Roots that were looked at. A store that does not exist yet is looked at again.
-_trusted: set[Path] = set()
 
-
-def refuse_shared(settings: Settings) -> None:
+def refuse_shared(settings: Settings, trusted: set[Path]) -> None:
     """Raise `FuruStoreError` if others may write into the store's root, unless `allow_shared` is set: what
-    they put there would be loaded as a result."""
-    if settings.allow_shared or settings.store in _trusted:
+    they put there would be loaded as a result.
+
+    `trusted` holds the roots that this process has looked at. A store that does not exist is looked at
+    again.
+    """
+    if settings.allow_shared or settings.store in trusted:
         return
     store = settings.store
     try:
@@ -37,4 +38,4 @@ def refuse_shared(settings: Settings) -> None:
             "FURU_ALLOW_SHARED=1 or use_settings(allow_shared=True).",
             path=store,
         )
-    _trusted.add(store)
+    trusted.add(store)

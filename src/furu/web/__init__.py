@@ -6,15 +6,15 @@ jobs.py       what clients may start
 graph.py      the graph under a run's roots, as values
 html.py       HTML whose text is escaped (pure)
 drawing.py    a graph as SVG (pure)
-reading.py    the store and the runs, as values to show
+reading.py    what clients see of the store and the runs, as values
 pages.py      the pages (pure)
-events.py     a run as an answer: live or at its end
+events.py     a run as a response: live or at its end
 asgi.py       the application: routes and limits
 static/       the style and the live part of the pages
 """
 
 try:
-    import starlette  # noqa: F401  # missing, it is to be missed here
+    import starlette  # noqa: F401  # so that the error names the extra
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         'furu.web needs starlette: pip install "furu[web]"', name="starlette"

@@ -30,7 +30,7 @@ class Box:
 
 
 def draw(boxes: Sequence[Box]) -> Html:
-    """Return the drawing. Lines to what is not among the boxes are left out."""
+    """Return the drawing. Lines to nodes without a box are left out."""
     places = _places(boxes)
     lines = [
         _line(places[below], places[box.key])

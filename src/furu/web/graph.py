@@ -1,12 +1,11 @@
 """The graph under a run's roots, as plain values to show. Starts nothing; computes nothing.
 
-It asks nodes what they depend on, which may run their classes' `_dependencies` and read input files, so
-a running loop does it in a thread.
+It calls the classes' `_dependencies`, which may read input files, so a running loop does it in a thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,10 @@ from furu.core import Furu, dependencies
 from furu.dependencies import postorder
 from furu.origin import class_name
 
-# Beyond this a page with every node is of no use to people.
+# A page with more nodes than this does not help people.
 MAX_GRAPH_NODES = 20_000
+# The state of a node that a run did not look at, because what depends on it was reused.
+UNNEEDED = "unneeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,15 @@ class ClassNode:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The nodes under some roots, each after what it depends on. `is_cut`: there are more."""
+    """The nodes under some roots, each after what it depends on. `is_cut`: there are more.
+
+    `sources` has the nodes themselves by hash; `roots` are the hashes of the roots.
+    """
 
     nodes: tuple[GraphNode, ...]
     is_cut: bool
+    sources: Mapping[str, Furu[Any]]
+    roots: frozenset[str]
 
     def by_class(self) -> tuple[ClassNode, ...]:
         """Return the classes, those that come first in a run first."""
@@ -72,6 +78,20 @@ class Graph:
         ]
         return tuple(sorted(found, key=lambda one: (one.level, one.node_class)))
 
+    def states(self, known: Mapping[str, str], *, is_finished: bool) -> dict[str, str]:
+        """Return the state of every node: that in `known`, ``unneeded`` if all that depends on the node was
+        reused (or the run has finished without it), else ``pending``."""
+        found: dict[str, str] = {}
+        wanted = set(self.roots)
+        for node in reversed(self.nodes):  # those that depend on a node come before it
+            state = known.get(node.hash)
+            if state is None:
+                state = "pending" if node.hash in wanted and not is_finished else UNNEEDED
+            found[node.hash] = state
+            if state not in ("reused", UNNEEDED):
+                wanted.update(node.depends_on)
+        return found
+
 
 def walk_graph(roots: Iterable[Furu[Any]], max_nodes: int = MAX_GRAPH_NODES) -> Graph:
     """Return the graph at and under `roots`, of at most `max_nodes` nodes.
@@ -80,6 +100,7 @@ def walk_graph(roots: Iterable[Furu[Any]], max_nodes: int = MAX_GRAPH_NODES) -> 
     """
     known: dict[str, int] = {}
     below_of: dict[str, tuple[str, ...]] = {}
+    sources: dict[str, Furu[Any]] = {}
     nodes: list[GraphNode] = []
     is_cut = False
 
@@ -94,13 +115,15 @@ def walk_graph(roots: Iterable[Furu[Any]], max_nodes: int = MAX_GRAPH_NODES) -> 
         below_of[node.furu_hash] = tuple([one.furu_hash for one in found])
         return found
 
-    for root in roots:
+    wanted = tuple(roots)
+    for root in wanted:
         for node in postorder(root, below):
             depends_on = below_of[node.furu_hash]
             level = 1 + max((known[key] for key in depends_on if key in known), default=-1)
             known[node.furu_hash] = level
+            sources[node.furu_hash] = node
             nodes.append(GraphNode(node.furu_hash, class_name(type(node)), level, depends_on))
-    return Graph(tuple(nodes), is_cut)
+    return Graph(tuple(nodes), is_cut, sources, frozenset(root.furu_hash for root in wanted))
 
 
 def _others(node_class: str, nodes: list[GraphNode], class_of: dict[str, str]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""HTML whose text is escaped because nothing else can be written. Pure: knows no page and no run."""
+"""HTML whose text is always escaped: markup can only be made by `el`. Pure."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def join(*children: Child) -> Html:
 
 
 def text_block(text: str) -> Html:
-    """Return text of many lines; what is no printable character in them is written as an escape."""
+    """Return text of many lines, with characters that are not printable written as escapes."""
     lines = [printable(line.expandtabs(4)) for line in text.split("\n")]
     return el("pre", "\n".join(lines))
 

@@ -1,4 +1,4 @@
-"""What clients may start: functions of the service that make roots from arguments that were checked.
+"""What clients may start: functions of the service that make roots from checked arguments.
 
 A request names a job, never a class, a module or a path. Runs nothing itself.
 """
@@ -23,7 +23,7 @@ _PLAIN = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 
 class JobInputError(FuruError, ValueError):
-    """The arguments of a request are not those that the job takes; the message says which and why."""
+    """A request has arguments that the job does not take; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +44,8 @@ class Job:
         """Make roots from a JSON object with the job's arguments. Calls the service's function, which may
         read files: a running loop does this in a thread.
 
-        Raises `JobInputError` for arguments of other names or types, and where the function raises a
-        `ValueError`; `FuruUsageError` where it returns something else than nodes.
+        Raises `JobInputError` for arguments of other names or types, and if the function raises a
+        `ValueError`; `FuruUsageError` if it returns something other than nodes.
         """
         try:
             arguments = msgspec.json.decode(body or b"{}", type=self.arguments)
@@ -53,6 +53,8 @@ class Job:
             raise JobInputError(f"the arguments of {self.name} cannot be used: {error}") from None
         try:
             made = self.make(**msgspec.structs.asdict(arguments))
+        except FuruError:  # such as a setting with a wrong value: not the client's error
+            raise
         except ValueError as error:
             raise JobInputError(f"{self.name} refuses these arguments: {error}") from error
         roots = (made,) if isinstance(made, Furu) else made
@@ -69,12 +71,12 @@ def job(
     *,
     on_disconnect: OnDisconnect = "cancel",
 ) -> Job:
-    """Let clients start the run of what `make` returns, under `name`.
+    """Let clients start a run of the nodes that `make` returns, under `name`.
 
     `make` is called in a thread with the arguments of a request, which are a JSON object: each is decoded
     as its parameter is annotated, and one that is missing, unknown or of another type is the client's
-    error. So is a `ValueError` that `make` raises; its message is shown to the client. What else it raises
-    is the service's.
+    error. So is a `ValueError` that `make` raises; its message is shown to the client. Any other exception
+    is an error of the service.
 
     Args:
         name: What a request calls it: letters, digits, ``_`` and ``-``, at most 64.
@@ -84,7 +86,7 @@ def job(
             finishes.
 
     Raises:
-        FuruUsageError: The name or the function cannot be used so.
+        FuruUsageError: The name or the function cannot be used for a job.
 
     >>> from furu.demo import Report
     >>> def make_report(days: int) -> Report: ...

@@ -1,4 +1,4 @@
-"""The pages, from plain values to HTML. Pure: reads no disk and no request.
+"""The pages, from plain values to HTML. Pure: reads no disk, no request and no live run.
 
 Every link is made here, of the path that the application is mounted at and of hashes; whatever a node, a
 log or an exception says is text.
@@ -13,21 +13,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 from urllib.parse import urlencode
 
-from furu.store.catalog import AttemptInfo, LogText, NodeInfo
+from furu.store.catalog import AttemptInfo, LogText
 from furu.text import printable
 from furu.web.drawing import Box, draw
-from furu.web.graph import ClassNode, Graph
+from furu.web.graph import UNNEEDED, ClassNode, Graph
 from furu.web.html import Child, Html, document, el, join, text_block
 from furu.web.jobs import Job
 from furu.web.progress import NodeProgress, NodeState
-from furu.web.reading import SHOWN_ATTEMPTS, STATES, StorePage, StoreSummary
-from furu.web.runs import Run
+from furu.web.reading import MAX_LISTED, STATES, NodeFacts, RunFacts, RunSnapshot, StorePage, StoreSummary
 
-# A drawing of more boxes is no longer read; more cells make a page slow.
+# People do not read a drawing of more boxes; more cells make a page slow.
 _MAX_BOXES = 60
 _MAX_COLUMN = 12
 _MAX_CELLS = 5_000
-_MAX_LISTED = 50
 _MAX_SHOWN_CHARS = 20_000
 _COUNTED: tuple[NodeState, ...] = get_args(NodeState)
 
@@ -38,7 +36,7 @@ class Pages:
     def __init__(self, base: str) -> None:
         self._base = base
 
-    def index(self, live: Sequence[Run], recent: Sequence[Run], jobs: Iterable[Job]) -> str:
+    def index(self, live: Sequence[RunFacts], recent: Sequence[RunFacts], jobs: Iterable[Job]) -> str:
         """The runs of this process, and the jobs that it can start."""
         described = [
             el(
@@ -61,12 +59,12 @@ class Pages:
             refresh=bool(live),
         )
 
-    def run(self, run: Run, graph: Graph | None, problem: str = "") -> str:
-        """One run: how far it is, its graph, its nodes."""
-        nodes = run.progress.nodes()
-        failed = [node for node in nodes.values() if node.state == "failed"]
-        running = [node for node in nodes.values() if node.state == "running"]
-        known = run.progress.counts.total()
+    def run(self, snapshot: RunSnapshot, graph: Graph | None, problem: str = "") -> str:
+        """One run: how far it is, its graph, its nodes. All of it is of the moment of the snapshot, and the
+        page's stream goes on from there."""
+        run, progress = snapshot.facts, snapshot.progress
+        is_live = run.ended_at is None
+        here = f"{self._base}/api/runs/{run.id}"
         return self._page(
             f"Run {run.title}",
             el("p", el("a", "Runs", href=f"{self._base}/"), class_="trail"),
@@ -77,51 +75,64 @@ class Pages:
                 " ",
                 el("span", _run_times(run), class_="quiet"),
             ),
-            el("progress", id="progress", max=known or 1, value=_settled(run.progress.counts)),
-            _counts(run.progress.counts),
-            text_block(str(run.error)) if run.error is not None and not failed else None,
+            el("p", id="connection", class_="problem", role="status", hidden=True) if is_live else None,
+            el("progress", id="progress", max=sum(run.counts.values()) or 1, value=_settled(run.counts)),
+            _counts(run.counts),
+            el("p", printable(run.error), class_="problem") if run.error and not snapshot.failed else None,
             el("p", problem, class_="problem") if problem else None,
             el("h2", "Failed"),
-            el("ul", *(self._failed(node) for node in failed[:_MAX_LISTED]), id="failed", class_="nodes"),
+            el("ul", *map(self._failed, snapshot.failed), id="failed", class_="nodes"),
             el("h2", "Running"),
-            el("ul", *(self._item(node) for node in running[:_MAX_LISTED]), id="running", class_="nodes"),
-            *(self._graph(graph, nodes) if graph is not None else ()),
-            events=None if run.has_ended else f"{self._base}/api/runs/{run.id}/events",
-            last_change=run.progress.last_change,
+            el("ul", *map(self._running, progress.running), id="running", class_="nodes"),
+            *(self._graph(graph, snapshot) if graph is not None else ()),
+            live={
+                "events": f"{here}/events",
+                "after": progress.last_change,
+                "nodes": f"{self._base}/nodes/",
+                "run": here,
+            }
+            if is_live
+            else None,
         )
 
-    def node(self, info: NodeInfo, logs: Mapping[int, LogText]) -> str:
-        """One node: its configuration, dependencies, attempts with their tracebacks and logs."""
-        config = json.dumps(info.config, indent=2, ensure_ascii=False) if info.config is not None else None
-        facts = [("Class", printable(info.node_class)), ("Hash", info.entry.hash)]
-        if info.started_at is not None:
-            facts.append(("Started", _when(info.started_at)))
-        if info.duration_sec is not None:
-            facts.append(("Took", _duration(info.duration_sec)))
-        facts.append(("Directory", printable(str(info.entry.directory))))
+    def node(self, node: NodeFacts, run: RunFacts | None = None, run_state: str = "") -> str:
+        """One node: its configuration, dependencies, attempts with their tracebacks and logs. Where the
+        store has no configuration yet, `run` is a run that knows the node, in `run_state`."""
+        config = json.dumps(node.config, indent=2, ensure_ascii=False) if node.config is not None else None
+        facts: list[tuple[str, Child]] = [("Class", printable(node.node_class)), ("Hash", node.hash)]
+        if run is not None:
+            link = el("a", printable(run.title)[:200], href=f"{self._base}/runs/{run.id}")
+            facts.append(("Run", join(link, f": {_label(run_state)}")))
+        if node.started_at is not None:
+            facts.append(("Started", _when(node.started_at)))
+        if node.duration_sec is not None:
+            facts.append(("Took", _duration(node.duration_sec)))
+        if node.directory:
+            facts.append(("Directory", printable(node.directory)))
         return self._page(
-            info.entry.class_name,
+            printable(node.name),
             el("p", el("a", "Store", href=f"{self._base}/store"), class_="trail"),
-            el("h1", info.entry.class_name),
-            el("p", el("span", str(info.status), class_=f"badge {str(info.status).lower()}")),
-            el("p", printable(info.problem), class_="problem") if info.problem else None,
+            el("h1", printable(node.name)),
+            el("p", _badge(node.status)),
+            el("p", printable(node.problem), class_="problem") if node.problem else None,
             el("dl", *(join(el("dt", name), el("dd", value)) for name, value in facts)),
             el("h2", "Configuration"),
             text_block(_cut(config))
             if config is not None
             else el("p", "Not recorded yet.", class_="quiet"),
-            el("h2", "Depends on") if info.depends_on else None,
-            el("ul", *(el("li", self._node_link(key)) for key in info.depends_on[:_MAX_LISTED])),
-            _left_out(len(info.depends_on), _MAX_LISTED),
-            el("h2", "Result") if info.result is not None else None,
-            _result(info.result) if info.result is not None else None,
-            el("h2", f"Attempts: {len(info.attempts)}"),
-            *(_attempt(one, logs.get(one.number)) for one in reversed(info.attempts[-SHOWN_ATTEMPTS:])),
-            _left_out(len(info.attempts), SHOWN_ATTEMPTS),
+            el("h2", "Depends on") if node.depends_on else None,
+            el("ul", *(el("li", self._node_link(key)) for key in node.depends_on[:MAX_LISTED])),
+            _left_out(len(node.depends_on), MAX_LISTED),
+            el("h2", "Result") if node.result is not None else None,
+            _result(node.result) if node.result is not None else None,
+            el("h2", f"Attempts: {node.attempt_count}"),
+            *(_attempt(one, node.logs.get(one.number)) for one in reversed(node.attempts)),
+            _left_out(node.attempt_count, len(node.attempts)),
         )
 
     def store(self, summary: StoreSummary) -> str:
-        """The store by class and state."""
+        """The store by class and state. Counts of a class that were cut off say so."""
+        partial = set(summary.partial)
         states = [state for state in STATES if any(counts[state] for counts in summary.classes.values())]
         rows = [
             el(
@@ -135,6 +146,7 @@ class Pages:
                     )
                     for state in states
                 ),
+                el("td", "not all counted", class_="quiet") if node_class in partial else None,
             )
             for node_class, counts in sorted(summary.classes.items())
         ]
@@ -142,8 +154,8 @@ class Pages:
         return self._page(
             "Store",
             el("h1", "Store"),
-            el("p", el("code", printable(summary.store)), f": {total:,} nodes", class_="quiet"),
-            el("p", "There are more: the store is too large to be counted.") if summary.is_cut else None,
+            el("p", el("code", printable(summary.store)), class_="quiet") if summary.store else None,
+            el("p", f"{total:,} nodes{', and more that were not counted in time' if partial else ''}"),
             _table(("Class", *states), rows) if rows else el("p", "It is empty.", class_="quiet"),
         )
 
@@ -164,13 +176,16 @@ class Pages:
                     for key, status in page.nodes
                 ],
             ),
-            el("p", el("a", "Next", href=f"{self._base}/store/nodes?{urlencode(query)}"))
+            el("p", "Looking took too long, so this page is not full.", class_="quiet")
+            if page.is_cut
+            else None,
+            el("p", el("a", "Go on", href=f"{self._base}/store/nodes?{urlencode(query)}"))
             if page.next_after
             else None,
         )
 
     def error(self, status_code: int, message: str) -> str:
-        """What could not be answered, and why."""
+        """An error, with its status code."""
         return self._page(f"{status_code}", el("h1", f"{status_code}"), el("p", printable(message)))
 
     # ---- parts ----
@@ -180,45 +195,40 @@ class Pages:
         title: str,
         *content: Child,
         refresh: bool = False,
-        events: str | None = None,
-        last_change: int | None = None,
+        live: Mapping[str, str | int] | None = None,
     ) -> str:
         static = f"{self._base}/static"
         head = join(
             el("meta", http_equiv="refresh", content="5") if refresh else None,
             el("link", rel="icon", href=f"{static}/icon.svg", type="image/svg+xml"),
             el("link", rel="stylesheet", href=f"{static}/style.css"),
-            el("script", src=f"{static}/live.js", defer=True) if events else None,
+            el("script", src=f"{static}/live.js", defer=True) if live else None,
         )
         links = el(
             "nav", el("a", "Runs", href=f"{self._base}/"), el("a", "Store", href=f"{self._base}/store")
         )
-        main = el(
-            "main",
-            *content,
-            data_events=events,
-            data_after=last_change if events else None,
-            data_nodes=f"{self._base}/nodes/" if events else None,
-        )
+        main = el("main", *content, **{f"data_{name}": value for name, value in (live or {}).items()})
         return document(f"{printable(title)[:80]} · furu", head, el("body", el("header", links), main))
 
-    def _runs(self, runs: Sequence[Run]) -> Html:
+    def _runs(self, runs: Sequence[RunFacts]) -> Html:
         rows = [
             el(
                 "tr",
                 el("td", el("a", printable(run.title)[:200], href=f"{self._base}/runs/{run.id}")),
                 el("td", _badge(run.state)),
-                el("td", f"{_settled(run.progress.counts):,}", class_="number"),
+                el("td", f"{_settled(run.counts):,}", class_="number"),
                 el("td", _run_times(run)),
             )
             for run in runs
         ]
         return _table(("Run", "State", "Nodes", "Time"), rows)
 
-    def _graph(self, graph: Graph, nodes: Mapping[str, NodeProgress]) -> list[Child]:
+    def _graph(self, graph: Graph, snapshot: RunSnapshot) -> list[Child]:
         """The graph drawn, by node where they are few and by class where they are many; all nodes as
         cells."""
         classes = graph.by_class()
+        states = snapshot.states(graph)
+        by_name = Counter(one.name for one in classes)
         widest = max(Counter(node.level for node in graph.nodes).values(), default=0)
         if len(graph.nodes) <= _MAX_BOXES and widest <= _MAX_COLUMN:
             boxes = [
@@ -228,7 +238,7 @@ class Pages:
                     node.hash[:12],
                     node.level,
                     node.depends_on,
-                    _state_of(node.hash, nodes),
+                    states[node.hash],
                     f"{self._base}/nodes/{node.hash}",
                 )
                 for node in graph.nodes
@@ -248,7 +258,8 @@ class Pages:
         sections: list[Child] = []
         room = _MAX_CELLS
         for one in classes:
-            sections.append(self._cells(one, nodes, room))
+            # Events name classes without their modules: of two of one name, neither is counted live.
+            sections.append(self._cells(one, states, room, is_counted=by_name[one.name] == 1))
             room = max(room - len(one.hashes), 0)
         more = f" of the first {len(graph.nodes):,}; there are more" if graph.is_cut else ""
         return [
@@ -258,32 +269,34 @@ class Pages:
             *sections,
         ]
 
-    def _cells(self, one: ClassNode, nodes: Mapping[str, NodeProgress], room: int) -> Html:
+    def _cells(self, one: ClassNode, states: Mapping[str, str], room: int, *, is_counted: bool) -> Html:
         cells = [
             el(
                 "a",
-                class_=f"cell {_state_of(key, nodes)}",
+                class_=f"cell {states[key]}",
                 id=f"n{key}",
                 href=f"{self._base}/nodes/{key}",
                 title=f"{one.name} {key[:12]}",
             )
             for key in one.hashes[:room]
         ]
-        counts = Counter(_state_of(key, nodes) for key in one.hashes)
-        said = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()))
+        counts = Counter(states[key] for key in one.hashes)
+        text = ", ".join(f"{count:,} {_label(state)}" for state, count in sorted(counts.items()))
         return el(
             "section",
-            el("h3", printable(one.name), " ", el("span", said, class_="quiet counts")),
+            el("h3", printable(one.name), " ", el("span", text, class_="quiet counts")),
             el("p", "needs ", printable(", ".join(one.depends_on)), class_="quiet")
             if one.depends_on
             else None,
             el("div", *cells, class_="cells"),
             _left_out(len(one.hashes), room),
-            data_cut=len(one.hashes) > room,
+            data_class=one.name if is_counted else None,
+            data_total=len(one.hashes),
+            data_unneeded=counts[UNNEEDED],
         )
 
-    def _item(self, node: NodeProgress) -> Html:
-        return el("li", self._node_link(node.hash, node.name), data_item=node.hash)
+    def _running(self, node: NodeProgress) -> Html:
+        return el("li", self._node_link(node.hash, node.name))
 
     def _failed(self, node: NodeProgress) -> Html:
         return el("li", self._node_link(node.hash, node.name), el("span", printable(node.error)))
@@ -320,8 +333,8 @@ def _lines(traceback: Iterable[str]) -> Iterable[str]:
     return (line if line.endswith("\n") else f"{line}\n" for line in traceback)
 
 
-def _state_of(key: str, nodes: Mapping[str, NodeProgress]) -> str:
-    return nodes[key].state if key in nodes else "pending"
+def _label(state: str) -> str:
+    return "not needed" if state == UNNEEDED else state
 
 
 def _badge(state: str) -> Html:
@@ -376,7 +389,7 @@ def _result(result: bytes) -> Html:
     return text_block(f"{shown}\n… and {more:,} bytes more" if more > 0 else shown)
 
 
-def _run_times(run: Run) -> str:
+def _run_times(run: RunFacts) -> str:
     if run.started_at is None:
         return f"since {_when(run.created_at)}"
     if run.ended_at is None:

@@ -1,14 +1,16 @@
 """How far one run has come: its nodes by their last change, numbered. Touches no disk, and starts nothing.
 
-A follower that has seen change n asks for what changed after n. What it gets is the state of each node that
-changed, once, however often it did: a follower may be away for any time and miss nothing that still holds,
-and no list of events grows.
+A follower that has seen change n asks for the changes after n. It gets the latest state of each node that
+changed, once: a follower may be away for any time, and no list of events grows. A page starts from a
+snapshot, which has the number of its last change.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 import anyio
@@ -62,7 +64,10 @@ _STATES: dict[type[Event], NodeState] = {
     NodeFailed: "failed",
     NodeAbandoned: "abandoned",
 }
-_UNSETTLED = ("running", "waiting", "retrying", "overran")
+_RUNNING = ("running", "overran")
+_UNSETTLED = (*_RUNNING, "waiting", "retrying")
+# Of more nodes that run at once, clients see the first.
+_MAX_RUNNING_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +82,31 @@ class NodeProgress:
     error: str = ""
 
 
-class Progress:
-    """Takes a run's events, on its loop. Its memory is that of the run's nodes, which the run holds anyway.
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run's progress after change number `last_change`: every part of it belongs to that moment."""
 
-    `last_change` is the number of the last change, from 1; 0 before any.
+    last_change: int
+    counts: Mapping[NodeState, int]
+    nodes: Mapping[str, NodeProgress]
+    running: tuple[NodeProgress, ...]
+
+
+class Progress:
+    """Takes a run's events, on its loop. It keeps one small value for each node of the run.
+
+    `last_change` is the number of the last change, from 1; 0 before any. `class_counts` are the counts of
+    each class, by the name that events have for it.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[NodeState] = Counter()
+        self.class_counts: dict[str, Counter[NodeState]] = {}
         self.last_change = 0
         self._nodes: dict[str, NodeProgress] = {}  # by their last change, oldest first
         self._unsettled: dict[str, None] = {}
-        self._changed: anyio.Event | None = None  # there is one while somebody waits
+        self._running: dict[str, None] = {}  # in the order in which they began
+        self._changed: anyio.Event | None = None  # only while a follower waits
 
     def __call__(self, event: Event) -> None:
         """Take an event of the run."""
@@ -106,15 +124,19 @@ class Progress:
             )
 
     def touch(self) -> None:
-        """Tell those who wait that something changed that is no node's."""
+        """Count a change of the run itself, and wake those that wait for one."""
         self.last_change += 1
         if self._changed is not None:
             self._changed.set()
             self._changed = None
 
-    def nodes(self) -> dict[str, NodeProgress]:
-        """Return what is known of each node, by hash."""
-        return dict(self._nodes)
+    def snapshot(self) -> Snapshot:
+        """Return the progress as it is now; what happens later does not change it."""
+        return Snapshot(self.last_change, +self.counts, dict(self._nodes), self.running())
+
+    def running(self) -> tuple[NodeProgress, ...]:
+        """Return the first nodes of those that run, the longest running first."""
+        return tuple([self._nodes[key] for key in islice(self._running, _MAX_RUNNING_SHOWN)])
 
     def since(self, change: int) -> list[NodeProgress]:
         """Return the nodes that changed after `change`, in the order of their last change."""
@@ -134,13 +156,21 @@ class Progress:
     def _set(
         self, key: str, name: str, state: NodeState, duration_sec: float | None = None, error: str = ""
     ) -> None:
+        counts = self.class_counts.setdefault(name, Counter())
         earlier = self._nodes.pop(key, None)
         if earlier is not None:
             self.counts[earlier.state] -= 1
+            counts[earlier.state] -= 1
         self.counts[state] += 1
+        counts[state] += 1
         self.touch()
         self._nodes[key] = NodeProgress(key, name, state, self.last_change, duration_sec, error)
-        if state in _UNSETTLED:
-            self._unsettled[key] = None
-        else:
-            self._unsettled.pop(key, None)
+        _keep(self._unsettled, key, state in _UNSETTLED)
+        _keep(self._running, key, state in _RUNNING)
+
+
+def _keep(keys: dict[str, None], key: str, wanted: bool) -> None:
+    if wanted:
+        keys[key] = None
+    else:
+        keys.pop(key, None)

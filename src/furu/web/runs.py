@@ -1,7 +1,7 @@
-"""The runs of a service: started on behalf of clients, shared by those who want the same, bounded, ended.
+"""The runs of a service: started for clients, shared by clients that want the same, bounded, and ended.
 
-Knows nothing of HTTP. Everything here happens on one event loop, so nothing is locked; the settings, which
-may need the disk, are read in a thread.
+Does not know HTTP. Everything but `stop` happens on one event loop, so there are no locks; the settings,
+which may need the disk, are read in a thread.
 
     queued -> running -> finished | failed | cancelled
     queued -> cancelled
@@ -20,6 +20,7 @@ from typing import Any, Literal, Self, get_args
 
 import anyio
 import anyio.abc
+from anyio.lowlevel import EventLoopToken, current_token
 
 from furu import FuruError, FuruUsageError, run_local_async
 from furu.core import Furu, describe
@@ -29,6 +30,7 @@ from furu.execution.report import RunReport
 from furu.execution.workers.wake import Waker
 from furu.loops import in_thread
 from furu.settings import Settings, current_settings, use_settings
+from furu.text import describe_error
 from furu.web.progress import Progress
 
 logger = logging.getLogger("furu.web")
@@ -43,11 +45,11 @@ _NAMED_ROOTS = 3
 
 
 class RunsFullError(FuruError):
-    """As many runs are running and queued as there may be: try again later."""
+    """The limits on running and queued runs are reached: try again later."""
 
 
 class RunsClosedError(FuruError):
-    """The service is shutting down, or has not started: no new run starts."""
+    """The service has not started, is shutting down or has ended: no new run starts."""
 
 
 class RunCancelledError(FuruError):
@@ -59,7 +61,7 @@ class RunCancelledError(FuruError):
 
 
 class Run:
-    """One run, for its followers to read; only `Runs` changes it.
+    """One run, as its followers read it; only `Runs` changes it.
 
     `title` is for people. `progress` is how far it has come, `report` its counts once it has ended (None if
     it was cancelled), `error` why it failed. Times are seconds since the epoch.
@@ -86,7 +88,7 @@ class Run:
 
     @property
     def has_ended(self) -> bool:
-        """Whether the run is over, one way or the other."""
+        """Whether the run has finished, failed or been cancelled."""
         return self._ended.is_set()
 
     async def wait_ended(self) -> None:
@@ -97,11 +99,12 @@ class Run:
         """Wait for the run's end and return its report.
 
         Raises what the run failed with, a `FuruComputeError` if nodes failed, and `RunCancelledError` if it
-        was cancelled.
+        was cancelled. It is never an exception group.
         """
         await self._ended.wait()
         if self.error is not None:
-            raise self.error
+            # Its traceback would otherwise grow, and keep the frames of every follower alive.
+            raise self.error.with_traceback(None)
         if self.report is None:
             raise RunCancelledError(f"the run {self.id} ({self.title}) was cancelled", run=self)
         return self.report
@@ -110,9 +113,9 @@ class Run:
 class Runs:
     """The runs of one service. Enter it around the service's life: `async with Runs() as runs`.
 
-    Those who want the same roots, in the same store, follow one run. The runs share nodes with each other
-    as all runs of a process do. On leaving, no new run starts, queued ones are cancelled, running ones go
-    on for `grace_sec`, and the rest are cancelled and named in the log ``furu.web``.
+    Clients that want the same roots, in the same store, follow one run. The runs share nodes with each
+    other as all runs of a process do. On leaving, no new run starts, queued ones are cancelled, running
+    ones go on for `grace_sec`, and the rest are cancelled and named in the log ``furu.web``.
 
     Args:
         max_running: How many runs run at once.
@@ -121,13 +124,13 @@ class Runs:
         cancel_sec: How long a cancelled run waits for its running nodes. After that async nodes are
             cancelled; a node in a thread goes on by itself, and one that calls `check_cancelled()` has
             ended before. So the service ends within `grace_sec` and `cancel_sec`, unless threads go on.
-        keep: How many runs that have ended are kept, with their nodes, for those who ask.
+        keep: How many runs that have ended can still be looked up, with their nodes.
         compute: What runs the roots: `run_local_async`, or a function that calls it with other options,
             such as ``functools.partial(run_local_async, max_workers=4)``. It is given the roots, `on_event`
             and `grace_sec`.
 
     Raises:
-        TypeError, ValueError: An argument is not what it must be.
+        TypeError, ValueError: An argument has a wrong type or value.
     """
 
     def __init__(
@@ -150,11 +153,14 @@ class Runs:
         self._keep = keep
         self._compute = compute
         self._tasks: anyio.abc.TaskGroup | None = None
+        self._loop: EventLoopToken | None = None
+        self._stop_waker: Waker | None = None
         self._stopping = False
-        # In the order in which they were wanted.
+        self._interrupt: BaseException | None = None
+        # In the order in which they were asked for.
         self._live: dict[str, Run] = {}
         self._ended: dict[str, Run] = {}
-        # Those that a new follower may join: a run that was cancelled is live until its nodes have ended.
+        # Runs that a new follower may join: not those that were cancelled and still wait for their nodes.
         self._joinable: dict[_Key, Run] = {}
 
     async def __aenter__(self) -> Self:
@@ -162,23 +168,38 @@ class Runs:
             raise RuntimeError("these runs have been entered already; make new Runs for another service")
         self._slots = anyio.Semaphore(self._max_running)
         self._stop_wanted = anyio.Event()
-        self._stop_waker = Waker(self._stop)
+        self._loop = current_token()
         self._tasks = await anyio.create_task_group().__aenter__()
         self._tasks.start_soon(self._drain_when_stopped)
+        self._stop_waker = Waker(self._stop_wanted.set)
+        if self._stopping:
+            self._stop_wanted.set()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._tasks is not None  # noqa: S101  # it has been entered
-        self._stop()
-        # Told of no error, so that runs drain also where the service itself has failed.
-        await self._tasks.__aexit__(None, None, None)
+        self.stop()
+        try:
+            # Pass no exception, so that runs still drain when the service itself failed.
+            await self._tasks.__aexit__(None, None, None)
+        finally:
+            for run in self.live():  # their tasks were cancelled before they could begin
+                self._settle(run)
+        if self._interrupt is not None:
+            raise self._interrupt
 
     def stop(self) -> None:
-        """Begin to end: no new run starts, and `grace_sec` begins. May be called from any thread and from
-        a signal handler, before the service leaves the block; more than once is once."""
-        self._stop_waker.wake()
+        """Begin to end: no new run starts, and `grace_sec` begins.
+
+        May be called at any time, from any thread and from a signal handler. Before the block is entered it
+        is remembered, and no run starts in the block; calling it again changes nothing.
+        """
+        # In this order: either the block that is being entered sees the flag, or we see its waker.
+        self._stopping = True
+        if self._stop_waker is not None:
+            self._stop_waker.wake()
 
     def get(self, run_id: str) -> Run | None:
         """Return the run, live or recent; None if there is none."""
@@ -196,24 +217,25 @@ class Runs:
     async def follow(
         self, roots: Iterable[Furu[Any]], *, title: str = "", on_disconnect: OnDisconnect = "cancel"
     ) -> AsyncIterator[Run]:
-        """Follow the run of `roots` for a block: that which is live, or a new one.
+        """Follow the run of `roots` for a block: the live one, or a new one.
 
-        Leaving the block cancels the run if nobody else follows it and every follower said ``"cancel"``;
-        one that said ``"finish"`` lets it go on to its end.
+        Leaving the block cancels the run if it has no other follower and every follower said ``"cancel"``;
+        after a follower that said ``"finish"`` it goes on to its end.
 
         >>> async with runs.follow([report]) as run:    # doctest: +SKIP
         ...     await run.wait()
 
         Raises:
             RunsFullError: No more runs may wait.
-            RunsClosedError: The service is shutting down, or has not started.
-            FuruUsageError: A root is no node.
+            RunsClosedError: The service has not started, is shutting down or has ended.
+            FuruUsageError: A root is not a node, or another event loop entered these runs.
         """
         if on_disconnect not in get_args(OnDisconnect):
             raise ValueError(f"on_disconnect must be 'cancel' or 'finish', not {on_disconnect!r}")
         wanted = _as_tuple(roots)
-        key = await in_thread(_key_of, wanted)
-        run = self._join(Run(wanted, key, title or _title_of(wanted), on_disconnect))
+        key, title = await in_thread(_key_and_title, wanted, title)
+        # Without a checkpoint from here to the try: a cancelled follower leaves no run without one.
+        run = self._join(Run(wanted, key, title, on_disconnect))
         run._followers += 1
         if on_disconnect == "finish":
             run.on_disconnect = "finish"
@@ -225,23 +247,29 @@ class Runs:
                 self._cancel(run)
 
     async def submit(self, roots: Iterable[Furu[Any]], *, title: str = "") -> Run:
-        """Start the run of `roots`, or take the one that is live, and let it go on to its end whoever
-        follows it. Raises as `follow` does."""
+        """Start the run of `roots`, or join the live one, and let it go on to its end without followers.
+        Raises as `follow` does."""
         async with self.follow(roots, title=title, on_disconnect="finish") as run:
             return run
 
     # ---- how it works ----
 
     def _join(self, new: Run) -> Run:
-        if (run := self._joinable.get(new._key)) is not None:
-            return run
         if self._tasks is None:
             raise RunsClosedError("the runs have not begun: write `async with runs:` in the lifespan")
+        at_home = current_token() == self._loop
+        if at_home and (run := self._joinable.get(new._key)) is not None:
+            return run
         if self._stopping:
-            raise RunsClosedError("the service is shutting down; no new run starts")
+            raise RunsClosedError("the service is shutting down or has ended; no new run starts")
+        if not at_home:
+            raise FuruUsageError(
+                "these runs belong to another event loop: follow them on the loop that entered them, or "
+                "make other Runs for this one"
+            )
         if len(self._live) >= self._max_live:
             raise RunsFullError(
-                f"{len(self._live)} runs are running or queued, as many as there may be; try again later"
+                f"{len(self._live)} runs are running or queued, which is the limit; try again later"
             )
         self._live[new.id] = self._joinable[new._key] = new
         self._tasks.start_soon(self._execute, new)
@@ -257,11 +285,11 @@ class Runs:
                         run.report = await self._compute(
                             run.roots, on_event=run.progress, grace_sec=self._cancel_sec
                         )
-        except FuruComputeError as error:
-            run.error, run.report = error, error.report
-        except Exception as error:
-            logger.exception("the run %s (%s) ended with an error", run.id, run.title)
-            run.error = error
+        except BaseException as error:  # a cancellation ends here, as the task does
+            failure = _without_cancellations(error)
+            if failure is not None:
+                run.error = _error_for_followers(run, failure)
+                self._end_for(_interrupt_in(failure))
         finally:
             self._settle(run)
 
@@ -279,6 +307,12 @@ class Runs:
         run._ended.set()
         run.progress.touch()
 
+    def _end_for(self, interrupt: BaseException | None) -> None:
+        """End the service for an interrupt that a run met: `__aexit__` raises it."""
+        if interrupt is not None and self._tasks is not None:
+            self._interrupt = interrupt
+            self._tasks.cancel_scope.cancel()
+
     def _cancel(self, run: Run) -> None:
         self._no_longer_joinable(run)
         run._scope.cancel()
@@ -287,13 +321,8 @@ class Runs:
         if self._joinable.get(run._key) is run:
             del self._joinable[run._key]
 
-    def _stop(self) -> None:
-        """Called by the loop itself, so that it does no more than tell."""
-        self._stopping = True
-        self._stop_wanted.set()
-
     async def _drain_when_stopped(self) -> None:
-        """Let what runs end by itself for `grace_sec`; cancel what does not, and what has not begun."""
+        """Cancel queued runs at once, and running ones that have not ended after `grace_sec`."""
         await self._stop_wanted.wait()
         for run in self.live():
             if run.state == "queued":
@@ -310,11 +339,45 @@ class Runs:
                 self._cancel(run)
 
 
-def _key_of(roots: tuple[Furu[Any], ...]) -> _Key:
+def _error_for_followers(run: Run, error: BaseException) -> Exception:
+    """Return what the followers of a failed run raise, and log it. A group of one error is that error."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, FuruComputeError):
+        run.report = error.report
+        logger.error("the run %s (%s) failed: %s", run.id, run.title, error)
+        return error
+    logger.error("the run %s (%s) ended with an error", run.id, run.title, exc_info=error)
+    if isinstance(error, Exception) and not isinstance(error, ExceptionGroup):
+        return error
+    ended = FuruError(f"the run {run.id} ({run.title}) ended with {describe_error(error)}")
+    ended.__cause__ = error
+    return ended
+
+
+def _without_cancellations(error: BaseException) -> BaseException | None:
+    cancelled = anyio.get_cancelled_exc_class()
+    if isinstance(error, BaseExceptionGroup):
+        return error.split(cancelled)[1]
+    return None if isinstance(error, cancelled) else error
+
+
+def _interrupt_in(error: BaseException) -> BaseException | None:
+    """Return the first error that is for the process and not for a run."""
+    while isinstance(error, BaseExceptionGroup):
+        interrupts = error.subgroup((KeyboardInterrupt, SystemExit))
+        if interrupts is None:
+            return None
+        error = interrupts.exceptions[0]
+    return error if isinstance(error, (KeyboardInterrupt, SystemExit)) else None
+
+
+def _key_and_title(roots: tuple[Furu[Any], ...], title: str) -> tuple[_Key, str]:
     """Check the roots. Off the loop: the settings may need the disk, and there may be many roots."""
     for number, root in enumerate(roots):
         check_root(root, number)
-    return current_settings(), tuple(sorted({root.furu_hash for root in roots}))
+    key = current_settings(), tuple(sorted({root.furu_hash for root in roots}))
+    return key, title or _title_of(roots)
 
 
 def _title_of(roots: tuple[Furu[Any], ...]) -> str:

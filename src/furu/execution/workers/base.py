@@ -57,12 +57,14 @@ class Begun:
 class Outcome:
     """How a job ended. `reused`: it was DONE by the time it was claimed; `elsewhere`: another owner,
     alive, is at it, and `error` says which; `failed`: `error` names the node and its state;
-    `cancelled`: it was ended early, because the run ends."""
+    `cancelled`: it was ended early, because the run ends. `judged` is the value of
+    `matches_retry` in the process where the error was raised, if that was another one."""
 
     job: Job
     end: Literal["computed", "reused", "elsewhere", "failed", "cancelled"]
     duration_sec: float
     error: FuruComputeError | FuruInProgressError | None = None
+    judged: bool | None = None
 
     @property
     def went_well(self) -> bool:
@@ -70,12 +72,18 @@ class Outcome:
         return self.end in ("computed", "reused")
 
     @property
-    def is_to_be_retried(self) -> bool:
-        """Whether the node failed in a way that its class wants another attempt for."""
+    def matches_retry(self) -> bool:
+        """Whether the node failed with an error that its class names in `_retry`."""
         retry = self.job.node._retry
         if self.end != "failed" or self.error is None or retry is None:
             return False
-        return self.job.attempt < retry.attempts and isinstance(self.error.__cause__, retry.on)
+        return isinstance(self.error.__cause__, retry.on) if self.judged is None else self.judged
+
+    @property
+    def is_to_be_retried(self) -> bool:
+        """Whether the node failed in a way that its class wants another attempt for."""
+        retry = self.job.node._retry
+        return retry is not None and self.job.attempt < retry.attempts and self.matches_retry
 
     @property
     def ends_a_run(self) -> bool:

@@ -4,8 +4,10 @@ whatever happens into an `Outcome`. Nothing that a node raises goes past here.""
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import CodeType, FrameType, FunctionType, TracebackType
 
 import anyio
 
@@ -28,16 +30,16 @@ def call(job: Job, backend: str, cancellation: Cancellation) -> Outcome:
     return Outcome(job, "computed" if computed else "reused", time.monotonic() - started)
 
 
-async def acall(job: Job, backend: str, cancellation: Cancellation, scope: anyio.CancelScope) -> Outcome:
+async def acall(job: Job, backend: str, cancellation: Cancellation) -> Outcome:
     """Compute an async node on this event loop, in a shielded scope of the caller's: like a node in a
-    thread it finishes and publishes, and only a cancelled `scope` cancels it."""
+    thread it finishes and publishes. Only that scope cancels it, or asyncio's own `Task.cancel()`."""
     started = time.monotonic()
     with _worker_context(job, backend, cancellation):
         try:
             computed = (await job.node._afetch(force=True)).computed
         except BaseException as error:
-            cancelled = isinstance(error, FuruCancelledError) and cancellation.requested
-            if cancelled or (scope.cancel_called and isinstance(error, anyio.get_cancelled_exc_class())):
+            asked = isinstance(error, FuruCancelledError) and cancellation.requested
+            if asked or isinstance(error, anyio.get_cancelled_exc_class()):  # the node's own is a failure
                 return Outcome(job, "cancelled", time.monotonic() - started)
             return failed_outcome(job, error, started)
     return Outcome(job, "computed" if computed else "reused", time.monotonic() - started)
@@ -72,3 +74,62 @@ def dead_outcome(job: Job, error: Exception, started: float) -> Outcome:
     """Fail a job whose worker died of it, or was killed, and record that in the store in its place."""
     duration_sec = time.monotonic() - started
     return Outcome(job, "failed", duration_sec, end_of_dead(job.node, "failed", error, duration_sec))
+
+
+def drop_frames(error: BaseException | None) -> None:
+    """Let go of the local variables that an error and its causes keep alive. Files, lines and functions
+    stay in their tracebacks.
+
+    The frames are replaced, because clearing one would close a generator or a coroutine, of any node, that
+    has caught the same error and is suspended.
+    """
+    empty: dict[CodeType, FrameType] = {}
+    seen: set[int] = set()
+    pending = [error]
+    while pending:
+        one = pending.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        BaseException.with_traceback(one, _without_variables(one.__traceback__, empty))
+        pending += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            pending += one.exceptions
+
+
+def _without_variables(
+    trace: TracebackType | None, empty: dict[CodeType, FrameType]
+) -> TracebackType | None:
+    entries: list[tuple[FrameType, int]] = []
+    while trace is not None:
+        entries.append((trace.tb_frame, trace.tb_lineno))
+        trace = trace.tb_next
+    for frame, line in reversed(entries):
+        code = frame.f_code
+        if code not in empty:
+            empty[code] = _empty_frame(frame)
+        trace = TracebackType(trace, empty[code], 0, line)
+    return trace
+
+
+# A table of positions that knows none, so that a traceback marks no part of a line.
+_NO_COLUMNS = b"\xff" * 8
+
+
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _empty_frame(frame: FrameType) -> FrameType:
+    """Return a frame that a traceback shows as `frame`: that of a generator that has never run, which has
+    neither variables nor a caller."""
+    code = frame.f_code
+    stand_in = _nothing.__code__.replace(
+        co_filename=code.co_filename,
+        co_name=code.co_name,
+        co_qualname=code.co_qualname,
+        co_linetable=_NO_COLUMNS,
+    )
+    module = {name: frame.f_globals.get(name) for name in ("__name__", "__loader__", "__spec__")}
+    empty: FrameType = FunctionType(stand_in, module)().gi_frame
+    return empty

@@ -1,8 +1,16 @@
-"""The child's side of `ProcessWorkers`: answers requests, one at a time, until its standard input ends.
+"""The child's side of `ProcessWorkers`: answers requests, one at a time, until its connection ends.
 
-A message is eight bytes that say how long it is, and that many bytes. Messages have descriptors of their
-own: what a node reads is empty, and what it prints, by itself or from programs that it starts, goes to its
-attempt's log; what is printed between nodes, to the parent's standard error.
+The connection is a socket, which the child is started with as its standard input. A message on it is eight
+bytes that say how long it is, and that many bytes:
+
+    parent    how to import the program's main module      a node
+    child                                        b""  None       b""  how it ended
+
+The empty message says that the child begins with the request. A child that dies before sending it is
+replaced; if it dies later, the node has failed.
+
+A node's standard input is empty. What it prints, by itself or through programs that it starts, goes to its
+attempt's log; what is printed between nodes goes to the parent's standard error.
 """
 
 from __future__ import annotations
@@ -10,13 +18,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import multiprocessing.process
 import multiprocessing.spawn
 import os
 import pickle
 import signal
+import socket
 import sys
-from collections.abc import Iterator
-from typing import IO, Any
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from furu.core import AROUND_CREATE
 from furu.execution.workers.remote import compute
@@ -24,87 +35,148 @@ from furu.store.attempt import Attempt
 from furu.text import describe_error
 
 LENGTH_BYTES = 8
-
-# Whether this process is a child that imports the program's main module.
-_is_preparing = False
+# How much is asked of a socket at once: it makes room for all that is asked for.
+RECEIVE_BYTES = 2**20
 
 
 def is_preparing() -> bool:
-    """Whether this is a child that runs the program's main module only to have what it defines."""
-    return _is_preparing
+    """Whether this is a child, furu's or multiprocessing's, that is importing the program's modules."""
+    return getattr(multiprocessing.process.current_process(), "_inheriting", False)
 
 
 def main() -> None:
-    """Serve until there are no more requests. The first message says how to have the parent's modules."""
-    requests, replies = _take_over_streams()
-    # Ctrl-C reaches every process of a terminal. The parent decides what it means, and kills.
+    """Serve until there are no more requests. The first one says how to import the parent's modules."""
+    connection = _take_over_streams()
+    # An interrupt that is sent to many processes is meant for the parent, which decides and kills.
     signal.signal(signal.SIGINT, lambda *_: None)
-    AROUND_CREATE.set(_prints_to_log)
-    preparation = _receive(requests)
-    if preparation is None:
-        return
-    _send(replies, _prepare(pickle.loads(preparation)))  # noqa: S301  # from the parent
-    while (request := _receive(requests)) is not None:
-        _send(replies, compute(pickle.loads(request)))  # noqa: S301  # from the parent
+    AROUND_CREATE.set(_around_create)
+    pid = os.getpid()
+    answer: Callable[[Any], object] = _prepare
+    # The parent may die at any time. The node that is being computed is published all the same.
+    with contextlib.suppress(ConnectionError):
+        while (request := _receive(connection)) is not None:
+            _send(connection, b"")
+            reply = answer(pickle.loads(request))  # noqa: S301  # from the parent
+            if os.getpid() != pid:
+                _end_fork(None)
+            _send(connection, pickle.dumps(reply, pickle.HIGHEST_PROTOCOL))
+            answer = functools.partial(compute, importing=_importing)
 
 
-def _take_over_streams() -> tuple[IO[bytes], IO[bytes]]:
-    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    # A fork of a node's own must not keep the pipes open after this process has died.
-    for stream in (requests, replies):
-        os.register_at_fork(after_in_child=functools.partial(os.close, stream.fileno()))
+def _take_over_streams() -> socket.socket:
+    connection = socket.socket(fileno=os.dup(0))
+    # A fork that a node makes must not keep the connection open after this process has died. The hook runs
+    # again in a fork of the fork, where the number may belong to another file: a closed socket forgets it.
+    os.register_at_fork(after_in_child=connection.close)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.close(null)
-    os.dup2(2, 1)
     for text in (sys.stdout, sys.stderr):
         if isinstance(text, io.TextIOWrapper):
             text.reconfigure(line_buffering=True)
-    return requests, replies
+    return connection
 
 
 def _prepare(data: dict[str, Any]) -> str | None:
     """Import what the parent's main module defines, as multiprocessing does: it is run under another name.
     Returns what went wrong, if anything."""
-    global _is_preparing
-    _is_preparing = True
     try:
-        multiprocessing.spawn.prepare(data)
+        with _importing():
+            multiprocessing.spawn.prepare(data)
     except BaseException as error:  # a SystemExit of the script's own, too
         return describe_error(error)
-    finally:
-        _is_preparing = False
     return None
 
 
-def _receive(requests: IO[bytes]) -> bytes | None:
-    head = requests.read(LENGTH_BYTES)
-    return requests.read(int.from_bytes(head, "big")) if len(head) == LENGTH_BYTES else None
+@contextlib.contextmanager
+def _importing() -> Iterator[None]:
+    """Refuse runs that a module starts as it is imported, as `multiprocessing` refuses processes: the child
+    that such a run starts would import the module, too, and so on without end."""
+    process: Any = multiprocessing.process.current_process()
+    process._inheriting = True
+    try:
+        yield
+    finally:
+        del process._inheriting
 
 
-def _send(replies: IO[bytes], reply: object) -> None:
-    content = pickle.dumps(reply, pickle.HIGHEST_PROTOCOL)
-    replies.write(len(content).to_bytes(LENGTH_BYTES, "big") + content)
-    replies.flush()
+def _receive(connection: socket.socket) -> bytes | None:
+    head = _receive_exactly(connection, LENGTH_BYTES)
+    return _receive_exactly(connection, int.from_bytes(head, "big")) if head is not None else None
+
+
+def _receive_exactly(connection: socket.socket, count: int) -> bytes | None:
+    content = bytearray()
+    while len(content) < count:
+        part = connection.recv(min(count - len(content), RECEIVE_BYTES))
+        if not part:
+            return None
+        content += part
+    return bytes(content)
+
+
+def _send(connection: socket.socket, content: bytes) -> None:
+    connection.sendall(len(content).to_bytes(LENGTH_BYTES, "big") + content)
+
+
+# ---- around _create ----
 
 
 @contextlib.contextmanager
-def _prints_to_log(attempt: Attempt) -> Iterator[None]:
-    with attempt.log_descriptor() as log:
-        _flush()
-        saved = {number: os.dup(number) for number in (1, 2)}
-        for number in saved:
-            os.dup2(log, number)
+def _around_create(attempt: Attempt) -> Iterator[None]:
+    pid = os.getpid()
+    with attempt.log_descriptor() as log, _printing_to(log):
         try:
             yield
         finally:
-            _flush()
-            for number, descriptor in saved.items():
-                os.dup2(descriptor, number)
-                os.close(descriptor)
+            if os.getpid() != pid:
+                _end_fork(sys.exception())
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
+@contextlib.contextmanager
+def _printing_to(log: int) -> Iterator[None]:
+    """Redirect the standard streams to a file for a block. The block may close or replace them: it gets
+    stream objects of its own, and the descriptors are restored afterwards."""
+    before = sys.stdout, sys.stderr
+    _flush(*before)
+    saved = {number: os.dup(number) for number in (1, 2)}
+    streams = [
+        io.TextIOWrapper(
+            open(number, "wb", closefd=False),  # noqa: SIM115  # closing it closes nothing
+            encoding="utf-8",
+            errors="backslashreplace",
+            line_buffering=True,
+        )
+        for number in saved
+    ]
+    try:
+        for number in saved:
+            os.dup2(log, number)
+        sys.stdout, sys.stderr = streams
+        yield
+    finally:
+        _flush(sys.stdout, sys.stderr, *streams)
+        sys.stdout, sys.stderr = before
+        for number, descriptor in saved.items():
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+
+
+def _flush(*streams: Any) -> None:
+    for stream in streams:
         with contextlib.suppress(Exception):  # a node may have closed or replaced it
             stream.flush()
+
+
+def _end_fork(error: BaseException | None) -> None:
+    """End a process that a node forked and that left the node's code. The attempt, its log and the
+    connection belong to the process that it was forked from."""
+    code = 1
+    if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+        code = error.code or 0
+    elif error is not None:
+        traceback.print_exception(error)
+    else:
+        print("a process forked in _create() returned from it, and ends here", file=sys.stderr)
+    _flush(sys.stdout, sys.stderr)
+    os._exit(code & 0xFF)

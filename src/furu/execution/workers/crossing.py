@@ -12,20 +12,16 @@ are numbers. So the cost is linear in the number of nodes, whatever the depth or
 
 from __future__ import annotations
 
-import importlib
 import io
 import pickle
-import sys
-from types import FunctionType, ModuleType
 from typing import Any
 
 from furu.core import Furu, describe
 from furu.errors import FuruError
 from furu.origin import class_name
+from furu.pickling import Pickler, Unpickler, dumps
 from furu.text import describe_error
 
-# What Python calls the script: where it runs, and in a process that it started.
-_MAIN = ("__main__", "__mp_main__")
 _ADVICE = (
     "Define the class at the top level of a module that the workers can import, or compute it in threads "
     "(workers=None)."
@@ -41,9 +37,7 @@ def pack(value: Any) -> bytes:
     body = io.BytesIO()
     packer = _Packer(body)
     packer.dump(value)
-    heads: list[tuple[str, str, str]] = []
     for node in packer.nodes:  # grows while it is walked
-        heads.append((*_name_of(type(node)), node._furu_hash))
         try:
             packer.dump(node.__getstate__())
         except Exception as error:
@@ -51,7 +45,10 @@ def pack(value: Any) -> bytes:
                 f"{describe(node)} cannot be sent to another process, because a field holds what cannot be "
                 f"pickled: {describe_error(error)}. Compute it in threads (workers=None)."
             ) from error
-    return pickle.dumps((heads, body.getvalue()), pickle.HIGHEST_PROTOCOL)
+    heads = [(type(node), node._furu_hash) for node in packer.nodes]
+    for cls in dict.fromkeys([cls for cls, _ in heads]):
+        _refuse_unnamed(cls)
+    return dumps((heads, body.getvalue()))
 
 
 def unpack(content: bytes) -> Any:
@@ -59,28 +56,41 @@ def unpack(content: bytes) -> Any:
 
     Raises `FuruError` for a class that cannot be imported here, or is another one here.
     """
-    heads, body = pickle.loads(content)  # noqa: S301  # from this run's own process
+    heads, body = _Unpickler(io.BytesIO(content), []).load()
     nodes: list[Any] = []
-    for module, qualname, node_hash in heads:
-        cls = _import(module, qualname)
+    for cls, node_hash in heads:
         node = object.__new__(cls)
         # A set of nodes is rebuilt before their fields are, and looks at their hashes.
         vars(node)["_furu_hash"] = node_hash
         nodes.append(node)
-    unpacker = _Unpacker(io.BytesIO(body), nodes)
-    value = unpacker.load()
-    for node, (_, _, node_hash) in zip(nodes, heads, strict=True):
-        node.__setstate__(unpacker.load())
+    unpickler = _Unpickler(io.BytesIO(body), nodes)
+    value = unpickler.load()
+    for node, (cls, node_hash) in zip(nodes, heads, strict=True):
+        node.__setstate__(unpickler.load())
         if node._furu_hash != node_hash:
             raise FuruError(
-                f"{class_name(type(node))} is another class here than where its node {node_hash} was made: "
+                f"{class_name(cls)} is another class here than where its node {node_hash} was made: "
                 f"the hash comes out as {node._furu_hash}. Have every worker run the same code (restart "
                 "them), and do not modify the lists, dicts and sets in a node."
             )
     return value
 
 
-class _Packer(pickle.Pickler):
+def _refuse_unnamed(cls: type) -> None:
+    """Raise `FuruError` for a class that no other process can import."""
+    try:
+        dumps(cls)
+    except Exception as error:
+        is_local = "<locals>" in cls.__qualname__
+        why = (
+            "is defined in a function" if is_local else f"has no name of its own ({describe_error(error)})"
+        )
+        raise FuruError(
+            f"{class_name(cls)} {why}, so another process cannot import it. {_ADVICE}"
+        ) from error
+
+
+class _Packer(Pickler):
     """Collects the nodes that it meets, and writes their numbers."""
 
     def __init__(self, file: io.BytesIO) -> None:
@@ -96,13 +106,10 @@ class _Packer(pickle.Pickler):
             self.nodes.append(obj)
         return number
 
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, (type, FunctionType)) and obj.__module__ in _MAIN:
-            return _import, _name_of(obj)
-        return NotImplemented
 
+class _Unpickler(Unpickler):
+    """Puts nodes in place of their numbers, and says what to do about a class that is not here."""
 
-class _Unpacker(pickle.Unpickler):
     def __init__(self, file: io.BytesIO, nodes: list[Any]) -> None:
         super().__init__(file)
         self._nodes = nodes
@@ -110,40 +117,13 @@ class _Unpacker(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         return self._nodes[pid]
 
-
-def _name_of(thing: type | FunctionType) -> tuple[str, str]:
-    """Return under which module and name another process finds a class or function."""
-    module, qualname = thing.__module__, thing.__qualname__
-    if "<locals>" in qualname:
-        raise FuruError(
-            f"{module}:{qualname} is defined in a function, so another process cannot import it. {_ADVICE}"
-        )
-    if module in _MAIN:
-        # `python -m package.module` has a name that can be imported; a script is run again as __mp_main__.
-        spec = getattr(sys.modules.get(module), "__spec__", None)
-        module = spec.name if spec is not None and spec.name not in _MAIN else "__main__"
-    return module, qualname
-
-
-def _import(module: str, qualname: str) -> Any:
-    try:
-        found: Any = _main_module(module) or importlib.import_module(module)
-        for name in qualname.split("."):
-            found = getattr(found, name)
-    except Exception as error:
-        where = "the program's own __main__ (a notebook?)" if module == "__main__" else module
-        raise FuruError(
-            f"{qualname}, defined in {where}, cannot be imported in the process that is to compute it: "
-            f"{describe_error(error)}. {_ADVICE}"
-        ) from error
-    return found
-
-
-def _main_module(module: str) -> ModuleType | None:
-    """Return the program's main module if it goes by this name. Imported again, it would be another one,
-    and `__main__` whatever file on the path is called so."""
-    main = sys.modules.get("__main__")
-    if module == "__main__":
-        return sys.modules[module]
-    spec = getattr(main, "__spec__", None)
-    return main if spec is not None and spec.name == module else None
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        try:
+            return super().find_class(module_name, global_name)
+        except Exception as error:
+            is_main = module_name == "__main__"
+            where = "the program's own __main__ (a notebook?)" if is_main else module_name
+            raise FuruError(
+                f"{global_name}, defined in {where}, cannot be imported in the process that is to compute "
+                f"it: {describe_error(error)}. {_ADVICE}"
+            ) from error

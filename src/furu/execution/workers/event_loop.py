@@ -25,4 +25,4 @@ class EventLoopWorkers:
 
 class _EventLoopCrew(TaskCrew):
     async def _compute(self, job: Job, scope: anyio.CancelScope) -> Outcome:
-        return await acall(job, "local", self._cancellation, scope)
+        return await acall(job, "local", self._cancellation)

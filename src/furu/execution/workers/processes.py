@@ -3,39 +3,34 @@ by side in threads. Also for nodes that crash, leak, or must be stopped: a proce
 
 Not through `anyio.to_process`: its children are killed when a loop ends, so each would leave its owner
 file in the store; a child that is cancelled while it starts is left; how one died cannot be known; a main
-module that was started with `python -m` cannot be had in it; and its messages share the descriptor that
+module that was started with `python -m` is unavailable in it; and its messages share the descriptor that
 programs started by a node print to.
 """
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing.spawn
 import pickle
-import signal
-import sys
 import time
-from typing import Any
 
 import anyio
-from anyio.abc import Process, TaskGroup
-from anyio.streams.buffered import BufferedByteReceiveStream
+from anyio.abc import TaskGroup
 
 from furu.core import describe, end_of_dead, timeout_error
-from furu.errors import FuruCancelledError, FuruError, FuruUsageError, FuruWorkerError
+from furu.errors import FuruCancelledError, FuruUsageError, FuruWorkerError
 from furu.execution.workers.base import Crew, Deliver, Job, Outcome
 from furu.execution.workers.call import dead_outcome, failed_outcome
-from furu.execution.workers.child import LENGTH_BYTES, is_preparing
+from furu.execution.workers.child import is_preparing
+from furu.execution.workers.children import Child, ChildDied
 from furu.execution.workers.remote import Reply, make_request, outcome_of
 from furu.execution.workers.tasks import TaskCrew
 from furu.loops import in_thread, shielded
 
-_COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from furu.execution.workers.child import main; main()"
-# What a child needs of the parent: not its directory, which it inherits, nor its keys.
-_PREPARATION = ("sys_path", "sys_argv", "orig_dir", "init_main_from_name", "init_main_from_path")
-# How long a child that is no longer needed may take to end: its `atexit` functions, its own threads.
-_EXIT_SEC = 5.0
-_LOST = (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, anyio.ClosedResourceError)
+# How many children are started for a node of which none lives long enough to begin with it.
+_MOST_STARTS = 3
+
+
+class _TookTooLong(Exception):
+    """A node exceeded its `_timeout_sec`, and its child was killed."""
 
 
 class ProcessWorkers:
@@ -49,6 +44,7 @@ class ProcessWorkers:
     A node and all nodes below it cross to the child, each once, without recursion; the error of a node
     comes back with its traceback as text. A child that dies fails its node with `FuruWorkerError`, and
     another takes its place. A cancelled run kills its children; so does a `_timeout_sec` that is over.
+    Each is killed with the programs that its nodes have started.
 
     Async nodes are not computed in processes, but on the event loop, as ever.
 
@@ -65,8 +61,8 @@ class ProcessWorkers:
         """
         if is_preparing():
             raise FuruUsageError(
-                "a run with ProcessWorkers was started while a child process imports the program's main "
-                'module. Put what the program does under `if __name__ == "__main__":`'
+                "a run with ProcessWorkers was started while a child process imports the program's "
+                'modules. Put what the program does under `if __name__ == "__main__":`'
             )
         return _ProcessCrew(tasks, deliver, max_workers=max_workers, stop_on_failure=stop_on_failure)
 
@@ -78,7 +74,7 @@ class _ProcessCrew(TaskCrew):
         super().__init__(
             "process", tasks, deliver, max_workers=max_workers, stop_on_failure=stop_on_failure
         )
-        self._idle: list[_Child] = []
+        self._idle: list[Child] = []
         self._closing = False
         tasks.start_soon(self._keep)
 
@@ -94,31 +90,56 @@ class _ProcessCrew(TaskCrew):
     async def _compute(self, job: Job, scope: anyio.CancelScope) -> Outcome:
         started = time.monotonic()
         try:
-            request = await in_thread(_packed, job)
-            child = self._idle.pop() if self._idle else await _Child.start()
-        except Exception as error:
-            return failed_outcome(job, error, started)
+            try:
+                request = await in_thread(_packed, job)
+                return outcome_of(job, await self._answer(job, request))
+            except ChildDied as death:
+                error: Exception = FuruWorkerError(
+                    f"the process that computed {describe(job.node)} {death}", exit_code=death.exit_code
+                )
+            except _TookTooLong:
+                error = timeout_error(job.node)
+            return await in_thread(dead_outcome, job, error, started)
+        except Exception as failure:
+            return failed_outcome(job, failure, started)
+
+    async def _answer(self, job: Job, request: bytes) -> Reply:
+        """Have a child compute a node. One that dies before it begins is replaced.
+
+        Raises `FuruWorkerError` if none begins, `ChildDied` if the one that has begun dies.
+        """
+        starts = 0
+        while True:
+            starts += not self._idle
+            try:
+                child = self._idle.pop() if self._idle else await Child.start()
+                return await self._ask(child, job, request)
+            except ChildDied as death:
+                if death.begun:
+                    raise
+                if starts == _MOST_STARTS:
+                    raise FuruWorkerError(
+                        f"no process could begin with {describe(job.node)}: {starts} were started, and the "
+                        f"last one {death}",
+                        exit_code=death.exit_code,
+                    ) from None
+
+    async def _ask(self, child: Child, job: Job, request: bytes) -> Reply:
         reply: Reply | None = None
         try:
             with anyio.move_on_after(job.node._timeout_sec):
                 reply = await child.ask(request)
-        except _LOST:
-            code = await child.end()
-            dead = FuruWorkerError(
-                f"the process that computed {describe(job.node)} {_way_to_die(code)}", exit_code=code
-            )
-            return await in_thread(dead_outcome, job, dead, started)
         except BaseException:
             await child.kill()
             raise
         if reply is None:
             await child.kill()
-            return await in_thread(dead_outcome, job, timeout_error(job.node), started)
+            raise _TookTooLong
         if self._closing:
             await child.end()
         else:
             self._idle.append(child)
-        return outcome_of(job, reply)
+        return reply
 
     async def _keep(self) -> None:
         """Keep the children until the run ends."""
@@ -132,69 +153,8 @@ class _ProcessCrew(TaskCrew):
                         tasks.start_soon(child.end)
 
 
-class _Child:
-    """A child process that answers one request at a time."""
-
-    def __init__(self, process: Process) -> None:
-        assert process.stdin is not None  # noqa: S101  # both are pipes
-        assert process.stdout is not None  # noqa: S101
-        self._process = process
-        self._stdin = process.stdin
-        self._stdout = BufferedByteReceiveStream(process.stdout)
-
-    @classmethod
-    async def start(cls) -> _Child:
-        """Start a child and have it import the program's main module. Raises `FuruError`."""
-        preparation = await in_thread(_preparation)
-        child = cls(await _open_process())
-        try:
-            problem = await child.ask(preparation)
-        except _LOST:
-            problem = f"it {_way_to_die(await child.end())}"
-        except BaseException:
-            await child.kill()
-            raise
-        if problem is not None:
-            await child.end()
-            raise FuruError(f"a child process could not import the program's main module: {problem}")
-        return child
-
-    async def ask(self, content: bytes) -> Any:
-        """Send a message and return the answer. Raises one of `_LOST` if the child dies of it."""
-        await self._stdin.send(len(content).to_bytes(LENGTH_BYTES, "big") + content)
-        length = int.from_bytes(await self._stdout.receive_exactly(LENGTH_BYTES), "big")
-        return pickle.loads(await self._stdout.receive_exactly(length))  # noqa: S301  # from the child
-
-    async def end(self) -> int | None:
-        """Let the child end by itself, cancelled or not, or kill it; return its exit code."""
-        with anyio.CancelScope(shield=True):
-            await self._stdin.aclose()
-            with anyio.move_on_after(_EXIT_SEC):
-                await self._process.wait()
-        return await self.kill()
-
-    async def kill(self) -> int | None:
-        """Kill the child if it lives, cancelled or not; return its exit code."""
-        with anyio.CancelScope(shield=True):
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.aclose()
-        return self._process.returncode
-
-
-async def _open_process() -> Process:
-    with anyio.CancelScope(shield=True):  # cancelled half way, nobody would know the process
-        return await anyio.open_process([sys.executable, "-c", _COMMAND, *sys.path], stderr=None)
-    raise AssertionError("nothing cancels this scope, so it swallows nothing")
-
-
 def _packed(job: Job) -> bytes:
     return pickle.dumps(make_request(job, "process"), pickle.HIGHEST_PROTOCOL)
-
-
-def _preparation() -> bytes:
-    data = multiprocessing.spawn.get_preparation_data("furu")
-    return pickle.dumps({name: data[name] for name in _PREPARATION if name in data})
 
 
 def _cancelled_outcome(job: Job, started: float) -> Outcome:
@@ -202,14 +162,3 @@ def _cancelled_outcome(job: Job, started: float) -> Outcome:
     error = FuruCancelledError("the run was cancelled, and its process killed")
     end_of_dead(job.node, "cancelled", error, duration_sec)
     return Outcome(job, "cancelled", duration_sec)
-
-
-def _way_to_die(exit_code: int | None) -> str:
-    if exit_code is None or exit_code >= 0:
-        return f"ended by itself, with exit code {exit_code}"
-    try:
-        name = signal.Signals(-exit_code).name
-    except ValueError:
-        name = f"signal {-exit_code}"
-    hint = " (out of memory?)" if exit_code == -signal.SIGKILL else ""
-    return f"was killed by {name}{hint}"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextvars
 import time
 import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -45,12 +47,16 @@ class SentError:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a request ended. `state_path` is None where it failed before there was a node."""
+    """How a request ended. `state_path` is None where it failed before there was a node.
+
+    `matches_retry` says whether the class names the error in its `_retry`. The child decides, because the
+    error may not be picklable. None if the request failed before there was a node."""
 
     end: Literal["computed", "reused", "elsewhere", "failed", "cancelled"]
     duration_sec: float
     error: SentError | None = None
     state_path: Path | None = None
+    matches_retry: bool | None = None
 
 
 class RemoteTraceback(Exception):
@@ -66,17 +72,23 @@ def make_request(job: Job, backend: str) -> Request:
     return Request(pack(job.node), job.key, job.spec_key, backend, current_settings())
 
 
-def compute(request: Request) -> Reply:
-    """Compute a node in this process; raises nothing."""
+def compute(
+    request: Request, importing: Callable[[], AbstractContextManager[object]] = nullcontext
+) -> Reply:
+    """Compute a node in this process; raises nothing. `importing` is entered while its modules are
+    imported."""
     started = time.monotonic()
     # A copy: what a node sets in its context is seen by no other.
-    return contextvars.copy_context().run(_compute, request, started)
+    return contextvars.copy_context().run(_compute, request, importing, started)
 
 
-def _compute(request: Request, started: float) -> Reply:
+def _compute(
+    request: Request, importing: Callable[[], AbstractContextManager[object]], started: float
+) -> Reply:
     with use_settings(request.settings):
         try:
-            node = unpack(request.node)
+            with importing():
+                node = unpack(request.node)
         except BaseException as error:
             return Reply("failed", time.monotonic() - started, _send_error(error))
         job = Job(node, request.key, Lane(False, request.spec_key))
@@ -87,7 +99,7 @@ def _compute(request: Request, started: float) -> Reply:
         failure = outcome.error.failures[0]
         raised, state_path = failure.error, failure.state_path
     sent = _send_error(raised) if raised is not None else None
-    return Reply(outcome.end, outcome.duration_sec, sent, state_path)
+    return Reply(outcome.end, outcome.duration_sec, sent, state_path, outcome.matches_retry)
 
 
 def outcome_of(job: Job, reply: Reply) -> Outcome:
@@ -99,7 +111,7 @@ def outcome_of(job: Job, reply: Reply) -> Outcome:
         return Outcome(job, "elsewhere", reply.duration_sec, error)
     failure = compute_error(job.node, error, reply.state_path or Path(job.node._artifact().files.directory))
     failure.__cause__ = error
-    return Outcome(job, "failed", reply.duration_sec, failure)
+    return Outcome(job, "failed", reply.duration_sec, failure, reply.matches_retry)
 
 
 def _send_error(error: BaseException) -> SentError:

@@ -11,6 +11,7 @@ from anyio.abc import TaskGroup
 
 from furu.context import Cancellation
 from furu.execution.workers.base import Begun, Deliver, Job, Outcome, Withdrawn
+from furu.execution.workers.call import drop_frames, failed_outcome
 from furu.execution.workers.places import Places
 
 
@@ -26,7 +27,7 @@ class TaskCrew(abc.ABC):
         self._max_workers = max_workers
         self._stop_on_failure = stop_on_failure
         self._limiter = anyio.CapacityLimiter(max_workers)
-        self._places = Places(kind, max_workers)
+        self._places = Places(kind)
         self._in_flight = 0
         self._waiting: dict[str, Job] = {}
         self._scopes: set[anyio.CancelScope] = set()
@@ -87,11 +88,16 @@ class TaskCrew(abc.ABC):
             with self._places.taken() as place, anyio.CancelScope(shield=True) as scope:
                 self._deliver(Begun(job, place))
                 self._scopes.add(scope)
-                outcome = await self._compute(job, scope)
+                try:
+                    outcome = await self._compute(job, scope)
+                except Exception as error:  # not of the node: no thread could be started, say
+                    outcome = failed_outcome(job, error, started)
             self._scopes.discard(scope)
             self._left.set()
             if outcome is None:
                 outcome = await self._cancelled(job, started)
+            if not self._stop_on_failure:  # many may fail before the run ends
+                drop_frames(outcome.error)
             self._in_flight -= 1
             self._stopped |= outcome.ends_a_run and self._stop_on_failure
             self._deliver(outcome)

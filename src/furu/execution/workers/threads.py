@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import math
 import threading
 import time
 from collections import deque
@@ -28,7 +29,7 @@ from anyio.abc import TaskGroup
 
 from furu.context import Cancellation
 from furu.execution.workers.base import Begun, Crew, Deliver, Job, News, Outcome, Overran, Withdrawn
-from furu.execution.workers.call import call, failed_outcome
+from furu.execution.workers.call import call, drop_frames, failed_outcome
 from furu.execution.workers.wake import Waker
 
 # With jobs in the feed and none ended for so long, nodes are not short.
@@ -85,8 +86,13 @@ class _ThreadCrew:
         self._stopped = False
         self._cancellation = Cancellation()
         self._running: dict[str, Job] = {}  # as the loop knows them
+        # When those with a time limit will have overrun it, and the time that is waited for.
+        self._due: dict[str, float] = {}
+        self._next_due = math.inf
+        self._sooner = anyio.Event()
         self._scopes: set[anyio.CancelScope] = set()
         tasks.start_soon(self._watch)
+        tasks.start_soon(self._watch_time)
 
     @property
     def in_sequence(self) -> bool:
@@ -181,10 +187,11 @@ class _ThreadCrew:
             if isinstance(item, Begun):
                 self._running[item.job.key] = item.job
                 if item.job.node._timeout_sec is not None:
-                    self._tasks.start_soon(self._watch_time, item.job, item.job.node._timeout_sec)
+                    self._limit_time(item.job, item.job.node._timeout_sec)
             elif isinstance(item, Outcome):
                 key = item.job.key
                 del self._running[key]
+                self._due.pop(key, None)
                 self._in_flight.discard(key)
                 if key in self._beside:
                     self._beside.discard(key)
@@ -194,10 +201,22 @@ class _ThreadCrew:
         if not self._sequence:
             self._try_sequence()
 
-    async def _watch_time(self, job: Job, timeout_sec: float) -> None:
-        await anyio.sleep(timeout_sec)
-        if self._running.get(job.key) is job:
-            self._deliver(Overran(job))
+    def _limit_time(self, job: Job, timeout_sec: float) -> None:
+        due = self._due[job.key] = anyio.current_time() + timeout_sec
+        if due < self._next_due:
+            self._sooner.set()
+
+    async def _watch_time(self) -> None:
+        """Report each job that overruns its time limit, once."""
+        while True:
+            self._sooner = anyio.Event()
+            self._next_due = min(self._due.values(), default=math.inf)  # few: only of those that run
+            with anyio.move_on_at(self._next_due):
+                await self._sooner.wait()
+            now = anyio.current_time()
+            for key in [key for key, due in self._due.items() if due <= now]:
+                del self._due[key]
+                self._deliver(Overran(self._running[key]))
 
     def _try_sequence(self) -> None:
         since, ended, spent_sec = self._counted
@@ -249,6 +268,8 @@ class _ThreadCrew:
                 self._waker.wake()  # it may take long, and somebody may be watching
             # A copy for each node: what one sets in its context is seen by no other.
             outcome = context.copy().run(call, job, "local", self._cancellation)
+            if not self._stop_on_failure:  # many may fail before the run ends
+                drop_frames(outcome.error)
             with self._lock:
                 self._end(outcome, sleeper)
                 # In sequence the loop hears of it soon enough, as long as there is more to do.

@@ -4,33 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
 
 class Waker:
-    """Made on a loop; `wake()` from any thread has `function` called there soon.
+    """Made on a loop; `wake()` from any thread, or a signal handler, has `function` called there soon.
 
-    Calls before the function runs are one call. After the loop has closed nothing is called.
+    The function runs in the context in which the waker was made, whatever thread wakes it. Calls before the
+    function runs are one call. After the loop has closed nothing is called.
     """
 
     def __init__(self, function: Callable[[], object]) -> None:
         self._function = function
-        self._pending = False
+        self._context = contextvars.copy_context()
         self._call_soon = _call_soon_on_this_loop()
+        self._pending = False
+        self._lock = threading.RLock()  # a signal handler may interrupt its holder
 
     def wake(self) -> None:
         """Have the function called on the loop, unless that is on its way."""
-        if not self._pending:
+        with self._lock:
+            if self._pending:
+                return
             self._pending = True
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to be told
-                self._call_soon(self._run)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._call_soon(self._run)
 
     def _run(self) -> None:
-        # Cleared first: what is told from here on is either seen by the function or calls it again.
-        self._pending = False
-        self._function()
+        # Cleared first: news that comes from here on is either seen by the function or calls it again.
+        with self._lock:
+            self._pending = False
+        self._context.run(self._function)
 
 
 def _call_soon_on_this_loop() -> Callable[[Callable[[], None]], Any]:

@@ -1,96 +1,132 @@
-// Follows a run: what the server tells is only ever set as text, as a class out of a list, or as a link
+// Follows a run: what the server sends is only ever set as text, as a class out of a list, or as a link
 // to a hash.
 "use strict";
 
 const STATES = new Set([
   "planned", "running", "waiting", "retrying", "overran", "done", "reused", "failed", "abandoned", "stopped",
 ]);
+const RUN_STATES = new Set(["queued", "running", "finished", "failed", "cancelled"]);
 const MAX_LISTED = 50;
+const RETRY_MS = 3000;
 
 const main = document.querySelector("main[data-events]");
-const running = new Map();
-for (const item of document.querySelectorAll("#running [data-item]")) {
-  running.set(item.dataset.item, item.textContent);
+const sections = new Map();
+for (const section of document.querySelectorAll("section[data-class]")) {
+  sections.set(section.dataset.class, section);
+}
+let after = main.dataset.after;
+
+function say(text) {
+  const line = document.getElementById("connection");
+  line.textContent = text;
+  line.hidden = text === "";
 }
 
-function link(hash, text) {
+function item(node) {
   const anchor = document.createElement("a");
   anchor.className = "hash";
-  anchor.href = main.dataset.nodes + hash;
-  anchor.textContent = text;
-  return anchor;
+  anchor.href = main.dataset.nodes + node.hash;
+  anchor.textContent = node.name + " " + node.hash.slice(0, 12);
+  const element = document.createElement("li");
+  element.append(anchor);
+  return element;
+}
+
+function isHash(text) {
+  return /^[0-9a-f]{32}$/.test(text);
 }
 
 function showNode(node) {
-  if (!STATES.has(node.state) || !/^[0-9a-f]{32}$/.test(node.hash)) return null;
-  const label = node.name + " " + node.hash.slice(0, 12);
-  if (node.state === "running") running.set(node.hash, label);
-  else running.delete(node.hash);
-  if (node.state === "failed") {
-    const list = document.getElementById("failed");
-    if (list.children.length < MAX_LISTED) {
-      const item = document.createElement("li");
-      const why = document.createElement("span");
-      why.textContent = node.error;
-      item.append(link(node.hash, label), why);
-      list.append(item);
-    }
+  if (!STATES.has(node.state) || !isHash(node.hash)) return;
+  const list = document.getElementById("failed");
+  if (node.state === "failed" && list.children.length < MAX_LISTED) {
+    const why = document.createElement("span");
+    why.textContent = node.error;
+    const element = item(node);
+    element.append(why);
+    list.append(element);
   }
   const box = document.querySelector('[data-box="' + node.hash + '"]');
   if (box) box.setAttribute("class", "box " + node.state);
   const cell = document.getElementById("n" + node.hash);
-  if (!cell) return null;
-  cell.className = "cell " + node.state;
-  return cell.closest("section:not([data-cut])");
+  if (cell) cell.className = "cell " + node.state;
 }
 
-function countCells(section) {
-  const counts = {};
-  for (const cell of section.querySelectorAll(".cell")) {
-    const state = cell.className.slice("cell ".length);
-    counts[state] = (counts[state] || 0) + 1;
+function showClass(name, counts) {
+  const section = sections.get(name);
+  if (!section) return;
+  const unneeded = Number(section.dataset.unneeded);
+  const known = Object.values(counts).reduce((sum, count) => sum + count, 0);
+  const all = Object.entries(counts);
+  all.push(["pending", Number(section.dataset.total) - known - unneeded], ["not needed", unneeded]);
+  const parts = all.filter(([, count]) => count > 0).sort(([one], [other]) => (one < other ? -1 : 1));
+  section.querySelector(".counts").textContent =
+    parts.map(([state, count]) => count.toLocaleString("en") + " " + state).join(", ");
+}
+
+function showRun(state, counts) {
+  if (RUN_STATES.has(state)) {
+    const badge = document.getElementById("state");
+    badge.textContent = state;
+    badge.className = "badge " + state;
   }
-  const said = Object.keys(counts).sort().map((state) => counts[state].toLocaleString("en") + " " + state);
-  section.querySelector(".counts").textContent = said.join(", ");
-}
-
-function showCounts(counts) {
   for (const number of document.querySelectorAll("[data-count]")) {
     const count = counts[number.dataset.count] || 0;
     number.textContent = count.toLocaleString("en");
     number.parentElement.hidden = count === 0;
   }
-  const settled = (counts.done || 0) + (counts.reused || 0) + (counts.failed || 0);
   const progress = document.getElementById("progress");
   progress.max = Object.values(counts).reduce((sum, count) => sum + count, 0) || 1;
-  progress.value = settled;
+  progress.value = (counts.done || 0) + (counts.reused || 0) + (counts.failed || 0);
 }
 
-function showRunning() {
-  const items = [];
-  for (const [hash, label] of running) {
-    if (items.length === MAX_LISTED) break;
-    const item = document.createElement("li");
-    item.append(link(hash, label));
-    items.push(item);
-  }
-  document.getElementById("running").replaceChildren(...items);
+function showRunning(nodes) {
+  document.getElementById("running").replaceChildren(...nodes.filter((node) => isHash(node.hash)).map(item));
 }
 
-const source = new EventSource(main.dataset.events + "?after=" + main.dataset.after);
-source.addEventListener("progress", (message) => {
-  const told = JSON.parse(message.data);
-  const sections = new Set(told.nodes.map(showNode));
-  sections.delete(null);
-  sections.forEach(countCells);
-  showCounts(told.counts);
-  showRunning();
-  const badge = document.getElementById("state");
-  badge.textContent = told.state;
-  badge.className = "badge " + told.state;
-});
-source.addEventListener("end", () => {
-  source.close();
-  // The page of a run that has ended is whole, and opens no stream. A service that ended has none.
-  fetch(location.href, { method: "HEAD" }).then((answer) => { if (answer.ok) location.reload(); }, () => {});
-});
+function follow() {
+  const source = new EventSource(main.dataset.events + "?after=" + after);
+  source.addEventListener("open", () => say(""));
+  source.addEventListener("progress", (message) => {
+    const value = JSON.parse(message.data);
+    after = message.lastEventId;
+    value.nodes.forEach(showNode);
+    Object.entries(value.classes).forEach(([name, counts]) => showClass(name, counts));
+    showRunning(value.running);
+    showRun(value.state, value.counts);
+  });
+  source.addEventListener("end", (message) => {
+    source.close();
+    const run = JSON.parse(message.data);
+    showRun(run.state, run.counts);
+    // The page of a run that has ended is complete, and opens no stream.
+    look((status) => (status === 200 ? location.reload() : say("The run has ended. " + whyGone(status))));
+  });
+  source.addEventListener("error", () => {
+    if (source.readyState !== EventSource.CLOSED) return say("Connection lost, retrying…");
+    source.close();  // the answer was not a stream, so the browser does not try again
+    look((status) => {
+      if (status !== 404 && (status === 0 || status === 200 || status >= 500)) {
+        say("Connection lost, retrying…");
+        setTimeout(follow, RETRY_MS);
+        return;
+      }
+      say(whyGone(status));
+      const badge = document.getElementById("state");
+      badge.textContent = "unknown";
+      badge.className = "badge";
+    });
+  });
+}
+
+function whyGone(status) {
+  if (status === 404) return "This run is no longer kept.";
+  return status === 0 ? "The service does not answer." : "The service answers " + status + ": reload the page.";
+}
+
+// Asks for the run and calls back with the status of the answer, 0 if there is none.
+function look(then) {
+  fetch(main.dataset.run, { cache: "no-store" }).then((answer) => then(answer.status), () => then(0));
+}
+
+follow();

@@ -1,0 +1,134 @@
+"""The nodes of a run that other owners are computing: when to look at each of them again.
+
+    held      this process computes it, and reports when it has released it
+    polled    another process computes it; nothing reports its end
+    due       to be looked at next: released, or just found taken
+    looking   discovery looks at it now
+
+          add ──> held ──> due ──> looking ──> held or polled, or forgotten: it is no longer another's
+                   │        ^
+            polled └────────┘ after poll_interval_sec
+
+A node is looked at by one look at a time, and a round of polling begins `poll_interval_sec` after the last
+look of the round before, so looks never pile up, however slow the disk is.
+
+Used on the run's loop; only `_report_release` is called in other threads.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from furu.core import Furu
+from furu.execution.workers.base import Job
+from furu.execution.workers.wake import Waker
+from furu.store.claim import when_released
+from furu.waiting import Wait
+
+
+class Elsewhere:
+    """Holds the nodes of other owners. `changed` is called on the loop when one is due."""
+
+    def __init__(self, poll_interval_sec: float, changed: Callable[[], object]) -> None:
+        self._poll_interval_sec = poll_interval_sec
+        self._changed = changed
+        self._jobs: dict[str, Job] = {}
+        # How to end the waits for the nodes that are held.
+        self._held: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {}
+        self._polled: dict[str, Job] = {}
+        self._due: dict[str, Job] = {}
+        self._round: set[str] = set()  # the polled nodes that are being looked at
+        self._next_round = 0.0
+        self._released: deque[str] = deque()
+        self._waker = Waker(self._take_released)
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._jobs
+
+    @property
+    def next_look(self) -> float:
+        """The time, by the loop's clock, at which a look is due without any news."""
+        return self._next_round if self._polled and not self._round else math.inf
+
+    def add(self, job: Job) -> None:
+        """A claim found the node taken. Raises `FuruCycleError` if its owner waits for this run."""
+        self._jobs[job.key] = job
+        if not self._hold(job):
+            self._due[job.key] = job  # it may have ended since the claim
+
+    def still(self, job: Job) -> None:
+        """A look found the node taken. Raises `FuruCycleError` if its owner waits for this run."""
+        self._jobs[job.key] = job
+        self._looked_at(job.key)
+        if not self._hold(job):
+            if not self._polled and not self._round:
+                self._next_round = anyio.current_time() + self._poll_interval_sec
+            self._polled[job.key] = job
+
+    def take_due(self) -> list[Furu[Any]]:
+        """Return the nodes to look at now. `still` or `forget` follows for each."""
+        if anyio.current_time() >= self.next_look:
+            self._due |= self._polled
+            self._round, self._polled = set(self._polled), {}
+        due, self._due = self._due, {}
+        return [job.node for job in due.values()]
+
+    def forget(self, key: str) -> None:
+        """The node is no longer another owner's, or no longer wanted."""
+        if self._jobs.pop(key, None) is not None:
+            self._end_wait(key)
+            self._polled.pop(key, None)
+            self._due.pop(key, None)
+            self._looked_at(key)
+
+    def close(self) -> None:
+        """Wait for nothing any more, so that nothing of the process keeps the run alive."""
+        for key in list(self._jobs):
+            self.forget(key)
+
+    def _hold(self, job: Job) -> bool:
+        """Wait until this process releases the node; False if another process has it."""
+        released = functools.partial(self._report_release, job.key)
+        take_back = when_released(job.node._artifact(), released)
+        if take_back is None:
+            return False
+        try:
+            wait = Wait()
+            wait.begin(job.node)
+            self._held[job.key] = take_back, wait.end
+        except BaseException:
+            take_back()
+            raise
+        return True
+
+    def _end_wait(self, key: str) -> None:
+        for end in self._held.pop(key, ()):
+            end()
+
+    def _looked_at(self, key: str) -> None:
+        if key in self._round:
+            self._round.remove(key)
+            if not self._round:
+                self._next_round = anyio.current_time() + self._poll_interval_sec
+
+    def _report_release(self, key: str) -> None:
+        """In whatever thread."""
+        self._released.append(key)
+        self._waker.wake()
+
+    def _take_released(self) -> None:
+        while self._released:
+            key = self._released.popleft()
+            if key in self._held:
+                self._end_wait(key)
+                self._due[key] = self._jobs[key]
+        self._changed()

@@ -1,0 +1,229 @@
+"""The parent's side of a child process of `ProcessWorkers`: its start, what it is asked, its end.
+
+A child and the programs that its nodes start form a session and a process group of their own. Ctrl-C on a
+terminal does not reach them, and they are killed together.
+
+`anyio.open_process` is not used, for two reasons. On asyncio it reaps a process as soon as it has died; the
+number of its group may then belong to another one, and must not be killed. And it writes to pipes, so that
+SIGPIPE would kill a program that has restored that signal's default action.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.process
+import multiprocessing.spawn
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import weakref
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from furu.errors import FuruError
+from furu.execution.workers.child import LENGTH_BYTES, RECEIVE_BYTES
+from furu.loops import in_thread
+
+_COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from furu.execution.workers.child import main; main()"
+# How long a child that is no longer needed may take to end: its `atexit` functions, its own threads.
+_EXIT_SEC = 5.0
+# A child may be dead when it is sent something: an error, no signal. (macOS has no such flag.)
+_NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+
+
+class ChildDied(Exception):
+    """A child died. `begun` says whether it had begun with the request; `exit_code` is None if unknown."""
+
+    def __init__(self, begun: bool, exit_code: int | None) -> None:
+        super().__init__(_way_to_die(exit_code))
+        self.begun = begun
+        self.exit_code = exit_code
+
+
+class Child:
+    """A child process that answers one request at a time."""
+
+    def __init__(self, process: subprocess.Popen[bytes], connection: socket.socket) -> None:
+        self._process = process
+        self._connection = connection
+        _children.add(self)
+
+    @classmethod
+    async def start(cls) -> Child:
+        """Start a child and have it import the program's main module.
+
+        Raises `FuruError` if it cannot be started or cannot import the module, `ChildDied` if it dies.
+        """
+        preparation = pickle.dumps(_preparation())
+        child = await in_thread(_spawn)  # which is not abandoned when cancelled
+        try:
+            problem = await child.ask(preparation)
+        except ChildDied as death:
+            raise ChildDied(False, death.exit_code) from None
+        except BaseException:
+            await child.kill()
+            raise
+        if problem is not None:
+            await child.end()
+            raise FuruError(f"a child process could not import the program's main module: {problem}")
+        return child
+
+    async def ask(self, content: bytes) -> Any:
+        """Send a message and return the answer. Raises `ChildDied` if the child dies."""
+        begun = False
+        try:
+            await self._send(content)
+            await self._receive()
+            begun = True
+            answer = await self._receive()
+        except (ConnectionError, EOFError):
+            raise ChildDied(begun, await self.kill()) from None
+        return pickle.loads(answer)  # noqa: S301  # from the child
+
+    async def end(self) -> None:
+        """Let the child end by itself, cancelled or not; kill it if that takes too long. Programs that its
+        nodes left running go on."""
+        with anyio.CancelScope(shield=True):
+            # Closing it would not be enough: a fork of this process may hold a copy.
+            with contextlib.suppress(OSError):  # it has ended already
+                self._connection.shutdown(socket.SHUT_RDWR)
+            with anyio.move_on_after(_EXIT_SEC):
+                await self._wait()
+            if self._process.returncode is None:
+                await self.kill()
+        self.let_go()
+
+    async def kill(self) -> int | None:
+        """Kill the child and the programs that it has started, cancelled or not; return its exit code."""
+        with anyio.CancelScope(shield=True):
+            if self._process.returncode is None:  # not reaped, so the number is still that of its group
+                # A program in the group may have changed its user.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                await self._wait()
+        self.let_go()
+        # If the host ignores SIGCHLD, the system discards exit codes.
+        is_known = signal.getsignal(signal.SIGCHLD) is not signal.SIG_IGN
+        return self._process.returncode if is_known else None
+
+    def let_go(self) -> None:
+        """Close the connection; in a fork, the copy."""
+        self._connection.close()
+
+    async def _wait(self) -> None:
+        limiter = anyio.CapacityLimiter(1)
+        await anyio.to_thread.run_sync(self._process.wait, abandon_on_cancel=True, limiter=limiter)
+
+    async def _send(self, content: bytes) -> None:
+        rest = memoryview(len(content).to_bytes(LENGTH_BYTES, "big") + content)
+        while rest:
+            try:
+                rest = rest[self._connection.send(rest, _NO_SIGNAL) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self._connection)
+
+    async def _receive(self) -> bytes:
+        length = int.from_bytes(await self._receive_exactly(LENGTH_BYTES), "big")
+        return await self._receive_exactly(length)
+
+    async def _receive_exactly(self, count: int) -> bytes:
+        content = bytearray()
+        while len(content) < count:
+            try:
+                part = self._connection.recv(min(count - len(content), RECEIVE_BYTES))
+            except BlockingIOError:
+                await anyio.wait_readable(self._connection)
+                continue
+            if not part:
+                raise EOFError
+            content += part
+        return bytes(content)
+
+
+# A fork of this process must not keep a connection open: the child would outlive this process.
+_children: weakref.WeakSet[Child] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for child in list(_children):
+        child.let_go()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _spawn() -> Child:
+    command = [multiprocessing.spawn.get_executable(), *_interpreter_options(), "-c", _COMMAND]
+    command += [path for path in sys.path if isinstance(path, str)]
+    try:
+        ours, theirs = socket.socketpair()
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(ours.close)
+            output = _standard_error()
+            process = subprocess.Popen(  # noqa: S603  # this interpreter
+                command, stdin=theirs.fileno(), stdout=output, stderr=output, start_new_session=True
+            )
+            undo.pop_all()
+    except OSError as error:
+        raise FuruError(
+            f"a child process could not be started: {error}. Raise the limit that was reached "
+            "(`ulimit -a` lists them), or lower max_workers."
+        ) from error
+    ours.setblocking(False)
+    return Child(process, ours)
+
+
+def _standard_error() -> int:
+    """Return the descriptor for a child's output: standard error, unless this process has closed it."""
+    try:
+        os.fstat(2)
+    except OSError:
+        return subprocess.DEVNULL
+    return 2
+
+
+def _interpreter_options() -> list[str]:
+    """Return the options that this interpreter was started with: -O, -W, -I and so on, and every -X, of
+    which subprocess passes only some."""
+    of_subprocess: Any = subprocess  # multiprocessing takes it from there, too
+    options: list[str] = of_subprocess._args_from_interpreter_flags()
+    for name, value in sys._xoptions.items():
+        options.append(f"-X{name}" if value is True else f"-X{name}={value}")
+    return options
+
+
+def _preparation() -> dict[str, Any]:
+    """Return what `multiprocessing.spawn.prepare` needs to import this program's main module. Not through
+    `get_preparation_data`, which fails if the working directory has been removed."""
+    of_process: Any = multiprocessing.process
+    origin: str | None = of_process.ORIGINAL_DIR
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    data = {
+        "sys_path": [path or origin or "" for path in sys.path],
+        "sys_argv": sys.argv,
+        "orig_dir": origin,
+    }
+    if spec is not None:
+        data["init_main_from_name"] = spec.name
+    elif file is not None:
+        data["init_main_from_path"] = os.path.normpath(os.path.join(origin or "", file))
+    return data
+
+
+def _way_to_die(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "ended; its exit code is not known, because this program ignores SIGCHLD"
+    if exit_code >= 0:
+        return f"ended by itself, with exit code {exit_code}"
+    try:
+        name = signal.Signals(-exit_code).name
+    except ValueError:
+        name = f"signal {-exit_code}"
+    hint = " (out of memory?)" if exit_code == -signal.SIGKILL else ""
+    return f"was killed by {name}{hint}"

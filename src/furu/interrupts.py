@@ -1,0 +1,103 @@
+"""Steps that an interrupt must not cut in two: they run in a thread where no signal handler runs.
+
+Python runs signal handlers, and so raises KeyboardInterrupt, in the main thread only, between any two
+bytecodes. A step that the main thread hands over runs to its end in a thread of furu's own. An interrupt
+ends only the waiting for it: the step goes on, and what the caller hands over next, such as the end of
+what it had begun, comes after it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar, TypeVarTuple, cast
+
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+
+class Step:
+    """A function that is called once, in the thread of steps and in the context of its caller."""
+
+    def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+        self._context = contextvars.copy_context()
+        self._function, self._args = function, args
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._ended = threading.Lock()
+        self._ended.acquire()
+
+    def take(self) -> None:
+        """Call the function. Called once."""
+        try:
+            self._value = self._context.run(self._function, *self._args)
+        except BaseException as error:
+            self._error = error
+        self._ended.release()
+
+    def wait(self) -> Any:
+        """Wait for the end, and return or raise what the function did. Called once."""
+        self._ended.acquire()
+        try:
+            if self._error is not None:
+                raise self._error
+            return self._value
+        finally:
+            self._error = None  # or the error and this frame would keep each other alive
+
+
+class _Thread:
+    """Takes steps one after another, in the order in which they were handed over."""
+
+    def __init__(self) -> None:
+        self._steps: queue.SimpleQueue[Step] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def hand_over(self, function: Callable[..., Any], *args: Any) -> Step:
+        """Have a function called, also if the caller is interrupted from here on."""
+        step = Step(function, args)
+        self._steps.put(step)
+        if self._thread is None or not self._thread.is_alive():
+            self._start()
+        return step
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="furu-steps", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # no thread can be started: take the steps here, and hope for no interrupt
+            while not self._steps.empty():
+                self._steps.get().take()
+
+    def _run(self) -> None:
+        while True:
+            self._steps.get().take()
+
+
+_thread = _Thread()
+
+
+def uninterrupted(function: Callable[[*Ts], R], *args: *Ts) -> R:
+    """Call a function where no interrupt reaches it, and return what it returns.
+
+    An interrupt that comes meanwhile is raised here at once; the function goes on to its end all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return function(*args)
+    return cast(R, _thread.hand_over(function, *args).wait())
+
+
+def hand_over(function: Callable[..., Any], *args: Any) -> Step:
+    """Have a function called soon, whatever becomes of the caller; `wait()` on what is returned."""
+    return _thread.hand_over(function, *args)
+
+
+def _after_fork() -> None:
+    global _thread
+    _thread = _Thread()
+
+
+os.register_at_fork(after_in_child=_after_fork)

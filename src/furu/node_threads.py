@@ -1,0 +1,89 @@
+"""Threads that a node starts inherit its context: the store of its run, its log, and what `get()` may do
+there.
+
+Python copies context variables into tasks, and from 3.14 on, if asked, into threads. Before, a thread
+that a node starts would know nothing of the run, and compute dependencies again in another store. So
+while a node is computed here, `Thread.start` and `ThreadPoolExecutor.submit` do what `-X
+thread_inherit_context=1` has Python do.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.thread import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+R = TypeVar("R")
+
+_installing = threading.RLock()
+_installed = False
+# Set in a pool's `submit`: the threads that it may start serve others too.
+_in_submit: contextvars.ContextVar[bool] = contextvars.ContextVar("furu_in_submit", default=False)
+
+
+def install(is_in_node: Callable[[], bool]) -> None:
+    """Wrap the two functions of this process, once; `is_in_node` says whether the caller is in a node."""
+    global _installed
+    if _installed:
+        return
+    with _installing:
+        if _installed:
+            return
+        _wrap_start(is_in_node)
+        _wrap_submit(is_in_node)
+        _installed = True
+
+
+def _wrap_start(is_in_node: Callable[[], bool]) -> None:
+    start = threading.Thread.start
+
+    @functools.wraps(start)
+    def start_in_context(self: threading.Thread) -> None:
+        if not is_in_node() or _in_submit.get():
+            return start(self)
+        run = self.run
+        self.run = functools.partial(_run_once, self, contextvars.copy_context(), run)  # type: ignore[method-assign]
+        try:
+            return start(self)
+        except BaseException:
+            vars(self).pop("run", None)
+            raise
+
+    threading.Thread.start = start_in_context  # type: ignore[method-assign]
+
+
+def _run_once(thread: threading.Thread, context: contextvars.Context, run: Callable[[], None]) -> None:
+    vars(thread).pop("run", None)  # it refers to the thread, and to the node through the context
+    context.run(run)
+
+
+def _wrap_submit(is_in_node: Callable[[], bool]) -> None:
+    submit = ThreadPoolExecutor.submit
+
+    @functools.wraps(cast(Callable[..., Any], submit))
+    def submit_in_context(
+        self: ThreadPoolExecutor, fn: Callable[..., R], /, *args: Any, **kwargs: Any
+    ) -> Future[R]:
+        if not is_in_node():
+            return submit(self, fn, *args, **kwargs)
+        context = contextvars.copy_context()
+        token = _in_submit.set(True)
+        try:
+            return submit(self, context.run, fn, *args, **kwargs)
+        finally:
+            _in_submit.reset(token)
+
+    ThreadPoolExecutor.submit = submit_in_context  # type: ignore[method-assign,assignment]
+
+
+def _after_fork() -> None:
+    global _installing
+    _installing = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

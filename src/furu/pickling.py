@@ -1,0 +1,72 @@
+"""Pickles in which classes and functions have names that are valid in every process.
+
+Python calls the program's main module `__main__`, and multiprocessing calls a child's copy `__mp_main__`.
+Pickles written here contain the name that identity uses: the name of the script's file, or of the module
+that was started with `python -m`. The reader looks in its own main module if that has the same name, and
+imports the module otherwise.
+
+These pickles do not refer to furu: `pickle.load` reads them wherever the names can be imported.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import pickle
+import pkgutil
+import sys
+from types import FunctionType
+from typing import Any, cast
+
+from furu.origin import class_name, module_name
+
+_MAIN = "__main__"
+_NAMES_OF_MAIN = (_MAIN, "__mp_main__")
+
+
+def dumps(value: Any) -> bytes:
+    """Return a value as a pickle. Raises what pickle and the value's own methods raise."""
+    file = io.BytesIO()
+    Pickler(file, pickle.HIGHEST_PROTOCOL).dump(value)
+    return file.getvalue()
+
+
+class Pickler(pickle.Pickler):
+    """Writes classes and functions of the main module by a name that other processes can import."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Reduce a class or function of the main module to its name; see `pickle.Pickler`."""
+        if not isinstance(obj, (type, FunctionType)) or obj.__module__ not in _NAMES_OF_MAIN:
+            return NotImplemented
+        main: Any = sys.modules.get(obj.__module__)
+        if (
+            functools.reduce(lambda at, name: getattr(at, name, None), obj.__qualname__.split("."), main)
+            is not obj
+        ):
+            raise pickle.PicklingError(f"{obj!r} is not what the main module has as {obj.__qualname__}")
+        return pkgutil.resolve_name, (class_name(cast(type, obj)),)
+
+
+class Unpickler(pickle.Unpickler):
+    """Reads what `Pickler` wrote."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        """Find what a pickle names; see `pickle.Unpickler`."""
+        if (module_name, global_name) == ("pkgutil", "resolve_name"):
+            return self._find_written
+        return super().find_class(module_name, global_name)
+
+    def _find_written(self, name: str) -> Any:
+        module, _, qualname = name.partition(":")
+        return self.find_class(_MAIN if is_main(module) else module, qualname)
+
+
+class _OfMain:
+    """Stands for any class of the main module."""
+
+    __module__ = _MAIN
+
+
+def is_main(module: str) -> bool:
+    """Whether this process's main module goes by this name."""
+    return module in (*_NAMES_OF_MAIN, module_name(_OfMain))

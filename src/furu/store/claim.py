@@ -1,0 +1,354 @@
+"""Claiming a node: how one attempt of all that want it comes to hold it.
+
+A claim is the exclusive link of a name that is not freed until `done` exists, so one claimer wins and no
+lock is ever broken. What makes a claim good is that no other one can be overlooked:
+
+    try-1, blind    it is free only where there was nothing yet, or where `done` is: so it looks at
+                    `done` after linking. Whoever claims a later number first sees to it that `try-1`
+                    is taken, and no record of a later number is kept without it.
+    try-<n>, n > 1  chosen from a listing that may be old: so it lists again after linking, and gives
+                    way to anybody who is alive or has a higher number, and looks at `done` once more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from furu.errors import FuruInProgressError, FuruStoreError
+from furu.settings import Settings
+from furu.store.artifact import Artifact, Done, Status, Survey, identify, survey
+from furu.store.attempt import Attempt, State
+from furu.store.layout import DONE, parse_numbered
+from furu.store.local import Process, this_process
+from furu.store.owner import Owner, remove_dead
+from furu.store.record import AttemptRecord, EndedRecord, OwnerRecord, store_failed, write_new
+from furu.store.trust import refuse_shared
+
+logger = logging.getLogger("furu.store")
+
+# A directory that is removed again and again while it is claimed is not a node's directory.
+_MAX_TRIES = 100
+# Claimers that give way to each other come back after pauses that get longer.
+_TRIES_AT_ONCE = 5
+_PAUSE_SEC = 0.001
+_MAX_PAUSE_SEC = 0.1
+# How many records of failed and cancelled attempts a node keeps, with their files.
+KEPT_RECORDS = 5
+
+Rejects = Callable[[], bool]
+
+
+class _GiveWay(Exception):
+    """Somebody else's attempt makes this claim void."""
+
+
+def open_store(settings: Settings) -> None:
+    """Make sure that nodes can be computed in a store.
+
+    Raises `FuruStoreError` for a store that cannot be used, or that everybody may write to.
+    """
+    process = this_process()
+    process.give_back(_take_owner(process, settings, settings.store))
+
+
+def when_released(artifact: Artifact, tell: Callable[[], object]) -> Callable[[], None] | None:
+    """Register `tell` to be called, in any thread, when this process releases a node, published or not.
+
+    Returns a function that takes the registration back; None, and `tell` is not called, if this process
+    does not hold the node.
+    """
+    return this_process().when_released(artifact.files.directory, tell)
+
+
+def claim(artifact: Artifact, rejects: Rejects | None = None) -> Attempt | None:
+    """Return a new attempt that holds a node; None if there is no need for one. Raises as `take` does."""
+    attempt = Attempt(artifact)
+    return attempt if take(attempt, rejects) else None
+
+
+def take(attempt: Attempt, rejects: Rejects | None = None, *, set_aside: bool = True) -> bool:
+    """Have an attempt hold its node. False if there is no need, because the node is DONE, or if the attempt
+    was ended before.
+
+    `rejects` says whether the `done` that is there counts as missing; it is set aside, unless `set_aside`
+    is False. Raises `FuruInProgressError` if a live owner is at the node, `FuruStoreError` if the store
+    cannot be used. Whatever is raised, the attempt holds nothing.
+    """
+    with attempt.steps:
+        if attempt.state is not State.NEW:
+            return False
+        other = attempt.process.enter(attempt)
+        if other is not None:
+            attempt.state = State.OVER
+            record = other.owner.record if other.owner is not None else None
+            raise in_progress(attempt.artifact, other.number, record)
+        held = False
+        try:
+            held = _take(attempt, rejects, set_aside)
+        except OSError as error:
+            raise store_failed("claim", attempt.directory, error) from error
+        finally:
+            if not held:
+                attempt.close()
+        return held
+
+
+def _take(attempt: Attempt, rejects: Rejects | None, set_aside: bool) -> bool:
+    artifact, files = attempt.artifact, attempt.artifact.files
+    number = 1  # blind: only where the name is taken is the directory worth listing
+    process = attempt.process
+    place = process.places.get(os.path.dirname(files.directory), artifact.settings.store)
+    owner = _take_owner(process, artifact.settings, place)
+    is_new = _make_directory(files.directory)
+    for tries in range(_MAX_TRIES):
+        if tries >= _TRIES_AT_ONCE:
+            time.sleep(min(_PAUSE_SEC * 2 ** (tries - _TRIES_AT_ONCE), _MAX_PAUSE_SEC))
+        attempt.owner, attempt.number = owner, number
+        try:
+            _link_attempt(owner, files.attempt(number))
+        except FileExistsError:
+            seen = survey(artifact)
+            if seen.status is Status.DONE:
+                if rejects is None or not rejects():
+                    return False
+                number = _after_rejected(artifact)
+            elif seen.status is Status.IN_PROGRESS:
+                raise in_progress(artifact, seen.attempt, seen.record) from None
+            else:
+                _remove_owner_of_dead(artifact, seen)
+                number = seen.highest + 1
+            continue
+        except FileNotFoundError:
+            # The node's directory was removed, or this process's owner file.
+            if os.path.islink(files.directory) and not os.path.exists(files.directory):
+                raise
+            if not os.path.exists(owner.path):
+                owner = _replace_owner(attempt, owner, place)
+            is_new = _make_directory(files.directory)
+            continue
+        except OSError as error:
+            if error.errno == errno.EMLINK:  # a file has 65,000 names at most on ext4
+                owner = _replace_owner(attempt, owner, place)
+            elif error.errno == errno.EXDEV and place == artifact.settings.store:
+                # The class's directory is a link to another disk: so an owner is needed there.
+                place = Path(files.directory).parent
+                process.places[os.fspath(place)] = place
+                owner = _replace_owner(attempt, owner, place)
+            else:
+                raise
+            continue
+        done, judged = artifact.look_at_done()
+        if done is Done.ABSENT and number == 1:
+            if not is_new:
+                _remove_strays(attempt)
+            _hold(attempt, owner, number)
+            return True
+        try:
+            if done is Done.PUBLISHED and (rejects is None or not rejects()):
+                return False
+            if done is not Done.ABSENT and number < _after_rejected(artifact, besides=number):
+                _unlink(attempt)
+                number = _after_rejected(artifact)
+                continue
+            if number > 1:
+                _take_first_name(artifact)
+            _give_way_to_others(attempt)
+            if set_aside:
+                _set_aside(attempt, judged)
+        except _GiveWay:
+            _unlink(attempt)
+            number = max((n for _, n in artifact.numbers()), default=0) + 1
+            continue
+        _remove_old_records(attempt)
+        _hold(attempt, owner, number)
+        return True
+    raise FuruStoreError(
+        f"cannot claim {files.directory}: it is not a directory, or it changes all the time. Remove it.",
+        path=Path(files.directory),
+    )
+
+
+def _take_owner(process: Process, settings: Settings, place: Path) -> Owner:
+    refuse_shared(settings, process.trusted)  # before anything is put there
+    owner = process.take_owner(place, settings.lease_sec)
+    try:
+        refuse_shared(settings, process.trusted)  # one that was made just now, by whomever
+    except BaseException:
+        process.give_back(owner)
+        raise
+    return owner
+
+
+def _replace_owner(attempt: Attempt, owner: Owner, place: Path) -> Owner:
+    """Take another owner for an attempt that could not be linked to this one."""
+    process = attempt.process
+    if place == owner.place:
+        process.retire(owner)
+    attempt.owner = None
+    process.give_back(owner)
+    attempt.owner = process.take_owner(place, attempt.artifact.settings.lease_sec)
+    return attempt.owner
+
+
+def _hold(attempt: Attempt, owner: Owner, number: int) -> None:
+    nonce = f"{owner.record.id[:8]}{attempt.process.next_claim():x}"
+    attempt.held(owner, number, nonce)
+
+
+def _unlink(attempt: Attempt) -> None:
+    """Take a void claim's name away. A name that stays would make the node seem to be computed."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(attempt.artifact.files.attempt(attempt.number))
+
+
+def _link_attempt(owner: Owner, path: str) -> None:
+    """Link this process's owner file to an attempt's name, which must be free."""
+    try:
+        os.link(owner.path, path)
+    except FileExistsError:
+        # A network filesystem may repeat a link that it had made and then call the name taken. This process
+        # has no other claim on the node, and an owner whose link could not be removed gets no new claims.
+        if not owner.is_linked_at(os.lstat(path)):
+            raise
+
+
+def _remove_owner_of_dead(artifact: Artifact, seen: Survey) -> None:
+    if seen.found is not None and isinstance(seen.record, OwnerRecord):
+        for place in (artifact.settings.store, Path(artifact.files.directory).parent):
+            remove_dead(place, seen.record.id, seen.found.info)
+
+
+def _after_rejected(artifact: Artifact, besides: int = 0) -> int:
+    """Return the first attempt number that the rejected `done` and the names around it leave free."""
+    numbers = [n for kind, n in artifact.numbers() if (kind, n) != ("try-", besides)]
+    # A damaged `done` says nothing of its number, and the names beside it are all that counts.
+    with contextlib.suppress(FuruStoreError):
+        if (record := artifact.read()) is not None:
+            numbers.append(record.attempt)
+    return max(numbers, default=0) + 1
+
+
+def _take_first_name(artifact: Artifact) -> None:
+    """Make sure that no blind claim succeeds beside a later attempt. An empty file is nobody's attempt;
+    it stays until somebody publishes."""
+    with contextlib.suppress(FileExistsError):
+        write_new(artifact.files.attempt(1), b"", sync=False)
+
+
+def _give_way_to_others(attempt: Attempt) -> None:
+    """Raise where another claimer is at the node, or was after this claim's number was chosen.
+
+    Whoever comes later sees this attempt alive, and whoever was there is seen: so of two, at most one
+    goes on. (Both may see each other and both give way; they try again.)
+    """
+    artifact = attempt.artifact
+    tries = [number for kind, number in artifact.numbers() if kind == "try-"]
+    if 1 not in tries:
+        raise _GiveWay  # a blind claim came and went, and freed the name
+    for number in tries:
+        if number == attempt.number:
+            continue
+        found = artifact.read_attempt(number)
+        if found is None:
+            raise _GiveWay
+        if found.alive:
+            raise in_progress(artifact, number, found.record)
+    if max(tries, default=0) > attempt.number:
+        raise _GiveWay
+
+
+def _set_aside(attempt: Attempt, judged: tuple[int, int, int] | None) -> None:
+    """Take away the `done` that was judged, if there was one. No other claimer is at the node, so it
+    changes no more; but one that was there until now may have published since it was looked at.
+    """
+    files = attempt.artifact.files
+    if attempt.artifact.look_at_done()[1] != judged:
+        raise _GiveWay
+    if judged is None:
+        return
+    aside = files.rejected(attempt.number)
+    # Between a look and the next call this attempt may be taken for dead, by another machine.
+    try:
+        os.rename(files.done, aside)
+        if identify(os.lstat(aside)) != judged:  # it is what the taker published
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, files.done)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(aside)
+            raise _GiveWay
+    except FileNotFoundError:  # the taker was faster
+        raise _GiveWay from None
+    attempt.replaces = True
+
+
+def _remove_strays(attempt: Attempt) -> None:
+    """Remove files without an attempt, which stay where a `done` was removed by hand. Under a first
+    claim.
+    """
+    names = attempt.artifact.names()
+    if DONE in names:  # another machine has taken this attempt for dead, and was faster
+        return
+    for name in names:
+        kind, number = parse_numbered(name) or ("", 0)
+        if kind in ("a", "tmp-", "rejected-") and f"try-{number}" not in names:
+            _remove(f"{attempt.directory}/{name}")
+
+
+def _remove_old_records(attempt: Attempt) -> None:
+    """Keep the newest records of a node that fails again and again, and remove older ones with their files.
+
+    Only of attempts that have ended: one whose owner seems dead may still publish.
+    """
+    artifact = attempt.artifact
+    parsed = {name: parse_numbered(name) for name in artifact.names()}
+    tries = sorted({one[1] for one in parsed.values() if one and one[0] == "try-"})
+    ended = [number for number in tries if 1 < number < attempt.number][: -KEPT_RECORDS or None]
+    old = {number for number in ended if _has_ended(artifact, number)}
+    for name, one in parsed.items():
+        if one is not None and one[1] in old:
+            _remove(f"{attempt.directory}/{name}")
+
+
+def _has_ended(artifact: Artifact, number: int) -> bool:
+    found = artifact.read_attempt(number)
+    return found is not None and isinstance(found.record, EndedRecord)
+
+
+def _remove(path: str) -> None:
+    try:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)
+    except OSError as error:
+        logger.warning("could not remove %s: %s", path, error)
+
+
+def _make_directory(path: str) -> bool:
+    """Make a node's directory; False if it is there."""
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        return False
+    except FileNotFoundError:
+        os.makedirs(path, exist_ok=True)
+    return True
+
+
+def in_progress(artifact: Artifact, number: int, record: AttemptRecord | None) -> FuruInProgressError:
+    """Say who computes a node."""
+    owner = f"pid {record.pid} on {record.host}" if record is not None else "another process"
+    return FuruInProgressError(
+        f"{artifact.node_class} {artifact.hash} is being computed by {owner}. "
+        f"State: {artifact.files.directory}",
+        node_dir=Path(artifact.files.directory),
+        attempt=number,
+        owner=owner,
+    )

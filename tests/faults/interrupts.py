@@ -1,0 +1,403 @@
+"""Run as a program: interrupts `get()` in the main thread, and says as JSON what was left behind.
+
+    python -m tests.faults.interrupts signals KINDS TRIALS [SEED]   real signals at random times
+    python -m tests.faults.interrupts lines KINDS [EVERY]           at every line that furu runs
+    python -m tests.faults.interrupts calls KINDS [EVERY]           as each function of furu begins
+    python -m tests.faults.interrupts returns KINDS [EVERY]         as each function of furu returns
+    python -m tests.faults.interrupts twice KINDS [EVERY]           at a line, and 1 to 8 lines later again
+    python -m tests.faults.interrupts memory KINDS [EVERY]          one allocation fails, each in turn
+    python -m tests.faults.interrupts depth KINDS [EVERY]           the recursion limit, at every depth
+
+KINDS are some of `interrupt_nodes.KINDS`, with commas between, or `all`. EVERY interrupts only at each
+EVERY-th place. Each trial takes a new node. After each, a second process must not see it IN_PROGRESS, and a
+later `get()` of it here must return its value in time.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import itertools
+import json
+import logging
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import furu
+from furu import FuruComputeError
+
+from .interrupt_nodes import KINDS, expected, make, nodes_of
+from .observer import HangError, Observer, within
+
+SOURCE = str(Path(furu.__file__).parent) + os.sep
+LATER_GET_SEC = 4.0
+# So many trials in a row that no fault hit mean that all places have been seen.
+MISSES = 3
+MOST_TRIALS = 20_000
+# A second interrupt comes so many lines after the first.
+SECOND_AFTER = (1, 2, 3, 5, 8)
+# So many examples of each finding are printed.
+EXAMPLES = 12
+# After so many later calls that hang there is no use in going on.
+MOST_HANGS = 5
+# A `get()` in the main thread that takes longer waits for what an earlier interrupt left locked.
+LOCKED_SEC = 10.0
+
+
+class LockedError(BaseException):
+    """A `get()` of a new node waits without end: an earlier interrupt has left a lock taken."""
+
+
+class Findings:
+    """Counts what the trials left behind."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.kind = ""
+        self.trials = 0
+        self.counts: collections.Counter[str] = collections.Counter(
+            {"interrupted": 0, "hangs": 0, "in progress": 0, "wrong": 0, "locks left taken": 0}
+        )
+        self.examples: dict[str, list[str]] = {}
+        self._last = "the first"
+        self._observer = observer
+        self._store = os.environ["FURU_PATH"]
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether so many calls hang that the rest need not be tried."""
+        return self.counts["hangs"] >= MOST_HANGS or self.counts["locks left taken"] > 0
+
+    def get(self, trial: int, around: Any = None) -> BaseException | None:
+        """Get a new node in this thread, perhaps under a tracer or a limit; return what that raised."""
+        node = make(self.kind, trial)
+
+        def give_up(*_: object) -> None:
+            raise LockedError
+
+        signal.signal(signal.SIGALRM, give_up)
+        signal.setitimer(signal.ITIMER_REAL, LOCKED_SEC)
+        try:
+            with around or contextlib.nullcontext():
+                node.get()
+        except LockedError as error:
+            # Where this trial was hit, its cleanup waits for a lock that its own frames hold.
+            self.note("locks left taken", getattr(around, "place", "") or self._last)
+            return error
+        except BaseException as error:
+            return error
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        return None
+
+    def check(self, trial: int, place: str) -> None:
+        """Look at a trial's nodes from the second process, then get them here."""
+        self._last = place
+        node = make(self.kind, trial)
+        statuses = self._observer.statuses([(self._store, one) for one in nodes_of(node)])
+        for one, status in zip(nodes_of(node), statuses, strict=True):
+            if status == "IN_PROGRESS":
+                self.note("in progress", f"{place}: {one}")
+            elif status not in ("TODO", "DONE", "FAILED"):
+                self.note("wrong", f"{place}: status of {one}: {status}")
+        try:
+            value = within(LATER_GET_SEC, node.get)
+        except HangError:
+            self.note("hangs", f"{place}: {node}")
+            return
+        except FuruComputeError as error:
+            value = None if self.kind == "failing" else error
+        except BaseException as error:
+            value = error
+        if value != expected(self.kind, trial):
+            self.note("wrong", f"{place}: {node}.get() gave {value!r}")
+
+    def next_trial(self) -> int:
+        """Return a number that no trial of this process has had."""
+        self.trials += 1
+        return self.trials
+
+    def note(self, what: str, example: str) -> None:
+        """Count a finding."""
+        self.counts[what] += 1
+        examples = self.examples.setdefault(what, [])
+        if len(examples) < EXAMPLES:
+            examples.append(example)
+
+
+# ---- real signals ----
+
+
+def signals(findings: Findings, trials: int, seed: int = 1) -> None:
+    """Raise SIGALRM at random times; for an async node's loop, SIGINT, which asyncio handles itself."""
+
+    def interrupt(*_: object) -> None:
+        if findings.kind in ("async", "nested"):
+            signal.raise_signal(signal.SIGINT)
+        else:
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    findings.get(findings.next_trial())
+    signal.signal(signal.SIGALRM, interrupt)
+    started = time.perf_counter()
+    for _ in range(20):
+        with contextlib.suppress(FuruComputeError):
+            make(findings.kind, findings.next_trial()).get()
+    longest = (time.perf_counter() - started) / 20 * 1.3
+    chance = random.Random(seed)
+    for _ in range(trials):
+        trial = findings.next_trial()
+        node = make(findings.kind, trial)
+        after = chance.uniform(5e-6, longest)
+        hit = False
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, after)
+                node.get()
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            hit = True
+        except FuruComputeError:
+            pass
+        except BaseException as error:
+            findings.note("other errors", f"after {after * 1e6:.0f} us: {error!r}")
+            hit = True
+        if hit:
+            findings.counts["interrupted"] += 1
+            findings.check(trial, f"after {after * 1e6:.0f} us")
+        if findings.is_hopeless:
+            break
+
+
+# ---- at every line ----
+
+
+class Tracer:
+    """Raises SIGINT in this thread at the n-th event of a kind in furu's own frames, and perhaps once more.
+
+    A trace function that raises is removed by the interpreter; a profile function, which is not, puts it
+    back for the second interrupt.
+    """
+
+    def __init__(self, event: str, number: int, then_after: int | None = None) -> None:
+        self.place = ""
+        self.second_place = ""
+        self._event = event
+        self._left = number
+        self._then_after = then_after
+
+    def __enter__(self) -> Self:
+        if self._then_after is not None:
+            sys.setprofile(self._restore)
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+        sys.setprofile(None)
+
+    def _trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if not frame.f_code.co_filename.startswith(SOURCE):
+            return None
+        if event == self._event and self._left > 0:
+            self._left -= 1
+            if self._left == 0:
+                self._interrupt(frame)
+        return self._trace
+
+    def _interrupt(self, frame: FrameType) -> None:
+        name = frame.f_code.co_filename.removeprefix(SOURCE)
+        place = f"{name}:{frame.f_lineno} {frame.f_code.co_name}"
+        if self.place:
+            self.second_place = place
+        else:
+            self.place = place
+            self._left = self._then_after or 0
+        signal.raise_signal(signal.SIGINT)
+
+    def _restore(self, frame: FrameType, event: str, _: object) -> None:
+        if not self.place or self._left <= 0 or sys.gettrace() is not None:
+            return
+        furus = []
+        above: FrameType | None = frame
+        while above is not None:
+            if above.f_code.co_filename.startswith(SOURCE):
+                furus.append(above)
+            above = above.f_back
+        if furus and event in ("call", "c_call"):
+            for one in furus:
+                one.f_trace = self._trace
+            sys.settrace(self._trace)
+
+
+def places(
+    findings: Findings, event: str, every: int, then_after: tuple[int | None, ...] = (None,)
+) -> None:
+    """Interrupt at each place in turn, until a `get()` ends before it is hit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    findings.get(findings.next_trial())
+    misses = 0
+    for number in itertools.count(1, every):
+        hits = 0
+        for after in then_after:
+            trial = findings.next_trial()
+            tracer = Tracer(event, number, after)
+            error = findings.get(trial, tracer)
+            if isinstance(error, LockedError):
+                return
+            if not tracer.place:
+                continue
+            hits += 1
+            findings.counts["interrupted"] += 1
+            if tracer.second_place:
+                findings.counts["interrupted twice"] += 1
+            if not isinstance(error, KeyboardInterrupt | FuruComputeError | None):
+                findings.note("other errors", f"{tracer.place}: {error!r}")
+            error = None
+            findings.check(trial, f"{event} {number} {tracer.place} {tracer.second_place}".strip())
+        misses = 0 if hits else misses + 1
+        if misses >= MISSES or findings.is_hopeless or number > MOST_TRIALS:
+            return
+
+
+# ---- memory and depth ----
+
+
+def memory(findings: Findings, every: int) -> None:
+    """Let one allocation fail, each in turn, each in a fork: the interpreter itself may not survive it."""
+    findings.get(findings.next_trial())
+    unhurt = 0
+    for number in range(1, MOST_TRIALS, every):
+        reading, writing = os.pipe()
+        trial, _ = findings.next_trial(), findings.next_trial()
+        pid = os.fork()
+        if pid == 0:
+            os.close(reading)
+            _one_failed_allocation(findings, number, trial, writing)
+        os.close(writing)
+        with open(reading, "rb") as file:
+            said = file.read()
+        os.waitpid(pid, 0)
+        if not said:
+            findings.counts["interpreters that crashed"] += 1
+            continue
+        counts, examples = json.loads(said)
+        unhurt = 0 if counts["interrupted"] else unhurt + 1
+        findings.counts.update(counts)
+        for what, texts in examples.items():
+            findings.examples[what] = [*findings.examples.get(what, ()), *texts][:EXAMPLES]
+        if unhurt > max(300 // every, 5) or findings.is_hopeless:
+            return
+
+
+def _one_failed_allocation(findings: Findings, number: int, trial: int, writing: int) -> None:
+    """In a fork: let the allocation fail, check, and say what was found."""
+    import _testcapi  # CPython's own; not in every build
+
+    try:
+        findings.get(trial + 1)  # makes the fork an owner
+        findings.counts.clear()
+        findings.examples.clear()
+        node = make(findings.kind, trial)
+        error: BaseException | None = None
+        _testcapi.set_nomemory(number, number + 1)
+        try:
+            node.get()
+        except BaseException as raised:
+            error = raised
+        finally:
+            _testcapi.remove_mem_hooks()
+        hurt = not (error is None or (findings.kind == "failing" and "bad split" in str(error)))
+        error = None
+        findings.counts["interrupted"] = int(hurt)
+        findings.check(trial, f"allocation {number}")
+        os.write(writing, json.dumps([findings.counts, findings.examples]).encode())
+    finally:
+        os._exit(0)
+
+
+class RecursionLimit:
+    """So many frames more than there are now."""
+
+    def __init__(self, more: int) -> None:
+        self._more, self._usual = more, sys.getrecursionlimit()
+
+    def __enter__(self) -> None:
+        frame, depth = sys._getframe(), 0
+        while frame.f_back is not None:
+            frame, depth = frame.f_back, depth + 1
+        sys.setrecursionlimit(depth + self._more)
+
+    def __exit__(self, *_: object) -> None:
+        sys.setrecursionlimit(self._usual)
+
+
+def depth(findings: Findings, every: int) -> None:
+    """Lower the recursion limit to every depth at which a `get()` needs more."""
+    findings.get(findings.next_trial())
+    misses = 0
+    for more in itertools.count(3, every):
+        trial = findings.next_trial()
+        error = findings.get(trial, RecursionLimit(more))
+        if isinstance(error, LockedError):
+            return
+        if error is None or (findings.kind == "failing" and "bad split" in str(error)):
+            misses += 1
+        else:
+            misses = 0
+            findings.counts["interrupted"] += 1
+        error = None
+        findings.check(trial, f"{more} frames")
+        if misses > 20 or findings.is_hopeless:
+            return
+
+
+def kinds_of(word: str) -> list[str]:
+    """Return the kinds that an argument names."""
+    return list(KINDS) if word == "all" else word.split(",")
+
+
+@contextlib.contextmanager
+def _store() -> Iterator[None]:
+    with tempfile.TemporaryDirectory(prefix="furu-interrupts-", ignore_cleanup_errors=True) as directory:
+        os.environ["FURU_PATH"] = directory
+        yield
+
+
+def main() -> None:
+    """Do as the arguments say."""
+    how, kinds, *numbers = sys.argv[1:]
+    every = int(numbers[0]) if numbers else 1
+    ways: dict[str, Callable[[Findings], None]] = {
+        "signals": lambda findings: signals(findings, *map(int, numbers)),
+        "lines": lambda findings: places(findings, "line", every),
+        "calls": lambda findings: places(findings, "call", every),
+        "returns": lambda findings: places(findings, "return", every),
+        "twice": lambda findings: places(findings, "line", every, SECOND_AFTER),
+        "memory": lambda findings: memory(findings, every),
+        "depth": lambda findings: depth(findings, every),
+    }
+    logging.disable(logging.CRITICAL)
+    with _store(), Observer() as observer:
+        findings = Findings(observer)
+        for kind in kinds_of(kinds):
+            findings.kind = kind
+            if not findings.is_hopeless:
+                ways[how](findings)
+        print(json.dumps({"counts": findings.counts, "examples": findings.examples}), flush=True)
+        # A thread that hangs, as a fault leaves it, must not keep the process.
+        observer.close()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,610 @@
+"""Run as a program: one process, many stores, many runs of every kind; then says what grew.
+
+    python -m tests.faults.soak [RUNS] [SEED] [WITHOUT ...]
+
+WITHOUT leaves kinds of work out: names of `WORK`, or of node classes of `soak_nodes`. Exits with 1 if
+descriptors, threads, tasks, children or objects are more at the end than after the first quarter, if memory
+grows, or if any value, status or error was not right.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import ctypes
+import faulthandler
+import functools
+import gc
+import logging
+import os
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import trio
+
+from furu import (
+    Furu,
+    FuruCancelledError,
+    Status,
+    current_settings,
+    run_local,
+    run_local_async,
+    stream_local,
+    use_settings,
+)
+from furu.execution.workers import ProcessWorkers
+from furu.web.runs import RunCancelledError, Runs
+
+from .observer import Observer
+from .soak_nodes import FAILING, FORKING, STEADY, Flaky, draw, may_fail, roots_of, value_of
+
+Nodes = list[Furu[int]]
+
+STORES = 500
+SAMPLES = 40
+# So many stores are in use at once; an older one is used no more, and every second of those is removed.
+LIVE_STORES = 12
+# So many runs share one event loop, so that tasks that outlive their run are seen.
+LOOP_RUNS = 10
+# A run that takes longer hangs: the stacks of all threads are printed, and the process ends.
+HANG_SEC = 90
+# Threads that a cancelled run left behind may go on for so long.
+LATE_SEC = 5.0
+
+# What may be added between the second quarter and the last, by medians.
+MORE_DESCRIPTORS = 6
+MORE_THREADS = 4
+MORE_TASKS = 0
+MORE_CHILDREN = 0
+# Objects of one type, and entries of one container: one in a hundred runs.
+MORE_OBJECTS_PER_RUN = 0.01
+MORE_OBJECTS = 20
+# The slope of memory over the last half. One leaked node, with its hash and fields, is 1 KiB.
+MORE_BYTES_PER_RUN = 2048
+
+
+class Soak:
+    """The stores, the counts, and what went wrong."""
+
+    def __init__(self, runs: int, seed: int, without: set[str], directory: str, observer: Observer) -> None:
+        self.runs = runs
+        self.chance = random.Random(seed)
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.problems: collections.Counter[str] = collections.Counter()
+        self.examples: dict[str, str] = {}
+        self.most_tasks = 0
+        self.done = 0
+        self._directory = Path(directory)
+        self._observer = observer
+        self._live: collections.deque[Path] = collections.deque()
+        self._made = 0
+        self._now, self._began = "the first run", time.monotonic()
+        self.steady = tuple(kind for kind in STEADY if kind.__name__ not in without)
+        self.forking = tuple(kind for kind in FORKING if kind.__name__ not in without)
+        self.failing = tuple(kind for kind in FAILING if kind.__name__ not in without)
+        self.flaky = () if "Flaky" in without else (Flaky,)
+
+    def watch(self, name: str, nodes: Nodes) -> None:
+        """Begin a run, which must not hang."""
+        self._now = f"run {self.done}: {name} of {nodes}"
+        self._began = time.monotonic()
+
+    def end_if_it_hangs(self) -> None:
+        """In a thread: when a run hangs, say which, with the stacks of all threads, and end the process."""
+        while time.monotonic() - self._began < HANG_SEC:
+            time.sleep(1)
+        print(f"HANGS    {self._now}", flush=True)
+        faulthandler.dump_traceback(all_threads=True)
+        shutil.rmtree(self._directory, ignore_errors=True)
+        os._exit(1)
+
+    def problem(self, kind: str, example: object) -> None:
+        """Note what is not right."""
+        self.problems[kind] += 1
+        self.examples.setdefault(kind, f"run {self.done}: {example}"[:2000])
+
+    def store(self) -> Path:
+        """Return a store: so many runs, so many stores."""
+        if not self._live or self._made < STORES * (self.done + 1) / self.runs:
+            self._live.append(self._directory / f"store-{self._made}")
+            self._made += 1
+            if len(self._live) > LIVE_STORES:
+                old = self._live.popleft()
+                if self._made % 2:
+                    shutil.rmtree(old, ignore_errors=True)
+        return self.chance.choice(self._live)
+
+    def nodes(self, *extra: type[Furu[int]]) -> Nodes:
+        """Return a random graph: of steady nodes, of forking ones now and then, and of the kinds given."""
+        kinds = [*self.steady, *extra]
+        if self.forking and self.chance.random() < 0.15:
+            kinds.append(self.chance.choice(self.forking))
+        return draw(self.chance, self.done, tuple(kinds))
+
+    def options(self) -> dict[str, Any]:
+        """Return some options of a run."""
+        chosen: dict[str, Any] = {
+            "max_workers": self.chance.choice([1, 2, 4]),
+            "window_size": self.chance.choice(["bfs", "dfs", 2]),
+            "on_failure": self.chance.choice(["stop", "continue"]),
+            "poll_interval_sec": 0.02,
+        }
+        if self.chance.random() < 0.4:
+            chosen["grace_sec"] = self.chance.choice([0.0, 0.02, 0.5])
+        return chosen
+
+    def check(self, store: Path, nodes: Nodes) -> None:
+        """Check the values of the nodes that are DONE, and that another process sees none in progress."""
+        with use_settings(store=store):
+            for node in nodes:
+                if node.status() is Status.DONE:
+                    value = node.get()
+                    if value != value_of(node):
+                        self.problem("wrong value", f"{node} is {value}, not {value_of(node)}")
+                    self.counts["values checked"] += 1
+        if self.chance.random() < 0.25:
+            self._check_from_outside(store, nodes)
+
+    def _check_from_outside(self, store: Path, nodes: Nodes) -> None:
+        until = time.monotonic() + LATE_SEC
+        while True:
+            statuses = self._observer.statuses([(str(store), node) for node in nodes])
+            stuck = [node for node, status in zip(nodes, statuses, strict=True) if status == "IN_PROGRESS"]
+            if not stuck or time.monotonic() > until:
+                break
+            time.sleep(0.05)
+        self.counts["statuses seen by another process"] += len(nodes)
+        if stuck:
+            self.problem("IN_PROGRESS for another process", f"{stuck} in {store}")
+
+    def failed(self, error: BaseException, nodes: Nodes, *, interactive: bool = False) -> None:
+        """Count a failure; one that no node of the graph explains is a problem."""
+        self.counts["runs that failed"] += 1
+        if not may_fail(nodes, interactive=interactive):
+            self.problem("unexpected error", f"{error!r} from {error.__cause__!r}")
+
+
+# ---- work without a loop ----
+
+
+def thread_run(soak: Soak, nodes: Nodes) -> None:
+    """`run_local`, twice: the second time nothing is left to do."""
+    options = soak.options()
+    run_local(roots_of(nodes), **options)
+    report = run_local(roots_of(nodes), **options)
+    if report.computed:
+        soak.problem("computed again", report)
+
+
+def generated_run(soak: Soak, nodes: Nodes) -> None:
+    """Roots from a generator, which may raise."""
+    raises = soak.chance.random() < 0.3
+
+    def generate() -> Iterator[Furu[int]]:
+        yield from roots_of(nodes)
+        if raises:
+            raise LookupError("no more")
+
+    try:
+        run_local(generate(), **{**soak.options(), "window_size": soak.chance.choice(["dfs", 2, 3])})
+    except LookupError:
+        if not raises:
+            raise
+
+
+def runs_in_threads(soak: Soak, nodes: Nodes) -> None:
+    """Three runs at once that share nodes."""
+    errors: list[BaseException] = []
+    settings = current_settings()
+
+    def go(options: dict[str, Any]) -> None:
+        try:
+            with use_settings(settings):
+                run_local(roots_of(nodes), **options)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=go, args=(soak.options(),)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def process_run(soak: Soak, nodes: Nodes) -> None:
+    """Nodes in child processes."""
+    run_local(roots_of(nodes), **{**soak.options(), "workers": ProcessWorkers(), "max_workers": 2})
+
+
+def interactive(soak: Soak, nodes: Nodes) -> None:
+    """`get()`."""
+    for root in roots_of(nodes):
+        root.get()
+
+
+# ---- work on a loop: asyncio's and trio's ----
+
+
+async def async_run(soak: Soak, nodes: Nodes) -> None:
+    await run_local_async(roots_of(nodes), **soak.options())
+
+
+async def cancelled_run(soak: Soak, nodes: Nodes) -> None:
+    """A scope whose deadline comes before the end."""
+    with anyio.move_on_after(soak.chance.uniform(0.0, 0.03)) as scope:
+        await run_local_async(roots_of(nodes), **soak.options())
+    soak.counts["runs cancelled"] += scope.cancelled_caught
+
+
+async def cancelled_natively(soak: Soak, nodes: Nodes) -> None:
+    """`Task.cancel()` of a run or of an `aget()`; on trio, a scope."""
+    root = roots_of(nodes)[0]
+    work: Callable[[], Any] = (
+        root.aget
+        if soak.chance.random() < 0.5
+        else functools.partial(run_local_async, roots_of(nodes), **soak.options())
+    )
+    if _backend() == "trio":
+        with anyio.move_on_after(soak.chance.uniform(0.0, 0.02)):
+            await work()
+        return
+    task = asyncio.ensure_future(work())
+    await asyncio.sleep(soak.chance.uniform(0.0, 0.02))
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        soak.counts["tasks cancelled"] += 1
+
+
+async def left_stream(soak: Soak, nodes: Nodes) -> None:
+    """A stream that is left after some events, or read to its end."""
+    leave_after = soak.chance.choice([0, 1, 3, 10**9])
+    async with stream_local(
+        roots_of(nodes), buffer_events=soak.chance.choice([1, 100]), **soak.options()
+    ) as events:
+        number = 0
+        async for _ in events:
+            number += 1
+            if number > leave_after:
+                soak.counts["streams left"] += 1
+                break
+
+
+async def interactive_async(soak: Soak, nodes: Nodes) -> None:
+    """`aget()` of all roots at once."""
+    async with anyio.create_task_group() as tasks:
+        for root in roots_of(nodes):
+            tasks.start_soon(root.aget)
+
+
+async def service(soak: Soak, nodes: Nodes) -> None:
+    """Two followers of one run, one of whom leaves early."""
+    async with Runs(max_running=2, grace_sec=1.0, cancel_sec=0.05) as runs:
+
+        async def follow(sec: float) -> None:
+            with anyio.move_on_after(sec), contextlib.suppress(RunCancelledError):
+                async with runs.follow(roots_of(nodes)) as run:
+                    await run.wait()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow, soak.chance.uniform(0.0, 0.02))
+            tasks.start_soon(follow, soak.chance.choice([0.03, 30.0]))
+
+
+WORK: dict[str, Callable[[Soak, Nodes], Any]] = {
+    work.__name__: work
+    for work in (
+        thread_run,
+        generated_run,
+        runs_in_threads,
+        process_run,
+        interactive,
+        async_run,
+        cancelled_run,
+        cancelled_natively,
+        left_stream,
+        interactive_async,
+        service,
+    )
+}
+SYNC = ("thread_run", "generated_run", "runs_in_threads", "process_run", "interactive")
+# How often each is drawn; processes are slow.
+SHARES = {"process_run": 0.1}
+INTERACTIVE = ("interactive", "interactive_async", "cancelled_natively")
+
+
+def _backend() -> str:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return "trio"
+    return "asyncio"
+
+
+def _draw_work(soak: Soak, names: list[str]) -> tuple[str, Nodes]:
+    name = soak.chance.choices(names, [SHARES.get(name, 1.0) for name in names])[0]
+    extra: tuple[type[Furu[int]], ...] = ()
+    if soak.chance.random() < 0.3:
+        extra += soak.flaky
+    if soak.failing and soak.chance.random() < 0.3:
+        extra += (soak.chance.choice(soak.failing),)
+    if name == "process_run":
+        extra = tuple(kind for kind in extra if kind.__name__ != "ForkPool")
+    return name, soak.nodes(*extra)
+
+
+def _outcome(soak: Soak, name: str, nodes: Nodes, error: BaseException | None) -> None:
+    soak.counts[name] += 1
+    if error is None:
+        return
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    if isinstance(error, BaseExceptionGroup):
+        error = next((one for one in error.exceptions if not isinstance(one, FuruCancelledError)), error)
+    soak.failed(error, nodes, interactive=name in INTERACTIVE)
+
+
+def sync_batch(soak: Soak, names: list[str]) -> None:
+    """Some runs without a loop of ours."""
+    for _ in range(LOOP_RUNS):
+        name, nodes = _draw_work(soak, names)
+        soak.watch(name, nodes)
+        store, error = soak.store(), None
+        try:
+            with use_settings(store=store):
+                WORK[name](soak, nodes)
+        except Exception as raised:
+            error = raised.with_traceback(None)
+        _outcome(soak, name, nodes, error)
+        soak.check(store, nodes)
+        soak.done += 1
+
+
+async def async_batch(soak: Soak, names: list[str]) -> None:
+    """Some runs on one loop; after each, no task but ours is left."""
+    await anyio.lowlevel.checkpoint()
+    before = _tasks()
+    for _ in range(LOOP_RUNS):
+        name, nodes = _draw_work(soak, names)
+        soak.watch(name, nodes)
+        store, error = soak.store(), None
+        try:
+            with use_settings(store=store):
+                await WORK[name](soak, nodes)
+        except Exception as raised:
+            error = raised.with_traceback(None)
+        _outcome(soak, name, nodes, error)
+        del error
+        until = time.monotonic() + LATE_SEC
+        while (more := _tasks() - before) > 0 and time.monotonic() < until:
+            await anyio.sleep(0.01)
+        if more > soak.most_tasks:
+            soak.most_tasks = more
+            soak.problem("tasks left", f"{more} after {name} on {_backend()}")
+        soak.check(store, nodes)  # blocks the loop, on which nothing else is left
+        soak.done += 1
+
+
+def _tasks() -> int:
+    if _backend() == "asyncio":
+        return len(asyncio.all_tasks())
+    return trio.lowlevel.current_statistics().tasks_living
+
+
+# ---- what is measured ----
+
+
+def _descriptors() -> int:
+    return len(os.listdir("/proc/self/fd")) - 1
+
+
+def _children() -> int:
+    children: set[str] = set()
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):
+            children |= set(Path(f"/proc/self/task/{task}/children").read_text().split())
+    return len(children)
+
+
+def _resident() -> int:
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def _objects() -> dict[str, int]:
+    """Count objects of furu's types, nodes, and what failures and runs leave behind."""
+    gc.collect()
+    counts: collections.Counter[str] = collections.Counter()
+    others = (types.FrameType, types.TracebackType, types.CoroutineType, threading.Thread, asyncio.Task)
+    for found in gc.get_objects():
+        kind = type(found)
+        if issubclass(kind, Furu):
+            counts["nodes"] += 1
+        elif kind.__module__.startswith("furu."):
+            counts[f"{kind.__module__}.{kind.__qualname__}"] += 1
+        elif issubclass(kind, (*others, BaseException)):
+            counts[kind.__qualname__] += 1
+    counts["all objects"] = len(gc.get_objects())
+    return dict(counts)
+
+
+_SIZED = (dict, set, list, collections.deque, collections.OrderedDict)
+
+
+def _containers() -> dict[str, int]:
+    """Return the sizes of the containers that furu's modules hold, in their globals and a level below."""
+    sizes: dict[str, int] = {}
+    seen: set[int] = set()
+
+    def look(name: str, value: object, depth: int) -> None:
+        if id(value) in seen:
+            return
+        if hasattr(value, "cache_info"):
+            info = value.cache_info()
+            if info.maxsize is None:
+                sizes[name] = info.currsize
+        elif isinstance(value, _SIZED) or type(value).__name__.startswith("Weak"):
+            with contextlib.suppress(TypeError):
+                sizes[name] = len(value)  # type: ignore[arg-type]
+        elif depth and type(value).__module__.startswith("furu.") and not isinstance(value, Furu | type):
+            seen.add(id(value))
+            slots = [slot for cls in type(value).__mro__ for slot in getattr(cls, "__slots__", ())]
+            inside = {**getattr(value, "__dict__", {})}
+            inside |= {slot: getattr(value, slot, None) for slot in slots if isinstance(slot, str)}
+            for key, one in inside.items():
+                look(f"{name}.{key}", one, depth - 1)
+
+    for module in [module for name, module in sys.modules.items() if name.split(".")[0] == "furu"]:
+        for key, value in list(vars(module).items()):
+            if (
+                not key.startswith("__")
+                and getattr(value, "__module__", module.__name__) == module.__name__
+            ):
+                look(f"{module.__name__}.{key}", value, 3)
+    return sizes
+
+
+class Samples:
+    """The figures of a soak, one row a sample."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, int]] = []
+
+    def take(self, soak: Soak) -> None:
+        """Measure once no late thread of a cancelled run is at work."""
+        until, before = time.monotonic() + LATE_SEC, self.rows[-1]["python threads"] if self.rows else 0
+        while time.monotonic() < until and threading.active_count() > before:
+            time.sleep(0.1)
+        row = {
+            "run": soak.done,
+            "descriptors": _descriptors(),
+            "threads": len(os.listdir("/proc/self/task")),
+            "python threads": threading.active_count(),
+            "tasks": soak.most_tasks,
+            "children": _children(),
+            "resident": _resident(),
+        }
+        row |= {f"objects: {name}": number for name, number in _objects().items()}
+        row |= {f"in {name}": number for name, number in _containers().items()}
+        self.rows.append(row)
+        soak.most_tasks = 0
+        print(
+            f"run {row['run']:>6,}  descriptors {row['descriptors']:>4}  threads {row['threads']:>4}  "
+            f"tasks {row['tasks']:>3}  children {row['children']:>3}  "
+            f"resident {row['resident'] / 2**20:7.1f} MiB  objects {row['objects: all objects']:>9,}",
+            flush=True,
+        )
+
+    def growth(self, name: str) -> float:
+        """Return by how much the last quarter's median is above the second's."""
+        values = [row.get(name, 0) for row in self.rows]
+        quarter = max(len(values) // 4, 1)
+        return statistics.median(values[-quarter:]) - statistics.median(
+            values[quarter : 2 * quarter] or values
+        )
+
+    def slope(self, name: str) -> float:
+        """Return the growth for each run, over the last half: the median of the slopes of all pairs."""
+        half = self.rows[len(self.rows) // 2 :]
+        slopes = [
+            (later[name] - earlier[name]) / (later["run"] - earlier["run"])
+            for number, earlier in enumerate(half)
+            for later in half[number + 1 :]
+            if later["run"] > earlier["run"]
+        ]
+        return statistics.median(slopes) if slopes else 0.0
+
+    def grown(self, runs: int) -> dict[str, str]:
+        """Return what grew by more than is allowed."""
+        allowed = {
+            "descriptors": MORE_DESCRIPTORS,
+            "threads": MORE_THREADS,
+            "python threads": MORE_THREADS,
+            "tasks": MORE_TASKS,
+            "children": MORE_CHILDREN,
+        }
+        found: dict[str, str] = {}
+        for name in sorted({name for row in self.rows for name in row} - {"run", "resident"}):
+            most = allowed.get(name, MORE_OBJECTS + MORE_OBJECTS_PER_RUN * runs)
+            if name == "objects: all objects":
+                most = 10 * most
+            if (more := self.growth(name)) > most:
+                found[name] = f"{more:+,.0f}, allowed {most:,.0f}"
+        slope = self.slope("resident")
+        if slope > MORE_BYTES_PER_RUN:
+            found["resident"] = f"{slope:+,.0f} bytes a run, allowed {MORE_BYTES_PER_RUN:,}"
+        return found
+
+
+def report(soak: Soak, samples: Samples, took: float) -> bool:
+    """Print the counts, what grew and what was wrong; return whether all is well."""
+    print(f"\n{soak.done:,} runs in {took:.0f} s")
+    for name, number in sorted(soak.counts.items()):
+        print(f"{number:>9,}  {name}")
+    print("\nfrom the second quarter to the last, by medians:")
+    for name in ("descriptors", "threads", "python threads", "tasks", "children"):
+        print(f"{samples.growth(name):>+9,.0f}  {name}")
+    print(f"{samples.slope('resident'):>+9,.0f}  bytes of memory a run, over the last half")
+    grown = samples.grown(soak.runs)
+    for name, text in grown.items():
+        print(f"GREW     {name}: {text}")
+    for kind, number in soak.problems.items():
+        print(f"PROBLEM  {number:,} times {kind}; first: {soak.examples[kind]}")
+    well = not grown and not soak.problems
+    print("all is well" if well else "NOT well")
+    return well
+
+
+def main() -> None:
+    """Do as the arguments say."""
+    runs = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    without = set(sys.argv[3:])
+    logging.disable(logging.CRITICAL)
+    names = [name for name in WORK if name not in without]
+    sync_names = [name for name in names if name in SYNC]
+    async_names = [name for name in names if name not in SYNC]
+    samples, started = Samples(), time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="furu-soak-", ignore_cleanup_errors=True) as directory:
+        os.environ["FURU_PATH"] = f"{directory}/never"
+        os.environ["FURU_SOAK_MARKERS"] = f"{directory}/markers"
+        os.mkdir(f"{directory}/markers")
+        with Observer() as observer:
+            soak = Soak(runs, seed, without, directory, observer)
+            threading.Thread(target=soak.end_if_it_hangs, daemon=True, name="soak-watch").start()
+            next_sample = 0.0
+            while soak.done < runs:
+                if sync_names:
+                    sync_batch(soak, sync_names)
+                for backend in ("asyncio", "trio"):
+                    if async_names:
+                        anyio.run(async_batch, soak, async_names, backend=backend)
+                if soak.done >= next_sample:
+                    samples.take(soak)
+                    next_sample += runs / SAMPLES
+            if os.path.exists(f"{directory}/never"):
+                soak.problem("another store was used", os.listdir(f"{directory}/never"))
+        well = report(soak, samples, time.monotonic() - started)
+    sys.stdout.flush()
+    os._exit(not well)  # without waiting for threads that a fault has left behind
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""Files that the command line is given by path: which modules they become, and how their errors show."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from furu.cli.app import app
+from furu.cli.output import UserCodeError
+from furu.cli.roots import load_roots
+from furu.origin import class_name
+
+STEP = """
+from furu import Furu
+class Step{name}(Furu[str]):
+    n: int
+    def _create(self): return "{name}"
+roots = [Step{name}(n=1)]
+if __name__ == "__main__":
+    print(roots[0].get(), roots[0].furu_hash)
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory; what is imported from it is forgotten."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield folder
+    forget(folder)
+
+
+def forget(folder: Path) -> None:
+    """Have what was imported from a directory imported anew."""
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(folder)):
+            del sys.modules[name]
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a file, and the directories that lead to it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def furu(*arguments: str) -> Result:
+    """Run the command in this process, which knows nothing of the files from before."""
+    forget(Path.cwd())
+    return CliRunner().invoke(app, arguments, prog_name="furu")
+
+
+def names_in(store: Path, pattern: str) -> list[str]:
+    """The directories of classes in a store that hold nodes."""
+    return sorted(str(path.parent.relative_to(store)) for path in store.glob(pattern))
+
+
+# ---- keeping ----
+
+
+def test_gc_keeps_the_nodes_of_two_files_of_one_name(folder: Path, store: Path) -> None:
+    """Each file is itself, and not whichever was imported first."""
+    for name in "ab":
+        write(folder / name / "pipeline.py", STEP.format(name=name.upper()))
+        assert 0 == furu("run", f"{name}/pipeline.py:roots").exit_code
+    done = furu("gc", "--keep", "a/pipeline.py:roots", "--keep", "b/pipeline.py:roots", "--yes")
+    assert ": 0 nodes to remove" in done.stdout, done.stderr
+    assert ["pipeline/StepA", "pipeline/StepB"] == names_in(store, "pipeline/*/*")
+
+
+def test_gc_keeps_the_nodes_of_two_files_whose_helpers_have_one_name(folder: Path, store: Path) -> None:
+    """A module that a file imports from its own directory is that directory's."""
+    for name in "ab":
+        write(folder / name / "steps.py", STEP.format(name=name.upper()))
+        write(folder / name / f"{name}.py", f"from steps import Step{name.upper()}, roots\n")
+        assert 0 == furu("run", f"{name}/{name}.py:roots").exit_code
+    done = furu("gc", "--keep", "a/a.py:roots", "--keep", "b/b.py:roots", "--yes")
+    assert ": 0 nodes to remove" in done.stdout, done.stderr
+    assert ["steps/StepA", "steps/StepB"] == names_in(store, "steps/*/*")
+
+
+def test_gc_keeps_what_a_file_that_prints_names(folder: Path) -> None:
+    """What the user's code prints is not taken for hashes, and is no error."""
+    write(folder / "loud.py", "print('hello')\n" + STEP.format(name="A") + "print('0' * 32)\n")
+    assert 0 == furu("run", "loud.py:roots").exit_code
+    assert ": 0 nodes to remove" in furu("gc", "--keep", "loud.py:roots", "--yes").stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "says"),
+    [
+        ("broken.py:roots", 1, "Broken(n=1)._dependencies() raised ValueError: no list"),
+        ("broken.py:nosuch", 2, "has no 'nosuch'"),
+        ("nofile.py:roots", 2, "there is no file nofile.py"),
+        ("raises.py:roots", 1, "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_gc_removes_nothing_where_it_is_not_known_what_to_keep(
+    folder: Path, store: Path, capfd: pytest.CaptureFixture[str], target: str, code: int, says: str
+) -> None:
+    """Of a target that cannot be loaded, or whose dependencies cannot be told."""
+    write(folder / "other.py", STEP.format(name="B"))
+    write(
+        folder / "broken.py",
+        "from furu import Furu\n"
+        "class Broken(Furu[int]):\n"
+        "    n: int\n"
+        "    def _create(self): return 1\n"
+        "    def _dependencies(self): raise ValueError('no list')\n"
+        "roots = [Broken(n=1)]\n",
+    )
+    write(folder / "raises.py", "1 / 0\n")
+    furu("run", "other.py:roots")
+    done = furu("gc", "--keep", target, "--yes")
+    assert code == done.exit_code
+    assert says in " ".join(capfd.readouterr().err.replace("│", "").split())
+    assert f"nothing was removed, because the nodes of --keep {target} are not known" in done.stderr
+    assert ["other/StepB"] == names_in(store, "*/*/*")
+
+
+# ---- importing ----
+
+
+def test_file_is_named_as_the_script_is(folder: Path) -> None:
+    """So what `python FILE.py` has computed is found by `furu run FILE.py:NAME`."""
+    path = write(folder / "deep" / "pipeline.py", STEP.format(name="A"))
+    ran = subprocess.run([sys.executable, path], capture_output=True, text=True, check=True)
+    (node,) = load_roots("deep/pipeline.py:roots")
+    assert ["A", node.furu_hash] == ran.stdout.split()
+    assert node.exists()
+
+
+def test_two_files_of_one_name_are_two_modules_in_one_process(folder: Path) -> None:
+    """Their classes have the names that each alone has, and their own values."""
+    for name in "ab":
+        write(folder / name / "pipeline.py", STEP.format(name=name.upper()))
+    nodes = [load_roots(f"{name}/pipeline.py:roots")[0] for name in "ab"]
+    assert ["pipeline:StepA", "pipeline:StepB"] == [class_name(type(node)) for node in nodes]
+    assert ["A", "B"] == [node.get() for node in nodes]
+    again = [load_roots(f"{folder}/{name}/pipeline.py:roots")[0] for name in "ab"]
+    assert [type(node) for node in nodes] == [type(node) for node in again]
+
+
+def test_file_whose_name_is_taken_by_a_library_is_loaded_all_the_same(folder: Path) -> None:
+    """The library's module stays what it is, and types in quotes are found in the file."""
+    source = STEP.format(name="A").replace("Furu[str]", 'Furu["Text"]') + "Text = str\n"
+    write(folder / "json.py", "from __future__ import annotations\n" + source)
+    (node,) = load_roots("json.py:roots")
+    assert sys.modules["json"] is json
+    assert "json:StepA" == class_name(type(node))
+    assert "A" == node.get()
+
+
+def test_processes_import_a_file_from_its_own_directory(folder: Path) -> None:
+    """Also the modules beside it."""
+    write(folder / "deep" / "beside.py", "value = 'beside'\n")
+    source = STEP.format(name="A").replace('return "A"', "import beside; return beside.value")
+    write(folder / "deep" / "pipeline.py", source)
+    command = [sys.executable, "-m", "furu.cli", "run", "deep/pipeline.py:roots", "--workers", "processes"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("computed 1, "), done.stderr
+
+
+# ---- errors ----
+
+
+@pytest.mark.parametrize("target", ["sweep/nofile.py:roots", "work:roots", "sweep/nofile:roots"])
+def test_target_that_does_not_exist_is_misuse(folder: Path, target: str) -> None:
+    """A file is called a file."""
+    done = furu("run", target)
+    assert 2 == done.exit_code
+    kind = "file" if ".py" in target else "module"
+    assert f"there is no {kind} " in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "says"),
+    [
+        ("import nosuch\n", 1, "ModuleNotFoundError: No module named 'nosuch'"),
+        ("import models.nosuch\n", 1, "ModuleNotFoundError: No module named 'models"),
+        ("\ndef f(:\n", 2, "SyntaxError: invalid syntax"),
+        ("import sys\nsys.exit(0)\n", 2, "SystemExit: 0"),
+        ("def roots():\n    return [1 / 0]\n", 2, "ZeroDivisionError: division by zero"),
+        ("roots = (1 / n for n in [0])\n", 1, "ZeroDivisionError: division by zero"),
+        (
+            "from furu import Furu\nclass Bad(Furu[int]):\n    furu_dir: int\n",
+            2,
+            "FuruUsageError: the field",
+        ),
+    ],
+)
+def test_error_in_the_user_s_file_is_shown_as_its_own_traceback(
+    folder: Path, source: str, line: int, says: str
+) -> None:
+    """It begins in the file, with no frames of the command before it."""
+    write(folder / "models.py", source)
+    done = furu("run", "models.py:roots")
+    assert 1 == done.exit_code
+    first = next(text for text in done.stderr.splitlines() if text.startswith("  File "))
+    assert f'models.py", line {line}' in first
+    assert says in done.stderr
+    assert "furu: " in done.stderr.splitlines()[-1]
+
+
+def test_file_that_failed_to_load_is_not_left_half_loaded(folder: Path) -> None:
+    """Another attempt reads it again."""
+    path = write(folder / "pipeline.py", "x = 1\nraise ValueError('no')\n")
+    with pytest.raises(UserCodeError, match="ValueError: no"):
+        load_roots("pipeline.py:roots")
+    path.write_text(STEP.format(name="A"))
+    assert 1 == len(load_roots("pipeline.py:roots"))
+
+
+def test_two_files_of_one_name_do_not_share_artifacts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By path, and as modules of the directory that the command runs in: the error names both files."""
+    text = STEP.replace("Step{name}", "Step").replace("{name}", "{}")
+    one, other = (write(folder / name / "step.py", text.format(name)) for name in ("a", "b"))
+    assert 0 == furu("run", "a/step.py:roots").exit_code
+    assert 0 == furu("run", "a/step.py:roots").exit_code
+    for directory, target in [(folder, "b/step.py:roots"), (folder / "b", "step:roots")]:
+        forget(folder)
+        monkeypatch.chdir(directory)
+        result = furu("run", target)
+        assert 0 != result.exit_code
+        said = "".join(f"{result.output}{result.exception or ''}".split())
+        assert str(one) in said
+        assert str(other) in said

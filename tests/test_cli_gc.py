@@ -1,0 +1,161 @@
+"""`furu gc` and `furu status` where a store is in use, damaged, or not readable."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import furu.cli.gc
+from furu import Status, run_local
+from furu.cli.app import app
+from furu.errors import FuruStoreError
+from furu.testing import Total, flat
+
+
+def command(*arguments: str) -> Result:
+    """Run the command with pipes around it, in this process."""
+    return CliRunner().invoke(app, arguments, prog_name="furu")
+
+
+@pytest.fixture
+def nodes() -> list[Total]:
+    """Three nodes that are done."""
+    nodes = flat(3)
+    run_local(nodes, progress=False)
+    return nodes
+
+
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Make a directory one that cannot be listed, also for root."""
+
+    def forbid(path: Path) -> None:
+        for name, closed in (("listdir", path), ("scandir", path), ("lstat", path / "done")):
+            allowed = getattr(os, name)
+
+            def refuse(given: Any, *, before: Any = allowed, closed: Path = closed, **options: Any) -> Any:
+                if str(given) == str(closed):
+                    raise PermissionError(13, "Permission denied", str(given))
+                return before(given, **options)
+
+            monkeypatch.setattr(os, name, refuse)
+
+    return forbid
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Have something happen after nodes were listed and before the first is removed."""
+
+    def happen(act: Callable[[], object]) -> None:
+        before = furu.cli.gc.remove_left_over
+
+        def act_first(settings: Any) -> None:
+            act()
+            before(settings)
+
+        monkeypatch.setattr(furu.cli.gc, "remove_left_over", act_first)
+
+    return happen
+
+
+def directory_of(node: Total) -> Path:
+    """A node's directory in the store."""
+    return node.furu_dir.parent
+
+
+def test_gc_names_a_node_that_cannot_be_read_and_removes_the_others(
+    nodes: list[Total], unreadable: Callable[[Path], None]
+) -> None:
+    """The exit code says that not all is well."""
+    kept = directory_of(nodes[1])
+    unreadable(kept)
+    done = command("gc", "--older-than", "0s", "--yes")
+    assert 1 == done.exit_code
+    assert "removed 2 nodes\n" in done.stdout
+    assert (
+        f"{nodes[1].furu_hash} is kept, because it cannot be read: cannot look at {kept}/done"
+        in done.stderr
+    )
+    assert kept.is_dir()
+
+
+def test_gc_names_a_node_that_cannot_be_removed_and_removes_the_others(
+    nodes: list[Total], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the reason."""
+    remove = furu.cli.gc.remove
+
+    def refuse_one(entry: Any) -> bool:
+        if entry.hash == nodes[0].furu_hash:
+            raise FuruStoreError("cannot rename it: Read-only file system")
+        return remove(entry)
+
+    monkeypatch.setattr(furu.cli.gc, "remove", refuse_one)
+    done = command("gc", "--older-than", "0s", "--yes")
+    assert 1 == done.exit_code
+    assert "removed 2 nodes\n" in done.stdout
+    assert f"{nodes[0].furu_hash} was not removed: cannot rename it: Read-only file system" in done.stderr
+    assert Status.DONE is nodes[0].status()
+
+
+def test_gc_names_a_class_that_cannot_be_listed(
+    nodes: list[Total], store: Path, unreadable: Callable[[Path], None]
+) -> None:
+    """Its nodes are not counted, and that is said."""
+    unreadable(directory_of(nodes[0]).parent)
+    for arguments in (["gc", "--older-than", "0s", "--yes"], ["status"]):
+        done = command(*arguments)
+        assert ": 0 nodes" in done.stdout
+        assert f"cannot list {store}/furu.testing/Total: Permission denied" in done.stderr
+    assert 1 == len(json.loads(command("status", "--json").stdout)["problems"])
+    assert "cannot list" in command("show", nodes[0].furu_hash[:20]).stderr
+
+
+def test_gc_spares_a_node_that_changed_since_it_was_listed(
+    nodes: list[Total], meanwhile: Callable[[Callable[[], object]], None]
+) -> None:
+    """Another process may have computed it anew while the question was being answered."""
+
+    def compute_anew() -> None:
+        (directory_of(nodes[2]) / "done").unlink()
+        nodes[2].get()
+
+    meanwhile(compute_anew)
+    done = command("gc", "--older-than", "0s", "--yes")
+    assert "removed 2 nodes; 1 are being computed, have changed, or were gone\n" in done.stdout
+    assert 0 == done.exit_code
+    assert nodes[2].exists()
+
+
+def test_gc_goes_on_where_another_one_was_faster(
+    nodes: list[Total], meanwhile: Callable[[Callable[[], object]], None]
+) -> None:
+    """Two at once, as two cron jobs run them."""
+    inner: list[Result] = []
+
+    def run_another() -> None:
+        if not started:
+            started.append(True)
+            inner.append(command("gc", "--older-than", "0s", "--yes"))
+
+    started: list[bool] = []
+    meanwhile(run_another)
+    done = command("gc", "--older-than", "0s", "--yes")
+    assert "removed 3 nodes" in done.stdout + inner[0].stdout
+    assert (0, 0) == (done.exit_code, inner[0].exit_code)
+
+
+def test_gc_says_that_it_needs_a_terminal_to_ask(nodes: list[Total]) -> None:
+    """And which options do without one."""
+    done = command("gc", "--older-than", "0s")
+    assert 2 == done.exit_code
+    said = " ".join(done.stderr.replace("│", "").split())
+    assert "stdin is not a terminal: pass --yes to confirm or --dry-run to preview" in said
+    assert all(node.exists() for node in nodes)

@@ -1,0 +1,213 @@
+"""Pages, jobs and clients that do not get in each other's way: slow graphs, large stores, cut bodies."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import anyio
+import pytest
+
+from furu import Furu
+from furu.web import job, reading
+from tests.graphs import Computed, Node, actions, flat, recording
+from tests.web.asgi_calls import ask, links, mounted, post, under_way
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def computed() -> Iterator[Computed]:
+    """What the nodes of this test computed."""
+    with recording() as record:
+        yield record
+
+
+class Slow(Furu[int]):
+    """A node whose dependencies take as long to name as the test wants."""
+
+    name: str
+
+    def _dependencies(self) -> Any:
+        if "look" in actions:
+            actions["look"]()
+        return ()
+
+    def _create(self) -> int:
+        return 1
+
+
+def make_node(name: str) -> Node:
+    """The job `node`."""
+    return Node(name=name)
+
+
+JOBS = [job("node", make_node)]
+
+
+class Held:
+    """Keeps the threads that look at graphs until it is opened, and waits until so many are there."""
+
+    def __init__(self) -> None:
+        self._there, self.opened = threading.Semaphore(0), threading.Event()
+        self.count = 0
+        actions["look"] = self._look
+
+    def _look(self) -> None:
+        self.count += 1
+        self._there.release()
+        assert self.opened.wait(10)
+
+    async def wait(self, count: int) -> None:
+        for _ in range(count):
+            assert await anyio.to_thread.run_sync(self._there.acquire, True, 10)
+
+
+async def test_jobs_and_the_store_are_answered_while_pages_of_runs_are_slow() -> None:
+    """Twenty pages whose graphs take their time keep neither from answering; each graph is walked once."""
+    async with mounted(JOBS) as (site, runs):
+        slow = [await runs.submit([Slow(name=name)]) for name in "ab"]
+        for run in slow:
+            await run.wait()
+        held = Held()
+        try:
+            async with anyio.create_task_group() as tasks:
+                for number in range(20):
+                    tasks.start_soon(ask, site, f"/furu/runs/{slow[number % 2].id}")
+                await held.wait(2)
+                with anyio.fail_after(10):
+                    done = await post(site, "/furu/api/jobs/node", {"name": "b"})
+                    assert "finished" == done.json()["state"]
+                    for target in ("", "store", "api/store", "api/runs", f"api/runs/{run.id}/events"):
+                        assert 200 == (await ask(site, f"/furu/{target}")).status
+                held.opened.set()
+            assert 2 == held.count
+        finally:
+            held.opened.set()
+
+
+async def test_jobs_are_answered_while_the_store_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty listings of a disk that hangs keep no thread that a job needs."""
+    there, opened = threading.Semaphore(0), threading.Event()
+
+    def hang(*_: Any, **__: Any) -> Any:
+        there.release()
+        assert opened.wait(10)
+        return iter(())
+
+    monkeypatch.setattr(reading, "walk", hang)
+    async with mounted(JOBS) as (site, runs):
+        try:
+            async with anyio.create_task_group() as tasks:
+                for _ in range(20):
+                    tasks.start_soon(ask, site, "/furu/store")
+                for _ in range(2):
+                    assert await anyio.to_thread.run_sync(there.acquire, True, 10)
+                with anyio.fail_after(10):
+                    done = await post(site, "/furu/api/jobs/node", {"name": "b"})
+                    assert "finished" == done.json()["state"]
+                    assert 200 == (await ask(site, f"/furu/runs/{runs.recent()[0].id}")).status
+                opened.set()
+        finally:
+            opened.set()
+
+
+# ---- listings that run out of time ----
+
+
+async def compute(runs: Any, roots: list[Any]) -> None:
+    """Compute nodes."""
+    await (await runs.submit(roots)).wait()
+
+
+async def test_listing_that_runs_out_of_time_goes_on_where_it_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Page by page it shows every node once, whether one matches or none."""
+    monkeypatch.setattr(reading, "LIST_SEC", -1)
+    async with mounted() as (site, runs):
+        await compute(runs, flat(7))
+        for query, expected in (("", 7), ("&state=DONE", 7), ("&state=FAILED", 0)):
+            target: str | None = f"/furu/store/nodes?class=tests.graphs:Node{query}"
+            shown: list[str] = []
+            pages = 0
+            while target is not None:
+                page = await ask(site, target)
+                pages += 1
+                shown += re.findall(r"/nodes/([0-9a-f]{32})", page.text)
+                target = next((link for link in links(page) if "after=" in link), None)
+                assert (target is not None) == ("Looking took too long" in page.text)
+            assert (expected, expected) == (len(shown), len(set(shown)))
+            assert 1 < pages < 10
+
+
+async def test_count_that_runs_out_of_time_names_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says which of them are not counted to their end."""
+    async with mounted() as (site, runs):
+        await compute(runs, [*flat(3), Slow(name="a")])
+        whole = (await ask(site, "/furu/api/store")).json()
+        monkeypatch.setattr(reading, "COUNT_SEC", -1)
+        cut = (await ask(site, "/furu/api/store")).json()
+        page = await ask(site, "/furu/store")
+    assert [] == whole["partial"]
+    assert set(whole["classes"]) == set(cut["classes"]) == set(cut["partial"])
+    assert 2 == page.text.count("not all counted")
+    assert 2 == len([link for link in links(page) if "class=" in link])
+
+
+async def test_listing_of_a_class_does_not_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store of millions of other nodes does not slow it."""
+    async with mounted() as (site, runs):
+        await compute(runs, [*flat(3), Slow(name="a")])
+
+        def walk(*_: Any) -> Any:
+            raise AssertionError("the whole store is walked")
+
+        monkeypatch.setattr(reading, "walk", walk)
+        page = await ask(site, "/furu/store/nodes?class=tests.graphs:Node")
+        none = await ask(site, "/furu/store/nodes?class=os:system")
+    assert 3 == len(re.findall(r"/nodes/[0-9a-f]{32}", page.text))
+    assert (200, []) == (none.status, re.findall(r"/nodes/[0-9a-f]{32}", none.text))
+
+
+async def test_nodes_of_a_class_whose_name_is_too_long_for_a_directory_are_listed() -> None:
+    """Under the name that the store has for it."""
+    long = type("L" * 300, (Furu,), {"__module__": __name__, "_create": lambda _: 1})
+    async with mounted() as (site, runs):
+        await (await runs.submit([long()])).wait_ended()
+        page = await ask(site, "/furu/store")
+        [link] = [link for link in links(page) if "class=" in link and "state=" not in link]
+        listed = await ask(site, link)
+    assert [long().furu_hash] == re.findall(r"/nodes/([0-9a-f]{32})", listed.text)
+
+
+# ---- clients that leave ----
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"name"'], ids=["before the body", "in the body"])
+async def test_client_that_leaves_in_its_body_is_not_an_error(
+    sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing starts, nothing is raised to the server, nothing is logged."""
+    caplog.set_level(logging.INFO)
+    headers = {"content-type": "application/json"}
+    async with mounted(JOBS) as (site, runs):
+        target = "/furu/api/jobs/node"
+        async with under_way(site, target, method="POST", body=sent, headers=headers, is_cut=True) as call:
+            await anyio.wait_all_tasks_blocked()
+            call.left.set()
+        assert ([], []) == (runs.live(), runs.recent())
+    assert call.answer.status != 500
+    assert [] == [record for record in caplog.records if record.name.startswith(("furu", "starlette"))]
+
+
+async def test_client_that_leaves_while_the_answer_is_sent_is_not_an_error() -> None:
+    """Where the server's `send` raises, as those of ASGI 2.4 do."""
+    async with mounted(JOBS) as (site, runs):
+        run = await runs.submit([Node(name="a")])
+        await run.wait()
+        async with under_way(site, f"/furu/api/runs/{run.id}/events", is_deaf=True):
+            pass

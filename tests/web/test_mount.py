@@ -1,0 +1,147 @@
+"""The application in a host: what guards it and what does not, behind a proxy, behind compression."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, HTTPException
+from starlette.middleware.gzip import GZipMiddleware
+
+from furu.web import Runs, app, job
+from tests.graphs import AsyncNode, Computed, Node, actions, recording
+from tests.web.asgi_calls import ask, links, post, under_way
+
+pytestmark = pytest.mark.anyio
+
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "embed-in-a-web-service.md"
+TARGETS = [
+    "/furu/",
+    "/furu/store",
+    "/furu/store/nodes?class=a",
+    f"/furu/nodes/{'0' * 32}",
+    "/furu/api/runs",
+    "/furu/api/store",
+    "/furu/api/jobs",
+    "/furu/static/live.js",
+    "/furu/none",
+]
+
+
+@pytest.fixture(autouse=True)
+def computed() -> Iterator[Computed]:
+    """What the nodes of this test computed."""
+    with recording() as record:
+        yield record
+
+
+def refuse() -> None:
+    """A dependency that lets no request through."""
+    raise HTTPException(401)
+
+
+def make_node(name: str) -> Node:
+    """The job `node`."""
+    return Node(name=name)
+
+
+def authorized(user: str, password: str) -> dict[str, str]:
+    """The header that a browser sends for a user."""
+    return {"authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+async def test_dependencies_of_the_host_do_not_guard_what_is_mounted() -> None:
+    """Neither those of the application nor those of a router: the page warns of this."""
+    async with Runs() as runs:
+        for host in (FastAPI(dependencies=[Depends(refuse)]), FastAPI()):
+            router = APIRouter(dependencies=[Depends(refuse)])
+            router.mount("/routed", app(runs))
+            host.include_router(router, dependencies=[Depends(refuse)])
+            host.mount("/furu", app(runs))
+            assert 200 == (await ask(host, "/furu/")).status
+            assert 401 != (await ask(host, "/routed/")).status
+    assert "`dependencies=`" in PAGE.read_text()
+
+
+async def test_wrapper_of_the_page_guards_everything_that_is_mounted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The code of the how-to, as it is there: each route, streams and jobs too."""
+    monkeypatch.setenv("PAGES_PASSWORD", "xyzzy")
+    [code] = [
+        block
+        for block in re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE)
+        if "class BasicAuth" in block
+    ]
+    async with Runs() as runs:
+        host = FastAPI()
+        names: dict[str, Any] = {
+            "app": host,
+            "runs": runs,
+            "jobs": [job("node", make_node, on_disconnect="finish")],
+        }
+        exec(compile(code, str(PAGE), "exec"), names)
+        run = await runs.submit([Node(name="a")])
+        await run.wait()
+        targets = [*TARGETS, f"/furu/runs/{run.id}", f"/furu/api/runs/{run.id}/events"]
+        for headers in ({}, authorized("furu", "wrong"), authorized("x", "xyzzy"), {"authorization": "é"}):
+            for target in targets:
+                answer = await ask(host, target, headers=headers)
+                assert (401, False) == (answer.status, run.id in answer.text), target
+            refused = await post(host, "/furu/api/jobs/node", {"name": "b"}, **headers)
+            assert 401 == refused.status
+        assert "Basic" in (await ask(host, "/furu/")).headers["www-authenticate"]
+        assert [run] == runs.recent()
+        right = authorized("furu", "xyzzy")
+        assert {200, 404} == {(await ask(host, target, headers=right)).status for target in targets}
+        assert 202 == (await post(host, "/furu/api/jobs/node", {"name": "b"}, **right)).status
+
+
+async def test_links_keep_the_prefix_that_a_proxy_takes_away() -> None:
+    """Where the server knows it as its root path: in pages, in the script's addresses, in locations."""
+    hold = anyio.Event()
+    actions["held"] = hold.wait
+    async with Runs() as runs:
+        host = FastAPI()
+        jobs = [job("node", make_node, on_disconnect="finish")]
+        host.mount("/furu", app(runs, jobs=jobs))
+        run = await runs.submit([AsyncNode(name="held")])
+        page = await ask(host, f"/behind/furu/runs/{run.id}", root_path="/behind")
+        hold.set()
+        started = await ask(
+            host,
+            "/behind/furu/api/jobs/node",
+            method="POST",
+            body=b'{"name": "a"}',
+            headers={"content-type": "application/json"},
+            root_path="/behind",
+        )
+        lost = await ask(host, "/behind/furu/api/none", root_path="/behind")
+    assert 200 == page.status
+    assert {True} == {link.startswith("/behind/furu/") for link in links(page)}
+    for name in ("events", "nodes", "run"):
+        assert f'data-{name}="/behind/furu/' in page.text
+    assert started.headers["location"].startswith("/behind/furu/api/runs/")
+    assert (404, "application/json") == (lost.status, lost.headers["content-type"])
+
+
+async def test_compression_of_the_host_does_not_hold_events_back() -> None:
+    """They come as they happen."""
+    hold = anyio.Event()
+    actions["held"] = hold.wait
+    async with Runs() as runs:
+        host = FastAPI()
+        host.add_middleware(GZipMiddleware, minimum_size=1)
+        host.mount("/furu", app(runs))
+        run = await runs.submit([AsyncNode(name="held")])
+        headers = {"accept-encoding": "gzip"}
+        async with under_way(host, f"/furu/api/runs/{run.id}/events", headers=headers) as call:
+            await call.until('"running"')
+            hold.set()
+    assert "content-encoding" not in call.answer.headers
+    assert "end" == call.answer.events()[-1][0]

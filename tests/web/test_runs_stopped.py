@@ -1,0 +1,194 @@
+"""When `Runs` end: stopped before, while and after they live; entered elsewhere; left by errors."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from furu import FuruError, FuruUsageError
+from furu.web import RunCancelledError, Runs, RunsClosedError
+from tests.graphs import AsyncNode, Computed, actions, diamond, recording
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def computed() -> Iterator[Computed]:
+    """What the nodes of this test computed."""
+    with recording() as record:
+        yield record
+
+
+def in_a_thread(stop: Callable[[], None]) -> None:
+    """Call from a thread without a loop, to its end."""
+    thread = threading.Thread(target=stop)
+    thread.start()
+    thread.join()
+
+
+def in_a_signal_handler(stop: Callable[[], None]) -> None:
+    """Call where the interpreter runs signal handlers: between two bytecodes of the main thread."""
+    before = signal.signal(signal.SIGUSR1, lambda *_: stop())
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def plainly(stop: Callable[[], None]) -> None:
+    """Call it."""
+    stop()
+
+
+WAYS = [plainly, in_a_thread, in_a_signal_handler]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_stop_before_the_block_is_remembered(way: Callable[..., None], computed: Computed) -> None:
+    """No run starts in the block, and leaving it does not wait."""
+    runs = Runs(grace_sec=60)
+    way(runs.stop)
+    with anyio.fail_after(10):
+        async with runs:
+            with pytest.raises(RunsClosedError, match="shutting down"):
+                await runs.submit([diamond()])
+    assert ([], {}) == (runs.recent(), computed.counts())
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_stop_in_the_block_is_seen_at_once(way: Callable[..., None]) -> None:
+    """By the next statement, before the loop runs again."""
+    async with Runs() as runs:
+        way(runs.stop)
+        with pytest.raises(RunsClosedError, match="shutting down"):
+            await runs.submit([diamond()])
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_stop_after_the_block_changes_nothing(way: Callable[..., None]) -> None:
+    """Nor does it when the loop that the runs lived on has ended."""
+    async with Runs() as runs:
+        pass
+    way(runs.stop)
+    with pytest.raises(RunsClosedError, match="has ended"):
+        await runs.submit([diamond()])
+
+
+def test_stop_after_the_loop_has_ended_does_not_raise(anyio_backend: str) -> None:
+    """There is nothing left to end."""
+    runs = Runs()
+
+    async def live() -> None:
+        async with runs:
+            pass
+
+    anyio.run(live, backend=anyio_backend)
+    runs.stop()
+
+    async def follow() -> None:
+        with pytest.raises(RunsClosedError, match="has ended"):
+            await runs.submit([diamond()])
+        with pytest.raises(RuntimeError, match="make new Runs"):
+            await runs.__aenter__()
+
+    anyio.run(follow, backend=anyio_backend)
+
+
+async def test_queued_run_ends_when_the_service_was_stopped_while_it_waited() -> None:
+    """Though the runs that run have time left."""
+    go_on, begun = anyio.Event(), anyio.Event()
+
+    async def hold() -> None:
+        begun.set()
+        await go_on.wait()
+
+    actions["a"] = hold
+    async with Runs(max_running=1, grace_sec=60) as runs:
+        first = await runs.submit([AsyncNode(name="a")])
+        await begun.wait()
+        second = await runs.submit([AsyncNode(name="b")])
+        runs.stop()
+        with pytest.raises(RunCancelledError):
+            await second.wait()
+        go_on.set()
+        assert 1 == (await first.wait()).computed
+
+
+async def test_runs_of_another_loop_are_refused(anyio_backend: str) -> None:
+    """With an error, in place of a run that no loop runs."""
+    async with Runs() as runs:
+
+        async def follow() -> None:
+            with pytest.raises(FuruUsageError, match="another event loop"):
+                await runs.submit([diamond()])
+
+        await anyio.to_thread.run_sync(lambda: anyio.run(follow, backend=anyio_backend))
+        assert 4 == (await (await runs.submit([diamond()])).wait()).computed
+
+
+async def test_runs_that_keep_none_still_tell_their_followers() -> None:
+    """A run that has ended is forgotten at once; its followers can still read it."""
+    async with Runs(keep=0) as runs:
+        run = await runs.submit([diamond()])
+        assert 4 == (await run.wait()).computed
+        assert ("finished", None, []) == (run.state, runs.get(run.id), runs.recent())
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ExceptionGroup("two", [ValueError("a"), KeyError("b")]), FuruError),
+        (ExceptionGroup("one", [ExceptionGroup("one", [ValueError("a")])]), ValueError),
+        (BaseExceptionGroup("odd", [GeneratorExit(), ValueError("a")]), FuruError),
+        (GeneratorExit(), FuruError),
+        (LookupError("a"), LookupError),
+    ],
+    ids=repr,
+)
+async def test_no_error_of_a_run_reaches_a_follower_as_a_group(
+    error: BaseException, expected: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A group of one is that one, others are the cause; the service and its other runs go on."""
+
+    async def compute(roots: Any, **_: object) -> Any:
+        raise error
+
+    async with Runs(compute=compute) as runs:
+        run = await runs.submit([diamond()])
+        for _ in range(2):
+            with pytest.raises(expected) as raised:
+                await run.wait()
+            assert not isinstance(raised.value, BaseExceptionGroup)
+            assert len(raised.traceback) < 5, "the error keeps the frames of its followers"
+        assert ("failed", []) == (run.state, runs.live())
+    assert "ended with an error" in caplog.text
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_interrupt_in_a_run_ends_the_service_and_is_raised_bare(grouped: bool) -> None:
+    """It is for the process; every run is settled before."""
+    go_on = anyio.Event()
+
+    async def compute(roots: Any, **_: object) -> Any:
+        if roots[0].name == "a":
+            await anyio.sleep_forever()
+        await go_on.wait()
+        if grouped:
+            raise BaseExceptionGroup("of a task group", [SystemExit(7), ValueError()])
+        raise SystemExit(7)
+
+    followed = []
+    with pytest.raises(SystemExit, match="7"):
+        async with Runs(compute=compute) as runs:
+            followed += [await runs.submit([AsyncNode(name=name)]) for name in "ab"]
+            go_on.set()
+            await anyio.sleep_forever()
+    assert ["cancelled", "failed"] == [run.state for run in followed]
+    assert [] == runs.live()
+    await anyio.lowlevel.checkpoint()  # nothing is cancelled any more
