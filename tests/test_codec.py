@@ -10,14 +10,12 @@ import enum
 import json
 import math
 import pickle
-import sys
-import textwrap
 import threading
 import types
 import typing
 import uuid
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import msgspec
 import pytest
@@ -34,13 +32,9 @@ from furu import (
     run_local,
     use_settings,
 )
-from furu.codec import decode_json, encode_json, encode_pickle, result_type
+from furu.codec import decode_json, encode_json, encode_pickle
 
 from .graphs import Node
-
-T = TypeVar("T")
-K = TypeVar("K")
-V = TypeVar("V")
 
 
 class Colour(enum.Enum):
@@ -326,7 +320,7 @@ class LikeAFuture:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("codec", ["json", "pickle"])
 def test_coroutine_as_a_result_is_refused_and_closed(codec: str) -> None:
-    """A decorator hid the `async def`; Python does not warn of it as well."""
+    """An `await` is missing; Python does not warn of it as well."""
 
     async def create() -> int:
         return 1
@@ -373,196 +367,6 @@ def test_difference_deep_inside_a_large_value_is_shown_briefly() -> None:
     text = str(caught.value.__cause__)
     assert "value['last']['cell'] is ('xxx" in text
     assert 600 > len(text)
-
-
-# ---- which type is declared ----
-
-
-class Later(Furu["Below"]):
-    def _create(self) -> Below:
-        return Below(1)
-
-
-class LaterInside(Furu["dict[str, list[Below]]"]):
-    def _create(self) -> dict[str, list[Below]]:
-        return {"a": [Below(1)]}
-
-
-class LaterItem(Furu[list["Below"]]):
-    def _create(self) -> list[Below]:
-        return [Below(1)]
-
-
-class Below(msgspec.Struct):
-    x: int
-
-
-class Lists(Furu[list[T]], Generic[T]):
-    value: Any = None
-
-    def _create(self) -> list[T]:
-        return [self.value]
-
-
-class Points(Lists[Point]):
-    pass
-
-
-class MorePoints(Points):
-    pass
-
-
-class Bare(Furu[T], Generic[T]):
-    value: Any = None
-
-    def _create(self) -> T:
-        result: T = self.value
-        return result
-
-
-class Pairs(Furu[dict[K, V]], Generic[V, K]):
-    """The parameters in another order than the type uses them."""
-
-
-class PairsOf(Pairs[V, str], Generic[V]):
-    pass
-
-
-class Tables(Lists[dict[str, T]], Generic[T]):
-    """The same type variable as in the base, for something else."""
-
-
-class Optionals(Furu[T | None], Generic[T]):
-    pass
-
-
-class Unparametrized(Furu):  # type: ignore[type-arg]
-    pass
-
-
-class Mixin:
-    pass
-
-
-class Recorded(Furu):  # type: ignore[type-arg]
-    """A base that adds behaviour and leaves the type to its subclasses."""
-
-
-@pytest.mark.parametrize(
-    ("cls", "expected"),
-    [
-        (Later, Below),
-        (LaterInside, dict[str, list[Below]]),
-        (LaterItem, list[Below]),
-        (Points, list[Point]),
-        (MorePoints, list[Point]),
-        (types.new_class("X", (Bare[tuple[int, str]],)), tuple[int, str]),
-        (types.new_class("X", (Pairs[int, str],)), dict[str, int]),
-        (types.new_class("X", (PairsOf[int],)), dict[str, int]),
-        (types.new_class("X", (Tables[int],)), list[dict[str, int]]),
-        (types.new_class("X", (Optionals[int],)), int | None),
-        (types.new_class("X", (Mixin, Furu[int])), int),
-        (types.new_class("X", (Mixin, Points)), list[Point]),
-        (types.new_class("X", (Points,)), list[Point]),
-        (types.new_class("X", (Points, Generic[T])), list[Point]),
-        (types.new_class("X", (Recorded, Furu[int])), int),
-        (types.new_class("X", (Furu[None],)), type(None)),
-        (Unparametrized, Any),
-        (types.new_class("X", (Unparametrized,)), Any),
-    ],
-)
-def test_type_that_a_class_declares_is_found(cls: type, expected: Any) -> None:
-    """Itself or through generic bases, in quotes or not."""
-    assert expected == result_type(cls, Furu)
-
-
-def test_type_variable_that_nobody_filled_in_is_anything() -> None:
-    """As `Furu` without a parameter is."""
-    assert [{"a": 1}] == Lists(value={"a": 1}).get()
-    assert "a" == Bare[str](value="a").get()
-    with pytest.raises(FuruComputeError, match="tuple"):
-        Bare(value=(1, 2)).get()
-
-
-@pytest.mark.parametrize("node", [Later(), LaterInside(), LaterItem(), Points(value=Point(1))])
-def test_value_survives_as_a_type_in_quotes_or_of_a_generic_base(node: Furu[Any]) -> None:
-    """The class below is known by the time of the first result."""
-    first = node.get()
-    assert first == node.get()
-    assert "1" in repr(first)
-
-
-def test_class_without_a_type_keeps_plain_data() -> None:
-    """Lists, dicts, text, numbers: what JSON itself knows."""
-
-    class Plain(Furu):  # type: ignore[type-arg]
-        def _create(self) -> Any:
-            return {"a": [1, None, 2.5, "x"]}
-
-    assert {"a": [1, None, 2.5, "x"]} == Plain().get() == Plain().get()
-
-
-class Unknown(Furu["Nowhere"]):  # type: ignore[name-defined]
-    def _create(self) -> Any:
-        return 1
-
-
-def test_name_that_nobody_knows_is_an_error_that_says_where_to_define_it() -> None:
-    """And names the class."""
-    with pytest.raises(FuruComputeError) as caught:
-        Unknown().get()
-    assert isinstance(caught.value.__cause__, FuruUsageError)
-    assert "Unknown declares a result of" in str(caught.value.__cause__)
-    assert f"not known in module {__name__}" in str(caught.value.__cause__)
-
-
-def test_name_that_nobody_knows_is_no_matter_where_nothing_is_stored_as_json() -> None:
-    """With `_load`, and with pickle, the declared type is for people and type checkers."""
-
-    class Files(Unknown):
-        def _create(self) -> Any:
-            (self.furu_dir / "a").write_text("1")
-
-        def _load(self) -> Any:
-            return (self.furu_dir / "a").read_text()
-
-    class Pickled(Unknown):
-        _codec = "pickle"
-
-    Files().get()
-    assert "1" == Files().get()
-    assert 1 == Pickled().get() == Pickled().get()
-
-
-@pytest.mark.parametrize("declared", [Point | Packed, Point | dict[str, int], set[dict[str, int]]])
-def test_type_that_json_cannot_tell_apart_is_an_error_with_advice(declared: Any) -> None:
-    """Two kinds of object in one union have no tag."""
-    with pytest.raises(FuruComputeError) as caught:
-        node_of(declared, {"x": 1}).get()
-    assert "define _load()" in str(caught.value.__cause__)
-
-
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="syntax of Python 3.12")
-def test_type_parameters_in_brackets_work() -> None:
-    """class Base[T](Furu[list[T]])"""
-    source = """
-        from furu import Furu
-        type Pairs = tuple[tuple[int, str], ...]
-        class Base[T](Furu[list[T]]):
-            def _create(self): return [(1, 2)]
-        class Leaf(Base[tuple[int, ...]]): pass
-        class Aliased(Furu[Pairs]):
-            def _create(self): return ((1, "a"),)
-    """
-    module = types.ModuleType("furu_test_new_syntax")
-    sys.modules[module.__name__] = module
-    try:
-        exec(textwrap.dedent(source), vars(module))
-        assert list[tuple[int, ...]] == result_type(module.Leaf, Furu)
-        assert [(1, 2)] == module.Leaf().get() == module.Leaf().get()
-        assert ((1, "a"),) == module.Aliased().get() == module.Aliased().get()
-    finally:
-        del sys.modules[module.__name__]
 
 
 # ---- _load and pickle ----

@@ -17,7 +17,7 @@ from furu import FuruComputeError, RunReport, Status, run_local_async
 from furu.execution.events import Event, NodeDone, NodeStarted
 from furu.execution.workers import DaskWorkers, ProcessWorkers, ThreadWorkers, Workers
 
-from .worker_nodes import Act, AsyncAct, Gate
+from .worker_nodes import Act, AsyncAct, AsyncFlaky, Flaky, Gate
 
 pytestmark = pytest.mark.anyio
 
@@ -128,6 +128,28 @@ async def test_error_that_cannot_be_pickled_arrives_all_the_same(kind: Kind, doe
     assert text in str(error)
     assert text in str(error.__cause__)
     assert f"_act_{does}" in "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize("does", ["status", "lock", "local", "registered"])
+async def test_error_that_cannot_be_pickled_is_retried_as_its_class_says(
+    kind: Kind, does: str, tmp_path: Path
+) -> None:
+    """`Retry.on` is compared with the error that was raised, not with what arrives of it."""
+    cls = AsyncFlaky if kind.name == "event loop" else Flaky
+    node = cls(does=does, folder=tmp_path)
+    report = await kind.run(node)
+    assert (1, 1) == (report.computed, report.retried)
+    assert "tried again" == await in_thread(node.get)
+
+
+async def test_error_that_cannot_be_pickled_is_not_retried_unless_it_is_named(
+    kind: Kind, tmp_path: Path
+) -> None:
+    """Whatever class it arrives as."""
+    cls = AsyncFlaky if kind.name == "event loop" else Flaky
+    with pytest.raises(FuruComputeError, match="not named in on") as caught:
+        await kind.run(cls(does="other", folder=tmp_path))
+    assert 0 == caught.value.report.retried
 
 
 @pytest.mark.parametrize(("does", "cause"), [("exit", SystemExit), ("interrupt", KeyboardInterrupt)])

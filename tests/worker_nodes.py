@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import fcntl
 import os
@@ -14,7 +15,7 @@ from typing import Any
 
 import anyio.to_thread
 
-from furu import EXEC_CONTEXT, Furu, current_settings
+from furu import EXEC_CONTEXT, Furu, Retry, current_settings
 
 
 class Unpicklable(Exception):
@@ -118,6 +119,55 @@ class AsyncAct(Act):
         if self.does == "log":  # what touches the disk does not belong on the loop
             return await anyio.to_thread.run_sync(self._act)
         return self._act()
+
+
+class StatusError(ConnectionError):
+    """Can be pickled, and not unpickled, as some errors of HTTP clients."""
+
+    def __init__(self, message: str, *, response: object) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+class Transient(Exception, abc.ABC):
+    """Has subclasses that it does not know."""
+
+
+Transient.register(ZeroDivisionError)
+
+
+class Flaky(Act):
+    """Fails once in one way, if its class is to be tried again for that; otherwise for good."""
+
+    _retry = Retry(attempts=2, on=(ConnectionError, Transient))
+
+    def _act(self) -> Any:
+        assert self.folder is not None
+        try:
+            (self.folder / "failed").touch(exist_ok=False)
+        except FileExistsError:
+            return "tried again"
+        if self.does == "status":
+            raise StatusError("503", response=1)
+        if self.does == "lock":
+            error = ConnectionResetError("reset")
+            error.lock = threading.Lock()  # type: ignore[attr-defined]
+            raise error
+        if self.does == "local":
+
+            class Local(ConnectionError):
+                pass
+
+            raise Local("of no importable class")
+        if self.does == "registered":
+            raise ZeroDivisionError("transient")
+        if self.does == "other":
+            raise Unpicklable("not named in on", threading.Lock())
+        return 0
+
+
+class AsyncFlaky(Flaky, AsyncAct):
+    """The same, on the event loop."""
 
 
 class Late(Act):

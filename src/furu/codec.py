@@ -147,13 +147,13 @@ def _cached_decoder(declared: Any) -> msgspec.json.Decoder[Any]:
 
 
 def _refuse_awaitable(name: str, value: Any) -> None:
-    """Raise `FuruResultError` for what a wrapped `async def` returns."""
+    """Raise `FuruResultError` for a value that should have been awaited."""
     if inspect.iscoroutine(value):
         value.close()  # or Python warns that it was never awaited
     if inspect.isawaitable(value):
         raise FuruResultError(
             f"{name}._create() returned a {type(value).__qualname__}, which nothing awaits: _create must "
-            "be `async def` itself; a decorator around it must return one, too."
+            "be `async def` itself, and await it."
         )
 
 

@@ -10,7 +10,6 @@ These pickles do not refer to furu: `pickle.load` reads them wherever the names 
 
 from __future__ import annotations
 
-import functools
 import io
 import pickle
 import pkgutil
@@ -38,11 +37,10 @@ class Pickler(pickle.Pickler):
         """Reduce a class or function of the main module to its name; see `pickle.Pickler`."""
         if not isinstance(obj, (type, FunctionType)) or obj.__module__ not in _NAMES_OF_MAIN:
             return NotImplemented
-        main: Any = sys.modules.get(obj.__module__)
-        if (
-            functools.reduce(lambda at, name: getattr(at, name, None), obj.__qualname__.split("."), main)
-            is not obj
-        ):
+        found: Any = sys.modules.get(obj.__module__)
+        for name in obj.__qualname__.split("."):
+            found = getattr(found, name, None)
+        if found is not obj:
             raise pickle.PicklingError(f"{obj!r} is not what the main module has as {obj.__qualname__}")
         return pkgutil.resolve_name, (class_name(cast(type, obj)),)
 
@@ -61,12 +59,9 @@ class Unpickler(pickle.Unpickler):
         return self.find_class(_MAIN if is_main(module) else module, qualname)
 
 
-class _OfMain:
-    """Stands for any class of the main module."""
-
-    __module__ = _MAIN
-
-
 def is_main(module: str) -> bool:
     """Whether this process's main module goes by this name."""
-    return module in (*_NAMES_OF_MAIN, module_name(_OfMain))
+    if module in _NAMES_OF_MAIN:
+        return True
+    # A class's name is remembered, while a child replaces its main module: so this asks with a new class.
+    return module == module_name(type("OfMain", (), {"__module__": _MAIN}))
