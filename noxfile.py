@@ -56,12 +56,16 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
+# Two at once, each file whole in one of them. `-n0` runs one after the other.
+SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile")
+
+
 @nox.session
 @nox.parametrize("python", [nox.param(path, id=version) for version, path in PYTHONS.items()])
 def tests(session: nox.Session) -> None:
     """Run the tests on every CPython that is found. Arguments go to pytest."""
     session.install(".[all]", *group("test"))
-    session.run("pytest", "-q", *session.posargs)
+    session.run("pytest", "-q", *SIDE_BY_SIDE, *session.posargs)
 
 
 @nox.session(venv_backend="uv", python=PYTHONS.get("3.11", "3.11"))
@@ -71,7 +75,7 @@ def lowest(session: nox.Session) -> None:
     Needs uv, which alone resolves like this: `pip install uv`.
     """
     session.install("--resolution", "lowest-direct", ".[all]", *group("test"))
-    session.run("pytest", "-q", *session.posargs)
+    session.run("pytest", "-q", *SIDE_BY_SIDE, *session.posargs)
 
 
 @nox.session

@@ -76,6 +76,7 @@ LAYERS = [
     "progress",
     "execution.options",
     "execution.plan_summary",
+    "execution.interrupts",
     "execution.local",
     "execution.stream",
     "",  # furu itself: the public names

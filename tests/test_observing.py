@@ -8,9 +8,10 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -37,6 +38,7 @@ from furu.execution.events import (
 )
 from furu.execution.report import Recorder, Times
 from furu.execution.stream import RunOptions
+from furu.execution.workers import ThreadWorkers
 
 from .graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
 
@@ -307,3 +309,67 @@ def test_report_in_a_notebook_escapes_what_nodes_say() -> None:
     shown = caught.value.report._repr_html_()
     assert "&lt;script&gt;" in shown
     assert "<script>" not in shown
+
+
+@pytest.mark.anyio
+async def test_each_event_of_a_stream_goes_to_one_of_its_readers_and_all_of_them_end() -> None:
+    """None is left waiting for an event that another has taken."""
+    read: list[list[Any]] = [[], [], []]
+    all_events: list[Any] = []
+
+    async with (
+        anyio.create_task_group(),
+        stream_local(flat(30), on_event=all_events.append) as events,
+    ):
+
+        async def reader(own: list[Any]) -> None:
+            async for event in events:
+                own.append(event)
+                await anyio.lowlevel.checkpoint()
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as readers:
+                for own in read:
+                    readers.start_soon(reader, own)
+    assert len(all_events) == sum(map(len, read))
+    assert all(event in all_events for own in read for event in own)
+    assert 30 == events.report.computed
+
+
+def breaking_off(error: BaseException) -> Iterator[Any]:
+    """Roots that end with an error."""
+    yield from flat(2)
+    raise error
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [SystemExit(2), KeyboardInterrupt(), LookupError("broke off")])
+async def test_error_of_a_streamed_run_is_raised_as_it_is(error: BaseException) -> None:
+    """Not in a group."""
+    with pytest.raises(type(error)):
+        async with stream_local(breaking_off(error), window_size=1) as events:
+            async for _ in events:
+                pass
+
+
+class FailingHelper(ThreadWorkers):
+    """Workers one of whose own tasks fails."""
+
+    def open(self, tasks: Any, deliver: Any, **options: Any) -> Any:
+        async def fail() -> None:
+            await anyio.lowlevel.checkpoint()
+            raise OSError("the connection broke")
+
+        tasks.start_soon(fail)
+        return super().open(tasks, deliver, **options)
+
+
+@pytest.mark.anyio
+async def test_error_of_workers_own_tasks_is_raised_as_it_is() -> None:
+    """By runs and streams; running nodes have ended."""
+    with pytest.raises(OSError, match="the connection broke"):
+        await run_local_async(flat(5), workers=FailingHelper())
+    with pytest.raises(OSError, match="the connection broke"):
+        async with stream_local(flat(5), workers=FailingHelper()) as events:
+            async for _ in events:
+                pass

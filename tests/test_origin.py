@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import furu
+from furu import FuruLoadError, FuruUsageError, origin, run_local
 
 # A node, and values whose classes define no function.
 PROGRAM = """
 from __future__ import annotations
 import dataclasses, enum, json, sys, threading
+import furu
 from furu import Furu
 
 class Colour(enum.Enum):
@@ -28,10 +33,14 @@ class Point:
 class Bare(Furu[int]):
     pass
 
-class Model(Furu[int]):
+class Model(Furu["Result"]):
     value: object
-    def _create(self) -> int:
-        return 1
+    def _create(self) -> Result:
+        return Result(1)
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    x: int
 
 def inside():
     class Local(Furu[int]):
@@ -51,6 +60,8 @@ if __name__ in ("__main__", "<run_path>"):
     thread.start()
     thread.join()
     assert hashes() == in_thread
+    with furu.use_settings(store="store"):
+        assert Result(1) == Model(value=1).get()
     print("hashes", json.dumps(hashes()))
 """
 
@@ -76,6 +87,7 @@ def hashes(*arguments: str, folder: Path) -> list[str]:
 def folder(tmp_path: Path) -> Path:
     """A script, another one, and a package with the same classes."""
     (tmp_path / "package" / "inner").mkdir(parents=True)
+    (tmp_path / "program").mkdir()
     (tmp_path / "package" / "__init__.py").touch()
     (tmp_path / "package" / "inner" / "__init__.py").touch()
     for name in (
@@ -84,6 +96,7 @@ def folder(tmp_path: Path) -> Path:
         "package/train.py",
         "package/inner/train.py",
         "package/__main__.py",
+        "program/__main__.py",
     ):
         (tmp_path / name).write_text(PROGRAM)
     return tmp_path
@@ -121,6 +134,8 @@ def test_script_has_the_same_hashes_whatever_runs_it(how: list[str], folder: Pat
         ("package/__main__.py", "package"),
         ("package", "package"),
         ("train.py", "train"),
+        ("program", "program"),
+        ("program/__main__.py", "program"),
     ],
 )
 def test_file_of_a_package_is_named_as_its_module(script: str, module: str, folder: Path) -> None:
@@ -128,7 +143,7 @@ def test_file_of_a_package_is_named_as_its_module(script: str, module: str, fold
     expected = hashes("-m", module, folder=folder)
     assert expected == hashes(script, folder=folder)
     assert expected == hashes("-m", "cProfile", "-m", module, folder=folder)
-    name = module if module != "package" else "package.__main__"
+    name = f"{module}.__main__" if script.startswith(f"{module}/__main__") or script == module else module
     code = "import json; from {} import hashes; print('hashes', json.dumps(hashes()))"
     assert expected == hashes("-c", code.format(name), folder=folder)
 
@@ -290,3 +305,33 @@ def test_package_that_is_installed_in_two_places_shares_artifacts(projects: Path
     assert "x" == in_store("-c", code, "get", folder=projects, path=str(projects / "x"))
     assert "x" == in_store("-c", code, "get", folder=projects, path=str(projects / "y"))
     assert "1" == in_store("-m", "package.train", "run", folder=projects, path=str(projects / "y"))
+
+
+# ---- files that a command imports by their paths ----
+
+
+def import_file(name: str, path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_files_of_one_name_that_a_command_imports_are_scripts(
+    projects: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one has its path in its module's name, which does not count."""
+    x, y = projects / "x" / "train.py", projects / "y" / "train.py"
+    names = ["train", f"train{origin.FILE_MARK}{y}"]
+    monkeypatch.setattr(origin, "SCRIPTS", {str(x)})
+    for name in names:
+        monkeypatch.setitem(sys.modules, name, None)
+    one, other = (import_file(*both).Model(n=1) for both in zip(names, [x, y], strict=True))
+    assert one.furu_hash == other.furu_hash
+    assert "x" == one.get()
+    with pytest.raises(FuruLoadError, match=re.escape(str(x))):
+        other.get()
+    with pytest.raises(FuruUsageError, match="two classes in one graph"):
+        run_local([one, other])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import sys
@@ -223,3 +224,57 @@ async def test_async_app_shows_progress_only_where_it_asks(capsys: pytest.Captur
     assert "furu: " in capsys.readouterr().err
     with pytest.raises(TypeError, match="progress must be True, False or None"):
         await run_local_async(flat(2), progress="yes")  # type: ignore[arg-type]
+
+
+# ---- a stderr that cannot be used ----
+
+
+class Broken:
+    """A terminal one of whose methods raises, from its n-th call on."""
+
+    encoding = "utf-8"
+
+    def __init__(self, name: str, error: BaseException, good: int = 0) -> None:
+        self._name, self._error, self._good = name, error, good
+
+    def _call(self, name: str, result: object) -> object:
+        if name == self._name:
+            self._good -= 1
+            if self._good < 0:
+                raise self._error
+        return result
+
+    def isatty(self) -> object:
+        return self._call("isatty", True)
+
+    def write(self, text: str) -> object:
+        return self._call("write", len(text))
+
+    def flush(self) -> object:
+        return self._call("flush", None)
+
+
+HUNG_UP = OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("name", ["isatty", "write", "flush"])
+@pytest.mark.parametrize("good", [0, 2])
+@pytest.mark.parametrize("error", [HUNG_UP, ValueError("I/O operation on closed file")])
+def test_terminal_that_hangs_up_fails_no_run(
+    name: str, good: int, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first write or later; with the summary of a run that has finished, too."""
+    monkeypatch.setattr(sys, "stderr", Broken(name, error, good))
+    monkeypatch.delenv("TERM", raising=False)
+    assert 3 == run_local([chain(3)]).computed
+    assert 5 == run_local(flat(5), progress=True).computed
+
+
+@pytest.mark.parametrize("stream", [None, object(), io.BytesIO()])
+def test_stderr_that_is_no_text_stream_fails_no_run(
+    stream: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs put all sorts of things there."""
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert 3 == run_local(flat(3)).computed
+    assert 5 == run_local(flat(5), progress=True).computed + 3

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 from blockbuster import BlockBuster
 
 from furu import FuruComputeError, run_local, run_local_async
-from furu.execution.events import Event, NodeDone, NodeOverran
+from furu.execution.events import Event, NodeDone, NodeOverran, NodeStarted
 from furu.execution.workers import threads
 from furu.execution.workers.wake import Waker
 
@@ -246,3 +247,58 @@ async def test_wakes_before_the_function_runs_are_one_call() -> None:
     for _ in range(10):
         await anyio.lowlevel.checkpoint()
     assert [1] == calls
+
+
+# ---- threads that cannot be started ----
+
+
+@pytest.fixture
+def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]], None]:
+    """Have the n-th thread for nodes, from 0, not started where a function says so."""
+    run_sync = anyio.to_thread.run_sync
+
+    def refuse(refused: Callable[[int], bool]) -> None:
+        numbers = itertools.count()
+
+        async def run_or_refuse(function: Any, *args: Any, **options: Any) -> Any:
+            if getattr(function, "__name__", "") == "_work" and refused(next(numbers)):
+                raise RuntimeError("can't start new thread")
+            return await run_sync(function, *args, **options)
+
+        monkeypatch.setattr(anyio.to_thread, "run_sync", run_or_refuse)
+
+    return refuse
+
+
+@pytest.mark.anyio
+async def test_thread_that_cannot_be_started_is_not_counted(
+    refuse_threads: Callable[[Callable[[int], bool]], None],
+) -> None:
+    """As many cannot as there may be workers; later ones can."""
+    refuse_threads(lambda number: number < 4)
+    with (
+        anyio.fail_after(20),
+        pytest.raises(FuruComputeError, match="no thread could be started") as caught,
+    ):
+        await run_local_async(flat(50), max_workers=2, on_failure="continue")
+    report = caught.value.report
+    assert 50 == report.computed + report.failed
+    assert report.failed <= 4
+
+
+@pytest.mark.anyio
+async def test_nodes_of_threads_that_cannot_be_started_are_left_to_those_that_run(
+    refuse_threads: Callable[[Callable[[int], bool]], None],
+) -> None:
+    """Slow nodes are computed one after another where only one thread could be started."""
+    let_go = threading.Event()
+    actions["f0"] = functools.partial(let_go.wait, 10)
+    refuse_threads(lambda number: number > 0)
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, NodeStarted):
+            threading.Timer(0.05, let_go.set).start()
+
+    with anyio.fail_after(20):
+        report = await run_local_async(flat(20), max_workers=8, on_event=on_event)
+    assert 20 == report.computed

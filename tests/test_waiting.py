@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from furu import Furu, FuruComputeError, FuruCycleError, run_local, run_local_async
-from furu.waiting import COMPUTING, begin_wait
+from furu.waiting import COMPUTING, Wait
 
 from .graphs import AsyncNode, Computed, Node, actions, recording
 
@@ -140,11 +140,18 @@ def test_waits_that_have_ended_close_no_circle() -> None:
     """What waited yesterday may be waited for today."""
     a, b = Node(name="a"), Node(name="b")
     token = COMPUTING.set((a,))
-    begin_wait(b)()
+    begun(b).end()
     COMPUTING.reset(token)
     token = COMPUTING.set((b,))
-    begin_wait(a)()
+    begun(a).end()
     COMPUTING.reset(token)
+
+
+def begun(awaited: Furu[int]) -> Wait:
+    """Return a wait that has begun."""
+    wait = Wait()
+    wait.begin(awaited)
+    return wait
 
 
 class Unequal(Furu[int]):
@@ -164,9 +171,9 @@ class Unequal(Furu[int]):
 def test_nodes_that_wait_are_known_by_their_hash() -> None:
     """No method of a user's own is called under the lock."""
     token = COMPUTING.set((Unequal(n=1),))
-    ends = [begin_wait(Unequal(n=n)) for n in (2, 2, 3)]
+    waits = [begun(Unequal(n=n)) for n in (2, 2, 3)]
     with pytest.raises(FuruCycleError):
-        begin_wait(Unequal(n=1))
-    for end in ends:
-        end()
+        begun(Unequal(n=1))
+    for wait in waits:
+        wait.end()
     COMPUTING.reset(token)

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from furu.errors import FuruResultError, FuruUsageError
+from furu.origin import globals_of
 from furu.pickling import Unpickler, dumps, is_main
 from furu.text import describe_error
 
@@ -223,8 +224,7 @@ def _resolve(declared: Any, cls: type) -> Any:
     if isinstance(declared, TypeVar):
         return declared
     holder = type("_Holder", (), {"__annotations__": {"result": declared}})
-    names = dict(vars(sys.modules[cls.__module__])) if cls.__module__ in sys.modules else {}
-    names[cls.__name__] = cls
+    names = {**globals_of(cls), cls.__name__: cls}
     try:
         return typing.get_type_hints(holder, globalns=names, include_extras=True)["result"]
     except (NameError, AttributeError, TypeError, SyntaxError) as error:

@@ -117,7 +117,8 @@ class Furu(Identified, Generic[T]):
 
     A node is one configuration: a class, its `_version` and its field values. Equal configurations have
     the same `furu_hash` and share one artifact on disk. Nodes inside field values are its dependencies.
-    A field made with `dataclasses.field(compare=False)` does not count.
+    A field made with `dataclasses.field(compare=False)` does not count, and neither does any attribute that
+    is not a field: keep only what follows from the fields there, such as a `functools.cached_property`.
 
     Define `_create`, which computes the value and may write files under `furu_dir`. The value is stored
     as typed JSON unless the class defines `_load` too, or sets `_codec = "pickle"`.
@@ -180,9 +181,10 @@ class Furu(Identified, Generic[T]):
         """The directory of the node's files.
 
         Inside `_create`: the running attempt's own, made on first use. Once published: the published
-        attempt's. Before that: the last attempt's, if it left any; it may not exist.
+        attempt's. Before that: the last attempt's. Where no attempt has asked for one, it does not exist.
 
-        Raises `FuruMissingArtifactError` while another process computes the node and has not asked for it.
+        A process that the node starts by other means than a fork gets the path from the node: ask for it in
+        `_create` first, and pass it on.
         """
         artifact = self._artifact()
         attempt = _attempt_at(artifact)
@@ -193,12 +195,6 @@ class Furu(Identified, Generic[T]):
             return Path(artifact.files.directory, record.files or f"a{record.attempt}")
         found = survey(artifact)
         files = artifact.files_directory(found.attempt) if found.attempt else None
-        if files is None and found.status is Status.IN_PROGRESS:
-            raise FuruMissingArtifactError(
-                f"{describe(self)} is being computed by another process and has no files yet. In a process "
-                "that the node starts: ask for self.furu_dir in _create() first, and pass the path on.",
-                node=self,
-            )
         return Path(files or f"{artifact.files.directory}/a{max(found.attempt, 1)}")
 
     @property
@@ -627,12 +623,12 @@ def _end(
         return None
     interrupted = not isinstance(error, Exception) and EXEC_CONTEXT.get().mode == "interactive"
     cancelled |= interrupted or isinstance(error, FuruCancelledError)
-    if not cancelled and attempt.is_lost:  # its files were removed under it: no wonder that it failed
+    if not cancelled and attempt.is_lost:  # it was taken over, or removed with its files: hence the error?
         attempt.close()
         try:
             return _winner(node)
         except FuruInProgressError as problem:
-            return problem
+            return problem if isinstance(error, OSError) else compute_error(node, error, attempt.state_path)
     state_path = attempt.state_path
     unwritten = attempt.end("cancelled" if cancelled else "failed", error, configuration(node))
     if unwritten is not None:

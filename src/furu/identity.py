@@ -1,4 +1,4 @@
-"""Values to canonical bytes to a hash. Reads no disk and knows nothing of stores or runs.
+"""Values to canonical bytes to a hash. Touches neither the disk nor the store.
 
 The encoding is type-tagged and prefix-free: every value is a one-byte tag, then either a fixed number
 of bytes or a length followed by that many bytes or items. Two values encode alike only if they are the
@@ -39,13 +39,13 @@ _Encoder = Callable[[Any, _Parts, int], None]
 
 
 class Identified:
-    """Base of everything that counts, inside another value, by a hash of its own."""
+    """Base class of values that are encoded by their own hash when they are inside another value."""
 
     _furu_hash: str
 
 
 class _NoForm(Exception):
-    """Raised at the value without a form; every container on the way out adds its step to the path."""
+    """Raised for a value without a canonical form; each container around it adds its step to the path."""
 
     def __init__(self, reason: str, joint: str = ": ") -> None:
         super().__init__(reason)
@@ -89,7 +89,7 @@ def register_canonical_form(cls: type[T], form: Callable[[T], Any]) -> None:
     the result counts together with the type's name, so two types never collide. Register before the
     first node that holds such a value is made, in every process.
 
-    Raises `FuruUsageError` if `cls` is no type or has a form already.
+    Raises `FuruUsageError` if `cls` is not a type or has a form already.
 
     >>> import furu
     >>> class Point:
@@ -111,7 +111,7 @@ def register_canonical_form(cls: type[T], form: Callable[[T], Any]) -> None:
 
 
 def canonical_form(value: Any) -> Any:
-    """Return what a registered foreign value counts as, and any other value itself."""
+    """Return the canonical form of a value of a registered type, and any other value unchanged."""
     for _ in range(MAX_DEPTH):
         form = _FORMS.get(type(value))
         if form is None:
@@ -322,11 +322,11 @@ def _encode_path(value: pathlib.PurePath, parts: _Parts, depth: int) -> None:
 def _encode_time(value: dt.datetime | dt.time, parts: _Parts, depth: int) -> None:
     parts.append(b"t" if isinstance(value, dt.time) else b"D")
     zone = value.tzinfo
-    is_named = isinstance(zone, zoneinfo.ZoneInfo)
+    is_named = type(zone) is zoneinfo.ZoneInfo
     # Which offset a named zone has at that time depends on the rules that this machine knows.
     _encode_str((value.replace(tzinfo=None) if is_named else value).isoformat(), parts, depth)
     parts.append(b"%d" % value.fold)
-    if isinstance(zone, zoneinfo.ZoneInfo):
+    if type(zone) is zoneinfo.ZoneInfo:
         _encode_zone(zone, parts, depth)
     elif zone is None or type(zone) is dt.timezone:
         parts.append(b"-")  # the offset, if any, is in the text

@@ -74,9 +74,8 @@ def origin(cls: type) -> Origin:
 
     Ask while the class of a program is being made: a profiler's `__main__` does not lead to it later.
     """
-    module = cls.__module__
+    module, names = cls.__module__, globals_of(cls)
     is_program = module in _PROGRAMS
-    names = _program_of(cls) if is_program else getattr(sys.modules.get(module), "__dict__", {})
     file = names.get("__file__")
     if not isinstance(file, str):
         return Origin("__main__" if is_program else module)
@@ -90,6 +89,14 @@ def origin(cls: type) -> Origin:
     if spec_name not in _PROGRAMS:  # python -m
         return Origin(spec_name, recorded, is_script="." not in spec_name)
     return Origin(_in_package(path), recorded, is_script=True)
+
+
+def globals_of(cls: type) -> Mapping[str, Any]:
+    """Return the globals of the module that defines a class."""
+    if cls.__module__ in _PROGRAMS:
+        return _program_of(cls)
+    module = sys.modules.get(cls.__module__)
+    return vars(module) if module else {}
 
 
 def is_other_script(one: Origin, other: Origin) -> bool:
@@ -114,12 +121,19 @@ def place(cls: type) -> str:
 
 
 def _in_package(path: Path) -> str:
-    """Return the name of a file as a module of the package that it lies in, or else its stem."""
+    """Return the name of a file as a module of the package that it lies in, or else its stem.
+
+    Every directory that is run as a program has a `__main__`, so its own name is a part of that one's.
+    """
     name, directory = path.stem, path.parent
-    while directory.name.isidentifier() and (directory / "__init__.py").is_file():
+    while directory.name and (name == "__main__" or _is_package(directory)):
         name = directory.name if name == "__init__" else f"{directory.name}.{name}"
         directory = directory.parent
     return name
+
+
+def _is_package(directory: Path) -> bool:
+    return directory.name.isidentifier() and (directory / "__init__.py").is_file()
 
 
 def _program_of(cls: type) -> Mapping[str, Any]:

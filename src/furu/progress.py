@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import functools
 import itertools
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -27,6 +28,8 @@ from furu.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+
+logger = logging.getLogger("furu.run")
 
 _REDRAW_SEC = 0.1
 _LINE_SEC = 10.0
@@ -44,7 +47,9 @@ class Progress:
     """Shows how far a run is, from entering the block to leaving it; give it to the run as `on_event`.
 
     On a terminal some lines that change, else a line every ten seconds; at the end, with `summary`, one
-    line. Raises `FuruUsageError` where rich is not installed.
+    line. Where stderr is closed, or its terminal hangs up, nothing more is shown, and the run goes on.
+
+    Raises `FuruUsageError` where rich is not installed.
     """
 
     def __init__(
@@ -55,7 +60,11 @@ class Progress:
         summary: bool = True,
         console: Console | None = None,
     ) -> None:
-        self._console = console or _stderr()
+        self._broken = False
+        if console is not None:
+            self._console = console
+        else:
+            self._try(functools.partial(self._open, _console_class()))
         self._summary = summary
         self._events: deque[Event] = deque()
         self._estimate = Estimate(Recorded(settings), max_workers=max_workers)
@@ -66,12 +75,15 @@ class Progress:
         self._drawn = False
         self._remaining_sec: float | None = None
         self._next_estimate = 0.0
-        self._live = self._console.is_terminal and not self._console.is_dumb_terminal
-        self._thread = threading.Thread(target=self._show, name="furu-progress", daemon=True)
+        self._live = False
+        self._thread = threading.Thread(
+            target=self._try, args=(self._show,), name="furu-progress", daemon=True
+        )
 
     def __call__(self, event: Event) -> None:
         """Take an event, at the price of keeping it for a moment."""
-        self._events.append(event)
+        if not self._broken:
+            self._events.append(event)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -82,14 +94,33 @@ class Progress:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        self._try(self._end)
+
+    def tell(self, message: str) -> None:
+        """Write a line of furu's, above what is drawn."""
+        self._try(functools.partial(self._tell, message))
+
+    def _try(self, action: Callable[[], None]) -> None:
+        """The one guard: what is wrong with stderr, or with recorded durations, ends only the display."""
+        if self._broken:
+            return
+        try:
+            action()
+        except Exception:
+            self._broken = True
+            logger.debug("progress is no longer shown", exc_info=True)
+
+    def _open(self, console_class: type[Console]) -> None:
+        self._console = console_class(stderr=True, highlight=False, markup=False, emoji=False)
+
+    def _end(self) -> None:
         self._count()
         with self._writing:
             self._erase()
         if self._summary and self._finished is not None:
-            self.tell(self._ending(self._finished))
+            self._tell(self._ending(self._finished))
 
-    def tell(self, message: str) -> None:
-        """Write a line of furu's, above what is drawn."""
+    def _tell(self, message: str) -> None:
         with self._writing:
             self._erase()
             self._write(f"furu: {printable(message)}\n")
@@ -97,6 +128,7 @@ class Progress:
     # ---- in the thread ----
 
     def _show(self) -> None:
+        self._live = self._console.is_terminal and not self._console.is_dumb_terminal
         next_line = time.monotonic() + _LINE_SEC
         while not self._stop.wait(_REDRAW_SEC):
             self._count()
@@ -104,7 +136,7 @@ class Progress:
                 self._draw()
             elif time.monotonic() >= next_line:
                 next_line += _LINE_SEC
-                self.tell(self.line())
+                self._tell(self.line())
 
     def _count(self) -> None:
         while self._events:
@@ -216,7 +248,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _stderr() -> Console:
+def _console_class() -> type[Console]:
     try:
         from rich.console import Console
     except ModuleNotFoundError as error:
@@ -225,4 +257,4 @@ def _stderr() -> Console:
         raise FuruUsageError(
             'progress=True needs rich: pip install "furu[cli]", or leave progress out'
         ) from None
-    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+    return Console

@@ -33,8 +33,8 @@ class Wait:
     def begin(self, awaited: Any) -> None:
         """Record the wait for `awaited`, which another part of this process computes.
 
-        Raises `FuruCycleError`, and records nothing, if `awaited` is one of the nodes that wait, or waits for
-        one.
+        Raises `FuruCycleError`, and records nothing, if `awaited` is one of the nodes that wait, or waits
+        for one.
         """
         with _lock:
             path = _path(awaited, {node._furu_hash for node in self._stack})

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from furu.store import owner as owner_module
+from furu.store.local import Process, acting_as
 
 from .observer import HangError
 
@@ -106,9 +106,5 @@ class Signal:
 @contextmanager
 def another_machine(name: str) -> Iterator[None]:
     """Be a process of another machine, for a block that makes this process's owner."""
-    before = owner_module.boot_id
-    owner_module.boot_id = lambda: f"machine {name}"  # type: ignore[assignment]
-    try:
+    with acting_as(Process(boot=lambda: f"machine {name}")):
         yield
-    finally:
-        owner_module.boot_id = before

@@ -2,6 +2,7 @@
 
     python -m tests.faults.interrupts signals KINDS TRIALS [SEED]   real signals at random times
     python -m tests.faults.interrupts lines KINDS [EVERY]           at every line that furu runs
+    python -m tests.faults.interrupts ends KINDS [EVERY]            where a `with` block of furu's ends well
     python -m tests.faults.interrupts calls KINDS [EVERY]           as each function of furu begins
     python -m tests.faults.interrupts returns KINDS [EVERY]         as each function of furu returns
     python -m tests.faults.interrupts twice KINDS [EVERY]           at a line, and 1 to 8 lines later again
@@ -11,12 +12,16 @@
 KINDS are some of `interrupt_nodes.KINDS`, with commas between, or `all`. EVERY interrupts only at each
 EVERY-th place. Each trial takes a new node. After each, a second process must not see it IN_PROGRESS, and a
 later `get()` of it here must return its value in time.
+
+`lines` leaves out what `ends` has: a trace function is called, but CPython handles no signal, between the
+last line of a `with` block and the call of `__exit__`.
 """
 
 from __future__ import annotations
 
 import collections
 import contextlib
+import dis
 import itertools
 import json
 import logging
@@ -208,6 +213,8 @@ class Tracer:
     def _trace(self, frame: FrameType, event: str, _: object) -> Any:
         if not frame.f_code.co_filename.startswith(SOURCE):
             return None
+        if event == "line" and _is_at_end_of_with(frame):
+            event = "end"
         if event == self._event and self._left > 0:
             self._left -= 1
             if self._left == 0:
@@ -237,6 +244,13 @@ class Tracer:
             for one in furus:
                 one.f_trace = self._trace
             sys.settrace(self._trace)
+
+
+def _is_at_end_of_with(frame: FrameType) -> bool:
+    """Whether the next thing is to call `__exit__(None, None, None)`: three times the same constant."""
+    code, at = frame.f_code.co_code, frame.f_lasti
+    three = code[at : at + 6]
+    return three[:1] == bytes([dis.opmap["LOAD_CONST"]]) and three == three[:2] * 3
 
 
 def places(
@@ -380,6 +394,7 @@ def main() -> None:
     ways: dict[str, Callable[[Findings], None]] = {
         "signals": lambda findings: signals(findings, *map(int, numbers)),
         "lines": lambda findings: places(findings, "line", every),
+        "ends": lambda findings: places(findings, "end", every),
         "calls": lambda findings: places(findings, "call", every),
         "returns": lambda findings: places(findings, "return", every),
         "twice": lambda findings: places(findings, "line", every, SECOND_AFTER),

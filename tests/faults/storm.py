@@ -224,8 +224,8 @@ OPERATIONS: dict[Callable[[random.Random], None], int] = {
     run_processes: 1,
     plan: 4,
     look: 4,
-    collect: 2,
-    remove: 6,
+    collect: 3,
+    remove: 15,
     damage: 4,
 }
 

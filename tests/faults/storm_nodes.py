@@ -135,7 +135,7 @@ def draw() -> list[Furu[int]]:
     """Return all nodes of the storm, dependencies first."""
     chance = random.Random(SEED)
     nodes: list[Furu[int]] = []
-    for number in range(90):
+    for number in range(60):
         fragile = number % 4 == 3
         allowed = [node for node in nodes[-25:] if fragile or not node.fragile]  # type: ignore[attr-defined]
         below = tuple(chance.sample(allowed, min(len(allowed), chance.choice([0, 0, 1, 2, 3]))))

@@ -13,6 +13,7 @@ from furu.core import Furu
 from furu.errors import FuruComputeError, FuruRunningLoopError
 from furu.execution.discovery import Discovery
 from furu.execution.events import End, Event, RunStarted
+from furu.execution.interrupts import interrupts_of_scripts
 from furu.execution.options import (
     check_grace,
     check_max_workers,
@@ -52,6 +53,9 @@ def run_local(
     `run_local_async` on an event loop of its own: the same arguments, guarantees and errors. With
     `progress=None` it is shown where stderr is a terminal and rich (the extra `cli`) is installed.
 
+    In a script's main thread the first Ctrl-C cancels the run and says on stderr which nodes it waits for,
+    and then KeyboardInterrupt is raised; the second ends the program at once.
+
     Raises `FuruRunningLoopError` where an event loop is running already: await `run_local_async` there.
     """
     if loop_is_running():
@@ -59,6 +63,7 @@ def run_local(
             "run_local() blocks, and this thread's event loop is running: "
             "use `await run_local_async(...)` in place of run_local(...)"
         )
+    interrupts = interrupts_of_scripts()
     run = functools.partial(
         run_local_async,
         roots,
@@ -70,10 +75,18 @@ def run_local(
         retry_failed=retry_failed,
         spec_limits=spec_limits,
         grace_sec=grace_sec,
-        on_event=on_event,
+        on_event=on_event if interrupts is None else Sinks(interrupts, on_event),
         progress=progress_is_wanted() if progress is None else progress,
     )
-    return run_in_new_loop(run)
+    if interrupts is None:
+        return run_in_new_loop(run)
+    try:
+        report = run_in_new_loop(interrupts.run, run)
+    finally:
+        if interrupts.occurred:
+            raise KeyboardInterrupt
+    assert report is not None  # noqa: S101  # only a signal cancels it
+    return report
 
 
 async def run_local_async(

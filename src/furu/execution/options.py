@@ -99,12 +99,14 @@ def check_progress(progress: bool | None) -> None:
 
 
 def progress_is_wanted() -> bool:
-    """Whether to show progress where the caller leaves it open: somebody is looking, since stderr is a
-    terminal; rich is installed; and no node runs this."""
-    if EXEC_CONTEXT.get().mode != "interactive":
+    """Whether to show progress where the caller leaves it open: stderr is a terminal, rich is installed,
+    and no node makes this call."""
+    if EXEC_CONTEXT.get().mode != "interactive" or os.environ.get("TERM") == "dumb":
         return False
-    stream = sys.stderr
-    if stream is None or not stream.isatty() or os.environ.get("TERM") == "dumb":
+    try:
+        if not sys.stderr.isatty():
+            return False
+    except Exception:  # it is None, closed, or an object that is no stream
         return False
     try:
         import rich  # noqa: F401

@@ -18,6 +18,7 @@ from furu.execution.local import run_local_async
 from furu.execution.report import RunReport, Sink, Sinks
 from furu.execution.scheduler import OnFailure
 from furu.execution.workers import Workers
+from furu.loops import is_being_cancelled
 
 # A reader that is a moment behind loses nothing; one that has stopped costs no more memory than this.
 DEFAULT_BUFFER_EVENTS = 10_000
@@ -49,7 +50,8 @@ class EventStream:
     """The events of a run, in order: `async for event in stream`. It ends after `RunFinished`.
 
     At most `buffer_events` wait to be read. Where the reader is slower than that, the oldest are dropped,
-    and an `EventsDropped` that says how many stands in their place.
+    and an `EventsDropped` that says how many stands in their place. Of several readers, each event goes to
+    one, and all end with the stream.
     """
 
     def __init__(self, buffer_events: int) -> None:
@@ -74,8 +76,9 @@ class EventStream:
         while not self._events and not self._dropped:
             if self._ended:
                 raise StopAsyncIteration
-            self._awake = anyio.Event()
-            await self._awake.wait()
+            if self._awake.is_set():
+                self._awake = anyio.Event()
+            await self._awake.wait()  # one event for all readers
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             return EventsDropped(dropped)
@@ -133,7 +136,9 @@ async def stream_local(
 async def _run(run: Callable[[], Any], stream: EventStream, errors: list[BaseException]) -> None:
     try:
         stream._report = await run()
-    except Exception as error:
+    except BaseException as error:
+        if isinstance(error, anyio.get_cancelled_exc_class()) and is_being_cancelled():
+            raise
         errors.append(error)
     finally:
         stream._end()

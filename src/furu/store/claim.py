@@ -40,7 +40,7 @@ _TRIES_AT_ONCE = 5
 _PAUSE_SEC = 0.001
 _MAX_PAUSE_SEC = 0.1
 # How many records of failed and cancelled attempts a node keeps, with their files.
-KEPT_RECORDS = 5
+KEPT_RECORDS = 4
 
 Rejects = Callable[[], bool]
 
@@ -309,10 +309,10 @@ def _remove_old_records(attempt: Attempt) -> None:
     artifact = attempt.artifact
     parsed = {name: parse_numbered(name) for name in artifact.names()}
     tries = sorted({one[1] for one in parsed.values() if one and one[0] == "try-"})
-    ended = [number for number in tries if 1 < number < attempt.number][: -KEPT_RECORDS or None]
-    old = {number for number in ended if _has_ended(artifact, number)}
+    earlier = [number for number in tries if number < attempt.number]
+    old = {number for number in earlier[:-KEPT_RECORDS] if _has_ended(artifact, number)}
     for name, one in parsed.items():
-        if one is not None and one[1] in old:
+        if one is not None and one[1] in old and one != ("try-", 1):
             _remove(f"{attempt.directory}/{name}")
 
 

@@ -16,6 +16,7 @@ At most `max_workers` threads are entered, each through one `run_sync` under a l
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import itertools
 import math
@@ -28,6 +29,7 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from furu.context import Cancellation
+from furu.errors import FuruError
 from furu.execution.workers.base import Begun, Crew, Deliver, Job, News, Outcome, Overran, Withdrawn
 from furu.execution.workers.call import call, drop_frames, failed_outcome
 from furu.execution.workers.wake import Waker
@@ -76,6 +78,9 @@ class _ThreadCrew:
         self._feed: deque[Job] = deque()
         self._news: deque[News] = deque()
         self._entered = 0  # threads in `_work`, or on their way there
+        self._are_daemons = False
+        self._working = 0  # threads in `_work`
+        self._gone = threading.Semaphore(0)  # released by each as it leaves
         # A thread is known by what it sleeps on.
         self._asleep: list[threading.Semaphore] = []
         self._sequence = True
@@ -136,7 +141,11 @@ class _ThreadCrew:
         self._deliver = _nobody
         for scope in self._scopes:
             scope.cancel()
-        return list(self._running.values())
+        left = list(self._running.values())
+        if left and self._are_daemons:  # trio's, which die with the interpreter: see that it waits
+            with contextlib.suppress(RuntimeError):  # no thread can be started: then it does not wait
+                threading.Thread(target=self._wait_all_left, name="furu-abandoned").start()
+        return left
 
     # ---- on the loop ----
 
@@ -148,16 +157,27 @@ class _ThreadCrew:
                 await anyio.to_thread.run_sync(
                     self._work, sleeper, abandon_on_cancel=True, limiter=self._limiter
                 )
-        except Exception as error:  # no thread could be started: one job fails of it
+        except Exception as error:  # no thread could be started
             with self._lock:
-                self._entered -= 1
-                if self._feed:
-                    job = self._feed.popleft()
-                    self._news.append(Begun(job, "thread-none"))
-                    self._end(failed_outcome(job, error, time.monotonic()), sleeper)
-                if self._runner is sleeper:
-                    self._runner = None
+                self._do_without(sleeper, error)
         self._tell()
+
+    def _do_without(self, sleeper: threading.Semaphore, error: Exception) -> None:
+        """Leave a job to the threads that there are; if there is none, it fails. The lock is held."""
+        self._entered -= 1
+        if self._feed and not self._entered:
+            job = self._feed.popleft()
+            self._news.append(Begun(job, "thread-none"))
+            no_thread = FuruError(
+                f"no thread could be started to compute it ({error}): raise the limit of this user's "
+                "processes and threads (ulimit -u), or the memory limit"
+            )
+            self._end(failed_outcome(job, no_thread, time.monotonic()), sleeper)
+        if self._runner is sleeper:
+            self._runner = None
+        if self._feed and self._runner is None and (self._asleep or not self._entered):
+            woken = self._wake_another()
+            self._runner = woken if self._sequence else None
 
     async def _watch(self) -> None:
         """Hear of the sequence every so often, and end it when none of its jobs has ended meanwhile."""
@@ -259,9 +279,24 @@ class _ThreadCrew:
     # ---- in the threads ----
 
     def _work(self, sleeper: threading.Semaphore) -> None:
+        with self._lock:
+            worker = f"thread-{next(self._numbers)}"
+            self._are_daemons = threading.current_thread().daemon
+            self._working += 1
+        try:
+            self._take_jobs(sleeper, worker)
+        finally:
+            with self._lock:
+                self._working -= 1
+            self._gone.release()
+
+    def _wait_all_left(self) -> None:
+        while self._working:
+            self._gone.acquire()
+
+    def _take_jobs(self, sleeper: threading.Semaphore, worker: str) -> None:
         # The run's context, in which anyio has noted that no event loop runs in this thread.
         context = contextvars.copy_context()
-        worker = f"thread-{next(self._numbers)}"
         while (job := self._next(sleeper)) is not None:
             self._news.append(Begun(job, worker))
             if not self._sequence:

@@ -1,0 +1,116 @@
+"""Ctrl-C while a run blocks the main thread: the first drains the run and says what it waits for, the
+second leaves the process at once."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Collection
+from types import FrameType
+from typing import TypeVar
+
+import anyio
+
+from furu.execution.events import (
+    Event,
+    NodeDone,
+    NodeFailed,
+    NodeRetried,
+    NodeReused,
+    NodeStarted,
+    NodeWaiting,
+)
+from furu.execution.workers.wake import Waker
+from furu.text import printable
+
+R = TypeVar("R")
+
+logger = logging.getLogger("furu.run")
+
+EXIT_CODE = 130  # as a shell reports a program that SIGINT ended
+_NAMED = 5
+# By then the loop has heard from its threads what they are at, and most short nodes have ended.
+_TELL_SEC = 0.1
+
+
+class Interrupts:
+    """Ends a run when the process gets one of some signals. Give it to the run as `on_event`.
+
+    The first signal cancels the run, whose running nodes finish and publish, and `say` is called with what
+    it waits for. The second leaves the process at once, without a word; the store survives that.
+    """
+
+    def __init__(self, signals: Collection[signal.Signals], say: Callable[[str], None]) -> None:
+        self._signals = signals
+        self._say = say
+        self._running: dict[str, NodeStarted] = {}
+        self.occurred = False
+
+    def __call__(self, event: Event) -> None:
+        """Take an event of the run."""
+        if isinstance(event, NodeStarted):
+            self._running[event.hash] = event
+        elif isinstance(event, (NodeDone, NodeFailed, NodeRetried, NodeReused, NodeWaiting)):
+            self._running.pop(event.hash, None)
+
+    async def run(self, run: Callable[[], Awaitable[R]]) -> R | None:
+        """Await a run on the main thread's loop. None if it was cancelled by a signal."""
+        with anyio.CancelScope() as scope:
+            telling = threading.Timer(_TELL_SEC, self._tell)
+            telling.daemon = True
+            waker = Waker(functools.partial(self._drain, scope, telling))
+
+            def interrupt(number: int, frame: FrameType | None) -> None:
+                if self.occurred:
+                    os._exit(EXIT_CODE)
+                self.occurred = True
+                waker.wake()
+
+            before = {number: signal.signal(number, interrupt) for number in self._signals}
+            try:
+                return await run()
+            finally:
+                telling.cancel()
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+        return None
+
+    @staticmethod
+    def _drain(scope: anyio.CancelScope, telling: threading.Timer) -> None:
+        scope.cancel()
+        telling.start()  # not in the signal's handler, which may have interrupted the start of a thread
+
+    def _tell(self) -> None:
+        names = [f"{event.name} {event.hash[:8]}" for event in list(self._running.values())]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        nodes = "1 node" if len(names) == 1 else f"{len(names)} nodes"
+        waiting = f"waiting for {nodes} to finish: {', '.join(names[:_NAMED])}{more}"
+        self._say(f"interrupted; {waiting if names else 'ending the run'}. Again: leave at once.")
+
+
+def interrupts_of_scripts() -> Interrupts | None:
+    """Return what handles Ctrl-C for a script's blocking run.
+
+    None outside the main thread, at an interactive prompt, and where the program has a handler of its own
+    or ignores the signal.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or hasattr(sys, "ps1"):
+        return None
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return None
+    return Interrupts([signal.SIGINT], _say_on_stderr)
+
+
+def _say_on_stderr(message: str) -> None:
+    try:
+        if sys.stderr is None:
+            raise ValueError("there is no stderr")
+        sys.stderr.write(f"furu: {printable(message)}\n")
+        sys.stderr.flush()
+    except Exception:  # closed, or its terminal has hung up
+        logger.warning("%s", message)
