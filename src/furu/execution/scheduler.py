@@ -495,7 +495,7 @@ def _run_error(failures: list[Failure]) -> FuruComputeError:
     message = first.message
     if len(failures) > 1:
         others = len(failures) - 1
-        message += f" {others} other node{'s' if others > 1 else ''} failed too: see .failures."
+        message += f" {others} other node{'s' if others > 1 else ''} failed too: see the report."
     error = FuruComputeError(message, node=first.node, state_path=first.state_path, failures=failures)
     error.__cause__ = first.error
     return error
