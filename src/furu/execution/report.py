@@ -22,6 +22,7 @@ from furu.execution.events import (
     NodeRetried,
     NodeReused,
     RunFinished,
+    class_labels,
 )
 from furu.text import printable, seconds
 
@@ -46,7 +47,8 @@ class NodeTime:
 
 @dataclass(frozen=True, slots=True)
 class ClassTime:
-    """How many nodes of a class were computed, and how long all of them took together."""
+    """How many nodes of a class were computed, and how long all of them took together. `name` is the
+    class's name, in full (``module:Class``) where the run computed two classes of one name."""
 
     name: str
     computed: int
@@ -251,7 +253,7 @@ class Times:
     def done(self, event: NodeDone) -> None:
         """A node was computed. Costs its degree."""
         self.work_sec += event.duration_sec
-        total = self._of_class.setdefault(event.name, [0, 0.0])
+        total = self._of_class.setdefault(event.node_class, [0, 0.0])
         total[0] += 1
         total[1] += event.duration_sec
         node = NodeTime(event.hash, event.name, event.duration_sec)
@@ -284,7 +286,8 @@ class Times:
 
     def classes(self) -> tuple[ClassTime, ...]:
         """The classes that took longest, the slowest first."""
-        times = [ClassTime(name, int(count), sec) for name, (count, sec) in self._of_class.items()]
+        labels = class_labels(self._of_class)
+        times = [ClassTime(labels[one], int(count), sec) for one, (count, sec) in self._of_class.items()]
         return tuple(sorted(times, key=lambda one: (-one.duration_sec, one.name))[:_NAMED])
 
 

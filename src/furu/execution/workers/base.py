@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 
 from furu.core import Furu
 from furu.errors import FuruComputeError, FuruInProgressError
+from furu.origin import class_name
 
 
 class Lane(NamedTuple):
@@ -41,6 +42,10 @@ class Job:
     @property
     def name(self) -> str:
         return type(self.node).__qualname__
+
+    @property
+    def node_class(self) -> str:
+        return class_name(type(self.node))
 
 
 @dataclass(frozen=True, slots=True)
