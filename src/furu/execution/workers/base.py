@@ -19,7 +19,6 @@ from furu.core import Furu
 from furu.errors import FuruComputeError, FuruInProgressError
 from furu.identity import class_name
 
-
 _class_name = functools.lru_cache(class_name)  # asked twice for each node
 
 
@@ -49,7 +48,8 @@ class Job:
 
     @property
     def node_class(self) -> str:
-        return _class_name(type(self.node))
+        cls: type = type(self.node)
+        return _class_name(cls)
 
 
 @dataclass(frozen=True, slots=True)
