@@ -86,14 +86,15 @@ class Progress:
             self._events.append(event)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._try(self._thread.start)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         self._try(self._end)
 
     def tell(self, message: str) -> None:

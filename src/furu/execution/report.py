@@ -143,7 +143,12 @@ class Sinks:
     """Hands every event to each of some sinks. One that raises is logged and gets no more events."""
 
     def __init__(self, *sinks: Sink | None) -> None:
-        self._sinks = [sink for sink in sinks if sink is not None]
+        self._sinks: list[Sink] = []
+        for sink in sinks:
+            if isinstance(sink, Sinks):
+                self._sinks += sink._sinks
+            elif sink is not None:
+                self._sinks.append(sink)
 
     def __bool__(self) -> bool:
         return bool(self._sinks)

@@ -139,6 +139,8 @@ class Scheduler:
                     self._stop(cancel=cancelled)
                     await self._drain()
                 tasks.cancel_scope.cancel()
+            if cancelled:  # not from outside: one of the run's own tasks was, by asyncio's Task.cancel()
+                self._error = self._error or asyncio.CancelledError("a task of the run was cancelled")
         except BaseExceptionGroup as group:  # of the tasks that help the workers
             self._error = self._error or _first_error(group)
         finally:

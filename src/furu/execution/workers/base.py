@@ -7,6 +7,7 @@ node's.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from anyio.abc import TaskGroup
 from furu.core import Furu
 from furu.errors import FuruComputeError, FuruInProgressError
 from furu.origin import class_name
+
+_class_name = functools.lru_cache(class_name)  # asked twice for each node
 
 
 class Lane(NamedTuple):
@@ -45,7 +48,8 @@ class Job:
 
     @property
     def node_class(self) -> str:
-        return class_name(type(self.node))
+        cls: type = type(self.node)
+        return _class_name(cls)
 
 
 @dataclass(frozen=True, slots=True)
