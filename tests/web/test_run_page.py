@@ -128,7 +128,7 @@ async def test_stream_has_the_counts_of_classes_and_the_first_running_nodes() ->
     progress = Progress()
     for number in range(70):
         progress(NodePlanned(f"{number:032x}", "Small", "tests:Small", "default", ()))
-        progress(NodeStarted(f"{number:032x}", "Small", "tests:Small", "default", "thread-1", 0.0))
+        progress(NodeStarted(f"{number:032x}", "Small", "default", "thread-1", 0.0))
     assert [f"{number:032x}" for number in range(50)] == [node.hash for node in progress.running()]
     for number in range(30):
         progress(NodeDone(f"{number:032x}", "Small", "tests:Small", "default", 0.1, "thread-1", 0.0))
