@@ -48,8 +48,8 @@ _SWEPT_OWNERS = 64
 _MAX_LEASES = 4096
 
 
-# Guards the memory. Re-entrant, because a signal handler may look at a node while its thread is in here,
-# and because the thread that forks holds it in the child too.
+# Guards the memory of this process. Re-entrant, because a signal handler may look at a node while its
+# thread is in here, and because the thread that forks holds it in the child too.
 _lock = threading.RLock()
 
 
@@ -95,8 +95,9 @@ class Process:
         boot: Callable[[], str] = boot_id,
         leases: Leases | None = None,
         beats: bool = True,
+        lock: threading.RLock | None = None,
     ) -> None:
-        self.lock = _lock
+        self.lock = lock or threading.RLock()
         self.is_parents = False
         self.leases = leases or Leases()
         self.forks = 0
@@ -338,7 +339,7 @@ class Process:
         The copies share their locks with the parent's: kept open, they would keep the parent's attempts
         alive after its death.
         """
-        child = Process(boot=self._boot)
+        child = Process(boot=self._boot, lock=_lock)
         child.forks = self.forks + 1
         child._inherited = {**self._inherited, **self._attempts}
         self.is_parents = True
@@ -347,7 +348,7 @@ class Process:
         return child
 
 
-_process = Process()
+_process = Process(lock=_lock)
 
 
 def this_process() -> Process:
