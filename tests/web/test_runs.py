@@ -114,6 +114,16 @@ async def test_last_follower_that_leaves_cancels(computed: Computed) -> None:
     assert Status.TODO is await status(AsyncNode(name="a"))
 
 
+async def test_run_goes_on_for_the_followers_that_stay() -> None:
+    """To its end, whoever leaves before."""
+    gate = Gate("a")
+    async with Runs() as runs, runs.follow([AsyncNode(name="a")]) as run:
+        async with runs.follow([AsyncNode(name="a")]):
+            await gate.begun.wait()
+        gate.opened.set()
+        assert 1 == (await run.wait()).computed
+
+
 async def test_one_follower_that_said_finish_lets_the_run_go_on() -> None:
     """Whoever else said cancel, before or after."""
     gate = Gate("a")
