@@ -32,7 +32,7 @@ def nothing_is_computed() -> Iterator[Computed]:
 @pytest.mark.parametrize("wrong", [True, False, "8", 1.5, None])
 def test_max_workers_of_a_wrong_type(wrong: Any) -> None:
     """A bool is not a number of workers."""
-    with pytest.raises(TypeError, match=f"max_workers must be an int of 1 or more, not {wrong!r}"):
+    with pytest.raises(TypeError, match=f"max_workers must be an int, not {wrong!r}"):
         run_local([diamond()], max_workers=wrong)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import furu
-from furu import Furu, FuruUsageError, Retry, Status, run_local
+from furu import Furu, FuruError, FuruUsageError, Retry, Status, run_local
 from furu.dependencies import postorder
 
 
@@ -182,12 +182,15 @@ SHAPES: dict[str, Callable[[Any, Any], list[Any]]] = {
 @pytest.mark.parametrize("n", [0, 1])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_two_classes_of_one_name_are_refused_in_a_run(shape: str, done: bool, n: int) -> None:
-    """With one hash and with two; DONE or not. The message says where both are."""
+    """With one hash and with two; DONE or not. The message says where both are.
+
+    Where one node holds both, that node fails; otherwise the run cannot go on.
+    """
     one, other = factory(3)(), factory(4)(n=n)
     if done:
         one.get()
         other.get()
-    with pytest.raises(FuruUsageError, match=MESSAGE) as caught:
+    with pytest.raises(FuruError, match=MESSAGE) as caught:
         run_local(SHAPES[shape](one, other))
     assert 2 == str(caught.value).count(f"{Path(__file__).name}, line ")
 

@@ -470,10 +470,12 @@ def test_failed_node_in_a_terminal_is_the_last_that_is_said() -> None:
     assert "ValueError: diverged. State: " in "".join(lines[-8:])
 
 
-def test_term_ends_what_does_not_run_nodes_as_an_interrupt_does() -> None:
-    """With the exit code of one."""
+@pytest.mark.parametrize("ignored", [False, True])
+def test_term_ends_what_does_not_run_nodes_as_an_interrupt_does(ignored: bool) -> None:
+    """With the exit code of one, also where interrupts are ignored, as under nohup."""
     code = (
         "import os, signal, furu.store.catalog as catalog\n"
+        f"if {ignored}: signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "from furu.cli import main\n"
         "catalog.walk = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
         "import sys; sys.argv[1:] = ['status']\n"

@@ -217,3 +217,21 @@ def test_file_that_failed_to_load_is_not_left_half_loaded(folder: Path) -> None:
         load_roots("pipeline.py:roots")
     path.write_text(STEP.format(name="A"))
     assert 1 == len(load_roots("pipeline.py:roots"))
+
+
+def test_two_files_of_one_name_do_not_share_artifacts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By path, and as modules of the directory that the command runs in: the error names both files."""
+    text = STEP.replace("Step{name}", "Step").replace("{name}", "{}")
+    one, other = (write(folder / name / "step.py", text.format(name)) for name in ("a", "b"))
+    assert 0 == furu("run", "a/step.py:roots").exit_code
+    assert 0 == furu("run", "a/step.py:roots").exit_code
+    for directory, target in [(folder, "b/step.py:roots"), (folder / "b", "step:roots")]:
+        forget(folder)
+        monkeypatch.chdir(directory)
+        result = furu("run", target)
+        assert 0 != result.exit_code
+        said = "".join(f"{result.output}{result.exception or ''}".split())
+        assert str(one) in said
+        assert str(other) in said

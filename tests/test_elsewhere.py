@@ -301,3 +301,50 @@ async def test_waiting_run_is_woken_by_each_release_and_not_before() -> None:
         second.set()
         report = await run_local_async([Node(name="shared")], poll_interval_sec=1000.0, on_event=on_event)
     assert (1, 0) == (report.computed, report.reused)
+
+
+class Turning(Node):
+    """Its `_validate` raises once it has been computed."""
+
+    def _validate(self) -> bool:
+        if turned.is_set():
+            raise OSError("a part is missing")
+        return True
+
+
+turned = threading.Event()
+
+
+@pytest.mark.anyio
+async def test_node_that_raises_when_it_is_looked_at_again_fails_alone() -> None:
+    """The run that waited for it continues with the others."""
+    node, waits = Turning(name="shared"), threading.Event()
+    computing = threading.Event()
+    turned.clear()
+
+    def hold() -> None:
+        computing.set()
+        assert waits.wait(10)
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, NodeWaiting):
+            turned.set()
+            waits.set()
+
+    async def first_run() -> None:
+        with pytest.raises(FuruComputeError):
+            await run_local_async([node])
+
+    actions["shared"] = hold
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(first_run)
+        await anyio.to_thread.run_sync(computing.wait)
+        with pytest.raises(FuruComputeError, match="name='shared'") as caught:
+            await run_local_async(
+                [node, Node(name="needs", below=(node,)), Node(name="other")],
+                poll_interval_sec=1000.0,
+                on_failure="continue",
+                on_event=on_event,
+            )
+    report = caught.value.report
+    assert (1, 1, 1) == (report.computed, report.failed, report.skipped)

@@ -237,6 +237,31 @@ def test_run_whose_nodes_task_was_cancelled_is_cancelled() -> None:
     assert Status.TODO is node.status()
 
 
+def test_run_one_of_whose_tasks_was_cancelled_is_cancelled() -> None:
+    """It has not finished, although no error has come up."""
+    computing, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        computing.set()
+        assert let_go.wait(10)
+
+    actions["f0"] = hold
+
+    async def main() -> None:
+        before = asyncio.all_tasks()
+        run = asyncio.create_task(run_local_async(flat(3), max_workers=1))
+        await asyncio.to_thread(computing.wait)
+        for task in asyncio.all_tasks() - before - {run}:
+            task.cancel()
+        await asyncio.sleep(0)
+        let_go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(run, 10)
+
+    asyncio.run(main())
+    assert [Status.DONE, Status.TODO, Status.TODO] == [node.status() for node in flat(3)]
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_natively_cancelled_run_waits_no_longer_than_grace_sec(times: int) -> None:
     """A second cancellation does not end the wait early either."""

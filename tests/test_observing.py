@@ -26,6 +26,7 @@ from furu import (
     run_local_async,
     stream_local,
 )
+from furu.execution.estimate import Estimate
 from furu.execution.events import (
     Event,
     NodeDone,
@@ -208,7 +209,7 @@ async def test_error_of_the_block_itself_comes_out_as_it_is() -> None:
 @pytest.mark.parametrize("size", [0, -1, 1.5, True])
 async def test_stream_needs_room_for_an_event(size: object) -> None:
     """Said before anything runs."""
-    with pytest.raises(ValueError, match="buffer_events"):
+    with pytest.raises((TypeError, ValueError), match="buffer_events"):
         async with stream_local([chain(1)], buffer_events=size):  # type: ignore[arg-type]
             pass
 
@@ -224,12 +225,12 @@ def test_stream_takes_the_options_of_a_run() -> None:
 
 def done(name: str, duration_sec: float) -> NodeDone:
     """A node was computed."""
-    return NodeDone(name, "Node", "default", duration_sec, "thread-1", 0.0)
+    return NodeDone(name, "Node", "m:Node", "default", duration_sec, "thread-1", 0.0)
 
 
 def planned(name: str, *depends_on: str) -> NodePlanned:
     """A node will be."""
-    return NodePlanned(name, "Node", "default", depends_on)
+    return NodePlanned(name, "Node", "m:Node", "default", depends_on)
 
 
 def test_critical_path_is_the_longest_chain_in_time() -> None:
@@ -373,3 +374,16 @@ async def test_error_of_workers_own_tasks_is_raised_as_it_is() -> None:
         async with stream_local(flat(5), workers=FailingHelper()) as events:
             async for _ in events:
                 pass
+
+
+def test_classes_of_one_name_are_counted_apart() -> None:
+    """And shown with their modules; another class is shown by its name."""
+    other: Any = type("Node", (Node,), {"__module__": "elsewhere"})
+    estimate = Estimate(lambda node_class: None, max_workers=1)
+    report = run_local(
+        [*flat(3), other(name="o"), AsyncNode(name="a")], on_event=estimate.add, progress=False
+    )
+    counts = {one.name: one.computed for one in report.classes}
+    assert {"tests.graphs:Node": 3, "elsewhere:Node": 1, "AsyncNode": 1} == counts
+    known = {node_class: one.known for node_class, one in estimate.classes.items()}
+    assert {"tests.graphs:Node": 3, "elsewhere:Node": 1, "tests.graphs:AsyncNode": 1} == known

@@ -245,6 +245,40 @@ def test_class_setting_that_makes_no_sense_is_an_error_of_the_class(name: str, v
         type("Wrong", (Furu,), {name: value})
 
 
+def test_retry_that_is_due_while_the_run_stops_is_not_made(record: Computed) -> None:
+    """The node has failed, and is one of the run's failures."""
+
+    class Flaky(Node):
+        _retry = Retry(attempts=2, on=(OSError,), delay_sec=0.02)
+
+    retried, stopping = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        raise OSError("flaky")
+
+    def fail_after_that() -> None:
+        assert retried.wait(10)
+        raise ValueError("bad")
+
+    def outlast_the_delay() -> None:
+        assert stopping.wait(10)
+        time.sleep(0.1)
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, NodeRetried):
+            retried.set()
+        elif isinstance(event, NodeFailed):
+            stopping.set()
+
+    actions.update({"flaky": fail, "bad": fail_after_that, "slow": outlast_the_delay})
+    # The delay is over while the run waits for the slow node to end.
+    flaky = Flaky(name="flaky")
+    with pytest.raises(FuruComputeError) as caught:
+        run_local([Node(name="bad"), Node(name="slow"), flaky], max_workers=3, on_event=on_event)
+    assert {"bad", "flaky"} == {failure.node.name for failure in caught.value.failures}
+    assert 2 == caught.value.report.failed
+
+
 # ---- timeouts ----
 
 

@@ -281,7 +281,7 @@ OPTIONS = [
     ["-O", "-b", "-W", "error::UserWarning", "-X", "utf8"],
     ["-OO", "-B", "-X", "dev", "-X", "frozen_modules=off"],
     ["-I", "-W", "ignore", "-X", "int_max_str_digits=5000", "-X", "no_debug_ranges"],
-    ["-S", "-s", "-P", "-E", "-X", "faulthandler", "-X", "tracemalloc=3"],
+    ["-S", "-s", "-P", "-E", "-X", "faulthandler"],
 ]
 
 
@@ -462,6 +462,36 @@ def test_idle_child_that_was_killed_does_not_kill_a_host_with_the_default_sigpip
             print(run_local([After(kills=Kills(pid=Pid()))], workers=ProcessWorkers()).computed)
         """,
         tmp_path,
+    )
+    assert "3\n" == printed
+
+
+def test_fork_of_the_parent_during_a_start_does_not_hide_the_death_of_the_child(tmp_path: Path) -> None:
+    """The fork closes its copies of both ends of the connection."""
+    printed = run_script(
+        """
+        import os, signal, sys
+        from furu import Furu, FuruComputeError, run_local
+        from furu.execution.workers import ProcessWorkers
+        class Dies(Furu[int]):
+            def _create(self): os._exit(3)
+        forks = []
+        def fork(event, arguments):
+            if event == "subprocess.Popen" and not forks:
+                forks.append(os.fork())
+                if not forks[0]:
+                    signal.pause()
+        if __name__ == "__main__":
+            sys.addaudithook(fork)
+            try:
+                run_local([Dies()], workers=ProcessWorkers())
+            except FuruComputeError as error:
+                print(error.__cause__.exit_code)
+            os.kill(forks[0], signal.SIGKILL)
+        """,
+        tmp_path,
+        "-W",
+        "ignore",  # Python 3.12 and later warn of a fork beside threads
     )
     assert "3\n" == printed
 

@@ -35,13 +35,13 @@ def follow(*, recorded: float | None = None, max_workers: int = 4) -> Estimate:
 
 def plan(estimate: Estimate, name: str, *depends_on: str) -> None:
     """A node was found."""
-    estimate.add(NodePlanned(name, "Node", "default", depends_on))
+    estimate.add(NodePlanned(name, "Node", "m:Node", "default", depends_on))
 
 
 def end(estimate: Estimate, name: str, duration_sec: float) -> None:
     """A node began and was computed."""
     estimate.add(NodeStarted(name, "Node", "default", "thread-1", 0.0))
-    estimate.add(NodeDone(name, "Node", "default", duration_sec, "thread-1", 0.0))
+    estimate.add(NodeDone(name, "Node", "m:Node", "default", duration_sec, "thread-1", 0.0))
 
 
 # ---- the estimate ----
@@ -98,11 +98,12 @@ def test_estimate_counts_what_a_run_computes() -> None:
 
 
 def test_earlier_runs_tell_how_long_nodes_take() -> None:
-    """By a few artifacts of the class, whatever its module."""
+    """By a few artifacts of the class; another of the same name says nothing of it."""
     recorded = Recorded(current_settings())
-    assert recorded("Node") is None
+    assert recorded("tests.graphs:Node") is None
     run_local(flat(3))
-    found = recorded("Node")
+    assert recorded("elsewhere:Node") is None
+    found = recorded("tests.graphs:Node")
     assert found is not None
     assert 0 < found < 5
 
@@ -113,7 +114,7 @@ def test_earlier_runs_tell_how_long_nodes_take() -> None:
 def test_plan_that_still_grows_is_said_to_grow() -> None:
     """A number that will be another soon is not shown as if it were all."""
     progress = Progress(current_settings(), max_workers=1, console=Console(file=io.StringIO()))
-    progress(NodePlanned("a", "Node", "default", ()))
+    progress(NodePlanned("a", "Node", "m:Node", "default", ()))
     progress._count()
     assert progress.line().startswith("0 of 1 known so far, 0 running")
     progress(PlanKnown())

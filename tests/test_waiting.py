@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import anyio
@@ -177,3 +180,34 @@ def test_nodes_that_wait_are_known_by_their_hash() -> None:
     for wait in waits:
         wait.end()
     COMPUTING.reset(token)
+
+
+class Listener:
+    """Takes a run's events. Lives as long as something holds the run."""
+
+    def __call__(self, event: object) -> None:
+        """Take an event."""
+
+
+def test_run_that_found_a_circle_is_not_kept_by_the_node_that_it_would_wait_for() -> None:
+    """The node goes on, and may do so for hours."""
+    alive: list[bool] = []
+
+    def run_itself() -> weakref.ref[Listener]:
+        listener = Listener()
+        with pytest.raises(FuruCycleError):
+            run_local([Node(name="a")], on_event=listener)
+        return weakref.ref(listener)
+
+    def act() -> None:
+        reference = run_itself()
+        for _ in range(500):  # anyio's threads let go of a call a moment after its end
+            gc.collect()
+            if reference() is None:
+                break
+            time.sleep(0.01)
+        alive.append(reference() is not None)
+
+    actions["a"] = act
+    assert [] == in_own_thread(runs("a"))
+    assert [False] == alive

@@ -248,7 +248,7 @@ class Furu(Identified, Generic[T]):
     def _setup_signal_handlers() -> None:
         """Let SIGTERM end a run as Ctrl-C does. For a program's own main thread; elsewhere nothing."""
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+            signal.signal(signal.SIGTERM, _interrupt)
 
     # ---- how it works ----
 
@@ -345,6 +345,12 @@ class Furu(Identified, Generic[T]):
         if made is None:
             made = Fetched(await in_thread(load, self), computed=False)
         return made
+
+
+def _interrupt(*_: object) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under nohup, where SIGTERM is to work
+        raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -79,7 +79,8 @@ def origin(cls: type) -> Origin:
     file = names.get("__file__")
     if not isinstance(file, str):
         return Origin("__main__" if is_program else module)
-    path = Path(os.path.abspath(file))
+    # Only a relative path needs the disk: a class may be made where an event loop is running.
+    path = Path(os.path.normpath(file) if os.path.isabs(file) else os.path.abspath(file))
     recorded = str(path).encode("utf-8", "backslashreplace").decode()
     if not is_program:
         name, mark, _ = module.partition(FILE_MARK)

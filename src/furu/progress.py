@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Self
 import furu.store.catalog as catalog
 from furu.errors import FuruStoreError, FuruUsageError
 from furu.execution.estimate import Estimate
-from furu.execution.events import Event, RunFinished
+from furu.execution.events import Event, RunFinished, class_labels
 from furu.loops import in_thread, shielded
 from furu.settings import Settings
 from furu.text import printable
@@ -86,14 +86,15 @@ class Progress:
             self._events.append(event)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._try(self._thread.start)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         self._try(self._end)
 
     def tell(self, message: str) -> None:
@@ -185,11 +186,12 @@ class Progress:
         bar = Text("━" * filled, style="green").append("━" * (_BAR_COLUMNS - filled), style="bright_black")
         grid.add_row(bar, Text(self.line()))
         largest = sorted(estimate.classes.items(), key=lambda item: (-item[1].known, item[0]))
-        for name, one in largest[:_SHOWN_CLASSES]:
+        labels = class_labels(estimate.classes)
+        for node_class, one in largest[:_SHOWN_CLASSES]:
             text = Text(f"{one.done:,} of {one.known:,}, {one.running} running")
             if one.failed:
                 text.append(f", {one.failed} failed", style="red")
-            grid.add_row(Text(printable(name)), text)
+            grid.add_row(Text(printable(labels[node_class])), text)
         return grid
 
     def _erase(self) -> None:
@@ -216,10 +218,11 @@ class Recorded:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def __call__(self, name: str) -> float | None:
-        """Return the mean duration of a class; None where nothing of it is published."""
+    def __call__(self, node_class: str) -> float | None:
+        """Return the mean duration of a class, by its full name; None where nothing of it is published."""
+        module, _, qualname = node_class.rpartition(":")
         try:
-            found = itertools.islice(catalog.find_named(self._settings, name), _READ_DURATIONS)
+            found = itertools.islice(catalog.find_class(self._settings, module, qualname), _READ_DURATIONS)
             durations = [catalog.recorded_duration_sec(entry) for entry in found]
         except FuruStoreError:  # the run itself says so
             return None

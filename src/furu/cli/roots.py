@@ -17,7 +17,7 @@ import typer
 from furu.cli.output import showing_user_errors
 from furu.core import Furu
 from furu.execution.discovery import check_root
-from furu.origin import FILE_MARK
+from furu.origin import FILE_MARK, SCRIPTS
 from furu.text import a_type
 
 HELP = "MODULE:NAME, or FILE.py:NAME: a node, an iterable of nodes, or a function that returns them."
@@ -40,6 +40,7 @@ def load_roots(target: str) -> list[Furu[Any]]:
 def _import_module(name: str) -> ModuleType:
     with contextlib.suppress(FileNotFoundError):  # the working directory was deleted
         _search_first(os.getcwd())
+        SCRIPTS.add(os.path.abspath(f"{name}.py"))
     with showing_user_errors(name):
         try:
             return importlib.import_module(name)
@@ -55,6 +56,7 @@ def _import_file(name: str) -> ModuleType:
     if not os.path.isfile(name):
         raise typer.BadParameter(f"there is no file {name}")
     path = Path(name).resolve()
+    SCRIPTS.add(str(path))
     _search_first(str(path.parent))
     name = path.stem
     if name in sys.modules and not _is_from(sys.modules[name], path):

@@ -169,8 +169,6 @@ class Discovery:
                 check_root(item[1], item[0])
         except BaseException as error:  # of the caller's own: raised when what was found has been computed
             self._roots_error, item = error, None
-        if self._stopped:  # while the roots kept this thread waiting
-            raise _Stopped
         if item is None:
             self._exhausted = True
             return None

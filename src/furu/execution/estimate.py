@@ -53,8 +53,8 @@ class ClassProgress:
 
 
 class Estimate:
-    """Follows a run. `recorded(name)` tells how long nodes of a class took in earlier runs, if it is known;
-    it is asked once a class."""
+    """Follows a run. `recorded(node_class)` returns how long nodes of a class took in earlier runs, if that
+    is known; it is called once for each class. `classes` has full names (``module:Class``) as keys."""
 
     def __init__(self, recorded: Callable[[str], float | None], *, max_workers: int) -> None:
         self._recorded = recorded
@@ -92,25 +92,25 @@ class Estimate:
         elif isinstance(event, NodePlanned):
             if event.hash not in self._left:
                 self._left[event.hash] = event
-                self._class(event.name).known += 1
+                self._class(event.node_class).known += 1
         elif isinstance(event, NodeStarted):
             self._running[event.hash] = event
-            self._class(event.name).running += 1
+            self._class(self._left[event.hash].node_class).running += 1
         elif isinstance(event, NodeReused):
             self.reused += 1
-            self._ended(event.hash, event.name)
-            if self._left.pop(event.hash, None) is not None:
-                self._class(event.name).known -= 1
+            self._ended(event.hash)
+            if (planned := self._left.pop(event.hash, None)) is not None:
+                self._class(planned.node_class).known -= 1
         elif isinstance(event, (NodeDone, NodeFailed, NodeRetried, NodeWaiting)):
-            self._ended(event.hash, event.name)
-            of_class = self._class(event.name)
+            self._ended(event.hash)
             if isinstance(event, NodeDone):
                 self._left.pop(event.hash, None)
+                of_class = self._class(event.node_class)
                 of_class.done += 1
                 of_class.work_sec += event.duration_sec
             elif isinstance(event, NodeFailed):
                 self._left.pop(event.hash, None)
-                of_class.failed += 1
+                self._class(event.node_class).failed += 1
 
     def remaining_sec(self, elapsed_sec: float, now: float) -> float | None:
         """Return how long the nodes that are known still take; None while that cannot be told.
@@ -122,8 +122,8 @@ class Estimate:
             return None
         work = sum(lengths[name] * one.left for name, one in self.classes.items())
         begun = 0.0
-        for node in self._running.values():
-            begun += min(max(now - node.at, 0.0), lengths.get(node.name, 0.0))
+        for key, node in self._running.items():
+            begun += min(max(now - node.at, 0.0), lengths[self._left[key].node_class])
         worked = begun + sum(one.work_sec for one in self.classes.values())
         at_once = worked / elapsed_sec if elapsed_sec > 0 and self.done else float(self._max_workers)
         chain = self._longest_chain_sec(lengths)
@@ -143,15 +143,15 @@ class Estimate:
         ends: dict[str, float] = {}
         for key, node in self._left.items():  # each was planned after what it depends on
             before = max((ends[below] for below in node.depends_on if below in ends), default=0.0)
-            ends[key] = before + (0.0 if key in self._running else lengths[node.name])
+            ends[key] = before + (0.0 if key in self._running else lengths[node.node_class])
         return max(ends.values(), default=0.0)
 
-    def _class(self, name: str) -> ClassProgress:
-        found = self.classes.get(name)
+    def _class(self, node_class: str) -> ClassProgress:
+        found = self.classes.get(node_class)
         if found is None:
-            found = self.classes[name] = ClassProgress(recorded_sec=self._recorded(name))
+            found = self.classes[node_class] = ClassProgress(recorded_sec=self._recorded(node_class))
         return found
 
-    def _ended(self, key: str, name: str) -> None:
+    def _ended(self, key: str) -> None:
         if self._running.pop(key, None) is not None:
-            self.classes[name].running -= 1
+            self.classes[self._left[key].node_class].running -= 1

@@ -2,11 +2,14 @@
 
 `at` and `started_at` are seconds since the epoch, by the clock of the process that runs; how long something
 took is measured by a clock that nobody sets. `worker` names what computed a node, such as ``thread-1``: one
-worker computes one node at a time.
+worker computes one node at a time. `name` is the name of a node's class without its module, for showing;
+`node_class` is the full one, ``module:Class``, for counting.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,6 +57,7 @@ class NodePlanned:
 
     hash: str
     name: str
+    node_class: str
     spec_key: str
     depends_on: tuple[str, ...]
 
@@ -80,6 +84,7 @@ class NodeDone:
 
     hash: str
     name: str
+    node_class: str
     spec_key: str
     duration_sec: float
     worker: str
@@ -93,6 +98,7 @@ class NodeFailed:
 
     hash: str
     name: str
+    node_class: str
     spec_key: str
     error: str
     state_path: Path | None
@@ -177,3 +183,10 @@ Event = (
     | NodeWaiting
     | RunFinished
 )
+
+
+def class_labels(node_classes: Collection[str]) -> dict[str, str]:
+    """Return how to show each of some classes: by its name alone, or in full where two share a name."""
+    names = {node_class: node_class.rpartition(":")[2] for node_class in node_classes}
+    counts = Counter(names.values())
+    return {node_class: name if counts[name] == 1 else node_class for node_class, name in names.items()}

@@ -79,10 +79,12 @@ class Interrupts:
                     signal.signal(number, handler)
         return None
 
-    @staticmethod
-    def _drain(scope: anyio.CancelScope, telling: threading.Timer) -> None:
+    def _drain(self, scope: anyio.CancelScope, telling: threading.Timer) -> None:
         scope.cancel()
-        telling.start()  # not in the signal's handler, which may have interrupted the start of a thread
+        try:
+            telling.start()  # not in the signal's handler, which may have interrupted the start of a thread
+        except RuntimeError:  # no thread can be started
+            self._tell()
 
     def _tell(self) -> None:
         names = [f"{event.name} {event.hash[:8]}" for event in list(self._running.values())]

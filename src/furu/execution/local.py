@@ -122,7 +122,8 @@ async def run_local_async(
         workers: What computes the nodes that are not async: threads (None), `ProcessWorkers()`,
             `DaskWorkers(...)` of `furu.execution.workers`.
         on_failure: ``"stop"``: start nothing more once a node has failed. ``"continue"``: run all
-            that does not depend on it. Either way the run then raises.
+            that does not depend on it. Either way the run then raises. An error that reading `roots` raises
+            counts as a failure here, and is raised as it is.
         retry_failed: Whether a node that failed in an earlier run is tried again, or fails this run.
         spec_limits: How many nodes of a spec key (`_executor_spec_key()`) are computed at once, at most,
             such as ``{"gpu": 1}``. A key at its limit keeps no other waiting.

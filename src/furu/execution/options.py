@@ -33,7 +33,7 @@ def check_roots(roots: Iterable[Furu[Any]]) -> None:
 def check_max_workers(max_workers: int) -> None:
     """Refuse what is no number of workers."""
     if isinstance(max_workers, bool) or not isinstance(max_workers, int):
-        raise TypeError(f"max_workers must be an int of 1 or more, not {max_workers!r}")
+        raise TypeError(f"max_workers must be an int, not {max_workers!r}")
     if max_workers < 1:
         raise ValueError(f"max_workers must be 1 or more, not {max_workers!r}")
 

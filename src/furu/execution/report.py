@@ -22,6 +22,7 @@ from furu.execution.events import (
     NodeRetried,
     NodeReused,
     RunFinished,
+    class_labels,
 )
 from furu.text import printable, seconds
 
@@ -46,7 +47,8 @@ class NodeTime:
 
 @dataclass(frozen=True, slots=True)
 class ClassTime:
-    """How many nodes of a class were computed, and how long all of them took together."""
+    """How many nodes of a class were computed, and how long all of them took together. `name` is the
+    class's name, in full (``module:Class``) where the run computed two classes of one name."""
 
     name: str
     computed: int
@@ -141,7 +143,12 @@ class Sinks:
     """Hands every event to each of some sinks. One that raises is logged and gets no more events."""
 
     def __init__(self, *sinks: Sink | None) -> None:
-        self._sinks = [sink for sink in sinks if sink is not None]
+        self._sinks: list[Sink] = []
+        for sink in sinks:
+            if isinstance(sink, Sinks):
+                self._sinks += sink._sinks
+            elif sink is not None:
+                self._sinks.append(sink)
 
     def __bool__(self) -> bool:
         return bool(self._sinks)
@@ -251,7 +258,7 @@ class Times:
     def done(self, event: NodeDone) -> None:
         """A node was computed. Costs its degree."""
         self.work_sec += event.duration_sec
-        total = self._of_class.setdefault(event.name, [0, 0.0])
+        total = self._of_class.setdefault(event.node_class, [0, 0.0])
         total[0] += 1
         total[1] += event.duration_sec
         node = NodeTime(event.hash, event.name, event.duration_sec)
@@ -284,7 +291,8 @@ class Times:
 
     def classes(self) -> tuple[ClassTime, ...]:
         """The classes that took longest, the slowest first."""
-        times = [ClassTime(name, int(count), sec) for name, (count, sec) in self._of_class.items()]
+        labels = class_labels(self._of_class)
+        times = [ClassTime(labels[one], int(count), sec) for one, (count, sec) in self._of_class.items()]
         return tuple(sorted(times, key=lambda one: (-one.duration_sec, one.name))[:_NAMED])
 
 

@@ -139,6 +139,8 @@ class Scheduler:
                     self._stop(cancel=cancelled)
                     await self._drain()
                 tasks.cancel_scope.cancel()
+            if cancelled:  # not from outside: one of the run's own tasks was, by asyncio's Task.cancel()
+                self._error = self._error or asyncio.CancelledError("a task of the run was cancelled")
         except BaseExceptionGroup as group:  # of the tasks that help the workers
             self._error = self._error or _first_error(group)
         finally:
@@ -310,14 +312,15 @@ class Scheduler:
             self._leave(lost)
         else:
             self._jobs[job.key] = job
-            self._emit(NodePlanned(job.key, job.name, job.spec_key, fact.depends_on))
+            self._emit(NodePlanned(job.key, job.name, job.node_class, job.spec_key, fact.depends_on))
 
     def _ended(self, outcome: Outcome) -> None:
         job = outcome.job
         self._no_longer_running(job)
         if outcome.end == "computed":
-            begun, duration_sec = self._begun[job.key], outcome.duration_sec
-            self._emit(NodeDone(job.key, job.name, job.spec_key, duration_sec, begun.worker, begun.at))
+            begun = self._begun[job.key]
+            took = (outcome.duration_sec, begun.worker, begun.at)
+            self._emit(NodeDone(job.key, job.name, job.node_class, job.spec_key, *took))
             self._done(job)
         elif outcome.end == "reused":
             self._reused(job)
@@ -389,8 +392,8 @@ class Scheduler:
         took: tuple[float, str, float] = (0.0, "", 0.0),
     ) -> None:
         self._failures.append(failure)
-        path = failure.state_path
-        self._emit(NodeFailed(job.key, job.name, job.spec_key, failure.message, path, earlier, *took))
+        how = (failure.message, failure.state_path, earlier)
+        self._emit(NodeFailed(job.key, job.name, job.node_class, job.spec_key, *how, *took))
         lost = self._plan.failed(job.key)
         self._lost += len(lost)
         self._leave([job.key, *lost])
@@ -494,7 +497,7 @@ def _run_error(failures: list[Failure]) -> FuruComputeError:
     message = first.message
     if len(failures) > 1:
         others = len(failures) - 1
-        message += f" {others} other node{'s' if others > 1 else ''} failed too: see .failures."
+        message += f" {others} other node{'s' if others > 1 else ''} failed too: see the report."
     error = FuruComputeError(message, node=first.node, state_path=first.state_path, failures=failures)
     error.__cause__ = first.error
     return error

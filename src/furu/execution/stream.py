@@ -111,10 +111,12 @@ async def stream_local(
     asyncio.
 
     Raises, when the block is left, what `run_local_async` raises; an exception of the block's own goes
-    before that. `ValueError` for a buffer that holds nothing.
+    before that. `TypeError` or `ValueError` for a buffer that holds nothing.
     """
-    if isinstance(buffer_events, bool) or not isinstance(buffer_events, int) or buffer_events < 1:
-        raise ValueError(f"buffer_events must be an int of 1 or more, not {buffer_events!r}")
+    if isinstance(buffer_events, bool) or not isinstance(buffer_events, int):
+        raise TypeError(f"buffer_events must be an int, not {buffer_events!r}")
+    if buffer_events < 1:
+        raise ValueError(f"buffer_events must be 1 or more, not {buffer_events!r}")
     stream = EventStream(buffer_events)
     errors: list[BaseException] = []  # the block's own, if any, is put first
     options["on_event"] = Sinks(stream._put, options.get("on_event"))

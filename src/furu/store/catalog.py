@@ -183,15 +183,6 @@ def find_class(settings: Settings, module: str, qualname: str) -> Iterator[Entry
                 yield Entry(settings, files, printable(module), printable(qualname), node_hash)
 
 
-def find_named(settings: Settings, qualname: str) -> Iterator[Entry]:
-    """Yield the nodes of all classes of a name, whatever their modules."""
-    component = encode_component(qualname)
-    for module, cls, directory in directories_of_classes(settings.store):
-        if os.path.basename(directory) == component:
-            for node_hash in filter(is_identifier, _directories(directory)):
-                yield Entry(settings, NodeFiles(f"{directory}/{node_hash}"), module, cls, node_hash)
-
-
 def find_node(settings: Settings, module: str, qualname: str, node_hash: str) -> Entry | None:
     """Return the node of a class with a whole hash, if the store has a directory for it."""
     if not is_identifier(node_hash):

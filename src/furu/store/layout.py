@@ -76,7 +76,7 @@ def is_identifier(text: str) -> bool:
     return _HASH.match(text) is not None
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=512)
 def _class_directory(store: str, module: str, qualname: str) -> str:
     return f"{store}/{encode_component(module)}/{encode_component(qualname)}"
 

@@ -15,6 +15,10 @@ from furu.settings import Settings
 from furu.store.record import store_failed
 
 
+# A process that uses store after store looks at one again now and then.
+_MAX_TRUSTED = 64
+
+
 def refuse_shared(settings: Settings, trusted: set[Path]) -> None:
     """Raise `FuruStoreError` if others may write into the store's root, unless `allow_shared` is set: what
     they put there would be loaded as a result.
@@ -38,4 +42,6 @@ def refuse_shared(settings: Settings, trusted: set[Path]) -> None:
             "FURU_ALLOW_SHARED=1 or use_settings(allow_shared=True).",
             path=store,
         )
+    if len(trusted) >= _MAX_TRUSTED:
+        trusted.clear()
     trusted.add(store)

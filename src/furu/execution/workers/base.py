@@ -7,6 +7,7 @@ node's.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +17,9 @@ from anyio.abc import TaskGroup
 
 from furu.core import Furu
 from furu.errors import FuruComputeError, FuruInProgressError
+from furu.origin import class_name
+
+_class_name = functools.lru_cache(class_name)  # asked twice for each node
 
 
 class Lane(NamedTuple):
@@ -41,6 +45,11 @@ class Job:
     @property
     def name(self) -> str:
         return type(self.node).__qualname__
+
+    @property
+    def node_class(self) -> str:
+        cls: type = type(self.node)
+        return _class_name(cls)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,6 @@ class Child:
     def __init__(self, process: subprocess.Popen[bytes], connection: socket.socket) -> None:
         self._process = process
         self._connection = connection
-        _children.add(self)
 
     @classmethod
     async def start(cls) -> Child:
@@ -96,7 +95,7 @@ class Child:
                 await self._wait()
             if self._process.returncode is None:
                 await self.kill()
-        self.let_go()
+        self._connection.close()
 
     async def kill(self) -> int | None:
         """Kill the child and the programs that it has started, cancelled or not; return its exit code."""
@@ -106,14 +105,10 @@ class Child:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, signal.SIGKILL)
                 await self._wait()
-        self.let_go()
+        self._connection.close()
         # If the host ignores SIGCHLD, the system discards exit codes.
         is_known = signal.getsignal(signal.SIGCHLD) is not signal.SIG_IGN
         return self._process.returncode if is_known else None
-
-    def let_go(self) -> None:
-        """Close the connection; in a fork, the copy."""
-        self._connection.close()
 
     async def _wait(self) -> None:
         limiter = anyio.CapacityLimiter(1)
@@ -145,13 +140,14 @@ class Child:
         return bytes(content)
 
 
-# A fork of this process must not keep a connection open: the child would outlive this process.
-_children: weakref.WeakSet[Child] = weakref.WeakSet()
+# Both ends of each connection. A fork of this process must not keep a copy of them: a child would outlive
+# this process, and its death would go unnoticed.
+_connections: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for child in list(_children):
-        child.let_go()
+    for connection in list(_connections):
+        connection.close()
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -162,6 +158,7 @@ def _spawn() -> Child:
     command += [path for path in sys.path if isinstance(path, str)]
     try:
         ours, theirs = socket.socketpair()
+        _connections.update((ours, theirs))
         with theirs, contextlib.ExitStack() as undo:
             undo.callback(ours.close)
             output = _standard_error()

@@ -239,16 +239,17 @@ class _ThreadCrew:
                 self._deliver(Overran(self._running[key]))
 
     def _try_sequence(self) -> None:
-        since, ended, spent_sec = self._counted
-        count = self._ended - ended
-        if count < self._try_after or self._feed:
-            return
-        took_sec = min(time.monotonic() - since, self._spent_sec - spent_sec)
-        self._counted = (time.monotonic(), self._ended, self._spent_sec)
-        if took_sec < count * _SHORT_SEC:
-            self._try_after = min(2 * self._try_after, _TRY_AFTER_MOST)
-            self._beside = set(self._in_flight)
-            self._sequence = True
+        with self._lock:
+            since, ended, spent_sec = self._counted
+            count = self._ended - ended
+            if count < self._try_after or self._feed:
+                return
+            took_sec = min(time.monotonic() - since, self._spent_sec - spent_sec)
+            self._counted = (time.monotonic(), self._ended, self._spent_sec)
+            if took_sec < count * _SHORT_SEC:
+                self._try_after = min(2 * self._try_after, _TRY_AFTER_MOST)
+                self._beside = set(self._in_flight)
+                self._sequence = True
 
     def _withdraw(self) -> None:
         """Hand back what has not begun. It ends the sequence, if there is one."""
@@ -297,10 +298,11 @@ class _ThreadCrew:
     def _take_jobs(self, sleeper: threading.Semaphore, worker: str) -> None:
         # The run's context, in which anyio has noted that no event loop runs in this thread.
         context = contextvars.copy_context()
-        while (job := self._next(sleeper)) is not None:
+        while (taken := self._next(sleeper)) is not None:
+            job, in_sequence = taken
             self._news.append(Begun(job, worker))
-            if not self._sequence:
-                self._waker.wake()  # it may take long, and somebody may be watching
+            if not in_sequence:
+                self._waker.wake()  # it may take long, and the run's events are watched
             # A copy for each node: what one sets in its context is seen by no other.
             outcome = context.copy().run(call, job, "local", self._cancellation)
             if not self._stop_on_failure:  # many may fail before the run ends
@@ -313,8 +315,9 @@ class _ThreadCrew:
                 self._waker.wake()
         self._waker.wake()
 
-    def _next(self, sleeper: threading.Semaphore) -> Job | None:
-        """Return the next job, sleeping until there is one; None when the workers stop."""
+    def _next(self, sleeper: threading.Semaphore) -> tuple[Job, bool] | None:
+        """Return the next job and whether it is one of a sequence, sleeping until there is one; None when
+        the workers stop."""
         while True:
             with self._lock:
                 if self._stopped:
@@ -326,7 +329,7 @@ class _ThreadCrew:
                 ):
                     if self._sequence:
                         self._runner = sleeper
-                    return self._feed.popleft()
+                    return self._feed.popleft(), self._sequence
                 if self._runner is sleeper:
                     self._runner = None
                 self._asleep.append(sleeper)
