@@ -52,10 +52,6 @@ class FlakyAsync(AsyncNode):
     _retry = Retry(attempts=3, on=(ConnectionError,))
 
 
-class DelayedAsync(AsyncNode):
-    _retry = Retry(attempts=2, on=(OSError,), delay_sec=60)
-
-
 def failing(*errors: BaseException) -> Callable[[], None]:
     """Raise these, one a call, and then no more."""
     left = list(errors)
@@ -147,40 +143,6 @@ def test_run_that_stops_reports_the_node_that_waited_for_its_next_attempt() -> N
     with pytest.raises(FuruComputeError) as caught:
         run_local([late, bad], on_event=on_event)
     assert [bad, late] == [failure.node for failure in caught.value.failures]
-
-
-@pytest.mark.anyio
-async def test_retry_that_is_due_while_the_run_stops_is_not_made(
-    record: Computed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its delay is over while the last node ends. It is reported as the failure that it is."""
-    waiting, due = anyio.Event(), anyio.Event()
-    real = anyio.sleep
-
-    async def sleep(delay: float) -> None:
-        await (due.wait() if delay == 60 else real(delay))
-
-    async def fail() -> None:
-        await waiting.wait()
-        raise ValueError("bad split")
-
-    async def end_last() -> None:
-        await due.wait()
-        await anyio.wait_all_tasks_blocked()
-
-    def on_event(event: Event) -> None:
-        if isinstance(event, NodeRetried):
-            waiting.set()
-        elif isinstance(event, NodeFailed):
-            due.set()  # the run stops before its loop goes on
-
-    monkeypatch.setattr(anyio, "sleep", sleep)
-    actions.update(late=failing(OSError("busy")), bad=fail, last=end_last)
-    late, bad, last = DelayedAsync(name="late"), AsyncNode(name="bad"), AsyncNode(name="last")
-    with pytest.raises(FuruComputeError) as caught:
-        await run_local_async([late, bad, last], on_event=on_event)
-    assert [bad, late] == [failure.node for failure in caught.value.failures]
-    assert {"late": 1, "bad": 1, "last": 1} == record.counts()
 
 
 @pytest.mark.parametrize(

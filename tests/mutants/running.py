@@ -12,13 +12,6 @@ RUNS, PROGRESS = "web/runs.py", "web/progress.py"
 RUNNING = (
     # ---- one node ----
     Mutant(
-        "a step runs without the context of its caller",
-        "interrupts.py",
-        "self._context.run(self._function, *self._args)",
-        "self._function(*self._args)",
-        ("test_steps.py::test_step_has_the_context_of_its_caller",),
-    ),
-    Mutant(
         "the main thread takes its steps itself",
         "interrupts.py",
         "    if threading.current_thread() is not threading.main_thread():\n",
@@ -30,7 +23,7 @@ RUNNING = (
         "node_threads.py",
         "        _wrap_submit(is_in_node)\n        _installed",
         "        _installed",
-        ("faults/test_node_threads_and_forks.py::test_threads_of_two_nodes_at_once_use_the_store_of_each",),
+        ("faults/test_node_threads_and_forks.py::test_pool_that_nodes_share_uses_the_store_of_each",),
     ),
     Mutant(
         "a native cancellation of an async node is recorded as a failure",
@@ -38,13 +31,6 @@ RUNNING = (
         "end = hand_over(_end, node, attempt, error, _is_being_cancelled(error))",
         "end = hand_over(_end, node, attempt, error, False)",
         ("test_loops.py::test_async_node_of_a_run_that_the_end_of_the_loop_cancels_has_not_failed",),
-    ),
-    Mutant(
-        "an error of an attempt that lost its node is the node's",
-        CORE,
-        "    if not cancelled and attempt.is_lost:",
-        "    if False:",
-        ("faults/test_lost_nodes.py::test_owner_whose_node_was_removed_and_computed_anew_loads_that",),
     ),
     Mutant(
         "the claim of a dying owner is not waited for",
@@ -83,13 +69,6 @@ RUNNING = (
         ("test_elsewhere.py::test_round_of_polling_begins_when_the_round_before_has_ended",),
     ),
     Mutant(
-        "a wait that has ended still closes circles",
-        "waiting.py",
-        "                waits.pop(self, None)\n",
-        "",
-        ("test_waiting.py::test_waits_that_have_ended_close_no_circle",),
-    ),
-    Mutant(
         "a circle of waits is not found",
         "waiting.py",
         "            if path is not None:\n",
@@ -110,13 +89,6 @@ RUNNING = (
         "        self._entered -= 1\n",
         "",
         ("test_thread_workers.py::test_thread_that_cannot_be_started_is_not_counted",),
-    ),
-    Mutant(
-        "an earlier time limit is not waited for",
-        THREADS,
-        "        if due < self._next_due:\n            self._sooner.set()\n",
-        "",
-        ("test_policies.py::test_overrun_of_a_thread_is_reported_when_it_happens",),
     ),
     Mutant(
         "the waker forgets what comes while it runs",
@@ -146,20 +118,6 @@ RUNNING = (
         "        begun = True\n        try:\n",
         ("test_process_children.py::test_idle_child_that_was_killed_fails_no_node",),
     ),
-    Mutant(
-        "a child has other options than its parent",
-        CHILDREN,
-        "*_interpreter_options(), ",
-        "",
-        ("test_process_children.py::test_child_has_the_options_of_the_interpreter",),
-    ),
-    Mutant(
-        "a task crew forgets what it has not begun when it stops",
-        "execution/workers/tasks.py",
-        "            self._deliver(Withdrawn(list(self._waiting.values())))\n",
-        "",
-        ("test_workers_contract.py::test_failure_stops_what_has_not_begun",),
-    ),
     # ---- Runs ----
     Mutant(
         "a stop before the block is forgotten",
@@ -182,13 +140,6 @@ RUNNING = (
         "                self._settle(run)\n",
         "            pass\n",
         ("web/test_runs_cancelled.py::test_task_of_a_run_that_is_cancelled_before_it_begins_is_settled",),
-    ),
-    Mutant(
-        "a cancelled run can still be joined",
-        RUNS,
-        "        self._no_longer_joinable(run)\n        run._scope.cancel()\n",
-        "        run._scope.cancel()\n",
-        ("web/test_runs.py::test_new_follower_of_a_cancelled_run_gets_a_new_run",),
     ),
     Mutant(
         "a snapshot has the number of a change that it has not seen",

@@ -61,13 +61,6 @@ STORE = (
         (RACES + "test_attempts_whose_owners_seem_dead_keep_their_names",),
     ),
     Mutant(
-        "an owner with as many links as the filesystem allows is not replaced",
-        CLAIM,
-        "if error.errno == errno.EMLINK:",
-        "if False:",
-        (MEMORY + "test_owner_with_as_many_links_as_the_filesystem_allows_is_replaced",),
-    ),
-    Mutant(
         "claimers that give way to each other do not pause",
         CLAIM,
         "        if tries >= _TRIES_AT_ONCE:",
@@ -111,13 +104,6 @@ STORE = (
         (FORKS + "test_fork_that_leaves_create_does_not_end_its_parents_attempt[raises-False]",),
     ),
     Mutant(
-        "a log is opened after its attempt has ended",
-        ATTEMPT,
-        "if log is None and self.state is State.HELD:",
-        "if log is None:",
-        (MEMORY + "test_log_of_an_attempt_that_has_ended_writes_no_file",),
-    ),
-    Mutant(
         "files are not synced before the link that publishes them",
         ATTEMPT,
         "                    sync_tree(files.files(self.number, self.nonce))\n",
@@ -145,13 +131,6 @@ STORE = (
         "        with self.lock:\n            if directory not in self._attempts:",
         "        with contextlib.nullcontext():\n            if directory not in self._attempts:",
         (MEMORY + "test_waiter_is_registered_under_the_lock_that_a_release_takes",),
-    ),
-    Mutant(
-        "an owner is ended while it has attempts",
-        LOCAL,
-        "            idle = [one for one in self.owners if not one.attempts]\n",
-        "            idle = list(self.owners)\n",
-        (MEMORY + "test_owners_in_use_are_never_ended",),
     ),
     Mutant(
         "the heartbeat keeps idle owners",
