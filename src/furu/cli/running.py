@@ -19,7 +19,8 @@ from furu.settings import current_settings
 
 
 class Interruptible:
-    """Runs roots, and ends the run when the process is told to, see `Interrupts`. For the main thread.
+    """Runs roots, and ends the run when the process gets SIGINT or SIGTERM, see `Interrupts`. For the main
+    thread.
 
     A signal that the process ignores, as one started by nohup does, stays ignored.
     """

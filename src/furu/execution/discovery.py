@@ -70,7 +70,7 @@ class Batch:
 
 
 class Source(Protocol):
-    """What tells a scheduler of nodes: a walk, or what an earlier one has found."""
+    """Where a scheduler gets its nodes from: a walk, or what an earlier walk has found."""
 
     def step(self, room: int | None, again: Sequence[Furu[Any]] = ()) -> Batch:
         """Return what is found next, reading at most `room` roots."""
@@ -90,8 +90,8 @@ class Discovery:
 
     With `remember` a node is looked at once in a run; without it a node is forgotten when it is done,
     so that a generator of roots runs in the memory of its window. With `retry_failed` a node that
-    failed before counts as TODO. With `thorough` every node's status is told exactly.
-    `before_work` is called once, before the first TODO node is told.
+    failed before counts as TODO. With `thorough` every node's status is looked up exactly.
+    `before_work` is called once, before the first TODO node is returned.
 
     Whatever one of a node's own methods raises, or the store about its directory, is that node's failure.
     """
@@ -246,11 +246,11 @@ class Discovery:
 
 
 class _Stopped(Exception):
-    """The run is ending; nobody waits for what else could be found."""
+    """The run is ending, and what else could be found is not wanted."""
 
 
 def check_root(root: object, number: int) -> None:
-    """Raise `FuruUsageError` for a root that is no node, saying what it is instead."""
+    """Raise `FuruUsageError` for a root that is not a node, saying what it is instead."""
     if isinstance(root, Furu):
         return
     if isinstance(root, type) and issubclass(root, Furu):

@@ -1,4 +1,4 @@
-"""How far a run is and how long it still takes, from its events. Pure: is told the time, and reads nothing.
+"""How far a run is and how long it still takes, from its events. Pure: the time is an argument.
 
 The work that is left is the nodes that are known, each as long as nodes of its class took, in this run and
 in earlier ones. It is divided by how much work the run gets done in a second, which counts everything that
@@ -113,7 +113,7 @@ class Estimate:
                 self._class(event.node_class).failed += 1
 
     def remaining_sec(self, elapsed_sec: float, now: float) -> float | None:
-        """Return how long the nodes that are known still take; None while that cannot be told.
+        """Return how long the nodes that are known still take; None while that is unknown.
 
         `elapsed_sec` is how long the run has taken, `now` the time by the clock of its events.
         """

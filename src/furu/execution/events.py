@@ -1,8 +1,8 @@
 """What happened in a run, as frozen values. Says nothing of how it is shown or counted.
 
-`at` and `started_at` are seconds since the epoch, by the clock of the process that runs; how long something
-took is measured by a clock that nobody sets. `worker` names what computed a node, such as ``thread-1``: one
-worker computes one node at a time. `name` is the name of a node's class without its module, for showing;
+`at` and `started_at` are seconds since the epoch, by the clock of the process that runs; durations are
+measured by a clock that is never set. `worker` names what computed a node, such as ``thread-1``: one worker
+computes one node at a time. `name` is the name of a node's class without its module, for showing;
 `node_class` is the full one, ``module:Class``, for counting.
 """
 
@@ -52,8 +52,8 @@ class NodeReused:
 
 @dataclass(frozen=True, slots=True)
 class NodePlanned:
-    """A node was found that is to be computed; those it depends on were told before it. One that another
-    owner gave up is told, once more, when that is seen."""
+    """A node was found that is to be computed; those it depends on are reported before it. One that another
+    owner gives up is reported once more when that is seen."""
 
     hash: str
     name: str

@@ -31,7 +31,7 @@ def check_roots(roots: Iterable[Furu[Any]]) -> None:
 
 
 def check_max_workers(max_workers: int) -> None:
-    """Refuse what is no number of workers."""
+    """Raise `TypeError` or `ValueError` unless this is an int of at least 1."""
     if isinstance(max_workers, bool) or not isinstance(max_workers, int):
         raise TypeError(f"max_workers must be an int, not {max_workers!r}")
     if max_workers < 1:
@@ -39,7 +39,7 @@ def check_max_workers(max_workers: int) -> None:
 
 
 def check_workers(workers: Workers | None) -> None:
-    """Refuse what is no kind of workers, the class of one included."""
+    """Raise `TypeError` unless these are workers; a class of workers is refused too."""
     if isinstance(workers, type) or not (workers is None or hasattr(workers, "open")):
         raise TypeError(
             "workers must be None (threads) or workers of furu.execution.workers: ThreadWorkers(), "
@@ -48,7 +48,7 @@ def check_workers(workers: Workers | None) -> None:
 
 
 def check_poll_interval(poll_interval_sec: float) -> None:
-    """Refuse what is no time to wait between two looks."""
+    """Raise `TypeError` or `ValueError` unless this is a positive number of seconds."""
     allowed = "poll_interval_sec must be a positive number of seconds"
     _number(allowed, poll_interval_sec)
     if poll_interval_sec <= 0:
@@ -56,7 +56,7 @@ def check_poll_interval(poll_interval_sec: float) -> None:
 
 
 def check_grace(grace_sec: float | None) -> None:
-    """Refuse what is no time to wait for threads."""
+    """Raise `TypeError` or `ValueError` unless this is None or a number of seconds, 0 or more."""
     if grace_sec is None:
         return
     allowed = "grace_sec must be a number of seconds of 0 or more, or None to wait to the end"
@@ -106,7 +106,7 @@ def progress_is_wanted() -> bool:
     try:
         if not sys.stderr.isatty():
             return False
-    except Exception:  # it is None, closed, or an object that is no stream
+    except Exception:  # it is None, closed, or not a stream
         return False
     try:
         import rich  # noqa: F401

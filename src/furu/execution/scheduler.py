@@ -147,7 +147,7 @@ class Scheduler:
             self._reap()
             self._elsewhere.close()
         if self._failures:
-            for outcome in list(self._delayed.values()):  # nobody tries them again
+            for outcome in list(self._delayed.values()):  # they are not retried
                 self._fail(outcome)
         if self._error is not None:
             raise self._error

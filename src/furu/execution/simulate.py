@@ -33,7 +33,7 @@ def simulate(
     window_size: str | int,
     spec_limits: Mapping[str, int] | None = None,
 ) -> float:
-    """Return the makespan, in seconds, of a run that would find `facts`, as a discovery told them.
+    """Return the makespan, in seconds, of a run that would find `facts`, as a discovery returned them.
 
     Nodes that another owner computes count as done. Blocks for as long as the scheduler needs, in a thread
     of its own, so that it may be called wherever an event loop runs.
@@ -134,7 +134,7 @@ class SimulatedCrew:
 
 
 class Replay:
-    """Tells a scheduler what a discovery found before, as the window asks for it."""
+    """Returns what a discovery found before, as the window asks for it."""
 
     def __init__(self, facts: Sequence[Fact]) -> None:
         self._facts = facts
@@ -156,11 +156,11 @@ class Replay:
         return Batch(facts, True, self._next == len(self._facts))
 
     def forget(self, key: str) -> None:
-        """Every node is told once."""
+        """Every node is returned once."""
 
     def stop(self) -> None:
         """Every step is short."""
 
 
 def _ignore(event: Event) -> None:
-    """Nobody follows a run that does not happen."""
+    """Drop an event of a run that does not happen."""

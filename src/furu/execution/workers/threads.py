@@ -138,7 +138,7 @@ class _ThreadCrew:
         """Leave the threads that still compute: each ends its node, and publishes it, by itself."""
         self._cancellation.requested = True
         self._tell()
-        self._deliver = _nobody
+        self._deliver = _drop
         for scope in self._scopes:
             scope.cancel()
         left = list(self._running.values())
@@ -190,7 +190,7 @@ class _ThreadCrew:
             due = anyio.current_time() + _PATIENCE_SEC
             await anyio.sleep(_PATIENCE_SEC)
             quiet = quiet + 1 if ended == self._ended and self._has_sequence() else 0
-            # Where the loop itself comes around late, the threads may not have had their turn either.
+            # Where the loop itself runs late, the threads may not have had their turn either.
             late = anyio.current_time() > due + _PATIENCE_SEC
             self._tell()
             if quiet > late and self._has_sequence():
@@ -348,5 +348,5 @@ class _ThreadCrew:
         self._news.append(outcome)
 
 
-def _nobody(news: News) -> None:
-    """Take what abandoned threads have to tell, when nobody is there any more to hear it."""
+def _drop(news: News) -> None:
+    """Drop news from abandoned threads, which come after the run."""
