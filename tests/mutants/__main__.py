@@ -38,25 +38,25 @@ def run_tests(node_ids: Iterable[str], mutant: Mutant | None, timeout_sec: float
         command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", f"--timeout={TEST_SEC}"]
         command += ["-p", "no:cacheprovider", "-p", "tests.mutants.plugin", *dict.fromkeys(node_ids)]
         environment = {**os.environ, "PYTHONPATH": directory, VARIABLE: directory}
-        process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            output, _ = process.communicate(timeout=timeout_sec)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # not reaped yet, so the group is still its own
-            output, _ = process.communicate()
-            return None, output
-        with contextlib.suppress(ProcessLookupError):  # what broken sources have left running
-            os.killpg(process.pid, signal.SIGKILL)
-        return process.returncode, output
+        # A file, and no pipe: a process that broken sources have left running would keep that open.
+        with tempfile.TemporaryFile("w+") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            code: int | None = None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(timeout_sec)
+            with contextlib.suppress(ProcessLookupError):  # of a group that has ended as a whole
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            output.seek(0)
+            return code, output.read()
 
 
 def report_of(number: int, mutant: Mutant) -> tuple[bool, str]:
