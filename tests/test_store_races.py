@@ -24,6 +24,7 @@ from .store_processes import (
     artifact,
     begin,
     begin_or_none,
+    compute,
     fail,
     files,
     instead,
@@ -136,6 +137,28 @@ def test_attempt_whose_name_is_anothers_does_not_publish(place: Artifact, other:
     assert Status.IN_PROGRESS is other.status(place)
     assert other.publish(later, "later")
     assert "later" == result(place)
+
+
+class Checked(Square):
+    """Valid if it is 9."""
+
+    def _validate(self) -> bool:
+        return self.get() == 9
+
+
+def test_good_artifact_that_replaced_a_rejected_one_is_loaded(other: OtherProcess) -> None:
+    """Another process has published it since this one judged what was there."""
+    node = Checked(of=2)
+    place = node._artifact()
+    compute(place, 5)
+
+    def replace() -> None:
+        assert other.publish(other.begin(place, lambda: True), 9)
+
+    assert Status.TODO is node.status()
+    with once_before("link", "/try-1", replace):
+        assert 9 == node.get()
+    assert 9 == result(place)
 
 
 def test_release_leaves_the_name_that_is_anothers(place: Artifact, other: OtherProcess) -> None:
