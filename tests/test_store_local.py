@@ -161,6 +161,18 @@ def test_new_owner_with_a_shorter_lease_beats_soon(
     process.end()
 
 
+def test_heartbeat_looks_soon_at_an_owner_that_is_idle(
+    place: Artifact, pauses: queue.SimpleQueue[float | None]
+) -> None:
+    """To end it, if its lease is long."""
+    process = Process()
+    with acting_as(process):
+        with process.lock:  # so that the heartbeat finds the attempt ended
+            compute(place)
+        assert (pauses.get(timeout=5) or 0.0) < place.settings.lease_sec / 6
+    process.end()
+
+
 def test_owner_with_as_many_links_as_the_filesystem_allows_is_replaced(process: Process) -> None:
     """ext4 gives a file 65,000 names: the next attempt is a link to another owner's."""
     first = begin(artifact("first"))

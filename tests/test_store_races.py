@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ from .store_processes import (
     leave_attempt,
     names,
     once_before,
+    owners,
     publish,
     put,
     result,
@@ -73,7 +75,8 @@ def test_claim_with_a_low_number_gives_way_to_later_attempts(place: Artifact, ot
     assert Status.IN_PROGRESS is survey(place).status
     assert Status.IN_PROGRESS is other.status(place)
     assert attempt.number == survey(place).attempt
-    assert publish(attempt)
+    fail(attempt)
+    assert other.publish(other.begin(place))  # what the first link was is not in its way
 
 
 def test_claim_that_was_overtaken_leaves_the_files_of_what_was_published(
@@ -97,6 +100,39 @@ def test_claim_that_was_overtaken_leaves_the_files_of_what_was_published(
     assert "theirs" == result(place)
     with open(f"{files(place)}/file", encoding="utf-8") as file:
         assert "theirs" == file.read()
+
+
+def test_owner_that_comes_back_while_it_is_taken_over_is_not_computed_beside(
+    place: Artifact, stranger: OtherProcess
+) -> None:
+    """It publishes after its taker has looked at `done`, and before that looks for others."""
+    paused = stranger.begin(place)
+    published: list[bool] = []
+
+    def come_back(original: Callable[..., int], path: str, flags: int, *mode: int) -> int:
+        if path.endswith("/try-1") and flags & os.O_EXCL and not published:
+            published.append(stranger.publish(paused, "theirs"))
+        return original(path, flags, *mode)
+
+    with lease_clock() as clock:
+        survey(place)
+        clock.now += LEASE_SEC
+        with instead("open", come_back):
+            assert begin_or_none(place) is None
+    assert [True] == published
+    assert "theirs" == result(place)
+
+
+def test_owner_of_a_node_that_is_taken_over_is_removed(
+    place: Artifact, other: OtherProcess, store: Path
+) -> None:
+    """By a process that has its own owner, and sweeps up no others, already."""
+    mine = begin(artifact("mine"))
+    assert mine.owner is not None
+    other.begin(place)
+    other.die()
+    assert publish(begin(place))
+    assert [mine.owner.record.id] == owners(store)
 
 
 def test_attempts_whose_owners_seem_dead_keep_their_names(place: Artifact) -> None:
