@@ -20,7 +20,7 @@ LAYERS = [
     "retry",
     "settings",
     "context",
-    "interrupts",
+    "steps",
     "node_threads",
     "loops",
     "logs",

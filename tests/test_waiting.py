@@ -211,3 +211,37 @@ def test_run_that_found_a_circle_is_not_kept_by_the_node_that_it_would_wait_for(
     actions["a"] = act
     assert [] == in_own_thread(runs("a"))
     assert [False] == alive
+
+
+class Crosswise(Furu[int]):
+    """Awaits the other one, once both are being computed."""
+
+    n: int
+
+    async def _create(self) -> int:
+        _begun[self.n].set()
+        await _begun[1 - self.n].wait()
+        return await Crosswise(n=1 - self.n).aget()
+
+
+_begun: dict[int, anyio.Event] = {}
+
+
+@pytest.mark.anyio
+async def test_async_nodes_that_get_each_other_in_two_tasks_are_a_cycle() -> None:
+    """Each is computed by a task of its own; at least one of them fails, and so does the other."""
+    _begun.update({0: anyio.Event(), 1: anyio.Event()})
+    errors: list[BaseException] = []
+
+    async def get(n: int) -> None:
+        try:
+            await Crosswise(n=n).aget()
+        except FuruComputeError as error:
+            errors.append(error)
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(get, 0)
+            tasks.start_soon(get, 1)
+    assert 2 == len(errors)
+    assert any("wait for each other" in str(error) for error in errors)

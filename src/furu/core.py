@@ -54,7 +54,6 @@ from furu.errors import (
     FuruUsageError,
 )
 from furu.identity import Identified, all_fields, node_hash
-from furu.interrupts import hand_over, uninterrupted
 from furu.logs import NodeLogger, logging_to
 from furu.loops import (
     in_own_thread,
@@ -69,6 +68,7 @@ from furu.origin import Origin, class_name, is_other_script, module_name, origin
 from furu.retry import Retry
 from furu.settings import Settings, current_settings
 from furu.shapes import builtin_base
+from furu.steps import hand_over, uninterrupted
 from furu.store.artifact import Artifact, Done, Status, survey
 from furu.store.attempt import Attempt, State, running_attempt
 from furu.store.claim import claim, in_progress, take, when_released
@@ -746,11 +746,23 @@ def _wait_until_released(node: Furu[Any]) -> None:
 
 
 async def _acompute_when_free(node: Furu[T]) -> Fetched[T]:
-    while True:
-        try:
-            return await _acompute(node)
-        except FuruInProgressError:
-            await anyio.sleep(_INTERACTIVE_POLL_SEC)
+    wait: Wait | None = None
+    try:
+        while True:
+            try:
+                return await _acompute(node)
+            except FuruInProgressError:
+                if wait is None and await in_thread(_is_computed_here, node):
+                    wait = Wait()
+                    wait.begin(node)
+                await anyio.sleep(_INTERACTIVE_POLL_SEC)
+    finally:
+        if wait is not None:
+            wait.end()
+
+
+def _is_computed_here(node: Furu[Any]) -> bool:
+    return running_attempt(node._artifact()) is not None
 
 
 def _is_given(node: Furu[Any], context: ExecContext) -> bool:

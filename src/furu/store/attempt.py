@@ -20,7 +20,6 @@ import shutil
 import stat
 import threading
 import time
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -46,7 +45,7 @@ from furu.store.record import (
     write_new,
 )
 from furu.store.sync import sync_directory, sync_tree, sync_upwards
-from furu.text import describe_error, plain_text
+from furu.text import describe_error, traceback_text
 
 logger = logging.getLogger("furu.store")
 
@@ -168,8 +167,9 @@ class Attempt:
         try:
             yield log.number
         finally:
-            if os.fstat(log.number).st_size == 0:
-                self._remove_log()
+            with contextlib.suppress(OSError):  # a node may have closed every descriptor that it found
+                if os.fstat(log.number).st_size == 0:
+                    self._remove_log()
 
     def _open_log(self) -> Descriptor | None:
         log = self._log
@@ -456,11 +456,7 @@ def running_attempt(artifact: Artifact) -> Attempt | None:
 
 
 def _traceback(error: BaseException) -> list[str]:
-    try:
-        text = plain_text("".join(traceback.format_exception(error)))
-    except Exception as problem:  # raised by the error's own methods, or because of its odd attributes
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        text = f"{plain_text(frames)}{describe_error(error)}\n(not all is shown: {describe_error(problem)})"
+    text = traceback_text(error)
     if len(text) > MAX_TRACEBACK_CHARS:
         half = MAX_TRACEBACK_CHARS // 2
         left_out = f"... {len(text) - 2 * half} characters left out ..."

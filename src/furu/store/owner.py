@@ -242,7 +242,7 @@ def boot_id() -> str:
         answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         return answer.stdout.strip()
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             return file.read().strip()
     except OSError:
         return ""

@@ -14,7 +14,6 @@ from furu.errors import FuruStoreError
 from furu.settings import Settings
 from furu.store.record import store_failed
 
-
 # A process that uses store after store looks at one again now and then.
 _MAX_TRUSTED = 64
 
