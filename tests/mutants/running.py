@@ -13,7 +13,7 @@ RUNNING = (
     # ---- one node ----
     Mutant(
         "the main thread takes its steps itself",
-        "interrupts.py",
+        "steps.py",
         "    if threading.current_thread() is not threading.main_thread():\n",
         "    if True:\n",
         ("test_steps.py::test_step_goes_on_to_its_end_when_its_caller_is_interrupted",),
