@@ -3,17 +3,17 @@ whatever happens into an `Outcome`. Nothing that a node raises goes past here.""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterator
+import traceback
 from contextlib import AbstractContextManager
 from pathlib import Path
-from types import CodeType, FrameType, FunctionType, TracebackType
 
 import anyio
 
 from furu.context import Cancellation, ExecContext, executor_context
 from furu.core import compute_error, end_of_dead
-from furu.errors import FuruCancelledError, FuruComputeError, FuruInProgressError
+from furu.errors import FuruCancelledError, FuruComputeError, FuruError, FuruInProgressError
 from furu.execution.workers.base import Job, Outcome
 
 
@@ -77,13 +77,11 @@ def dead_outcome(job: Job, error: Exception, started: float) -> Outcome:
 
 
 def drop_frames(error: BaseException | None) -> None:
-    """Let go of the local variables that an error and its causes keep alive. Files, lines and functions
-    stay in their tracebacks.
+    """Let go of the frames, and so of the local variables, that an error and its causes keep alive.
 
-    The frames are replaced, because clearing one would close a generator or a coroutine, of any node, that
-    has caught the same error and is suspended.
+    Where each was raised stays as text, in a note. The frames are not cleared: that would close a
+    generator or a coroutine, of any node, that has caught the same error and is suspended.
     """
-    empty: dict[CodeType, FrameType] = {}
     seen: set[int] = set()
     pending = [error]
     while pending:
@@ -91,45 +89,16 @@ def drop_frames(error: BaseException | None) -> None:
         if one is None or id(one) in seen:
             continue
         seen.add(id(one))
-        BaseException.with_traceback(one, _without_variables(one.__traceback__, empty))
+        if one.__traceback__ is not None:
+            if not isinstance(one, FuruError):  # the message of furu's own says where the node's is
+                _note_where(one)
+            BaseException.with_traceback(one, None)
         pending += [one.__cause__, one.__context__]
         if isinstance(one, BaseExceptionGroup):
             pending += one.exceptions
 
 
-def _without_variables(
-    trace: TracebackType | None, empty: dict[CodeType, FrameType]
-) -> TracebackType | None:
-    entries: list[tuple[FrameType, int]] = []
-    while trace is not None:
-        entries.append((trace.tb_frame, trace.tb_lineno))
-        trace = trace.tb_next
-    for frame, line in reversed(entries):
-        code = frame.f_code
-        if code not in empty:
-            empty[code] = _empty_frame(frame)
-        trace = TracebackType(trace, empty[code], 0, line)
-    return trace
-
-
-# A table of positions that knows none, so that a traceback marks no part of a line.
-_NO_COLUMNS = b"\xff" * 8
-
-
-def _nothing() -> Iterator[None]:
-    yield
-
-
-def _empty_frame(frame: FrameType) -> FrameType:
-    """Return a frame that a traceback shows as `frame`: that of a generator that has never run, which has
-    neither variables nor a caller."""
-    code = frame.f_code
-    stand_in = _nothing.__code__.replace(
-        co_filename=code.co_filename,
-        co_name=code.co_name,
-        co_qualname=code.co_qualname,
-        co_linetable=_NO_COLUMNS,
-    )
-    module = {name: frame.f_globals.get(name) for name in ("__name__", "__loader__", "__spec__")}
-    empty: FrameType = FunctionType(stand_in, module)().gi_frame
-    return empty
+def _note_where(error: BaseException) -> None:
+    lines = traceback.format_tb(error.__traceback__)
+    with contextlib.suppress(TypeError):  # a class that keeps something else in __notes__
+        BaseException.add_note(error, f"Raised here, most recent call last:\n{''.join(lines)}".rstrip())
