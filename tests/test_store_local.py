@@ -101,7 +101,8 @@ def test_heartbeat_ends_idle_owners_and_then_itself(
 def test_heartbeat_that_cannot_start_leaves_nothing_and_is_tried_again(
     place: Artifact, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No thread can be started now: one clear error, and no owner that never beats."""
+    """No thread can be started now. Where other machines look for beats: one clear error, and no owner that
+    never beats. On a local filesystem none does, and nodes are computed without."""
 
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -110,6 +111,9 @@ def test_heartbeat_that_cannot_start_leaves_nothing_and_is_tried_again(
     with acting_as(process):
         with monkeypatch.context() as patches:
             patches.setattr(threading.Thread, "start", refuse)
+            compute(artifact("local"))
+            process.end()
+            patches.setattr("furu.store.local.locks_are_all_here", lambda directory: False)
             with pytest.raises(FuruStoreError, match="can't start new thread"):
                 claim(place)
         assert ([], []) == (process.owners, owners(store))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
+import enum
 import functools
 import inspect
 import logging
@@ -28,6 +29,7 @@ from typing import (
     Generic,
     Literal,
     TypeVar,
+    cast,
     dataclass_transform,
 )
 
@@ -91,6 +93,9 @@ _DYING_POLL_SEC = 0.01
 
 # Hashes of the nodes whose `_validate` is running in this context: for it, what is published is there.
 _VALIDATING: ContextVar[frozenset[str]] = ContextVar("furu_validating", default=frozenset())
+
+# Whether a method of a node's class, other than `_create`, is running in this context.
+_IN_METHOD: ContextVar[bool] = ContextVar("furu_in_method", default=False)
 
 # Whether a node is being shown in this context.
 _SHOWING: ContextVar[bool] = ContextVar("furu_showing", default=False)
@@ -313,7 +318,7 @@ class Furu(Identified, Generic[T]):
     def _is_rejected(self) -> bool:
         if not _overrides(type(self), "_validate") or self._furu_hash in _VALIDATING.get():
             return False
-        return not contextvars.copy_context().run(_validate_inside, self)
+        return not ask(self, "_validate")
 
     def _is_async(self) -> bool:
         return type(self)._facts.is_async
@@ -336,14 +341,14 @@ class Furu(Identified, Generic[T]):
         if context.mode == "executor":
             if force and _is_given(self, context):
                 return await _acompute(self)
-            return await in_thread(_load_in_worker, self, force, context)
+            return await in_own_thread(_load_in_worker, self, force, context)
         made: Fetched[T] | None = None
         order = postorder(self, _missing)
-        while (node := await in_thread(next, order, None)) is not None:
+        while (node := await in_own_thread(next, order, None)) is not None:
             _refuse_circle(node)
             made = await _acompute_when_free(node)
         if made is None:
-            made = Fetched(await in_thread(load, self), computed=False)
+            made = Fetched(await in_own_thread(load, self), computed=False)
         return made
 
 
@@ -367,10 +372,19 @@ def ask(node: Furu[Any], method: str) -> Any:
     What `_dependencies` returns is read here too, because it may be a generator.
     """
     try:
-        answer = getattr(node, method)()
-        return list(answer) if method == "_dependencies" else answer
+        return contextvars.copy_context().run(_call_method, node, method)
     except Exception as error:
         raise FuruError(f"{describe(node)}.{method}() raised {describe_error(error)}") from error
+
+
+def _call_method(node: Furu[Any], method: str) -> Any:
+    """Call a method in a context that is thrown away. Threads that it starts inherit that."""
+    let_threads_inherit(_is_in_node)
+    _IN_METHOD.set(True)
+    if method == "_validate":
+        _VALIDATING.set(_VALIDATING.get() | {node._furu_hash})
+    answer = getattr(node, method)()
+    return list(answer) if method == "_dependencies" else answer
 
 
 def dependencies(node: Furu[Any]) -> list[Furu[Any]]:
@@ -412,7 +426,7 @@ def _decode(node: Furu[T], artifact: Artifact, record: DoneRecord) -> T:
         _refuse_other_script(node, artifact, record)
     try:
         if record.codec == "load":
-            return node._load()
+            return cast(T, contextvars.copy_context().run(_call_method, node, "_load"))
         if record.codec == "json":
             value: T = decode_json(cls, cls._facts.result_type, record.result)
             return value
@@ -437,23 +451,24 @@ def _compute(node: Furu[T]) -> Fetched[T]:
     """Claim and compute a node, here and now. Raises `FuruInProgressError` if another owner is at it."""
     if node._is_async():
         return _run_alone(node)
+    # In a context of its own, which takes along whatever is set in it, however the computation ends.
+    return contextvars.copy_context().run(_compute_in_context, node)
+
+
+def _compute_in_context(node: Furu[T]) -> Fetched[T]:
+    _COMPUTING.set((*_COMPUTING.get(), node))
     attempt = _new_attempt(node)
     try:
         while not uninterrupted(take, attempt, _rejection(node)):
             if not node._is_rejected():
                 return Fetched(load(node), computed=False)
             attempt = _new_attempt(node)  # another one was published meanwhile, and is rejected too
-        # In a context of its own, which takes along whatever is set in it, however `_create` ends.
-        value = contextvars.copy_context().run(_create, node, attempt)
-        made = uninterrupted(_publish, node, attempt, value)
+        value = _create(node, attempt)
+        made = _publish(node, attempt, value, uninterrupted)
     except BaseException as error:
         _leave_fork(attempt, error)
-        failure = uninterrupted(_end, node, attempt, error)
-        if failure is None:
-            raise
-        if isinstance(failure, Fetched):
-            return failure
-        raise failure from error
+        end = uninterrupted(_end, attempt, error, _is_interrupt(error), configuration(node))
+        return _after_end(node, attempt, error, end)
     finally:
         if attempt.state is not State.OVER:
             uninterrupted(attempt.close)
@@ -465,28 +480,30 @@ async def _acompute(node: Furu[T]) -> Fetched[T]:
     """`_compute` on the event loop: an async `_create` runs on it, everything else in threads."""
     if not node._is_async():
         return await in_own_thread(_compute, node)
-    attempt = await in_thread(_new_attempt, node)
-    try:
-        while not await shielded(take, attempt, await in_thread(_rejection, node)):
-            if not await in_thread(node._is_rejected):
-                return Fetched(await in_thread(load, node), computed=False)
-            attempt = await in_thread(_new_attempt, node)
-        with _computing(node), logging_to(attempt.log):
-            value = await _create_in_time(node)
-        made = await shielded(_publish, node, attempt, value)
-    except BaseException as error:
-        _leave_fork(attempt, error)
-        # Handed over before anything is awaited: a second cancellation may come while this one is dealt
-        # with.
-        end = hand_over(_end, node, attempt, error, _is_being_cancelled(error))
-        failure = await shielded(end.wait)
-        if failure is None:
-            raise
-        if isinstance(failure, Fetched):
-            return failure
-        raise failure from error
-    await in_thread(_refuse_invalid, node)
-    return made
+    with _computing(node):
+        attempt = await in_thread(_new_attempt, node)
+        try:
+            while not await shielded(take, attempt, await in_own_thread(_rejection, node)):
+                if not await in_own_thread(node._is_rejected):
+                    return Fetched(await in_own_thread(load, node), computed=False)
+                attempt = await in_thread(_new_attempt, node)
+            with logging_to(attempt.log):
+                value = await _create_in_time(node)
+            made = await shielded(_publish, node, attempt, value, _call)
+        except BaseException as error:
+            _leave_fork(attempt, error)
+            cancelled = _is_interrupt(error) or _is_being_cancelled(error)
+            # Handed over before anything is awaited: another cancellation may come meanwhile.
+            step = hand_over(_end, attempt, error, cancelled, configuration(node))
+            end = await shielded(step.wait)
+            if end is _End.LOST:
+                return await in_own_thread(_after_end, node, attempt, error, end)
+            return _after_end(node, attempt, error, end)
+        finally:
+            if attempt.state is not State.OVER:
+                hand_over(attempt.close)
+        await in_own_thread(_refuse_invalid, node)
+        return made
 
 
 def _new_attempt(node: Furu[Any]) -> Attempt:
@@ -496,7 +513,7 @@ def _new_attempt(node: Furu[Any]) -> Attempt:
 
 
 def _is_in_node() -> bool:
-    return bool(_COMPUTING.get())
+    return bool(_COMPUTING.get()) or _IN_METHOD.get()
 
 
 def _rejection(node: Furu[Any]) -> Callable[[], bool] | None:
@@ -514,7 +531,7 @@ def _rejection(node: Furu[Any]) -> Callable[[], bool] | None:
 
 
 def _create(node: Furu[T], attempt: Attempt) -> Any:
-    with _computing(node), logging_to(attempt.log), AROUND_CREATE.get()(attempt):
+    with logging_to(attempt.log), AROUND_CREATE.get()(attempt):
         value = node._create()
     if not attempt.is_of_this_process:
         raise FuruUsageError(f"a fork of {describe(node)} returned from _create(): use os._exit()")
@@ -529,25 +546,34 @@ def _create(node: Furu[T], attempt: Attempt) -> Any:
 
 
 def _leave_fork(attempt: Attempt, error: BaseException) -> None:
-    """End a fork of the node's own that comes back into a worker: the loop and the other threads are not
-    there.
+    """Leave a fork of the node's own that comes back out of `_create`. The attempt is its parent's.
 
-    In a user's own code the error goes on to whoever forked, as without furu. The attempt is the parent's.
+    In a user's own code the error goes on to the code that forked, as without furu. A fork that comes back
+    into a worker is ended: the loop and the other threads are not there.
     """
-    if not attempt.is_of_this_process and EXEC_CONTEXT.get().mode == "executor":
+    if attempt.is_of_this_process:
+        return
+    if EXEC_CONTEXT.get().mode == "executor":
         traceback.print_exception(error)
         sys.stderr.flush()
         os._exit(1)
+    raise error
 
 
 async def _create_in_time(node: Furu[Any]) -> Any:
     timeout_sec = node._timeout_sec
+    if timeout_sec is None:
+        return await _create_async(node)
     with anyio.move_on_after(timeout_sec) as scope:
-        value = node._create()
-        return await value if isinstance(value, Awaitable) else value
+        return await _create_async(node)
     if scope.cancelled_caught:
         raise timeout_error(node)
     raise AssertionError("a scope that caught nothing returned")
+
+
+async def _create_async(node: Furu[Any]) -> Any:
+    value = node._create()
+    return await value if isinstance(value, Awaitable) else value
 
 
 def timeout_error(node: Furu[Any]) -> FuruTimeoutError:
@@ -577,31 +603,43 @@ def refuse_changed(node: Furu[Any]) -> None:
         )
 
 
-def _publish(node: Furu[T], attempt: Attempt, value: Any) -> Fetched[T]:
+def _publish(node: Furu[T], attempt: Attempt, value: Any, step: Callable[..., bool]) -> Fetched[T]:
+    """Encode a value, here, because that calls methods of its own; and publish it, by `step`."""
     cls = type(node)
     config, source = configuration(node), cls._facts.origin
     if _overrides(cls, "_load"):
-        published = attempt.publish("load", b"null", config, source)
+        published = step(attempt.publish, "load", b"null", config, source)
     elif cls._codec == "pickle":
-        Path(attempt.files_directory(), PICKLE).write_bytes(_encode(node, attempt, value)[0])
-        published = attempt.publish("pickle", b"null", config, source)
+        content = _encode(node, attempt, value)[0]
+        Path(attempt.files_directory(), PICKLE).write_bytes(content)
+        published = step(attempt.publish, "pickle", b"null", config, source)
     else:
         content, value = _encode(node, attempt, value)
-        published = attempt.publish("json", content, config, source)
+        published = step(attempt.publish, "json", content, config, source)
     return Fetched(value, computed=True) if published else _winner(node)
+
+
+def _call(function: Callable[..., bool], *args: Any) -> bool:
+    return function(*args)
 
 
 def _winner(node: Furu[T]) -> Fetched[T]:
     """Load what another owner has published of a node that this attempt lost.
 
-    Raises `FuruInProgressError` if there is nothing yet: the node was removed, or taken over while this
-    process was paused for longer than its lease.
+    Raises `FuruInProgressError` if that owner is not done yet, and `FuruStoreError` if there is none: the
+    node was removed.
     """
     artifact = node._artifact()
     if artifact.is_done():
         return Fetched(load(node), computed=False)
     seen = survey(artifact)
-    raise in_progress(artifact, seen.attempt, seen.record)
+    if seen.status is Status.IN_PROGRESS:
+        raise in_progress(artifact, seen.attempt, seen.record)
+    raise FuruStoreError(
+        f"{describe(node)} was removed from the store while it was being computed. Run again to compute "
+        f"it. Its directory: {artifact.files.directory}",
+        path=Path(artifact.files.directory),
+    )
 
 
 def _encode(node: Furu[T], attempt: Attempt, value: T) -> tuple[bytes, T]:
@@ -616,30 +654,51 @@ def _encode(node: Furu[T], attempt: Attempt, value: T) -> tuple[bytes, T]:
         raise
 
 
-def _end(
-    node: Furu[T], attempt: Attempt, error: BaseException, cancelled: bool = False
-) -> FuruComputeError | FuruInProgressError | Fetched[T] | None:
-    """End an attempt that did not publish, and say what is to be raised or returned.
+class _End(enum.Enum):
+    """What came of the end of an attempt that did not publish."""
 
-    None: the error is to go on as it is. In a user's own code an interrupt is the user's, not the node's,
-    and so is a cancellation. In a worker everything else that a node raises is the node's.
-    """
-    if attempt.state is not State.HELD or not attempt.is_of_this_process:
-        attempt.close()
-        return None
+    NOT_HELD = enum.auto()
+    LOST = enum.auto()
+    CANCELLED = enum.auto()
+    FAILED = enum.auto()
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether an error is not the node's: in a user's own code an interrupt is the user's. In a worker
+    everything that a node raises is the node's, but for the end that its run has asked for."""
     interrupted = not isinstance(error, Exception) and EXEC_CONTEXT.get().mode == "interactive"
-    cancelled |= interrupted or isinstance(error, FuruCancelledError)
-    if not cancelled and attempt.is_lost:  # it was taken over, or removed with its files: hence the error?
+    return interrupted or isinstance(error, FuruCancelledError)
+
+
+def _end(attempt: Attempt, error: BaseException, cancelled: bool, config: dict[str, Any]) -> _End:
+    """End an attempt that did not publish. A step: it calls no method of the class's own."""
+    if attempt.state is not State.HELD:
         attempt.close()
-        try:
-            return _winner(node)
-        except FuruInProgressError as problem:
-            return problem if isinstance(error, OSError) else compute_error(node, error, attempt.state_path)
+        return _End.NOT_HELD
+    if not cancelled and attempt.is_lost:
+        attempt.close()
+        return _End.LOST
     state_path = attempt.state_path
-    unwritten = attempt.end("cancelled" if cancelled else "failed", error, configuration(node))
+    unwritten = attempt.end("cancelled" if cancelled else "failed", error, config)
     if unwritten is not None:
         error.add_note(f"furu could not record this in {state_path}: {describe_error(unwritten)}")
-    return None if cancelled else compute_error(node, error, state_path)
+    return _End.CANCELLED if cancelled else _End.FAILED
+
+
+def _after_end(node: Furu[T], attempt: Attempt, error: BaseException, end: _End) -> Fetched[T]:
+    """Raise what the end of an attempt comes to; or load what the one that it was lost to has published."""
+    if end in (_End.NOT_HELD, _End.CANCELLED):
+        raise error
+    failure: BaseException = compute_error(node, error, attempt.state_path)
+    if end is _End.LOST:  # taken over, or removed with its files: hence the error?
+        try:
+            return _winner(node)
+        except (FuruInProgressError, FuruStoreError) as problem:
+            failure = problem if isinstance(error, OSError) else failure
+    try:
+        raise failure from error
+    finally:
+        del failure  # it refers to this frame
 
 
 def _is_being_cancelled(error: BaseException) -> bool:
@@ -841,12 +900,6 @@ def _asker() -> Furu[Any] | None:
 
 def _missing(node: Furu[Any]) -> list[Furu[Any]] | None:
     return None if node.exists() else dependencies(node)
-
-
-def _validate_inside(node: Furu[Any]) -> Any:
-    """Ask a node if what is published of it is valid, in a context that is thrown away."""
-    _VALIDATING.set(_VALIDATING.get() | {node._furu_hash})
-    return ask(node, "_validate")
 
 
 def _show(node: Furu[Any]) -> str:

@@ -21,8 +21,8 @@ Ts = TypeVarTuple("Ts")
 # Threads for what touches the disk, per event loop.
 _DISK_THREADS = 8
 _disk_limiter: RunVar[anyio.CapacityLimiter] = RunVar("furu_disk_limiter")
-# Threads for nodes that `aget()` computes: as many as anyio has by default. What they wait for needs none.
-_LONG_THREADS = 40
+# Threads for what calls methods of a class's own. They may wait for nodes that need such a thread too, so
+# there is no limit: the nodes that are asked for at once are one.
 _long_limiter: RunVar[anyio.CapacityLimiter] = RunVar("furu_long_limiter")
 
 
@@ -38,11 +38,13 @@ async def in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
 
 
 async def in_own_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
-    """Do what may take long, or wait for a node, in a thread that no disk operation waits for."""
+    """Do what calls a class's own methods, and so may take long or wait for a node, in a thread that no
+    disk operation waits for.
+    """
     try:
         limiter = _long_limiter.get()
     except LookupError:
-        limiter = anyio.CapacityLimiter(_LONG_THREADS)
+        limiter = anyio.CapacityLimiter(math.inf)
         _long_limiter.set(limiter)
     return await anyio.to_thread.run_sync(function, *args, limiter=limiter)
 

@@ -19,6 +19,7 @@ from concurrent.futures.thread import ThreadPoolExecutor
 from typing import Any, TypeVar, cast
 
 R = TypeVar("R")
+_POOL_ARGUMENTS = ("max_workers", "thread_name_prefix", "initializer", "initargs")
 
 _installing = threading.RLock()
 _installed = False
@@ -35,6 +36,7 @@ def install(is_in_node: Callable[[], bool]) -> None:
         if _installed:
             return
         _wrap_start(is_in_node)
+        _wrap_pool(is_in_node)
         _wrap_submit(is_in_node)
         _installed = True
 
@@ -44,7 +46,8 @@ def _wrap_start(is_in_node: Callable[[], bool]) -> None:
 
     @functools.wraps(start)
     def start_in_context(self: threading.Thread) -> None:
-        if not is_in_node() or _in_submit.get():
+        # A pool's threads, anyio's too, serve others as well; each call has a context of its own.
+        if not is_in_node() or _in_submit.get() or type(self).__module__.startswith("anyio."):
             return start(self)
         run = self.run
         self.run = functools.partial(_run_once, self, contextvars.copy_context(), run)  # type: ignore[method-assign]
@@ -60,6 +63,22 @@ def _wrap_start(is_in_node: Callable[[], bool]) -> None:
 def _run_once(thread: threading.Thread, context: contextvars.Context, run: Callable[[], None]) -> None:
     vars(thread).pop("run", None)  # it refers to the thread, and to the node through the context
     context.run(run)
+
+
+def _wrap_pool(is_in_node: Callable[[], bool]) -> None:
+    """A pool's initializer belongs to the code that makes the pool."""
+    make = ThreadPoolExecutor.__init__
+
+    @functools.wraps(make)
+    def make_in_context(self: ThreadPoolExecutor, *args: Any, **options: Any) -> None:
+        options |= dict(zip(_POOL_ARGUMENTS, args, strict=False))
+        initializer = options.get("initializer")
+        if initializer is not None and is_in_node():
+            context = contextvars.copy_context()
+            options["initializer"] = lambda *initargs: context.copy().run(initializer, *initargs)
+        make(self, **options)
+
+    ThreadPoolExecutor.__init__ = make_in_context  # type: ignore[method-assign]
 
 
 def _wrap_submit(is_in_node: Callable[[], bool]) -> None:

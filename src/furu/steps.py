@@ -8,6 +8,7 @@ what it had begun, comes after it.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
 import queue
@@ -20,7 +21,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class Step:
-    """A function that is called once, in the thread of steps and in the context of its caller."""
+    """A function that is called once, in the context of the code that hands it over."""
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self._context = contextvars.copy_context()
@@ -67,10 +68,12 @@ class _Thread:
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="furu-steps", daemon=True)
         try:
-            self._thread.start()
+            # In an empty context: the node that is computed here is not to live as long.
+            contextvars.Context().run(self._thread.start)
         except RuntimeError:  # no thread can be started: take the steps here, and hope for no interrupt
-            while not self._steps.empty():
-                self._steps.get().take()
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._steps.get_nowait().take()
 
     def _run(self) -> None:
         while True:

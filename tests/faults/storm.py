@@ -363,7 +363,7 @@ def conduct(seconds: float, chance: random.Random) -> collections.Counter[str]:
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
                 # Before the end of the storm: with 1 it was stuck; else interrupted between two operations.
-                counts["stuck workers" if os.waitstatus_to_exitcode(status) else "workers that left"] += 1
+                counts[_ending(os.waitstatus_to_exitcode(status))] += 1
                 pids[number] = start(number, chance.randrange(2**32), until)
                 counts["processes"] += 1
 
@@ -393,8 +393,15 @@ def conduct(seconds: float, chance: random.Random) -> collections.Counter[str]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
     for pid in pids:
-        counts["stuck workers"] += os.waitstatus_to_exitcode(_wait(pid)) != 0
+        counts["stuck workers"] += _ending(os.waitstatus_to_exitcode(_wait(pid))) == "stuck workers"
     return counts
+
+
+def _ending(code: int) -> str:
+    """Say how a worker ended by itself: a second interrupt during a run leaves the process at once."""
+    return {0: "workers that left", 130: "workers that left at a second interrupt"}.get(
+        code, "stuck workers"
+    )
 
 
 def _wait(pid: int) -> int:

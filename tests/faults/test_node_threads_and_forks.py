@@ -456,3 +456,41 @@ def test_what_a_killed_processs_nodes_were_at_is_seen_as_free_by_another() -> No
     assert "TODO" == begin()
     Leaf(number=5).get()
     assert "DONE" == begin()
+
+
+class Five(Furu[int]):
+    """A dependency."""
+
+    def _create(self) -> int:
+        return 5
+
+
+class Initialized(Furu[int]):
+    """Its pool's initializer gets a dependency; `_load` and `_validate` use pools too."""
+
+    below: Five
+
+    def _create(self) -> int:
+        got: list[int] = []
+        with ThreadPoolExecutor(2, "pool", lambda node: got.append(node.get()), (self.below,)) as pool:
+            pool.submit(int).result()
+        (self.furu_dir / "value").write_text(str(got[0]))
+        return got[0]
+
+    def _load(self) -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: int((self.furu_dir / "value").read_text())).result()
+
+    def _validate(self) -> bool:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self.get).result() == pool.submit(self.below.get).result()
+
+
+def test_threads_of_every_method_of_a_class_use_the_store_of_the_run(tmp_path: Path) -> None:
+    """Not only those of `_create`: an initializer's, those of `_load` and of `_validate`."""
+    with use_settings(store=tmp_path / "chosen"):
+        node = Initialized(below=Five())
+        run_local([node], progress=False)
+        assert 5 == node.get()
+        assert node.exists()
+    assert not (tmp_path / "store").exists()

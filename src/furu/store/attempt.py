@@ -74,7 +74,6 @@ class Attempt:
         "_files",
         "_forks",
         "_log",
-        "_pid",
         "_started",
         "artifact",
         "nonce",
@@ -98,7 +97,6 @@ class Attempt:
         self.replaces = False
         self.started_at = 0.0
         self._started = 0.0
-        self._pid = os.getpid()
         self._forks = self.process.forks
         self._files: str | None = None
         self._log: Descriptor | None = None
@@ -118,7 +116,7 @@ class Attempt:
     @property
     def is_of_this_process(self) -> bool:
         """Whether this process made the attempt, rather than a process that it was forked from."""
-        return self._pid == os.getpid()
+        return not self.process.is_parents
 
     @property
     def is_lost(self) -> bool:
@@ -209,8 +207,10 @@ class Attempt:
 
         Raises `FuruStoreError`, and then nothing was published and the attempt still runs.
         """
+        if not self.is_of_this_process:  # its lock may be held by a thread that is not here
+            return False
         with self.steps:
-            if self.state is not State.HELD or not self.is_of_this_process:
+            if self.state is not State.HELD:
                 return False
             had_files = self._files is not None
             try:
@@ -275,8 +275,8 @@ class Attempt:
                 published = _link_done(temporary, done, where)
             finally:
                 _remove(temporary, where)
-            if published and where is not None:  # unless the whole directory was removed meanwhile
-                published = _same_file(files.done, os.stat(done, dir_fd=where, follow_symlinks=False))
+            if published and where is not None:
+                published = self._has_its_directory(where)
         except FileNotFoundError:
             if self._is_ours() and not self.artifact.is_done():
                 raise
@@ -284,6 +284,15 @@ class Attempt:
         if sync:
             self._sync_name()
         return published
+
+    def _has_its_directory(self, descriptor: int) -> bool:
+        """Whether the directory that was published in still has its name: it may have been removed."""
+        try:
+            return os.path.samestat(os.stat(self.directory), os.fstat(descriptor))
+        except FileNotFoundError:
+            return False
+        except OSError:  # `done` is linked: it is too late to call the node failed
+            return True
 
     def _sync_name(self) -> None:
         settings = self.artifact.settings
@@ -299,8 +308,10 @@ class Attempt:
 
         Returns why the record could not be written, if so: the node's own error matters more.
         """
+        if not self.is_of_this_process:
+            return None
         with self.steps:
-            if self.state is not State.HELD or not self.is_of_this_process:
+            if self.state is not State.HELD:
                 self.close()
                 return None
             assert self.owner is not None  # noqa: S101  # it is held
@@ -375,9 +386,9 @@ class Attempt:
     def close(self) -> None:
         """Free the attempt's name and the node, whatever state the attempt is in. In a fork of the process
         that made the attempt this does nothing."""
+        if not self.is_of_this_process:
+            return
         with self.steps:
-            if not self.is_of_this_process:
-                return
             removed = False
             try:
                 if self.owner is not None and self.number and self._is_ours():
@@ -479,13 +490,6 @@ def _link_done(temporary: str, done: str, directory: int | None) -> bool:
         except FileNotFoundError:
             return False
     return True
-
-
-def _same_file(path: str, info: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(os.lstat(path), info)
-    except FileNotFoundError:
-        return False
 
 
 def _remove(path: str, directory: int | None = None) -> None:

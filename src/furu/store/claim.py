@@ -105,12 +105,12 @@ def _take(attempt: Attempt, rejects: Rejects | None, set_aside: bool) -> bool:
     number = 1  # blind: only where the name is taken is the directory worth listing
     process = attempt.process
     place = process.places.get(os.path.dirname(files.directory), artifact.settings.store)
-    owner = _take_owner(process, artifact.settings, place)
+    owner = attempt.owner = _take_owner(process, artifact.settings, place)
     is_new = _make_directory(files.directory)
     for tries in range(_MAX_TRIES):
         if tries >= _TRIES_AT_ONCE:
             time.sleep(min(_PAUSE_SEC * 2 ** (tries - _TRIES_AT_ONCE), _MAX_PAUSE_SEC))
-        attempt.owner, attempt.number = owner, number
+        attempt.number = number
         try:
             _link_attempt(owner, files.attempt(number))
         except FileExistsError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import contextvars
 import itertools
 import logging
 import os
@@ -21,7 +22,15 @@ from pathlib import Path
 from typing import Protocol
 
 from furu.errors import FuruStoreError
-from furu.store.owner import Owner, boot_id, is_locked, is_of_this_machine, make_owner, remove_dead_owners
+from furu.store.owner import (
+    Owner,
+    boot_id,
+    is_locked,
+    is_of_this_machine,
+    locks_are_all_here,
+    make_owner,
+    remove_dead_owners,
+)
 from furu.store.record import OwnerRecord
 
 logger = logging.getLogger("furu.store")
@@ -37,6 +46,11 @@ _MAX_IDLE_OWNERS = 4
 # How many files of `owners/` a new owner looks at for those that killed processes left.
 _SWEPT_OWNERS = 64
 _MAX_LEASES = 4096
+
+
+# Guards the memory. Re-entrant, because a signal handler may look at a node while its thread is in here,
+# and because the thread that forks holds it in the child too.
+_lock = threading.RLock()
 
 
 class Running(Protocol):
@@ -82,8 +96,8 @@ class Process:
         leases: Leases | None = None,
         beats: bool = True,
     ) -> None:
-        # Re-entrant, because a signal handler may log or look at a node while its thread is in here.
-        self.lock = threading.RLock()
+        self.lock = _lock
+        self.is_parents = False
         self.leases = leases or Leases()
         self.forks = 0
         self.synced_above: set[Path] = set()
@@ -163,11 +177,14 @@ class Process:
         if not self._beats:
             return
         self._changed.set()
-        if self._heart is None:
+        if self._heart is None or not self._heart.is_alive():
             heart = threading.Thread(target=self._beat, name="furu-heartbeat", daemon=True)
             try:
-                heart.start()
+                # In an empty context: the node that is computed here is not to live as long.
+                contextvars.Context().run(heart.start)
             except RuntimeError as error:
+                if locks_are_all_here(os.fspath(owner.place)):
+                    return  # no other machine looks for a beat
                 raise FuruStoreError(
                     f"cannot compute in {owner.place}: the thread that shows other processes that this "
                     f"one is alive cannot be started ({error}). Raise the limit of threads, or end some.",
@@ -194,9 +211,8 @@ class Process:
                     self._heart = None
                     return
                 beating = [(owner, owner.file) for owner in self.owners]
-                wait_sec = min(owner.record.lease_sec for owner in self.owners) / _BEATS_PER_LEASE
-                if not all(owner.attempts for owner in self.owners):
-                    wait_sec = min(wait_sec, _IDLE_SEC)
+                shortest_sec = min(owner.record.lease_sec for owner in self.owners) / _BEATS_PER_LEASE
+                wait_sec = min(shortest_sec, _IDLE_SEC)
             for owner, file in beating:
                 self._touch(owner, file.number)
             del beating  # or an owner that ends while this thread waits would not be closed
@@ -213,8 +229,9 @@ class Process:
                     "nodes at the same time. Do not close descriptors that you have not opened.",
                     owner.path,
                 )
-        except OSError as error:
-            logger.warning("heartbeat of %s failed: %s", owner.path, error)
+        except Exception as error:  # a filter or handler of the host's may raise too
+            with contextlib.suppress(Exception):
+                logger.warning("heartbeat of %s failed: %s", owner.path, error)
 
     # ---- attempts ----
 
@@ -324,6 +341,7 @@ class Process:
         child = Process(boot=self._boot)
         child.forks = self.forks + 1
         child._inherited = {**self._inherited, **self._attempts}
+        self.is_parents = True
         for owner in self.owners:
             owner.close()
         return child
@@ -348,9 +366,8 @@ def acting_as(process: Process) -> Iterator[None]:
         _process = before
 
 
-def _after_fork_in_parent() -> None:
+def _count_fork() -> None:
     _process.forks += 1
-    _process.lock.release()
 
 
 def _after_fork_in_child() -> None:
@@ -370,8 +387,8 @@ def _end_with_worker_of_multiprocessing() -> None:
 
 
 atexit.register(_at_exit)
-os.register_at_fork(
-    before=lambda: _process.lock.acquire(),
-    after_in_parent=_after_fork_in_parent,
-    after_in_child=_after_fork_in_child,
-)
+# Hooks after a fork are called in the order in which they are registered, those before it in reverse. That
+# of the lock is a built-in, which no interrupt cuts in two.
+os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release)
+os.register_at_fork(after_in_parent=_count_fork, after_in_child=_after_fork_in_child)
+os.register_at_fork(after_in_child=_lock.release)

@@ -117,7 +117,8 @@ class Owner:
     def close(self) -> None:
         """Close the file, unless the number has become another file's."""
         if self.has_its_file:
-            self.file.close()
+            with contextlib.suppress(OSError):  # the lock is gone all the same
+                self.file.close()
         self.file.number = -1
 
 
