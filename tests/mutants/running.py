@@ -28,8 +28,8 @@ RUNNING = (
     Mutant(
         "a native cancellation of an async node is recorded as a failure",
         CORE,
-        "end = hand_over(_end, node, attempt, error, _is_being_cancelled(error))",
-        "end = hand_over(_end, node, attempt, error, False)",
+        "            cancelled = _is_interrupt(error) or _is_being_cancelled(error)\n",
+        "            cancelled = _is_interrupt(error)\n",
         ("test_loops.py::test_async_node_of_a_run_that_the_end_of_the_loop_cancels_has_not_failed",),
     ),
     Mutant(

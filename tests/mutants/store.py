@@ -99,8 +99,8 @@ STORE = (
     Mutant(
         "a fork ends the attempt of its parent",
         ATTEMPT,
-        "            if not self.is_of_this_process:\n                return\n            removed",
-        "            removed",
+        "            return\n        with self.steps:\n            removed = False\n",
+        "            pass\n        with self.steps:\n            removed = False\n",
         (FORKS + "test_fork_that_leaves_create_does_not_end_its_parents_attempt[raises-False]",),
     ),
     Mutant(
@@ -142,8 +142,8 @@ STORE = (
     Mutant(
         "a fork is not held off while an owner is made",
         LOCAL,
-        "    before=lambda: _process.lock.acquire(),\n    after_in_parent=_after_fork_in_parent,\n",
-        '    after_in_parent=lambda: setattr(_process, "forks", _process.forks + 1),\n',
+        "os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release)\n",
+        "os.register_at_fork(after_in_child=_lock.acquire)\n",
         (FORKS + "test_fork_while_a_store_is_first_used_keeps_no_lock_of_its_parents",),
     ),
     Mutant(
