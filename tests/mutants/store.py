@@ -143,7 +143,7 @@ STORE = (
         "a fork is not held off while an owner is made",
         LOCAL,
         "os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release)\n",
-        "os.register_at_fork(after_in_child=_lock.acquire)\n",
+        "os.register_at_fork(after_in_child=lambda: _lock.acquire(blocking=False))\n",
         (FORKS + "test_fork_while_a_store_is_first_used_keeps_no_lock_of_its_parents",),
     ),
     Mutant(
