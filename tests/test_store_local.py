@@ -142,7 +142,8 @@ def test_heart_beats_six_times_in_a_lease(place: Artifact, pauses: queue.SimpleQ
     """So that others miss five beats before they may call a live owner dead."""
     process = Process()
     with acting_as(process):
-        attempt = begin(place)
+        with process.lock:  # so that the heartbeat finds the attempt begun
+            attempt = begin(place)
         assert place.settings.lease_sec / 6 == pauses.get(timeout=5)
         assert publish(attempt)
     process.end()
@@ -154,7 +155,7 @@ def test_new_owner_with_a_shorter_lease_beats_soon(
     """The heartbeat does not sleep on for as long as the owners before could wait."""
     process = Process()
     with acting_as(process):
-        with use_settings(store=tmp_path / "slow", lease_sec=3600.0):
+        with process.lock, use_settings(store=tmp_path / "slow", lease_sec=3600.0):
             slow = begin(artifact())
         assert 600.0 == pauses.get(timeout=5)
         with use_settings(store=tmp_path / "quick", lease_sec=0.06):
