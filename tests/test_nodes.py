@@ -14,6 +14,7 @@ import re
 import signal
 import threading
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -1084,6 +1085,22 @@ def test_create_without_side_effects_on_the_context(record: Computed) -> None:
     Node(name="a").get()
     assert [ExecContext()] == seen
     assert ExecContext("interactive", None, None, None) == EXEC_CONTEXT.get()
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_what_create_sets_in_its_context_ends_with_it(raises: bool) -> None:
+    """However it ends, the context of its caller is as it was."""
+    variable: ContextVar[str] = ContextVar("variable", default="the caller's")
+
+    def set_and_end() -> None:
+        variable.set("the node's")
+        if raises:
+            raise ValueError("bad")
+
+    actions["a"] = set_and_end
+    with contextlib.suppress(FuruComputeError):
+        Node(name="a").get()
+    assert "the caller's" == variable.get()
 
 
 def test_signal_handlers_are_not_touched_outside_the_main_thread() -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,12 @@ from furu import (
     run_local_async,
     use_settings,
 )
+from furu.core import end_of_dead
 from furu.errors import FuruError
 from furu.execution.workers import ProcessWorkers
 from furu.execution.workers.crossing import pack, unpack
 
+from .store_processes import OtherProcess
 from .worker_nodes import Act, Gate, Late, Link
 
 
@@ -222,6 +225,17 @@ def test_child_that_dies_is_its_nodes_failure_and_the_run_goes_on(
     assert Status.FAILED == node.status()
     assert ("failed", 1) == (record_of(error)["outcome"], record_of(error)["attempt"])
     assert "last words\n" == (node.furu_dir / "furu.log").read_text()
+
+
+def test_claim_of_an_owner_that_is_dying_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a process is known before its locks are released; its node has failed all the same."""
+    node = Act(does="nothing")
+    with OtherProcess() as dying:
+        dying.begin(node._artifact())
+        monkeypatch.setattr(time, "sleep", lambda _: dying.die())
+        error = end_of_dead(node, "failed", FuruWorkerError("it was killed", exit_code=-9), 0.1)
+        assert Status.FAILED == node.status()
+    assert [] == getattr(error.__cause__, "__notes__", [])
 
 
 def test_dead_child_is_retried_where_the_class_says_so(tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import queue
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -122,32 +122,58 @@ def test_heartbeat_that_cannot_start_leaves_nothing_and_is_tried_again(
     process.end()
 
 
-def test_new_owner_with_a_shorter_lease_beats_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[float | None]:
+    """For how long a heartbeat that begins in the test is about to wait, each time that it does."""
+    pauses: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+    real, earlier = threading.Event.wait, threading.enumerate()
+
+    def wait(self: threading.Event, timeout: float | None = None) -> bool:
+        thread = threading.current_thread()
+        if thread.name == "furu-heartbeat" and thread not in earlier:
+            pauses.put(timeout)
+        return real(self, timeout)
+
+    monkeypatch.setattr(threading.Event, "wait", wait)
+    return pauses
+
+
+def test_heart_beats_six_times_in_a_lease(pauses: queue.SimpleQueue[float | None]) -> None:
+    """So that others miss five beats before they may call a live owner dead."""
+    process = Process()
+    with acting_as(process), use_settings(lease_sec=6.0):
+        attempt = begin(artifact())
+        assert 1.0 == pauses.get(timeout=5)
+        assert publish(attempt)
+    process.end()
+
+
+def test_new_owner_with_a_shorter_lease_beats_soon(
+    tmp_path: Path, pauses: queue.SimpleQueue[float | None]
+) -> None:
     """The heartbeat does not sleep on for as long as the owners before could wait."""
-    beaten: set[int] = set()
-    soon = threading.Event()
-    real = os.utime
-
-    def utime(path: Any, *args: Any, **options: Any) -> None:
-        beaten.add(path)
-        soon.set()
-        real(path, *args, **options)
-
     process = Process()
     with acting_as(process):
         with use_settings(store=tmp_path / "slow", lease_sec=3600.0):
             slow = begin(artifact())
-        monkeypatch.setattr(os, "utime", utime)
+        assert (pauses.get(timeout=5) or 0.0) > 4
         with use_settings(store=tmp_path / "quick", lease_sec=0.06):
             quick = begin(artifact())
-        assert quick.owner is not None
-        soon.clear()
-        for _ in range(3):  # the third beat of the quick one comes within its lease
-            assert soon.wait(5)
-            soon.clear()
-        assert quick.owner.file.number in beaten
+        assert 0.01 == pytest.approx(pauses.get(timeout=3))
         assert publish(slow)
         assert publish(quick)
+    process.end()
+
+
+def test_heartbeat_looks_soon_at_an_owner_that_is_idle(
+    place: Artifact, pauses: queue.SimpleQueue[float | None]
+) -> None:
+    """To end it, if its lease is long."""
+    process = Process()
+    with acting_as(process):
+        with process.lock:  # so that the heartbeat finds the attempt ended
+            compute(place)
+        assert (pauses.get(timeout=5) or 0.0) < place.settings.lease_sec / 6
     process.end()
 
 
@@ -268,6 +294,43 @@ def test_waiter_that_took_its_registration_back_is_not_called(place: Artifact) -
         logging.disable(logging.NOTSET)
     assert ["broken", "kept"] == called
     assert when_released(place, lambda: None) is None
+
+
+def test_waiter_is_registered_under_the_lock_that_a_release_takes(process: Process) -> None:
+    """Or one that is registered while the node is released would wait without end."""
+    was_free: list[bool] = []
+
+    def look() -> None:
+        free = process.lock.acquire(blocking=False)
+        was_free.append(free)
+        if free:
+            process.lock.release()
+
+    class Directory(str):
+        """Looks at the lock, from another thread, whenever it is looked up."""
+
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+            return super().__hash__()
+
+    attempt = begin(artifact())
+    called: list[str] = []
+    assert process.when_released(Directory(attempt.directory), lambda: called.append("released"))
+    assert {False} == set(was_free)
+    assert publish(attempt)
+    assert ["released"] == called
+
+
+def test_log_of_an_attempt_that_has_ended_writes_no_file(place: Artifact) -> None:
+    """A thread that the node has left behind may log for as long as it likes."""
+    attempt = begin(place)
+    fail(attempt)
+    attempt.log("late")
+    assert ["try-1"] == names(place)
 
 
 def test_claim_whose_listing_names_what_cannot_be_opened_is_an_error(place: Artifact) -> None:

@@ -16,7 +16,7 @@ import pytest
 from blockbuster import BlockBuster
 
 from furu import FuruComputeError, run_local, run_local_async
-from furu.execution.events import Event, NodeDone, NodeOverran, NodeStarted
+from furu.execution.events import Event, NodeDone, NodeOverran, NodeStarted, PlanKnown
 from furu.execution.workers import threads
 from furu.execution.workers.wake import Waker
 
@@ -110,6 +110,36 @@ def test_failure_in_a_sequence_hands_back_what_it_was_to_precede(record: Compute
         record.order
     )
     assert 60 == len(record.order)
+
+
+@pytest.mark.anyio
+async def test_nothing_of_a_sequence_begins_after_a_failure_that_the_loop_does_not_know(
+    record: Computed, monkeypatch: pytest.MonkeyPatch, no_blocking_calls: BlockBuster
+) -> None:
+    """The loop is held until the next node of the chain would have begun."""
+    no_blocking_calls.deactivate()
+    monkeypatch.setattr(threads, "_PATIENCE_SEC", 60.0)
+    known, held, begun = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        begun.wait(0.3)
+
+    waker = Waker(hold)
+
+    def fail() -> None:
+        waker.wake()
+        assert held.wait(10)
+        raise ValueError("bad")
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, PlanKnown):
+            known.set()
+
+    actions.update(n0=lambda: known.wait(10), n2=fail, n3=begun.set)
+    with pytest.raises(FuruComputeError, match="bad"):
+        await run_local_async([chain(10)], on_failure="continue", on_event=on_event)
+    assert ["n0", "n1", "n2"] == record.order
 
 
 def test_node_that_ends_while_its_sequence_is_taken_back_is_heard_of(

@@ -16,6 +16,8 @@ import pytest
 from furu import FuruComputeError, RunReport, Status, run_local_async
 from furu.execution.events import Event, NodeDone, NodeStarted
 from furu.execution.workers import DaskWorkers, ProcessWorkers, ThreadWorkers, Workers
+from furu.execution.workers.base import Job, Lane, News, Withdrawn
+from furu.execution.workers.event_loop import EventLoopWorkers
 
 from .worker_nodes import Act, AsyncAct, AsyncFlaky, Flaky, Gate
 
@@ -227,3 +229,19 @@ async def test_failure_stops_what_has_not_begun(kind: Kind) -> None:
     with pytest.raises(FuruComputeError):
         await run_local_async(nodes, workers=kind.workers, max_workers=1, on_event=events.append)
     assert 1 == sum(isinstance(event, NodeStarted) for event in events)
+
+
+async def test_job_that_is_not_begun_when_its_workers_stop_is_handed_back(kind: Kind) -> None:
+    """So that a run does not wait for it."""
+    node = kind.node("nothing")
+    job = Job(node, node.furu_hash, Lane(kind.name == "event loop", "default"))
+    delivered: list[News] = []
+    async with anyio.create_task_group() as tasks:
+        workers = kind.workers or EventLoopWorkers()
+        crew = workers.open(tasks, delivered.append, max_workers=2, stop_on_failure=True)
+        crew.start(job)
+        crew.stop(cancel=False)
+        await anyio.wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert [job] == [one for news in delivered if isinstance(news, Withdrawn) for one in news.jobs]
+    assert Status.TODO is await in_thread(node.status)

@@ -310,6 +310,19 @@ def test_threads_of_two_nodes_at_once_use_the_store_of_each(way: str, tmp_path: 
     assert not store.exists(), "another store was used"
 
 
+def test_pool_that_nodes_share_uses_the_store_of_each(
+    tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its one thread, which the first of them has started, serves the other too."""
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setitem(WAYS, "shared", lambda function, values: list(pool.map(function, values)))
+        for number in (1, 2):
+            with use_settings(store=tmp_path / f"store{number}"):
+                run_local([InThreads(way="shared", leaves=(Leaf(number=number),))])
+                assert [number] == InThreads(way="shared", leaves=(Leaf(number=number),)).get()
+    assert not store.exists(), "another store was used"
+
+
 # ---- locks: forks and signal handlers ----
 
 

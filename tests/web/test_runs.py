@@ -114,6 +114,16 @@ async def test_last_follower_that_leaves_cancels(computed: Computed) -> None:
     assert Status.TODO is await status(AsyncNode(name="a"))
 
 
+async def test_run_goes_on_for_the_followers_that_stay() -> None:
+    """To its end, whoever leaves before."""
+    gate = Gate("a")
+    async with Runs() as runs, runs.follow([AsyncNode(name="a")]) as run:
+        async with runs.follow([AsyncNode(name="a")]):
+            await gate.begun.wait()
+        gate.opened.set()
+        assert 1 == (await run.wait()).computed
+
+
 async def test_one_follower_that_said_finish_lets_the_run_go_on() -> None:
     """Whoever else said cancel, before or after."""
     gate = Gate("a")
@@ -172,6 +182,37 @@ async def test_queued_run_that_is_left_never_starts(computed: Computed) -> None:
             await queued.wait()
         gate.opened.set()
     assert ({"a": 1}, None) == (computed.counts(), queued.started_at)
+
+
+async def test_queued_run_that_is_left_wakes_those_that_watch_it() -> None:
+    """It ends without an event of its own."""
+    gate = Gate("a")
+    async with Runs(max_running=1) as runs:
+        await runs.submit([AsyncNode(name="a")])
+        await gate.begun.wait()
+        async with runs.follow([AsyncNode(name="b")]) as run:
+            seen = run.progress.last_change
+        with anyio.fail_after(5):
+            await run.progress.wait_changed(seen)
+        assert "cancelled" == run.state
+        gate.opened.set()
+
+
+async def test_queued_run_uses_the_store_of_its_follower(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the environment says by the time that it starts."""
+    gate, node = Gate("a"), AsyncNode(name="b")
+    async with Runs(max_running=1) as runs:
+        await runs.submit([AsyncNode(name="a")])
+        await gate.begun.wait()
+        run = await runs.submit([node])
+        monkeypatch.setenv("FURU_PATH", str(tmp_path / "another"))
+        gate.opened.set()
+        await run.wait()
+    assert Status.TODO is await status(node)
+    monkeypatch.setenv("FURU_PATH", str(tmp_path / "store"))
+    assert Status.DONE is await status(node)
 
 
 async def test_failure_is_the_error_of_every_follower() -> None:

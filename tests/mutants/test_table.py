@@ -1,0 +1,25 @@
+"""The table of mutants fits the sources and the tests as they are."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from .mutant import ROOT, Mutant
+from .table import MUTANTS
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_mutant_fits_the_sources_and_the_tests(mutant: Mutant) -> None:
+    """Its old text occurs once, its new one is Python, and the tests that are to fail on it exist."""
+    assert mutant.mutated()
+    for node_id in mutant.node_ids:
+        path, name = node_id.split("[")[0].split("::")
+        tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+        assert name in {getattr(node, "name", "") for node in tree.body}
+
+
+def test_table_has_forty_mutants_of_different_names() -> None:
+    """A name says what is broken."""
+    assert 40 == len(MUTANTS) == len({mutant.name for mutant in MUTANTS})

@@ -1,0 +1,44 @@
+"""Steps that an interrupt must not cut in two: `furu.steps`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextvars import ContextVar
+
+import pytest
+
+from furu.steps import hand_over, uninterrupted
+
+VARIABLE: ContextVar[str] = ContextVar("variable", default="none")
+
+
+def test_step_goes_on_to_its_end_when_its_caller_is_interrupted() -> None:
+    """And what its caller hands over next comes after it."""
+    ended: list[str] = []
+
+    def step() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        ended.append("step")
+
+    with pytest.raises(KeyboardInterrupt):
+        uninterrupted(step)
+    uninterrupted(ended.append, "next")
+    assert ["step", "next"] == ended
+
+
+def test_step_has_the_context_of_its_caller() -> None:
+    """Such as the settings in force."""
+    token = VARIABLE.set("the caller's")
+    try:
+        step = hand_over(VARIABLE.get)
+        assert "the caller's" == uninterrupted(VARIABLE.get) == step.wait()
+    finally:
+        VARIABLE.reset(token)
+
+
+def test_error_of_a_step_is_raised_where_it_is_waited_for() -> None:
+    """The next step is taken all the same."""
+    with pytest.raises(ZeroDivisionError):
+        uninterrupted(divmod, 1, 0)
+    assert (2, 1) == uninterrupted(divmod, 7, 3)
