@@ -29,6 +29,7 @@ from typing import (
     Generic,
     Literal,
     TypeVar,
+    TypeVarTuple,
     cast,
     dataclass_transform,
 )
@@ -82,6 +83,8 @@ from furu.waiting import Wait
 
 T = TypeVar("T")
 F = TypeVar("F")
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
 
 # How often an interactive get() looks again at a node that another process computes. A run has a
 # poll_interval_sec of its own.
@@ -457,21 +460,23 @@ def _compute(node: Furu[T]) -> Fetched[T]:
 
 def _compute_in_context(node: Furu[T]) -> Fetched[T]:
     _COMPUTING.set((*_COMPUTING.get(), node))
+    # A worker is not a main thread, or is that of a child in which an interrupt does nothing.
+    step = uninterrupted if EXEC_CONTEXT.get().mode == "interactive" else _call
     attempt = _new_attempt(node)
     try:
-        while not uninterrupted(take, attempt, _rejection(node)):
+        while not step(take, attempt, _rejection(node)):
             if not node._is_rejected():
                 return Fetched(load(node), computed=False)
             attempt = _new_attempt(node)  # another one was published meanwhile, and is rejected too
         value = _create(node, attempt)
-        made = _publish(node, attempt, value, uninterrupted)
+        made = _publish(node, attempt, value, step)
     except BaseException as error:
         _leave_fork(attempt, error)
-        end = uninterrupted(_end, attempt, error, _is_interrupt(error), configuration(node))
+        end = step(_end, attempt, error, _is_interrupt(error), configuration(node))
         return _after_end(node, attempt, error, end)
     finally:
         if attempt.state is not State.OVER:
-            uninterrupted(attempt.close)
+            step(attempt.close)
     _refuse_invalid(node)
     return made
 
@@ -619,7 +624,7 @@ def _publish(node: Furu[T], attempt: Attempt, value: Any, step: Callable[..., bo
     return Fetched(value, computed=True) if published else _winner(node)
 
 
-def _call(function: Callable[..., bool], *args: Any) -> bool:
+def _call(function: Callable[[*Ts], R], *args: *Ts) -> R:
     return function(*args)
 
 
@@ -710,7 +715,7 @@ def end_of_dead(
     node: Furu[Any], outcome: Literal["failed", "cancelled"], error: BaseException, duration_sec: float
 ) -> FuruComputeError:
     """Say that a node failed, or was cancelled, because the process that computed it died; and record that
-    in the store, if the process had come as far as an attempt and nobody else has taken the node since."""
+    in the store, if the process had come as far as an attempt and no other has taken the node since."""
     artifact = node._artifact()
     state_path = Path(artifact.files.directory)
     try:
@@ -721,7 +726,7 @@ def end_of_dead(
             finally:
                 attempt.close()
             state_path = Path(artifact.files.attempt(number)) if number else state_path
-    except (OSError, FuruError) as problem:  # somebody has taken over, or a lease is not over yet
+    except (OSError, FuruError) as problem:  # taken over, or a lease is not over yet
         error.add_note(f"furu could not record this in {state_path}: {problem}")
     failure = compute_error(node, error, state_path)
     failure.__cause__ = error

@@ -36,6 +36,7 @@ STOP_SEC = (0.02, 1.5)
 BETWEEN_SEC = (0.02, 0.2)
 # What makes a failure of a sturdy node right: something was removed while the node ran.
 REMOVED = ("FileNotFoundError", "FuruMissingArtifactError", "has no artifact", "No such file or directory")
+REMOVED += ("was removed from the store",)
 
 if len(sys.argv) > 2 and __name__ == "__main__":
     os.environ["FURU_STORM_SEED"] = sys.argv[2]
@@ -268,6 +269,8 @@ def judge(name: str, error: Exception) -> None:
         note("explained", "removed", name)
         for node in set(nodes):
             _refuse_loss(node)
+    elif any(isinstance(one, KeyboardInterrupt) for one in chain):
+        note("interrupted", "import")  # a module that Python was importing just then
     else:
         note("UNEXPLAINED", name, text[:1500])
 

@@ -124,7 +124,7 @@ class Artifact:
 
     def read_attempt(self, number: int) -> Found | None:
         """Read a `try-<n>` and judge its owner; None if the name is gone. Raises `FuruStoreError` where
-        the file cannot be read: nobody may be called dead because of that."""
+        the file cannot be read: no owner may be called dead because of that."""
         path = self.files.attempt(number)
         try:
             descriptor = os.open(path, READ_FLAGS)

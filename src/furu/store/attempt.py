@@ -129,7 +129,7 @@ class Attempt:
             return False
 
     def held(self, owner: Owner, number: int, nonce: str) -> None:
-        """The attempt's name is linked, and nobody else is at the node."""
+        """Record that the attempt's name is linked, and that no other owner is at the node."""
         self.owner, self.number, self.nonce = owner, number, nonce
         self.started_at, self._started = time.time(), time.monotonic()
         self.state = State.HELD
@@ -221,7 +221,7 @@ class Attempt:
                 published = self._publish(content)
             except OSError as error:
                 raise store_failed("publish", self.artifact.files.done, error) from error
-            if not published:  # nobody would know later whose files these are
+            if not published:  # later no process could tell whose files these are
                 self._remove_files()
             elif self.number > 1 or self.replaces:
                 self._clean()
@@ -493,7 +493,7 @@ def _link_done(temporary: str, done: str, directory: int | None) -> bool:
 
 
 def _remove(path: str, directory: int | None = None) -> None:
-    """Remove what nobody reads any more. Where that fails it is left, and logged: it does no harm."""
+    """Remove a file or directory that is not read any more. If that fails it stays, and is logged."""
     try:
         os.unlink(path, **relative_to(directory))
     except FileNotFoundError:

@@ -4,10 +4,10 @@ A claim is the exclusive link of a name that is not freed until `done` exists, s
 lock is ever broken. What makes a claim good is that no other one can be overlooked:
 
     try-1, blind    it is free only where there was nothing yet, or where `done` is: so it looks at
-                    `done` after linking. Whoever claims a later number first sees to it that `try-1`
-                    is taken, and no record of a later number is kept without it.
+                    `done` after linking. A claim of a later number first makes sure that `try-1` is
+                    taken, and no record of a later number is kept without it.
     try-<n>, n > 1  chosen from a listing that may be old: so it lists again after linking, and gives
-                    way to anybody who is alive or has a higher number, and looks at `done` once more.
+                    way to an attempt that is alive or has a higher number, and looks at `done` once more.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Rejects = Callable[[], bool]
 
 
 class _GiveWay(Exception):
-    """Somebody else's attempt makes this claim void."""
+    """Another attempt makes this claim void."""
 
 
 def open_store(settings: Settings) -> None:
@@ -236,8 +236,9 @@ def _after_rejected(artifact: Artifact, besides: int = 0) -> int:
 
 
 def _take_first_name(artifact: Artifact) -> None:
-    """Make sure that no blind claim succeeds beside a later attempt. An empty file is nobody's attempt;
-    it stays until somebody publishes."""
+    """Make sure that no blind claim succeeds beside a later attempt. An empty file is not an attempt; it
+    stays until the node is published.
+    """
     with contextlib.suppress(FileExistsError):
         write_new(artifact.files.attempt(1), b"", sync=False)
 
@@ -245,8 +246,8 @@ def _take_first_name(artifact: Artifact) -> None:
 def _give_way_to_others(attempt: Attempt) -> None:
     """Raise where another claimer is at the node, or was after this claim's number was chosen.
 
-    Whoever comes later sees this attempt alive, and whoever was there is seen: so of two, at most one
-    goes on. (Both may see each other and both give way; they try again.)
+    A later claimer sees this attempt alive, and this one sees earlier ones: so of two, at most one goes on.
+    (Both may see each other and both give way; they try again.)
     """
     artifact = attempt.artifact
     tries = [number for kind, number in artifact.numbers() if kind == "try-"]

@@ -328,7 +328,7 @@ class Process:
     # ---- the end of the process, forks ----
 
     def end(self) -> None:
-        """Remove the owners' files, so that nobody has to find out that they are dead."""
+        """Remove the owners' files, so that no other process has to find out that they are dead."""
         with self.lock:
             for owner in tuple(self.owners):
                 self._end(owner)

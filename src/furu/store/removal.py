@@ -1,7 +1,7 @@
 """Removing nodes from a store, never one that is being computed. Computes nothing.
 
-A removal is a claim, like a computation: so nobody else is at the node, and whoever comes later finds it
-taken. Then its directory is renamed out of the way, and a new claim makes a new one.
+A removal claims the node, as a computation does: so no other owner is at the node, and later claimers
+find it taken. Then its directory is renamed out of the way, and a new claim makes a new one.
 """
 
 from __future__ import annotations
@@ -66,5 +66,5 @@ def _left_over(settings: Settings) -> Iterator[str]:
 
 
 def _delete(path: str) -> None:
-    # Another removal of left-overs may be at it, and nobody looks for what stays.
+    # Another removal of left-overs may delete it too, and what stays is not looked at.
     shutil.rmtree(path, ignore_errors=True)
