@@ -60,10 +60,18 @@ def group(name: str) -> list[str]:
 SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile")
 
 
-# Faults of filesystems, costs counted in calls, and real servers take a third of the time, and depend
-# neither on the version of Python nor on those of dependencies: the oldest Python runs them, with the
-# newest dependencies.
-ONCE = ("--ignore=tests/faults", "--ignore=tests/test_costs.py", "--ignore=tests/web/test_server.py")
+# The oldest Python runs all tests, with the newest dependencies. What takes long and does not depend on
+# the version of Python, or on those of dependencies, is run there only.
+ONCE = ["tests/faults", "tests/test_costs.py", "tests/web/test_server.py"]
+NOT_OF_PYTHON = [f"--ignore={path}" for path in (*ONCE, "tests/web")]
+PROGRAMS = [
+    "test_cli_files",
+    "test_main_module",
+    "test_origin",
+    "test_process_children",
+    "test_process_streams",
+]
+NOT_OF_DEPENDENCIES = [f"--ignore={path}" for path in (*ONCE, *(f"tests/{name}.py" for name in PROGRAMS))]
 
 
 @nox.session
@@ -72,7 +80,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests on every CPython that is found. Arguments go to pytest."""
     session.install(".[all]", *group("test"))
     is_oldest = session.python == next(iter(PYTHONS.values()))
-    session.run("pytest", "-q", *SIDE_BY_SIDE, *(() if is_oldest else ONCE), *session.posargs)
+    session.run("pytest", "-q", *SIDE_BY_SIDE, *([] if is_oldest else NOT_OF_PYTHON), *session.posargs)
 
 
 @nox.session(venv_backend="uv", python=PYTHONS.get("3.11", "3.11"))
@@ -82,7 +90,7 @@ def lowest(session: nox.Session) -> None:
     Needs uv, which alone resolves like this: `pip install uv`.
     """
     session.install("--resolution", "lowest-direct", ".[all]", *group("test"))
-    session.run("pytest", "-q", *SIDE_BY_SIDE, *ONCE, *session.posargs)
+    session.run("pytest", "-q", *SIDE_BY_SIDE, *NOT_OF_DEPENDENCIES, *session.posargs)
 
 
 @nox.session
