@@ -521,7 +521,9 @@ def _computed_twice(
         spans = []
         for at, pid in sorted(begun):
             end = min((end for end in ends[node_hash, pid] if end >= at), default=killed.get(pid))
-            if end is not None:
+            # The end of a later computation by the same process is not this one's, which was interrupted.
+            again = min((other for other, by in begun if by == pid and other > at), default=None)
+            if end is not None and (again is None or end <= again):
                 spans.append((at, end, pid))
         for (at, end, pid), (next_at, _, next_pid) in itertools.pairwise(spans):
             if next_at < end and not _overlaps(windows[node_hash], at, next_at):

@@ -60,7 +60,8 @@ def write_parts(node: Any) -> None:
 
 def check_parts(node: Any) -> None:
     """Raise where a part is missing, or is not of this node and of one attempt."""
-    texts = [(node.furu_dir / part).read_text().split() for part in PARTS]
+    directory = node.furu_dir  # once: the node may be removed and computed again meanwhile
+    texts = [(directory / part).read_text().split() for part in PARTS]
     if [text[:1] + text[2:] for text in texts] != [[node.furu_hash, part] for part in PARTS]:
         raise TornError(f"{node.furu_hash}: {texts}")
     if len({text[1] for text in texts}) != 1:
