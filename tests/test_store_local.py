@@ -432,3 +432,13 @@ def test_memory_of_a_process_is_empty_when_its_nodes_are_done(process: Process) 
         for node in (Nested()._artifact(), Square(of=2)._artifact(), artifact("failed"))
     ]
     assert {0} == {owner.attempts for owner in process.owners}
+
+
+def test_files_that_cannot_be_looked_at_are_not_left_out_of_the_artifact(place: Artifact) -> None:
+    """An I/O error is not a missing directory: nothing is published, and the attempt can end."""
+    attempt = begin(place)
+    directory = attempt.files_directory()
+    with failing("stat", errno.EIO, os.path.basename(directory)), pytest.raises(FuruStoreError):
+        publish(attempt)
+    assert not place.is_done()
+    assert fail(attempt) is None

@@ -186,12 +186,17 @@ class Attempt:
             self._files = None
 
     def _has_files(self) -> bool:
-        """Whether the attempt's directory is there. A fork may have made it, and the node have removed
-        it.
+        """Whether the attempt's directory is there: a fork may have made it, and the node removed it.
+
+        Raises `OSError` where that cannot be found out.
         """
         if self._files is not None or self.process.forks != self._forks:
             directory = self.artifact.files.files(self.number, self.nonce)
-            self._files = os.path.basename(directory) if os.path.isdir(directory) else None
+            try:
+                os.stat(directory)
+                self._files = os.path.basename(directory)
+            except FileNotFoundError:
+                self._files = None
         return self._files is not None
 
     # ---- the end ----
@@ -431,7 +436,7 @@ class Attempt:
         return self.owner is not None and self.owner.is_linked_at(info)
 
     def _remove_files(self) -> None:
-        if self._has_files():
+        if self._files is not None:
             shutil.rmtree(self.artifact.files.files(self.number, self.nonce), ignore_errors=True)
 
     def _clean(self) -> None:
