@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from furu.steps import uninterrupted
+
 WriteLine = Callable[[str], None]
 
 _FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
@@ -35,7 +37,13 @@ class NodeLogger(logging.Logger):
     def __init__(self, name: str, write_line: Callable[[], WriteLine | None]) -> None:
         super().__init__(name, logging.DEBUG)
         self._write_line = write_line
-        self._host = logging.getLogger(name)
+        known = self.manager.loggerDict.get(name)
+        # An interrupt in the midst of `getLogger` would leave logging's own lock taken.
+        self._host = known if isinstance(known, logging.Logger) else uninterrupted(logging.getLogger, name)
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802
+        """Whether a level is logged; without logging's lock, for the same reason."""
+        return not self.disabled and self.manager.disable < level and level >= self.level
 
     def getChild(self, suffix: str) -> NodeLogger:  # noqa: N802  # logging's name
         """Return a logger below this one, which writes to the log of the same attempt."""
