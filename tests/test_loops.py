@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -78,6 +80,46 @@ def test_new_loop_sees_the_context_variables_of_its_caller() -> None:
 
     assert ("argument", "outside") == run_in_new_loop(function, "argument")
     assert "outside" == variable.get()
+
+
+def test_interrupt_of_the_main_thread_cancels_its_loop_and_waits_for_the_end() -> None:
+    """It is raised in the main thread after the function has ended, and never in the loop's own code."""
+    ended = []
+
+    async def function() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            await anyio.sleep(10)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.01)
+            ended.append(threading.current_thread())
+
+    with pytest.raises(KeyboardInterrupt):
+        run_in_new_loop(function)
+    assert len(ended) == 1
+    assert ended[0] is not threading.main_thread()
+
+
+def test_second_interrupt_of_the_main_thread_ends_the_waiting() -> None:
+    """The function goes on to its end by itself."""
+    let_go, ended = threading.Event(), threading.Event()
+
+    async def function() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            await anyio.sleep(10)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(let_go.wait)
+            ended.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_in_new_loop(function)
+    assert not ended.is_set()
+    let_go.set()
+    assert ended.wait(10)
 
 
 # ---- to the end ----

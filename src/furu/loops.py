@@ -8,12 +8,16 @@ import contextlib
 import contextvars
 import math
 import sys
+import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, TypeVarTuple
+from functools import partial
+from typing import Any, TypeVar, TypeVarTuple, cast
 
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
+
+from furu.steps import Step, begin_in_new_thread
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
@@ -99,6 +103,28 @@ def is_being_cancelled() -> bool:
 def run_in_new_loop(function: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R:
     """Run an async function on an asyncio loop of its own, in a thread that runs none.
 
+    For the main thread the loop runs in another thread, where no interrupt is raised: one that is raised in
+    the event loop's own code can leave that hanging, or the thread unable to run a loop again. An interrupt
+    cancels the function and waits for its end; the next one ends the waiting.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return run_loop_here(function, *args)
+    call = _Cancellable(function, args)
+    step = Step(run_loop_here, (call.run,))
+    try:
+        begin_in_new_thread(step)
+        return cast(R, step.wait())
+    except BaseException:
+        if not step.is_over:
+            call.cancel()
+            begin_in_new_thread(step)  # perhaps the interrupt came before it had begun
+            step.wait_over()
+        raise
+
+
+def run_loop_here(function: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R:
+    """`run_in_new_loop`, in this very thread.
+
     The caller's context variables are visible to it, but for the one in which anyio and sniffio record that
     a loop is running: `asyncio.to_thread` copies that one into a thread in which it is not true.
     """
@@ -107,6 +133,28 @@ def run_in_new_loop(function: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R:
     if sniffio is not None:
         context.run(sniffio.current_async_library_cvar.set, None)
     return context.run(lambda: anyio.run(function, *args))
+
+
+class _Cancellable:
+    """An async function that another thread may cancel, before it runs and while it does."""
+
+    def __init__(self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
+        self._function, self._args = function, args
+        self._is_cancelled = False
+        self._deliver: Callable[[], object] | None = None
+
+    async def run(self) -> Any:
+        with anyio.CancelScope() as scope:
+            self._deliver = partial(asyncio.get_running_loop().call_soon_threadsafe, scope.cancel)
+            if self._is_cancelled:
+                scope.cancel()
+            return await self._function(*self._args)
+
+    def cancel(self) -> None:
+        self._is_cancelled = True
+        if self._deliver is not None:
+            with contextlib.suppress(RuntimeError):  # the loop has been closed
+                self._deliver()
 
 
 def loop_is_running() -> bool:

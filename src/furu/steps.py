@@ -28,6 +28,8 @@ class Step:
         self._function, self._args = function, args
         self._value: Any = None
         self._error: BaseException | None = None
+        self.has_thread = False
+        self.is_over = False
         self._ended = threading.Lock()
         self._ended.acquire()
 
@@ -37,17 +39,31 @@ class Step:
             self._value = self._context.run(self._function, *self._args)
         except BaseException as error:
             self._error = error
+        self._end()
+
+    def fail(self, error: BaseException) -> None:
+        """End with an error in place of a call."""
+        self._error = error
+        self._end()
+
+    def _end(self) -> None:
+        self.is_over = True  # first, so that a wait that was interrupted can be repeated
         self._ended.release()
 
     def wait(self) -> Any:
         """Wait for the end, and return or raise what the function did. Called once."""
-        self._ended.acquire()
+        self.wait_over()
         try:
             if self._error is not None:
                 raise self._error
             return self._value
         finally:
             self._error = None  # or the error and this frame would keep each other alive
+
+    def wait_over(self) -> None:
+        """Wait for the end. May be called again by a caller that was interrupted here."""
+        if not self.is_over:
+            self._ended.acquire()
 
 
 class _Thread:
@@ -96,6 +112,24 @@ def uninterrupted(function: Callable[[*Ts], R], *args: *Ts) -> R:
 def hand_over(function: Callable[..., Any], *args: Any) -> Step:
     """Have a function called soon, whatever becomes of the caller; `wait()` on what is returned."""
     return _thread.hand_over(function, *args)
+
+
+def begin_in_new_thread(step: Step) -> None:
+    """Have a step taken in a thread of its own, not after the others. May be called again by a caller that
+    was interrupted here."""
+    _thread.hand_over(_start_thread_of, step)
+
+
+def _start_thread_of(step: Step) -> None:
+    """Start a step's thread. Not in the main thread, since an interrupted `Thread.start` may fail."""
+    if step.has_thread:
+        return
+    step.has_thread = True
+    try:
+        # In an empty context: the step has its own.
+        contextvars.Context().run(threading.Thread(target=step.take, name="furu-step", daemon=True).start)
+    except RuntimeError as error:  # no thread can be started
+        step.fail(error)
 
 
 def _after_fork() -> None:

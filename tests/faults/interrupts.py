@@ -141,13 +141,10 @@ class Findings:
 
 
 def signals(findings: Findings, trials: int, seed: int = 1) -> None:
-    """Raise SIGALRM at random times; for an async node's loop, SIGINT, which asyncio handles itself."""
+    """Raise KeyboardInterrupt at random times."""
 
     def interrupt(*_: object) -> None:
-        if findings.kind in ("async", "nested"):
-            signal.raise_signal(signal.SIGINT)
-        else:
-            raise KeyboardInterrupt
+        raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     findings.get(findings.next_trial())

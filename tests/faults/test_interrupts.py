@@ -60,9 +60,7 @@ def test_interrupt_as_any_function_returns_leaves_nothing_behind() -> None:
 
 
 def test_signals_at_random_times_leave_nothing_behind() -> None:
-    """Not of async nodes, whose event loop is asyncio's own: an interrupt in the midst of that may hang it.
-    Cancellations of them are tried at every step."""
-    assert interrupts("signals", "sync,pickled,nested,declared,validated,failing", SIGNALS) > 30
+    assert interrupts("signals", "all", SIGNALS) > 30
 
 
 def test_recursion_limit_at_any_depth_leaves_nothing_behind() -> None:

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from furu.store.artifact import Artifact
@@ -78,7 +79,7 @@ def moved(place: Artifact, store: Path) -> Artifact:
     """Return the same node's place in another store."""
     directory = place.files.directory.removeprefix(os.fspath(place.settings.store))
     settings = dataclasses.replace(place.settings, store=store, durability="process")
-    return dataclasses.replace(place, settings=settings, files=NodeFiles(f"{store}{directory}"))
+    return msgspec.structs.replace(place, settings=settings, files=NodeFiles(f"{store}{directory}"))
 
 
 def problem_of(place: Artifact, way: str) -> str | None:

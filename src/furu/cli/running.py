@@ -13,7 +13,6 @@ from furu.core import Furu
 from furu.execution.interrupts import Interrupts
 from furu.execution.local import run_local_async
 from furu.execution.report import RunReport, Sink, Sinks
-from furu.loops import run_in_new_loop
 from furu.progress import Progress
 from furu.settings import current_settings
 
@@ -42,7 +41,7 @@ class Interruptible:
         interrupts = Interrupts(signals, shown.tell if shown else complain)
         options["on_event"] = Sinks(interrupts, shown, on_event)
         with shown or contextlib.nullcontext():
-            report = run_in_new_loop(interrupts.run, functools.partial(run_local_async, roots, **options))
+            report = interrupts.run(functools.partial(run_local_async, roots, **options))
         if report is None:
             raise Interrupted
         return report

@@ -25,6 +25,7 @@ from furu.execution.events import (
     NodeWaiting,
 )
 from furu.execution.workers.wake import Waker
+from furu.loops import run_loop_here
 from furu.text import printable
 
 R = TypeVar("R")
@@ -48,6 +49,7 @@ class Interrupts:
         self._signals = signals
         self._say = say
         self._running: dict[str, NodeStarted] = {}
+        self._waker: Waker | None = None
         self.occurred = False
 
     def __call__(self, event: Event) -> None:
@@ -57,27 +59,35 @@ class Interrupts:
         elif isinstance(event, (NodeDone, NodeFailed, NodeRetried, NodeReused, NodeWaiting)):
             self._running.pop(event.hash, None)
 
-    async def run(self, run: Callable[[], Awaitable[R]]) -> R | None:
-        """Await a run on the main thread's loop. None if it was cancelled by a signal."""
+    def run(self, run: Callable[[], Awaitable[R]]) -> R | None:
+        """Run an async function on a loop in this thread, the main one. None if a signal cancelled it."""
+        before = {number: signal.signal(number, self._interrupt) for number in self._signals}
+        try:
+            # In this thread, unlike `run_in_new_loop`: the handler raises nothing in the loop's own code.
+            return run_loop_here(self._run, run)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    async def _run(self, run: Callable[[], Awaitable[R]]) -> R | None:
         with anyio.CancelScope() as scope:
             telling = threading.Timer(_TELL_SEC, self._tell)
             telling.daemon = True
-            waker = Waker(functools.partial(self._drain, scope, telling))
-
-            def interrupt(number: int, frame: FrameType | None) -> None:
-                if self.occurred:
-                    os._exit(EXIT_CODE)
-                self.occurred = True
-                waker.wake()
-
-            before = {number: signal.signal(number, interrupt) for number in self._signals}
+            self._waker = Waker(functools.partial(self._drain, scope, telling))
+            if self.occurred:
+                scope.cancel()
             try:
                 return await run()
             finally:
                 telling.cancel()
-                for number, handler in before.items():
-                    signal.signal(number, handler)
         return None
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self.occurred:
+            os._exit(EXIT_CODE)
+        self.occurred = True
+        if self._waker is not None:
+            self._waker.wake()
 
     def _drain(self, scope: anyio.CancelScope, telling: threading.Timer) -> None:
         scope.cancel()

@@ -81,7 +81,7 @@ def run_local(
     if interrupts is None:
         return run_in_new_loop(run)
     try:
-        report = run_in_new_loop(interrupts.run, run)
+        report = interrupts.run(run)
     finally:
         if interrupts.occurred:
             raise KeyboardInterrupt
