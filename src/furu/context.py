@@ -5,17 +5,16 @@ whether that node is to end early. Holds context variables, and sets nothing by 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from furu.errors import FuruCancelledError, FuruTimeoutError
 
 
-@dataclass(frozen=True, slots=True)
-class ExecContext:
+class ExecContext(msgspec.Struct, frozen=True):
     """What a `get()` may do here.
 
     In mode ``"interactive"`` a missing node is computed on the spot. In mode ``"executor"`` a `get()`
@@ -36,8 +35,7 @@ class Cancellation:
     requested: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Limits:
+class _Limits(msgspec.Struct, frozen=True):
     cancellation: Cancellation
     timeout_sec: float | None
     started: float
@@ -49,24 +47,34 @@ EXEC_CONTEXT: ContextVar[ExecContext] = ContextVar("EXEC_CONTEXT", default=ExecC
 _LIMITS: ContextVar[_Limits | None] = ContextVar("furu_limits", default=None)
 
 
-@contextmanager
-def executor_context(
-    *,
-    spec_key: str,
-    backend: str,
-    node_hash: str,
-    cancellation: Cancellation | None = None,
-    timeout_sec: float | None = None,
-) -> Iterator[ExecContext]:
-    """Run a block as a worker that computes the node `node_hash`; the context before is restored."""
-    context = ExecContext("executor", spec_key, backend, node_hash)
-    token = EXEC_CONTEXT.set(context)
-    limits = _LIMITS.set(_Limits(cancellation or Cancellation(), timeout_sec, time.monotonic()))
-    try:
-        yield context
-    finally:
-        _LIMITS.reset(limits)
-        EXEC_CONTEXT.reset(token)
+class executor_context:  # noqa: N801  # used like a function
+    """Run a block as a worker that computes the node `node_hash`; the context before is restored.
+
+    A class, since each node enters one, and a generator costs twice as much.
+    """
+
+    __slots__ = ("_context", "_context_token", "_limits", "_limits_token")
+
+    def __init__(
+        self,
+        *,
+        spec_key: str,
+        backend: str,
+        node_hash: str,
+        cancellation: Cancellation | None = None,
+        timeout_sec: float | None = None,
+    ) -> None:
+        self._context = ExecContext("executor", spec_key, backend, node_hash)
+        self._limits = _Limits(cancellation or Cancellation(), timeout_sec, time.monotonic())
+
+    def __enter__(self) -> ExecContext:
+        self._context_token: Token[ExecContext] = EXEC_CONTEXT.set(self._context)
+        self._limits_token: Token[_Limits | None] = _LIMITS.set(self._limits)
+        return self._context
+
+    def __exit__(self, *_: object) -> None:
+        _LIMITS.reset(self._limits_token)
+        EXEC_CONTEXT.reset(self._context_token)
 
 
 def check_cancelled() -> None:

@@ -374,6 +374,8 @@ def ask(node: Furu[Any], method: str) -> Any:
 
     What `_dependencies` returns is read here too, because it may be a generator.
     """
+    if not _overrides(type(node), method):
+        return getattr(node, method)()
     try:
         return contextvars.copy_context().run(_call_method, node, method)
     except Exception as error:

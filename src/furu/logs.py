@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextvars import ContextVar, Token
 from typing import Any
 
 from furu.steps import uninterrupted
@@ -69,17 +68,22 @@ class NodeLogger(logging.Logger):
             self._host.handle(record)
 
 
-@contextmanager
-def logging_to(write_line: WriteLine | None) -> Iterator[None]:
-    """Have all that is logged in this context, by any logger, written to an attempt's log, or to none."""
-    make_record = logging.getLogRecordFactory()
-    if not isinstance(make_record, _RecordFactory):  # the host may have set another one since
-        logging.setLogRecordFactory(_RecordFactory(make_record))
-    token = _ATTEMPT_LOG.set(write_line)
-    try:
-        yield
-    finally:
-        _ATTEMPT_LOG.reset(token)
+class logging_to:  # noqa: N801  # used like a function
+    """Have all that is logged in a block, by any logger, written to an attempt's log, or to none."""
+
+    __slots__ = ("_token", "_write_line")
+
+    def __init__(self, write_line: WriteLine | None) -> None:
+        self._write_line = write_line
+
+    def __enter__(self) -> None:
+        make_record = logging.getLogRecordFactory()
+        if not isinstance(make_record, _RecordFactory):  # the host may have set another one since
+            logging.setLogRecordFactory(_RecordFactory(make_record))
+        self._token: Token[WriteLine | None] = _ATTEMPT_LOG.set(self._write_line)
+
+    def __exit__(self, *_: object) -> None:
+        _ATTEMPT_LOG.reset(self._token)
 
 
 class _RecordFactory:

@@ -107,7 +107,7 @@ def warm(plan: Plan) -> Iterator[Row]:
 def calls(plan: Plan) -> Iterator[Row]:
     """System calls, counted."""
     cold_calls, warm_calls = count_calls(plan.fast, 100)
-    yield at_most("system calls of a cold node beyond the user's files", cold_calls, 12, "calls")
+    yield at_most("system calls of a cold node beyond the user's files", cold_calls, 11, "calls")
     yield at_most("system calls of a warm node", warm_calls, 1, "calls")
 
 

@@ -71,14 +71,14 @@ STORE = (
     Mutant(
         "a publish does not compare the attempt's name",
         ATTEMPT,
-        "            if not self._is_ours(where):\n                return False\n",
-        "",
+        "self._is_ours(where) and _link_done(",
+        "_link_done(",
         (RACES + "test_attempt_whose_name_is_anothers_does_not_publish",),
     ),
     Mutant(
         "a release removes a name without comparing it",
         ATTEMPT,
-        "self.owner is not None and self.number and self._is_ours():",
+        "self.owner is not None and self.number and (self._name_is_ours or self._is_ours()):",
         "self.owner is not None and self.number:",
         (RACES + "test_release_leaves_the_name_that_is_anothers",),
     ),

@@ -33,6 +33,9 @@ class State(enum.Enum):
     STARTED = "started"
     WAITING = "waiting"
 
+    # Members are counted by at every step, and the hash of `enum.Enum` is Python code.
+    __hash__ = object.__hash__
+
 
 class _Entry(Generic[Lane]):
     __slots__ = ("dependents", "in_degree", "lane", "order", "presumed", "state")

@@ -180,7 +180,7 @@ class Recorder:
             self._times.planned(event)
         elif isinstance(event, NodeDone):
             self._times.done(event)
-        elif isinstance(event, NodeReused | NodeFailed):
+        elif isinstance(event, (NodeReused, NodeFailed)):
             self._times.gone(event.hash)
         if self._sinks:
             self._sinks(event)

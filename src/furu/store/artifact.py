@@ -19,6 +19,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from furu.errors import FuruStoreError
 from furu.settings import Settings
 from furu.store.layout import NodeFiles, parse_numbered
@@ -68,8 +70,7 @@ def identify(info: os.stat_result) -> tuple[int, int, int]:
     return info.st_ino, info.st_size, info.st_mtime_ns
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
+class Artifact(msgspec.Struct, frozen=True):
     """One node's place in one store: all that the store knows of a node."""
 
     settings: Settings

@@ -74,6 +74,7 @@ class Attempt:
         "_files",
         "_forks",
         "_log",
+        "_name_is_ours",
         "_started",
         "artifact",
         "nonce",
@@ -81,6 +82,7 @@ class Attempt:
         "owner",
         "process",
         "replaces",
+        "sequence",
         "started_at",
         "state",
         "steps",
@@ -94,12 +96,15 @@ class Attempt:
         self.number = 0
         self.owner: Owner | None = None
         self.nonce = ""
+        self.sequence = 0
         self.replaces = False
         self.started_at = 0.0
         self._started = 0.0
         self._forks = self.process.forks
         self._files: str | None = None
         self._log: Descriptor | None = None
+        # Whether it has just been seen that the attempt's name is a link to its owner's file.
+        self._name_is_ours = False
         # One step at a time: what ends an attempt waits for the step that it interrupts.
         self.steps = threading.RLock()
 
@@ -230,6 +235,7 @@ class Attempt:
                 self._remove_files()
             elif self.number > 1 or self.replaces:
                 self._clean()
+                self._name_is_ours = False
             self.close()
             return published
 
@@ -273,13 +279,14 @@ class Attempt:
                 if not stat.S_ISDIR(os.lstat(self._files, dir_fd=directory.number).st_mode):
                     return False
             where = directory.number if directory is not None else None
-            if not self._is_ours(where):
-                return False
+            # The temporary name is this attempt's alone. As long as it exists, the directory is the one in
+            # which the attempt's name was compared, so that name need not be compared again to remove it.
+            write_new(temporary, content, sync=sync, directory=where)
             try:
-                write_new(temporary, content, sync=sync, directory=where)
-                published = _link_done(temporary, done, where)
+                published = self._is_ours(where) and _link_done(temporary, done, where)
             finally:
-                _remove(temporary, where)
+                removed = _remove(temporary, where)
+            self._name_is_ours = published and removed and where is None
             if published and where is not None:
                 published = self._has_its_directory(where)
         except FileNotFoundError:
@@ -396,7 +403,7 @@ class Attempt:
         with self.steps:
             removed = False
             try:
-                if self.owner is not None and self.number and self._is_ours():
+                if self.owner is not None and self.number and (self._name_is_ours or self._is_ours()):
                     os.unlink(self.artifact.files.attempt(self.number))
                 removed = True
             except FileNotFoundError:
@@ -417,20 +424,14 @@ class Attempt:
         self.state = State.OVER
         self._log = None
         owner, self.owner = self.owner, None
-        try:
-            if owner is not None:
-                if not ended:
-                    self.process.retire(owner)
-                self.process.give_back(owner)
-        finally:
-            self.process.leave(self)
+        self.process.leave(self, owner, retire=not ended)
 
     def _is_ours(self, directory: int | None = None) -> bool:
         """Whether the attempt's name is a link to its owner's file. Raises `OSError`."""
         path = self.artifact.files.attempt(self.number)
         try:
             name = path if directory is None else os.path.basename(path)
-            info = os.lstat(name, **relative_to(directory))
+            info = os.lstat(name, dir_fd=directory)
         except (FileNotFoundError, NotADirectoryError):
             return False
         return self.owner is not None and self.owner.is_linked_at(info)
@@ -497,10 +498,12 @@ def _link_done(temporary: str, done: str, directory: int | None) -> bool:
     return True
 
 
-def _remove(path: str, directory: int | None = None) -> None:
-    """Remove a file or directory that is not read any more. If that fails it stays, and is logged."""
+def _remove(path: str, directory: int | None = None) -> bool:
+    """Remove a file or directory that is not read any more. If that fails it stays, and is logged. Returns
+    whether a file was removed."""
     try:
         os.unlink(path, **relative_to(directory))
+        return True
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -508,3 +511,4 @@ def _remove(path: str, directory: int | None = None) -> None:
             shutil.rmtree(path, ignore_errors=True)  # Linux says EISDIR of one, macOS EPERM
         else:
             logger.warning("could not remove %s: %s", path, error)
+    return False

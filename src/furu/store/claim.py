@@ -104,7 +104,9 @@ def _take(attempt: Attempt, rejects: Rejects | None, set_aside: bool) -> bool:
     artifact, files = attempt.artifact, attempt.artifact.files
     number = 1  # blind: only where the name is taken is the directory worth listing
     process = attempt.process
-    place = process.places.get(os.path.dirname(files.directory), artifact.settings.store)
+    place = artifact.settings.store
+    if process.places:
+        place = process.places.get(files.class_directory, place)
     owner = attempt.owner = _take_owner(process, artifact.settings, place)
     is_new = _make_directory(files.directory)
     for tries in range(_MAX_TRIES):
@@ -138,8 +140,7 @@ def _take(attempt: Attempt, rejects: Rejects | None, set_aside: bool) -> bool:
                 owner = _replace_owner(attempt, owner, place)
             elif error.errno == errno.EXDEV and place == artifact.settings.store:
                 # The class's directory is a link to another disk: so an owner is needed there.
-                place = Path(files.directory).parent
-                process.places[os.fspath(place)] = place
+                place = process.places[files.class_directory] = Path(files.class_directory)
                 owner = _replace_owner(attempt, owner, place)
             else:
                 raise
@@ -198,8 +199,7 @@ def _replace_owner(attempt: Attempt, owner: Owner, place: Path) -> Owner:
 
 
 def _hold(attempt: Attempt, owner: Owner, number: int) -> None:
-    nonce = f"{owner.record.id[:8]}{attempt.process.next_claim():x}"
-    attempt.held(owner, number, nonce)
+    attempt.held(owner, number, f"{owner.record.id[:8]}{attempt.sequence:x}")
 
 
 def _unlink(attempt: Attempt) -> None:

@@ -14,8 +14,9 @@ import functools
 import hashlib
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 OWNERS = "owners"
 DONE = "done"
@@ -29,11 +30,14 @@ _NUMBERED = re.compile(r"(try-|rejected-)([1-9][0-9]{0,8})\Z|(a|tmp-)([1-9][0-9]
 _HASH = re.compile(r"[0-9a-f]{32}\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFiles:
+class NodeFiles(msgspec.Struct, frozen=True):
     """The names in one node's directory. `directory` is absolute, as text: paths are on the hot path."""
 
     directory: str
+
+    @property
+    def class_directory(self) -> str:
+        return os.path.dirname(self.directory)
 
     @property
     def done(self) -> str:

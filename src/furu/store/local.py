@@ -58,6 +58,7 @@ class Running(Protocol):
 
     number: int
     owner: Owner | None
+    sequence: int
 
     @property
     def directory(self) -> str: ...
@@ -147,9 +148,8 @@ class Process:
             if owner.retired:
                 self._end(owner)
                 return
-            idle = [one for one in self.owners if not one.attempts]
-            if len(idle) > _MAX_IDLE_OWNERS:
-                self._end(min(idle, key=lambda one: one.idle_since))
+            if len(self.owners) > _MAX_IDLE_OWNERS:
+                self._end_longest_idle()
 
     def retire(self, owner: Owner) -> None:
         """Give an owner no new attempts, and end it after its last one.
@@ -192,6 +192,11 @@ class Process:
                     path=owner.place,
                 ) from error
             self._heart = heart
+
+    def _end_longest_idle(self) -> None:
+        idle = [owner for owner in self.owners if not owner.attempts]
+        if len(idle) > _MAX_IDLE_OWNERS:
+            self._end(min(idle, key=lambda owner: owner.idle_since))
 
     def _end(self, owner: Owner) -> None:
         self.retire(owner)
@@ -237,21 +242,31 @@ class Process:
     # ---- attempts ----
 
     def enter(self, attempt: Running) -> Running | None:
-        """Register an attempt before it claims; return the one that is at the node already, if any."""
+        """Register an attempt before it claims; return the one that is at the node already, if any. The
+        attempt gets a `sequence` that no other attempt of this process has."""
+        directory = attempt.directory
         with self.lock:
-            other = self._attempts.get(attempt.directory)
+            other = self._attempts.get(directory)
             if other is None:
-                self._attempts[attempt.directory] = attempt
+                self._attempts[directory] = attempt
+                attempt.sequence = next(self._claims)
             return other
 
-    def leave(self, attempt: Running) -> None:
-        """Forget an attempt, and tell those who wait for its node."""
+    def leave(self, attempt: Running, owner: Owner | None, *, retire: bool) -> None:
+        """Forget an attempt, give back the owner that it had, and call those that wait for its node."""
+        directory = attempt.directory
+        waiters: list[Callable[[], object]] = []
         with self.lock:
-            if self._attempts.get(attempt.directory) is not attempt:
-                return
-            del self._attempts[attempt.directory]
-            waiters = tuple(self._waiters.pop(attempt.directory, ()))
-        for tell in waiters:
+            try:
+                if owner is not None:
+                    if retire:
+                        self.retire(owner)
+                    self.give_back(owner)
+            finally:
+                if self._attempts.get(directory) is attempt:
+                    del self._attempts[directory]
+                    waiters = self._waiters.pop(directory, waiters)
+        for tell in tuple(waiters):
             try:
                 tell()
             except Exception:
@@ -260,11 +275,6 @@ class Process:
     def attempt_at(self, directory: str) -> Running | None:
         """Return the attempt that this process makes at a node, or in a fork, that its parent made."""
         return self._attempts.get(directory) or self._inherited.get(directory)
-
-    def next_claim(self) -> int:
-        """Return a number that no other attempt of this process has."""
-        with self.lock:
-            return next(self._claims)
 
     def when_released(self, directory: str, tell: Callable[[], object]) -> Callable[[], None] | None:
         """Register `tell` to be called, in any thread, when this process releases a node, published or not.

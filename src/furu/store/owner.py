@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from furu.errors import FuruStoreError
@@ -83,10 +83,10 @@ class Owner:
     attempts: int = 0
     idle_since: float = 0.0
     retired: bool = False
+    path: str = field(init=False)
 
-    @property
-    def path(self) -> str:
-        return f"{owners_directory(self.place)}/{self.record.id}"
+    def __post_init__(self) -> None:
+        self.path = f"{owners_directory(self.place)}/{self.record.id}"
 
     @property
     def has_its_file(self) -> bool:

@@ -195,9 +195,9 @@ def relative_to(directory: int | None) -> dict[str, int]:
 
 def write_all(descriptor: int, content: bytes) -> None:
     """Write everything, however little one write takes. Raises `OSError`."""
-    view = memoryview(content)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    written = os.write(descriptor, content)
+    while written < len(content):
+        written += os.write(descriptor, memoryview(content)[written:])
 
 
 def store_failed(doing: str, path: str, error: OSError) -> FuruStoreError:
