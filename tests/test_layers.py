@@ -55,6 +55,7 @@ LAYERS = [
     "execution.workers.wake",
     "execution.workers.places",
     "execution.workers.tasks",
+    "execution.workers.serial",
     "execution.workers.threads",
     "execution.workers.event_loop",
     "execution.workers.crossing",
@@ -109,7 +110,7 @@ LAYERS = [
     "web",
 ]
 # Modules that know nothing of disks, threads and clocks.
-PURE = ["execution.plan", "execution.window"]
+PURE = ["execution.plan", "execution.window", "execution.workers.serial"]
 IMPURE = {"anyio", "asyncio", "os", "pathlib", "threading", "time", "furu.store", "furu.core"}
 
 

@@ -18,6 +18,8 @@ from blockbuster import BlockBuster
 from furu import FuruComputeError, run_local, run_local_async
 from furu.execution.events import Event, NodeDone, NodeOverran, NodeStarted, PlanKnown
 from furu.execution.workers import threads
+from furu.execution.workers.serial import SerialPolicy
+from furu.execution.workers.threads import ThreadWorkers
 from furu.execution.workers.wake import Waker
 
 from .graphs import AsyncNode, Computed, Node, actions, chain, flat, recording
@@ -81,26 +83,26 @@ async def test_async_node_behind_one_that_waits_for_a_thread_is_not_held_up() ->
     assert 3 == (await run_local_async([first, second])).computed
 
 
-def test_short_nodes_after_slow_ones_are_computed_in_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All threads take part in the slow nodes; short ones bring the sequence back."""
-    monkeypatch.setattr(threads, "_SHORT_SEC", 1.0)  # however slow the machine
+def test_short_nodes_after_slow_ones_are_computed_in_one_thread() -> None:
+    """All threads take part in the slow nodes; short ones bring serial mode back, on a slow machine too."""
+    policy = SerialPolicy(short_sec=1.0)
     barrier = threading.Barrier(4)
     slow, short = flat(1000)[:4], flat(1000)[4:]
     by_thread: list[int] = []
 
     def hold() -> None:
         barrier.wait(10)
-        monkeypatch.setattr(threads, "_PATIENCE_SEC", 60.0)  # nor takes a short node for a slow one
+        policy.patience_sec = 60.0  # takes no short node for a slow one
 
     for node in slow:
         actions[node.name] = hold
     for node in short:
         actions[node.name] = lambda: by_thread.append(threading.get_ident())
-    run_local([*slow, *short], max_workers=4)
+    run_local([*slow, *short], workers=ThreadWorkers(policy=lambda: policy), max_workers=4)
     assert 1 == len(set(by_thread[-20:]))
 
 
-def test_failure_in_a_sequence_hands_back_what_it_was_to_precede(record: Computed) -> None:
+def test_failure_in_serial_mode_hands_back_what_it_was_to_precede(record: Computed) -> None:
     """Nothing that follows the failed node in its chain begins, and what does not depend on it ends."""
     top = chain(30)
     actions["n9"] = lambda: 1 / 0
@@ -113,12 +115,12 @@ def test_failure_in_a_sequence_hands_back_what_it_was_to_precede(record: Compute
 
 
 @pytest.mark.anyio
-async def test_nothing_of_a_sequence_begins_after_a_failure_that_the_loop_does_not_know(
-    record: Computed, monkeypatch: pytest.MonkeyPatch, no_blocking_calls: BlockBuster
+async def test_nothing_begins_serially_after_a_failure_that_the_loop_does_not_know(
+    record: Computed, no_blocking_calls: BlockBuster
 ) -> None:
     """The loop is held until the next node of the chain would have begun."""
     no_blocking_calls.deactivate()
-    monkeypatch.setattr(threads, "_PATIENCE_SEC", 60.0)
+    patient = ThreadWorkers(policy=lambda: SerialPolicy(patience_sec=60.0))
     known, held, begun = threading.Event(), threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -138,11 +140,11 @@ async def test_nothing_of_a_sequence_begins_after_a_failure_that_the_loop_does_n
 
     actions.update(n0=lambda: known.wait(10), n2=fail, n3=begun.set)
     with pytest.raises(FuruComputeError, match="bad"):
-        await run_local_async([chain(10)], on_failure="continue", on_event=on_event)
+        await run_local_async([chain(10)], workers=patient, on_failure="continue", on_event=on_event)
     assert ["n0", "n1", "n2"] == record.order
 
 
-def test_node_that_ends_while_its_sequence_is_taken_back_is_heard_of(
+def test_node_that_ends_while_serial_mode_is_left_is_heard_of(
     monkeypatch: pytest.MonkeyPatch, no_blocking_calls: BlockBuster
 ) -> None:
     """Nothing else is left to wake the loop: all others depend on it."""
@@ -156,11 +158,11 @@ def test_node_that_ends_while_its_sequence_is_taken_back_is_heard_of(
         withdraw(self)
         withdrawn.set()
 
-    def next_after_withdrawal(self: threads._ThreadCrew, sleeper: threading.Semaphore) -> Any:
+    def next_after_withdrawal(self: threads._ThreadCrew, thread: Any) -> Any:
         if let_go.is_set() and not ended.is_set():
             ended.set()
             assert withdrawn.wait(10)
-        return next_job(self, sleeper)
+        return next_job(self, thread)
 
     monkeypatch.setattr(threads._ThreadCrew, "_withdraw", withdraw_after_the_end)
     monkeypatch.setattr(threads._ThreadCrew, "_next", next_after_withdrawal)

@@ -77,12 +77,12 @@ RUNNING = (
     ),
     # ---- the workers ----
     Mutant(
-        "a sequence goes on after a job that failed",
+        "serial mode goes on after a job that failed",
         THREADS,
-        "        self._held |= self._runner is sleeper and not outcome.went_well\n",
+        "        self._held |= self._runner is thread and not outcome.went_well\n",
         "",
         (
-            "test_thread_workers.py::test_nothing_of_a_sequence_begins_after_a_failure_that_the_loop_does_not_know",
+            "test_thread_workers.py::test_nothing_begins_serially_after_a_failure_that_the_loop_does_not_know",
         ),
     ),
     Mutant(

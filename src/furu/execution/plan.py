@@ -8,9 +8,9 @@
 In-degrees are counted, so every event costs its node's degree and nothing is ever searched. A key that
 is not in the plan is done: a node is added after everything it depends on, and leaves when it is done.
 
-Where workers compute in sequence, one job after another, a started node may be *presumed* done: nodes
-that wait for nothing else may follow it in the same sequence before it has ended. Whether it goes well
-is known only later; `withdraw` takes every presumption back.
+Where workers compute serially, one job after another, a started node may be *presumed* done: nodes that
+wait for nothing else may follow it in the same queue before it has ended. Whether it goes well is known
+only later; `withdraw` takes every presumption back.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Plan(Generic[Lane]):
         """Take the first ready node whose lane may start one, which is thereby started; None if none.
 
         `may_start(lane, presuming)` says whether the lane has room; with `presuming` the node is to
-        follow, in sequence, on nodes that are only presumed done.
+        follow, serially, on nodes that are only presumed done.
         """
         best: list[tuple[int, str]] | None = None
         for lane, heap in self._ready.items():
@@ -135,7 +135,7 @@ class Plan(Generic[Lane]):
         return key
 
     def presume_done(self, key: str) -> None:
-        """Count a started node as done for those that will follow it in the same sequence."""
+        """Count a started node as done for those that will follow it in the same queue."""
         self._presumed[key] = None
         for dependent, entry in self._known(self._entry(key, State.STARTED).dependents):
             entry.in_degree -= 1

@@ -211,16 +211,16 @@ class Scheduler:
             crew = self._crews[job.lane.is_async]
             self._running.add(key)
             self._running_of[job.spec_key] += 1
-            if crew.in_sequence:
+            if crew.is_serial:
                 self._plan.presume_done(key)
             crew.start(job)
 
     def _may_start(self, lane: Lane, presuming: bool) -> bool:
-        # Only one kind of workers computes in sequence, so what is presumed done is in its sequence.
+        # Only one kind of workers computes serially, so what is presumed done is in its queue.
         crew = self._crews[lane.is_async]
         if self._running_of[lane.spec_key] >= self._spec_limits.get(lane.spec_key, math.inf):
             return False
-        return (crew.in_sequence or not presuming) and crew.has_room(lane.spec_key)
+        return (crew.is_serial or not presuming) and crew.has_room(lane.spec_key)
 
     def _is_over(self) -> bool:
         if self._stopping:

@@ -106,7 +106,7 @@ class SimulatedCrew:
         self._in_flight = 0
 
     @property
-    def in_sequence(self) -> bool:
+    def is_serial(self) -> bool:
         """Never: that is for nodes that take no time."""
         return False
 

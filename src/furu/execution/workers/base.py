@@ -103,7 +103,7 @@ class Outcome:
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
     """Jobs that were started are handed back: none has begun, and none will. They may be started
-    again, unless the workers have stopped. A sequence ends with it."""
+    again, unless the workers have stopped. Serial mode ends with it."""
 
     jobs: list[Job]
 
@@ -142,7 +142,7 @@ class Crew(Protocol):
     """
 
     @property
-    def in_sequence(self) -> bool:
+    def is_serial(self) -> bool:
         """Whether a job is begun only after all jobs started before it have gone well, so that it may
         depend on them. Ends with a `Withdrawn`, which is delivered before the outcome that ended it."""
         ...

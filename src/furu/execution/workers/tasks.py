@@ -44,7 +44,7 @@ class TaskCrew(abc.ABC):
         return Outcome(job, "cancelled", time.monotonic() - started)
 
     @property
-    def in_sequence(self) -> bool:
+    def is_serial(self) -> bool:
         """Never: jobs wait side by side."""
         return False
 

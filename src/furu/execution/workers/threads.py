@@ -1,15 +1,14 @@
 """Threads: the default kind, for every node that is not async.
 
-A hop from the loop to a thread and back costs more than storing a small node does, and threads that
-compute tiny nodes fight for the interpreter's lock. So a thread, once entered, stays: it takes jobs from
-a feed that the loop fills, and what it has to tell is handed back in batches, one wake-up of the loop for
-many. And how many threads take jobs follows the nodes:
+A hop from the loop to a thread and back costs more than storing a small node does. So a thread, once
+entered, stays: it takes jobs from a queue that the loop fills, and its news is handed back in batches, one
+wake-up of the loop for many. How many threads take jobs follows the nodes, as `serial.py` decides:
 
-    in sequence   while nodes are short: one thread, one job after another, with a feed before it
-    in parallel   as soon as none has ended for a moment: as many threads as jobs, and no feed
+    serial      while nodes are short: one thread, the runner, takes one job after another
+    parallel    as soon as none has ended for a moment: as many threads as jobs, and no queue
 
-In sequence a job may follow on one that it depends on. So a job that does not go well ends the sequence:
-what is left of the feed is handed back. So does a slow job, and the next sequence is computed beside it.
+In serial mode a job may follow on one that it depends on. So a job that does not go well ends serial mode:
+what is left of the queue is handed back. So does a slow job, and the next ones are computed beside it.
 
 At most `max_workers` threads are entered, each through one `run_sync` under a limiter of the run's own.
 """
@@ -23,6 +22,7 @@ import math
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 import anyio
 import anyio.to_thread
@@ -32,34 +32,64 @@ from furu.context import Cancellation
 from furu.errors import FuruError
 from furu.execution.workers.base import Begun, Crew, Deliver, Job, News, Outcome, Overran, Withdrawn
 from furu.execution.workers.call import call, drop_frames, failed_outcome
+from furu.execution.workers.serial import SerialPolicy, Usage
 from furu.execution.workers.wake import Waker
 
-# With jobs in the feed and none ended for so long, nodes are not short.
-_PATIENCE_SEC = 0.0025
-# A feed lasts about as long as the loop is patient; refilled before it runs dry.
-_FEED = 64
-_FEED_LOW = 16
-# In parallel, after so many jobs of which each took less than this, by its own clock or by the pace of all
-# (where threads fight for the interpreter, a job's own clock says little), another sequence is tried. In
-# sequence short nodes are several times as fast; a try that a slow node ends at once costs the patience.
-_TRY_AFTER = 64
-_SHORT_SEC = 0.0005
-_TRY_AFTER_MOST = 4096
+# A queue lasts about as long as serial mode is patient; it is refilled before it runs dry.
+_QUEUE = 64
+_QUEUE_LOW = 16
 
 
 class ThreadWorkers:
-    """Computes nodes in threads, at most `max_workers` at once, under a limiter of the run's own."""
+    """Computes nodes in threads, at most `max_workers` at once, under a limiter of the run's own.
+
+    `policy` makes what decides, for one run, when short nodes are computed serially.
+    """
+
+    def __init__(self, *, policy: Callable[[], SerialPolicy] = SerialPolicy) -> None:
+        self._policy = policy
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:
         """Begin a run; threads are entered when there is work for them."""
-        return _ThreadCrew(tasks, deliver, max_workers, stop_on_failure)
+        return _ThreadCrew(tasks, deliver, max_workers, stop_on_failure, self._policy())
+
+
+class _Thread:
+    """One of the threads: what it sleeps on, and its clock of processor time once it runs."""
+
+    __slots__ = ("_cpu_clock", "wakes")
+
+    def __init__(self) -> None:
+        self.wakes = threading.Semaphore(0)
+        self._cpu_clock: int | None = None
+
+    def entered(self) -> None:
+        """Called in the thread, first of all."""
+        if hasattr(time, "pthread_getcpuclockid"):  # not on macOS and Windows
+            self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
+
+    def cpu_sec(self) -> float:
+        """Return the processor time that the thread has used; 0.0 where that is unknown."""
+        if self._cpu_clock is None:
+            return 0.0
+        try:
+            return time.clock_gettime(self._cpu_clock)
+        except OSError:  # it has ended
+            return 0.0
 
 
 class _ThreadCrew:
     """The loop calls `start`, `has_room` and `stop`, the threads run `_work`; what both change is changed
     under `_lock`."""
 
-    def __init__(self, tasks: TaskGroup, deliver: Deliver, max_workers: int, stop_on_failure: bool) -> None:
+    def __init__(
+        self,
+        tasks: TaskGroup,
+        deliver: Deliver,
+        max_workers: int,
+        stop_on_failure: bool,
+        policy: SerialPolicy,
+    ) -> None:
         self._tasks = tasks
         self._deliver = deliver
         self._stop_on_failure = stop_on_failure
@@ -67,27 +97,23 @@ class _ThreadCrew:
         self._limiter = anyio.CapacityLimiter(max_workers)
         self._max_workers = max_workers
         self._in_flight: set[str] = set()
-        self._beside: set[str] = set()  # those in flight that are not of the sequence
+        self._beside: set[str] = set()  # those in flight that began in parallel mode
         self._fed = anyio.Event()
-        self._try_after = _TRY_AFTER
-        # When counting for the next try began, how many jobs had ended and what they had taken.
-        self._counted = (0.0, 0, 0.0)
 
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
-        self._feed: deque[Job] = deque()
+        self._queue: deque[Job] = deque()
         self._news: deque[News] = deque()
         self._entered = 0  # threads in `_work`, or on their way there
         self._are_daemons = False
         self._working = 0  # threads in `_work`
         self._gone = threading.Semaphore(0)  # released by each as it leaves
-        # A thread is known by what it sleeps on.
-        self._asleep: list[threading.Semaphore] = []
-        self._sequence = True
-        self._runner: threading.Semaphore | None = None  # the thread that computes the sequence
-        self._held = False  # a job of the sequence did not go well, and the loop does not know yet
+        self._asleep: list[_Thread] = []
+        self._policy = policy
+        self._runner: _Thread | None = None  # the thread that computes serially
+        self._held = False  # a job in serial mode did not go well, and the loop does not know yet
         self._ended = 0  # jobs, ever
-        self._spent_sec = 0.0  # on them
+        self._jobs_wall_sec = self._jobs_cpu_sec = 0.0
         self._stopped = False
         self._cancellation = Cancellation()
         self._running: dict[str, Job] = {}  # as the loop knows them
@@ -100,27 +126,27 @@ class _ThreadCrew:
         tasks.start_soon(self._watch_time)
 
     @property
-    def in_sequence(self) -> bool:
+    def is_serial(self) -> bool:
         """Whether jobs are computed one after another, as long as they go well."""
-        return self._sequence
+        return self._policy.is_serial
 
     def has_room(self, spec_key: str) -> bool:
-        """Whether a thread is free or, in sequence, there is room in the feed."""
-        if self._sequence:
+        """Whether a thread is free or, in serial mode, there is room in the queue."""
+        if self._policy.is_serial:
             beside = len(self._beside)
-            return beside < self._max_workers and len(self._in_flight) - beside <= _FEED
+            return beside < self._max_workers and len(self._in_flight) - beside <= _QUEUE
         return len(self._in_flight) < self._max_workers
 
     def start(self, job: Job) -> None:
-        """Feed a job to the threads."""
+        """Queue a job for the threads."""
         self._in_flight.add(job.key)
         with self._lock:
-            self._feed.append(job)
-            if not self._sequence:
+            self._queue.append(job)
+            if not self._policy.is_serial:
                 self._wake_another()
             elif self._runner is None:
                 self._runner = self._wake_another()
-        if self._sequence:
+        if self._policy.is_serial:
             self._fed.set()
 
     def stop(self, *, cancel: bool) -> None:
@@ -128,8 +154,8 @@ class _ThreadCrew:
         with self._lock:
             self._stopped = True
             self._cancellation.requested |= cancel  # a node that ends because of it is the last
-            for sleeper in self._asleep:
-                sleeper.release()
+            for thread in self._asleep:
+                thread.wakes.release()
             self._asleep.clear()
         self._tell()
         self._withdraw()
@@ -149,59 +175,69 @@ class _ThreadCrew:
 
     # ---- on the loop ----
 
-    async def _enter(self, sleeper: threading.Semaphore) -> None:
+    async def _enter(self, thread: _Thread) -> None:
         try:
             # A thread is left only by `abandon`: a cancelled run lets its nodes finish.
             with anyio.CancelScope(shield=True) as scope:
                 self._scopes.add(scope)
                 await anyio.to_thread.run_sync(
-                    self._work, sleeper, abandon_on_cancel=True, limiter=self._limiter
+                    self._work, thread, abandon_on_cancel=True, limiter=self._limiter
                 )
         except Exception as error:  # no thread could be started
             with self._lock:
-                self._do_without(sleeper, error)
+                self._do_without(thread, error)
         self._tell()
 
-    def _do_without(self, sleeper: threading.Semaphore, error: Exception) -> None:
+    def _do_without(self, thread: _Thread, error: Exception) -> None:
         """Leave a job to the threads that there are; if there is none, it fails. The lock is held."""
         self._entered -= 1
-        if self._feed and not self._entered:
-            job = self._feed.popleft()
+        if self._queue and not self._entered:
+            job = self._queue.popleft()
             self._news.append(Begun(job, "thread-none"))
             no_thread = FuruError(
                 f"no thread could be started to compute it ({error}): raise the limit of this user's "
                 "processes and threads (ulimit -u), or the memory limit"
             )
-            self._end(failed_outcome(job, no_thread, time.monotonic()), sleeper)
-        if self._runner is sleeper:
+            self._end(failed_outcome(job, no_thread, time.monotonic()), thread, 0.0)
+        if self._runner is thread:
             self._runner = None
-        if self._feed and self._runner is None and (self._asleep or not self._entered):
+        if self._queue and self._runner is None and (self._asleep or not self._entered):
             woken = self._wake_another()
-            self._runner = woken if self._sequence else None
+            self._runner = woken if self._policy.is_serial else None
 
     async def _watch(self) -> None:
-        """Hear of the sequence every so often, and end it when none of its jobs has ended meanwhile."""
-        quiet = 0  # how often in a row
+        """Look at serial mode every so often, and leave it when its jobs are slow."""
+        patience_sec = self._policy.patience_sec
         while True:
             self._fed = anyio.Event()
-            if not self._has_sequence():
+            if not self._has_serial_jobs():
                 await self._fed.wait()
-            ended = self._ended
-            due = anyio.current_time() + _PATIENCE_SEC
-            await anyio.sleep(_PATIENCE_SEC)
-            quiet = quiet + 1 if ended == self._ended and self._has_sequence() else 0
-            # Where the loop itself runs late, the threads may not have had their turn either.
-            late = anyio.current_time() > due + _PATIENCE_SEC
+            before = self._usage()
+            due = anyio.current_time() + patience_sec
+            await anyio.sleep(patience_sec)
+            is_late = anyio.current_time() > due + patience_sec
+            slow = self._has_serial_jobs() and self._policy.is_slow(before, self._usage(), is_late=is_late)
             self._tell()
-            if quiet > late and self._has_sequence():
+            if slow and self._has_serial_jobs():
                 self._withdraw()
-                self._tell()  # what ended in between found a full feed, and did not wake the loop
+                self._tell()  # what ended in between found a full queue, and did not wake the loop
 
-    def _has_sequence(self) -> bool:
-        return self._sequence and len(self._in_flight) > len(self._beside)
+    def _has_serial_jobs(self) -> bool:
+        return self._policy.is_serial and len(self._in_flight) > len(self._beside)
+
+    def _usage(self) -> Usage:
+        runner = self._runner
+        return Usage(
+            wall_sec=time.monotonic(),
+            process_cpu_sec=time.process_time(),
+            runner_cpu_sec=runner.cpu_sec() if runner is not None else 0.0,
+            ended=self._ended,
+            jobs_wall_sec=self._jobs_wall_sec,
+            jobs_cpu_sec=self._jobs_cpu_sec,
+        )
 
     def _tell(self) -> None:
-        """Hand on what the threads have to tell, and try a new sequence when the time has come."""
+        """Hand on the threads' news, and try serial mode again when the time has come."""
         while self._news:
             item = self._news.popleft()
             if isinstance(item, Begun):
@@ -215,11 +251,11 @@ class _ThreadCrew:
                 self._in_flight.discard(key)
                 if key in self._beside:
                     self._beside.discard(key)
-                elif self._sequence and not item.went_well:
+                elif self._policy.is_serial and not item.went_well:
                     self._withdraw()
             self._deliver(item)
-        if not self._sequence:
-            self._try_sequence()
+        if not self._policy.is_serial and self._policy.is_due(self._ended):
+            self._try_serial()
 
     def _limit_time(self, job: Job, timeout_sec: float) -> None:
         due = self._due[job.key] = anyio.current_time() + timeout_sec
@@ -238,54 +274,45 @@ class _ThreadCrew:
                 del self._due[key]
                 self._deliver(Overran(self._running[key]))
 
-    def _try_sequence(self) -> None:
+    def _try_serial(self) -> None:
         with self._lock:
-            since, ended, spent_sec = self._counted
-            count = self._ended - ended
-            if count < self._try_after or self._feed:
-                return
-            took_sec = min(time.monotonic() - since, self._spent_sec - spent_sec)
-            self._counted = (time.monotonic(), self._ended, self._spent_sec)
-            if took_sec < count * _SHORT_SEC:
-                self._try_after = min(2 * self._try_after, _TRY_AFTER_MOST)
+            if not self._queue and self._policy.try_again(self._usage()):
                 self._beside = set(self._in_flight)
-                self._sequence = True
 
     def _withdraw(self) -> None:
-        """Hand back what has not begun. It ends the sequence, if there is one."""
+        """Leave serial mode, and hand back the jobs that have not begun."""
         with self._lock:
-            if self._sequence and self._ended - self._counted[1] > _TRY_AFTER:
-                self._try_after = _TRY_AFTER
-            self._counted = (time.monotonic(), self._ended, self._spent_sec)
-            self._sequence = self._held = False
+            self._policy.leave(self._usage())
+            self._held = False
             self._runner = None
-            jobs = list(self._feed)
-            self._feed.clear()
+            jobs = list(self._queue)
+            self._queue.clear()
         self._in_flight.difference_update([job.key for job in jobs])
         self._deliver(Withdrawn(jobs))
 
-    def _wake_another(self) -> threading.Semaphore | None:
+    def _wake_another(self) -> _Thread | None:
         """Wake a sleeping thread, or enter one; None if all are at work. The lock is held."""
         if self._asleep:
-            sleeper = self._asleep.pop()
-            sleeper.release()
-            return sleeper
+            thread = self._asleep.pop()
+            thread.wakes.release()
+            return thread
         if self._entered == self._max_workers:
             return None
         self._entered += 1
-        sleeper = threading.Semaphore(0)
-        self._tasks.start_soon(self._enter, sleeper)
-        return sleeper
+        thread = _Thread()
+        self._tasks.start_soon(self._enter, thread)
+        return thread
 
     # ---- in the threads ----
 
-    def _work(self, sleeper: threading.Semaphore) -> None:
+    def _work(self, thread: _Thread) -> None:
+        thread.entered()
         with self._lock:
             worker = f"thread-{next(self._numbers)}"
             self._are_daemons = threading.current_thread().daemon
             self._working += 1
         try:
-            self._take_jobs(sleeper, worker)
+            self._take_jobs(thread, worker)
         finally:
             with self._lock:
                 self._working -= 1
@@ -295,55 +322,57 @@ class _ThreadCrew:
         while self._working:
             self._gone.acquire()
 
-    def _take_jobs(self, sleeper: threading.Semaphore, worker: str) -> None:
+    def _take_jobs(self, thread: _Thread, worker: str) -> None:
         # The run's context, in which anyio has noted that no event loop runs in this thread.
         context = contextvars.copy_context()
-        while (taken := self._next(sleeper)) is not None:
-            job, in_sequence = taken
+        while (taken := self._next(thread)) is not None:
+            job, is_serial = taken
             self._news.append(Begun(job, worker))
-            if not in_sequence:
+            cpu_sec = 0.0
+            if not is_serial:
                 self._waker.wake()  # it may take long, and the run's events are watched
+                cpu_sec = -time.thread_time()
             # A copy for each node: what one sets in its context is seen by no other.
             outcome = context.copy().run(call, job, "local", self._cancellation)
             if not self._stop_on_failure:  # many may fail before the run ends
                 drop_frames(outcome.error)
+            if not is_serial:
+                cpu_sec += time.thread_time()
             with self._lock:
-                self._end(outcome, sleeper)
-                # In sequence the loop hears of it soon enough, as long as there is more to do.
-                urgent = self._held or self._runner is not sleeper or len(self._feed) < _FEED_LOW
+                self._end(outcome, thread, cpu_sec)
+                # In serial mode the loop hears of it soon enough, as long as there is more to do.
+                urgent = self._held or self._runner is not thread or len(self._queue) < _QUEUE_LOW
             if urgent:
                 self._waker.wake()
         self._waker.wake()
 
-    def _next(self, sleeper: threading.Semaphore) -> tuple[Job, bool] | None:
-        """Return the next job and whether it is one of a sequence, sleeping until there is one; None when
+    def _next(self, thread: _Thread) -> tuple[Job, bool] | None:
+        """Return the next job and whether it is computed serially, sleeping until there is one; None when
         the workers stop."""
         while True:
             with self._lock:
                 if self._stopped:
                     return None
-                if (
-                    self._feed
-                    and not self._held
-                    and not (self._sequence and self._is_run_by_another(sleeper))
-                ):
-                    if self._sequence:
-                        self._runner = sleeper
-                    return self._feed.popleft(), self._sequence
-                if self._runner is sleeper:
+                is_serial = self._policy.is_serial
+                if self._queue and not self._held and not (is_serial and self._is_run_by_another(thread)):
+                    if is_serial:
+                        self._runner = thread
+                    return self._queue.popleft(), is_serial
+                if self._runner is thread:
                     self._runner = None
-                self._asleep.append(sleeper)
-            sleeper.acquire()
+                self._asleep.append(thread)
+            thread.wakes.acquire()
 
-    def _is_run_by_another(self, sleeper: threading.Semaphore) -> bool:
-        return self._runner is not None and self._runner is not sleeper
+    def _is_run_by_another(self, thread: _Thread) -> bool:
+        return self._runner is not None and self._runner is not thread
 
-    def _end(self, outcome: Outcome, sleeper: threading.Semaphore) -> None:
+    def _end(self, outcome: Outcome, thread: _Thread, cpu_sec: float) -> None:
         """Note how a job ended. The lock is held."""
         self._ended += 1
-        self._spent_sec += outcome.duration_sec
-        # What is left of an earlier sequence has no say in this one.
-        self._held |= self._runner is sleeper and not outcome.went_well
+        self._jobs_wall_sec += outcome.duration_sec
+        self._jobs_cpu_sec += cpu_sec
+        # A job that began before serial mode was left has no say in how it goes on now.
+        self._held |= self._runner is thread and not outcome.went_well
         self._stopped |= outcome.ends_a_run and self._stop_on_failure
         self._news.append(outcome)
 

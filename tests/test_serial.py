@@ -1,0 +1,120 @@
+"""When thread workers go from serial to parallel mode and back: on numbers, without threads."""
+
+from __future__ import annotations
+
+import pytest
+
+from furu.execution.workers.serial import SerialPolicy, Usage
+
+START = Usage(0.0, 0.0, 0.0, 0, 0.0, 0.0)
+
+
+def after(
+    before: Usage,
+    *,
+    wall: float,
+    process: float = 0.0,
+    runner: float = 0.0,
+    ended: int = 0,
+    jobs_wall: float = 0.0,
+    jobs_cpu: float = 0.0,
+) -> Usage:
+    """Return the usage at a later moment: what came on top, in milliseconds."""
+    more = (wall / 1e3, process / 1e3, runner / 1e3, ended, jobs_wall / 1e3, jobs_cpu / 1e3)
+    return Usage._make(a + b for a, b in zip(before, more, strict=True))
+
+
+def in_parallel(policy: SerialPolicy, ended: int = 0) -> Usage:
+    """Leave serial mode; return the usage at that moment."""
+    now = after(START, wall=1, ended=ended)
+    policy.leave(now)
+    return now
+
+
+def test_serial_mode_goes_on_as_long_as_jobs_end() -> None:
+    policy, now = SerialPolicy(), START
+    for _ in range(100):
+        before, now = now, after(now, wall=2.5, ended=1)
+        assert not policy.is_slow(before, now, is_late=False)
+
+
+@pytest.mark.parametrize(
+    ("process", "runner"), [(0.1, 0.1), (2.5, 2.5)], ids=["a job sleeps", "a job computes"]
+)
+def test_serial_mode_is_left_when_no_job_ends(process: float, runner: float) -> None:
+    now = after(START, wall=2.5, process=process, runner=runner)
+    assert SerialPolicy().is_slow(START, now, is_late=False)
+
+
+def test_look_that_came_late_counts_half() -> None:
+    """The threads may not have had their turn either."""
+    policy, now = SerialPolicy(), after(START, wall=6)
+    assert not policy.is_slow(START, now, is_late=True)
+    assert policy.is_slow(now, after(now, wall=6), is_late=True)
+
+
+def test_runner_that_waits_for_the_interpreter_is_given_more_time() -> None:
+    """Others compute and it does not. It may sleep all the same, so there is an end to that."""
+    policy, now, looks = SerialPolicy(), START, 1
+    while True:
+        before, now = now, after(now, wall=2.5, process=2.4, runner=0.2)
+        if policy.is_slow(before, now, is_late=False):
+            break
+        looks += 1
+    assert looks == 8
+
+
+def test_serial_mode_is_not_tried_again_before_so_many_jobs_have_ended() -> None:
+    policy = SerialPolicy(try_after=10)
+    in_parallel(policy, ended=5)
+    assert not policy.is_due(14)
+    assert policy.is_due(15)
+
+
+@pytest.mark.parametrize(
+    ("usage", "why"),
+    [
+        ({"wall": 20, "jobs_wall": 400, "jobs_cpu": 60}, "they end at a pace of 0.2 ms"),
+        ({"wall": 400, "jobs_wall": 20, "jobs_cpu": 10}, "each takes 0.2 ms by its own clock"),
+        ({"wall": 100, "process": 105, "jobs_wall": 800, "jobs_cpu": 20}, "they fight for the interpreter"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_short_jobs_bring_serial_mode_back(usage: dict[str, float], why: str) -> None:
+    policy = SerialPolicy()
+    now = in_parallel(policy)
+    assert policy.try_again(after(now, ended=100, **usage)), why
+    assert policy.is_serial
+
+
+@pytest.mark.parametrize(
+    ("usage", "why"),
+    [
+        ({"wall": 700, "process": 50, "jobs_wall": 5000, "jobs_cpu": 20}, "they wait for something"),
+        ({"wall": 100, "process": 190, "jobs_wall": 200, "jobs_cpu": 20}, "two cores are in use"),
+        ({"wall": 300, "process": 310, "jobs_wall": 2000, "jobs_cpu": 290}, "each computes for 3 ms"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_other_jobs_stay_in_parallel_mode(usage: dict[str, float], why: str) -> None:
+    policy = SerialPolicy()
+    now = in_parallel(policy)
+    assert not policy.try_again(after(now, ended=100, **usage)), why
+    assert not policy.is_serial
+
+
+def test_next_try_comes_later_after_one_in_vain_and_soon_after_a_good_one() -> None:
+    """In vain: serial mode did not last."""
+    policy = SerialPolicy(try_after=10)
+    now = in_parallel(policy)
+    tries = []
+    for lasted in (0, 0, 100, 0):
+        ended = now.ended
+        while not policy.is_due(ended):
+            ended += 1
+        tries.append(ended - now.ended)
+        now = after(now, wall=0.1, ended=ended - now.ended)
+        assert policy.try_again(now)
+        now = after(now, wall=1, ended=lasted)
+        policy.leave(now)
+    assert [10, 20, 40, 10] == tries
