@@ -21,8 +21,8 @@ autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 90
 
 # Nothing is fetched from other projects' sites, so only references to furu's own names are checked.
-# Type variables, such as furu.core.T, are no pages to point to, nor is a list of options.
-nitpick_ignore_regex = [("py:.*", r"(?!furu\b).*"), ("py:class", r"furu\.(\w+\.)*(T|RunOptions)")]
+# Type variables, such as furu.node.furu.T, are no pages to point to, nor are a list of options and the base of Furu.
+nitpick_ignore_regex = [("py:.*", r"(?!furu\b).*"), ("py:class", r"furu\.(\w+\.)*(T|RunOptions|Node)")]
 
 myst_heading_anchors = 3
 

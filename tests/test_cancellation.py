@@ -20,7 +20,7 @@ import anyio.to_thread
 import pytest
 
 from furu import Furu, FuruComputeError, Status, run_local, run_local_async
-from furu.execution.events import NodeStarted, RunFinished
+from furu.events import NodeStarted, RunFinished
 
 from .graphs import AsyncNode, Computed, Node, actions, chain, flat, recording
 

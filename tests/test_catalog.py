@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from furu import Furu, FuruComputeError, FuruStoreError, Status, current_settings, run_local
+from furu._common.text import printable
 from furu.store import catalog
-from furu.text import printable
 from tests.graphs import Node, actions, diamond, recording
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import furu
 from furu import Furu, FuruError, FuruUsageError, Retry, Status, run_local
-from furu.dependencies import postorder
+from furu.node.dependencies import postorder
 
 
 def made(**names: Any) -> type[Furu[Any]]:

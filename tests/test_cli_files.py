@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from furu._common.origin import class_name
 from furu.cli.app import app
 from furu.cli.output import UserCodeError
 from furu.cli.roots import load_roots
-from furu.origin import class_name
 
 STEP = """
 from furu import Furu

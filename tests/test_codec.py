@@ -32,7 +32,8 @@ from furu import (
     run_local,
     use_settings,
 )
-from furu.codec import decode_json, encode_json, encode_pickle
+from furu.codecs.json import decode_json, encode_json
+from furu.codecs.pickle import encode_pickle
 
 from .graphs import Node
 

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from furu import Furu, FuruComputeError, FuruUsageError
-from furu.codec import result_type
+from furu.codecs.declared import result_type
 
 from .test_codec import Packed, Point, node_of
 

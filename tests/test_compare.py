@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from furu.compare import Difference, differences, leaves
+from furu.planning.compare import Difference, differences, leaves
 
 NODE = {"node": "models:Data", "hash": "0" * 32}
 configurations = st.dictionaries(

@@ -11,17 +11,17 @@ from pathlib import Path
 import pytest
 
 from furu import Furu, run_local
-from furu.execution import report
+from furu.observing import report
 
 from .benchmarks.costs import count_calls, count_operations, plan_bytes
 from .benchmarks.graphs import SHAPES
 from .benchmarks.nodes import Small
 
 
-def test_cold_node_takes_twelve_system_calls_and_a_warm_one_a_single_stat(tmp_path: Path) -> None:
+def test_cold_node_takes_eleven_system_calls_and_a_warm_one_a_single_stat(tmp_path: Path) -> None:
     """Beyond the user's own files: two looks at `done`, a directory, the claim, a document, its name, and
-    two looks at the claim."""
-    assert (12.0, 1.0) == count_calls(tmp_path, 20)
+    a look at the claim."""
+    assert (11.0, 1.0) == count_calls(tmp_path, 20)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

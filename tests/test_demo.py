@@ -11,7 +11,7 @@ import pytest
 
 from furu import File, FuruError, RunReport, run_local
 from furu.demo import Facts, Function, Module, ParsedModule, Report, analyse, cycles
-from furu.execution.events import Event, NodeDone
+from furu.events import Event, NodeDone
 
 # shop.cart -> shop.price -> shop.tax -> shop.cart; nothing else goes in a circle.
 TREE = {

@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 
 import furu
 from furu import Furu, FuruCycleError, FuruError, FuruUsageError, register_canonical_form, run_local
-from furu.core import dependencies
-from furu.dependencies import nodes_within, postorder
-from furu.identity import MAX_DEPTH
+from furu.node.dependencies import dependencies, nodes_within, postorder
+from furu.node.identity import MAX_DEPTH
 
 from .graphs import Node, from_edges
 
@@ -112,7 +111,7 @@ def test_order_of_dependencies_does_not_depend_on_the_hash_seed() -> None:
     """In three processes."""
     code = """
         from tests.graphs import Node
-        from furu.dependencies import nodes_within
+        from furu.node.dependencies import nodes_within
         from furu import Furu
         words = ["pear", "apple", "fig", "quince", "plum"]
         value = [{Node(name=w) for w in words}, {(w, Node(name=w * 2)) for w in words}]

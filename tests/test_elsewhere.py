@@ -14,13 +14,13 @@ import anyio.to_thread
 import pytest
 
 from furu import Furu, FuruComputeError, Status, current_settings, run_local_async, use_settings
+from furu.events import Event, NodeDone, NodePlanned, NodeReused, NodeWaiting, PlanKnown
 from furu.execution.discovery import Batch, Found
 from furu.execution.elsewhere import Elsewhere
-from furu.execution.events import Event, NodeDone, NodePlanned, NodeReused, NodeWaiting, PlanKnown
 from furu.execution.scheduler import Scheduler
-from furu.execution.simulate import Clock
 from furu.execution.window import Window
 from furu.execution.workers.base import Job, Lane
+from furu.planning.simulate import Clock
 
 from .graphs import AsyncNode, Computed, Node, actions, recording
 from .store_processes import Other

@@ -28,7 +28,7 @@ from furu import (
     run_local,
     run_local_async,
 )
-from furu.execution.events import NodeFailed, NodeStarted, RunFinished
+from furu.events import NodeFailed, NodeStarted, RunFinished
 
 from .graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
 

@@ -34,7 +34,7 @@ from hypothesis import strategies as st
 
 import furu
 from furu import Furu, FuruIdentityError, FuruUsageError, register_canonical_form
-from furu.identity import MAX_DEPTH
+from furu.node.identity import MAX_DEPTH
 
 from .graphs import Node
 
@@ -1010,7 +1010,7 @@ def hashed_bytes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         sizes.append(len(content))
         return hashlib.blake2b(content, **options)
 
-    monkeypatch.setattr("furu.identity.hashlib", types.SimpleNamespace(blake2b=blake2b))
+    monkeypatch.setattr("furu.node.identity.hashlib", types.SimpleNamespace(blake2b=blake2b))
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(1000)
     yield sizes

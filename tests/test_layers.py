@@ -1,4 +1,4 @@
-"""The layers: imports point down only; public names are those that are said to be."""
+"""The house: which package may import which, what is public, and how large a room may be."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,104 +15,34 @@ import furu
 
 SOURCE = Path(furu.__file__).parent
 
-# Bottom first: a module imports only from the lines above its own.
-LAYERS = [
+# Bottom first: a module imports only from its own package and from those above this line in the list.
+HOUSE = [
     "errors",
     "retry",
     "settings",
     "context",
-    "steps",
-    "node_threads",
-    "loops",
-    "logs",
-    "origin",
-    "shapes",
-    "identity",
-    "text",
-    "dependencies",
-    "class_settings",
-    "pickling",
-    "waiting",
-    "codec",
-    "store.layout",
-    "store.record",
-    "store.sync",
-    "store.trust",
-    "store.owner",
-    "store.local",
-    "store.artifact",
-    "store.attempt",
-    "store.claim",
-    "store.catalog",
-    "store.removal",
-    "compare",
-    "core",
-    "file",
-    "execution.events",
-    "execution.plan",
-    "execution.window",
-    "execution.workers.base",
-    "execution.workers.call",
-    "execution.workers.wake",
-    "execution.workers.places",
-    "execution.workers.tasks",
-    "execution.workers.serial",
-    "execution.workers.threads",
-    "execution.workers.event_loop",
-    "execution.workers.crossing",
-    "execution.workers.remote",
-    "execution.workers.child",
-    "execution.workers.children",
-    "execution.workers.processes",
-    "execution.workers.dask",
-    "execution.workers",
-    "execution.discovery",
-    "execution.elsewhere",
-    "execution.scheduler",
-    "execution.simulate",
-    "execution.reasons",
-    "execution.report",
-    "execution.estimate",
-    "execution.trace",
-    "otel",
-    "progress",
-    "execution.options",
-    "execution.plan_summary",
-    "execution.interrupts",
-    "execution.local",
-    "execution.stream",
+    "events",
+    "_common",
+    "store",
+    "codecs",
+    "node",
+    "observing",
+    "execution",
+    "planning",
+    "service",
     "",  # furu itself: the public names
+    "graph",
+    "drawing",
     "testing",
     "pytest_plugin",
     "demo",
-    "drawing",
-    "cli.output",
-    "cli.roots",
-    "cli.running",
-    "cli.run",
-    "cli.plan",
-    "cli.look",
-    "cli.graph",
-    "cli.gc",
-    "cli.demo",
-    "cli.app",
     "cli",
-    "cli.__main__",
-    "web.progress",
-    "web.runs",
-    "web.jobs",
-    "web.graph",
-    "web.html",
-    "web.drawing",
-    "web.reading",
-    "web.pages",
-    "web.events",
-    "web.asgi",
     "web",
 ]
 # Modules that know nothing of disks, threads and clocks.
 PURE = ["execution.plan", "execution.window", "execution.workers.serial"]
-IMPURE = {"anyio", "asyncio", "os", "pathlib", "threading", "time", "furu.store", "furu.core"}
+IMPURE = {"anyio", "asyncio", "os", "pathlib", "threading", "time", "furu.store", "furu.node"}
+MOST_OF_THE_HOUSE = 0.25
 
 
 def modules() -> dict[str, Path]:
@@ -121,6 +52,14 @@ def modules() -> dict[str, Path]:
         parts = path.relative_to(SOURCE).with_suffix("").parts
         found[".".join(part for part in parts if part != "__init__")] = path
     return found
+
+
+MODULES = modules()
+
+
+def package(module: str) -> str:
+    """The room of the house that a module is in."""
+    return module.partition(".")[0]
 
 
 def imports(path: Path) -> set[str]:
@@ -135,26 +74,46 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def test_every_module_has_its_place_in_the_layers() -> None:
-    """Packages without code of their own need none."""
-    packages = {name for name, path in modules().items() if not imports(path)}
-    assert set(modules()) - packages <= set(LAYERS)
-    assert set(LAYERS) <= set(modules())
+def own_imports(module: str) -> set[str]:
+    """The modules of furu that a module imports, by their names below furu."""
+    names = {name for name in imports(MODULES[module]) if package(name) == "furu"}
+    return {name.removeprefix("furu").removeprefix(".") for name in names}
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_imports_point_down_only(name: str) -> None:
-    """A module knows nothing of those above it."""
-    below = {f"furu.{layer}".rstrip(".") for layer in LAYERS[: LAYERS.index(name)]}
-    own = {module for module in imports(modules()[name]) if module.split(".")[0] == "furu"}
-    assert set() == own - below
+def test_every_package_has_its_place() -> None:
+    assert set(HOUSE) == {package(module) for module in MODULES}
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_down(module: str) -> None:
+    """Also those inside of functions."""
+    here = HOUSE.index(package(module))
+    below = {*HOUSE[:here], package(module)} if module else set(HOUSE[:here])
+    assert set() == {name for name in own_imports(module) if package(name) not in below}
+
+
+def test_no_modules_import_each_other() -> None:
+    """Not even within a package: what is left of any circle cannot be ordered."""
+    left = {module: own_imports(module) - {module} for module in MODULES}
+    while free := {module for module, needed in left.items() if not needed & set(left)}:
+        for module in free:
+            del left[module]
+    assert {} == left
 
 
 @pytest.mark.parametrize("name", PURE)
 def test_pure_modules_touch_neither_disk_nor_clock_nor_threads(name: str) -> None:
     """They can be tested, and simulated, without any."""
-    own = imports(modules()[name])
+    own = imports(MODULES[name])
     assert set() == {module for module in own if any(module.startswith(bad) for bad in IMPURE)}
+
+
+def test_no_package_holds_more_than_a_quarter_of_the_lines() -> None:
+    lines: Counter[str] = Counter()
+    for module, path in MODULES.items():
+        lines[package(module)] += len(path.read_text(encoding="utf-8").splitlines())
+    largest, count = lines.most_common(1)[0]
+    assert count <= MOST_OF_THE_HOUSE * lines.total(), f"{largest}: {count} of {lines.total()} lines"
 
 
 def test_public_names_are_those_that_are_there() -> None:
@@ -171,7 +130,7 @@ def test_public_names_are_those_that_are_there() -> None:
 
 def test_every_module_says_its_job() -> None:
     """In its first line."""
-    for path in modules().values():
+    for path in MODULES.values():
         assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
 
 

@@ -16,8 +16,8 @@ import anyio.to_thread
 import pytest
 
 from furu import Status, run_local, run_local_async
-from furu.execution.events import Event, RunFinished
-from furu.loops import is_being_cancelled, run_in_new_loop, shielded
+from furu._common.loops import is_being_cancelled, run_in_new_loop, shielded
+from furu.events import Event, RunFinished
 
 from .graphs import AsyncNode, Computed, Node, actions, chain, flat, recording
 

@@ -42,7 +42,8 @@ from furu import (
     use_settings,
 )
 from furu.context import executor_context
-from furu.core import dependencies, describe
+from furu.node.base import describe
+from furu.node.dependencies import dependencies
 
 from .graphs import AsyncNode, Computed, Node, actions, chain, diamond, recording
 

@@ -26,8 +26,7 @@ from furu import (
     run_local_async,
     stream_local,
 )
-from furu.execution.estimate import Estimate
-from furu.execution.events import (
+from furu.events import (
     Event,
     NodeDone,
     NodeFailed,
@@ -37,9 +36,10 @@ from furu.execution.events import (
     RunFinished,
     RunStarted,
 )
-from furu.execution.report import Recorder, Times
 from furu.execution.stream import RunOptions
 from furu.execution.workers import ThreadWorkers
+from furu.observing.estimate import Estimate
+from furu.observing.report import Recorder, Times
 
 from .graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
 

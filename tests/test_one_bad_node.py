@@ -22,7 +22,7 @@ from furu import (
     run_local,
     run_local_async,
 )
-from furu.execution.events import Event, NodeFailed
+from furu.events import Event, NodeFailed
 
 from .graphs import AsyncNode, Computed, Node, actions, flat, recording
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import furu
-from furu import FuruLoadError, FuruUsageError, origin, run_local
+from furu import FuruLoadError, FuruUsageError, run_local
+from furu._common import origin
 
 # A node, and values whose classes define no function.
 PROGRAM = """

@@ -12,8 +12,8 @@ from blockbuster import BlockBuster
 from furu import File, Furu, FuruComputeError, PlanSummary, plan_local, run_local
 from furu.demo import analyse
 from furu.execution.discovery import Found, RootRead, RootWalked
-from furu.execution.simulate import simulate
 from furu.execution.workers.base import Job, Lane
+from furu.planning.simulate import simulate
 from furu.store.artifact import Status
 
 from .graphs import Computed, Node, actions, chain, diamond, flat, recording

@@ -23,7 +23,7 @@ from furu import (
     run_local,
     run_local_async,
 )
-from furu.execution.events import (
+from furu.events import (
     Event,
     NodeAbandoned,
     NodeDone,

@@ -33,10 +33,11 @@ from furu import (
     run_local_async,
     use_settings,
 )
-from furu.core import end_of_dead
 from furu.errors import FuruError
 from furu.execution.workers import ProcessWorkers
 from furu.execution.workers.crossing import pack, unpack
+from furu.node.base import artifact_of
+from furu.node.failure import end_of_dead
 
 from .store_processes import OtherProcess
 from .worker_nodes import Act, Gate, Late, Link
@@ -231,7 +232,7 @@ def test_claim_of_an_owner_that_is_dying_is_waited_for(monkeypatch: pytest.Monke
     """The end of a process is known before its locks are released; its node has failed all the same."""
     node = Act(does="nothing")
     with OtherProcess() as dying:
-        dying.begin(node._artifact())
+        dying.begin(artifact_of(node))
         monkeypatch.setattr(time, "sleep", lambda _: dying.die())
         error = end_of_dead(node, "failed", FuruWorkerError("it was killed", exit_code=-9), 0.1)
         assert Status.FAILED == node.status()
@@ -260,7 +261,7 @@ async def test_cancelled_run_kills_the_child_and_the_store_says_so(gate: Gate) -
     node = Act(does="gate", folder=gate.folder)
 
     def owner() -> int:
-        found: dict[str, Any] = json.loads(Path(node._artifact().files.attempt(1)).read_text())
+        found: dict[str, Any] = json.loads(Path(artifact_of(node).files.attempt(1)).read_text())
         return int(found["pid"])
 
     async with anyio.create_task_group() as tasks:
@@ -271,7 +272,7 @@ async def test_cancelled_run_kills_the_child_and_the_store_says_so(gate: Gate) -
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     record = await anyio.to_thread.run_sync(
-        lambda: json.loads(Path(node._artifact().files.attempt(1)).read_text())
+        lambda: json.loads(Path(artifact_of(node).files.attempt(1)).read_text())
     )
     assert ("cancelled", pid) == (record["outcome"], record["pid"])
     assert Status.TODO == await anyio.to_thread.run_sync(node.status)
@@ -383,6 +384,7 @@ def test_ctrl_c_cancels_the_run_and_kills_its_children(tmp_path: Path) -> None:
             import os, signal
             from furu import Furu, run_local
             from furu.execution.workers import ProcessWorkers
+            from furu.node.base import artifact_of
             class Hangs(Furu[int]):
                 def _create(self):
                     os.killpg(os.getpgid(os.getppid()), signal.SIGINT)
@@ -392,7 +394,7 @@ def test_ctrl_c_cancels_the_run_and_kills_its_children(tmp_path: Path) -> None:
                 try:
                     run_local([Hangs()], workers=ProcessWorkers())
                 except KeyboardInterrupt:
-                    print(Hangs().status(), Hangs()._artifact().read_attempt(1).record.outcome)
+                    print(Hangs().status(), artifact_of(Hangs()).read_attempt(1).record.outcome)
             """
         )
     )

@@ -13,10 +13,10 @@ import pytest
 from rich.console import Console
 
 from furu import FuruUsageError, current_settings, run_local, run_local_async
-from furu.execution.estimate import Estimate
-from furu.execution.events import NodeDone, NodePlanned, NodeStarted, PlanKnown
+from furu.events import NodeDone, NodePlanned, NodeStarted, PlanKnown
 from furu.execution.options import progress_is_wanted
-from furu.progress import Progress, Recorded, duration
+from furu.observing.estimate import Estimate
+from furu.observing.progress import Progress, Recorded, duration
 
 from .graphs import Computed, actions, chain, flat, recording
 

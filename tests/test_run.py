@@ -30,7 +30,8 @@ from furu import (
     run_local_async,
     use_settings,
 )
-from furu.execution.events import (
+from furu._common.loops import loop_is_running
+from furu.events import (
     NodeDone,
     NodePlanned,
     NodeReused,
@@ -41,7 +42,6 @@ from furu.execution.events import (
     RunFinished,
     RunStarted,
 )
-from furu.loops import loop_is_running
 
 from .graphs import (
     AsyncNode,

@@ -10,7 +10,7 @@ import anyio.to_thread
 import pytest
 
 from furu import FuruComputeError, RunReport, Status, run_local, run_local_async
-from furu.execution.events import Event, NodeWaiting
+from furu.events import Event, NodeWaiting
 
 from .graphs import AsyncNode, Computed, Node, actions, recording
 

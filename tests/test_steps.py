@@ -1,4 +1,4 @@
-"""Steps that an interrupt must not cut in two: `furu.steps`."""
+"""Steps that an interrupt must not cut in two: `furu._common.steps`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextvars import ContextVar
 
 import pytest
 
-from furu.steps import hand_over, uninterrupted
+from furu._common.steps import hand_over, uninterrupted
 
 VARIABLE: ContextVar[str] = ContextVar("variable", default="none")
 

@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 
 from furu import Furu, FuruComputeError, FuruInProgressError, FuruStoreError, Status
-from furu.origin import Origin
+from furu._common.origin import Origin
+from furu._common.text import describe_error
+from furu.node.base import artifact_of
 from furu.settings import use_settings
 from furu.store.artifact import Artifact, survey
 from furu.store.attempt import Attempt, running_attempt
 from furu.store.claim import claim
 from furu.store.record import EndedRecord
-from furu.text import describe_error
 
 from .store_processes import (
     Square,
@@ -223,7 +224,7 @@ def test_status_of_a_warm_node_costs_one_stat() -> None:
     with system_calls() as calls:
         assert Status.DONE is node.status()
         assert node.exists()
-    assert [("lstat", node._artifact().files.done)] * 2 == calls
+    assert [("lstat", artifact_of(node).files.done)] * 2 == calls
 
 
 def test_reading_a_warm_node_writes_nothing() -> None:
@@ -264,7 +265,7 @@ class Slow(Furu[str]):
     name: str
 
     def _create(self) -> str:
-        place = self._artifact()
+        place = artifact_of(self)
         put(place.files.done, done_document(place, attempt=2, result="theirs"))
         return "mine"
 
@@ -810,7 +811,7 @@ def test_node_whose_validate_says_no_is_computed_anew(monkeypatch: pytest.Monkey
     assert (False, Status.TODO) == (node.exists(), node.status())
     assert 7 == node.get()
     assert (True, Status.DONE) == (node.exists(), node.status())
-    assert ["done"] == names(node._artifact())
+    assert ["done"] == names(artifact_of(node))
 
 
 # ---- moved and removed ----
@@ -845,7 +846,7 @@ def test_removed_node_is_a_node_to_do() -> None:
     """With rm -rf, between two gets."""
     node = Square(of=3)
     node.get()
-    shutil.rmtree(node._artifact().files.directory)
+    shutil.rmtree(artifact_of(node).files.directory)
     assert (Status.TODO, False) == (node.status(), node.exists())
     assert 9 == node.get()
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from furu import Furu, FuruInProgressError, FuruStoreError, Status, current_settings, use_settings
+from furu.node.base import artifact_of
 from furu.store import owner as owner_module
 from furu.store.artifact import Artifact, survey
 from furu.store.catalog import find
@@ -351,7 +352,7 @@ def test_removal_whose_rename_fails_leaves_the_artifact_and_the_node_free() -> N
     assert Status.DONE is node.status()
     assert 9 == node.get()
     with OtherProcess() as other:
-        assert Status.DONE is other.status(node._artifact())
+        assert Status.DONE is other.status(artifact_of(node))
     assert remove(entry)
     assert Status.TODO is node.status()
 
@@ -429,7 +430,7 @@ def test_memory_of_a_process_is_empty_when_its_nodes_are_done(process: Process) 
     current_owner(current_settings().store)
     assert [None] * 3 == [
         process.attempt_at(node.files.directory)
-        for node in (Nested()._artifact(), Square(of=2)._artifact(), artifact("failed"))
+        for node in (artifact_of(Nested()), artifact_of(Square(of=2)), artifact("failed"))
     ]
     assert {0} == {owner.attempts for owner in process.owners}
 

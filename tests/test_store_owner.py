@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from furu import FuruInProgressError, FuruStoreError, Status
+from furu.node.base import artifact_of
 from furu.settings import use_settings
 from furu.store.artifact import survey
 from furu.store.claim import claim
@@ -605,7 +606,7 @@ def test_node_directory_that_is_a_file_is_one_clear_error() -> None:
     with pytest.raises(FuruStoreError, match=place.files.directory):
         claim(place)
     other = Square(of=2)
-    put(Path(other._artifact().files.directory).parent, "precious")
+    put(Path(artifact_of(other).files.directory).parent, "precious")
     with pytest.raises(FuruStoreError):
         other.get()
 

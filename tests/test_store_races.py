@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from furu import FuruInProgressError, FuruStoreError, Status, current_settings
+from furu.node.base import artifact_of
 from furu.store.artifact import Artifact, survey
 from furu.store.catalog import find
 from furu.store.claim import KEPT_RECORDS, claim
@@ -185,7 +186,7 @@ class Checked(Square):
 def test_good_artifact_that_replaced_a_rejected_one_is_loaded(other: OtherProcess) -> None:
     """Another process has published it since this one judged what was there."""
     node = Checked(of=2)
-    place = node._artifact()
+    place = artifact_of(node)
     compute(place, 5)
 
     def replace() -> None:
@@ -217,13 +218,13 @@ def test_removal_leaves_the_attempt_that_begins_after_its_rename(other: OtherPro
 
     def begin_at_once(original: Callable[..., None], source: str, target: str) -> None:
         original(source, target)
-        other.fail(other.begin(node._artifact()))
-        begun.append(other.begin(node._artifact()))  # of the number of the removal's own claim
+        other.fail(other.begin(artifact_of(node)))
+        begun.append(other.begin(artifact_of(node)))  # of the number of the removal's own claim
 
     with instead("rename", begin_at_once):
         assert remove(find(current_settings(), node.furu_hash))
     assert Status.IN_PROGRESS is node.status()
     with pytest.raises(FuruInProgressError):
-        claim(node._artifact())
+        claim(artifact_of(node))
     assert other.publish(begun[0], 9)
     assert 9 == node.get()

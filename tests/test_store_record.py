@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from furu import Furu, FuruComputeError, FuruError, FuruStoreError, Status
+from furu.node.base import artifact_of
 from furu.store.artifact import survey
 from furu.store.record import (
     MAX_RECORD_BYTES,
@@ -231,7 +232,7 @@ def test_get_of_a_node_with_an_unusable_done_is_an_error_and_computes_nothing(
 ) -> None:
     """Never a silent recompute: what is there may be worth days."""
     node = Square(of=7)
-    path = node._artifact().files.done
+    path = artifact_of(node).files.done
     put(path, content())
     before = Path(path).read_bytes()
     with pytest.raises(FuruStoreError) as caught:

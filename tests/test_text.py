@@ -17,12 +17,13 @@ import pytest
 
 import furu
 from furu import Furu, Status
-from furu.text import describe_error, printable, readable, readable_fields, shown
+from furu._common.text import describe_error, printable, shown
+from furu.node.readable import readable, readable_fields
 
 SETS = """
 import dataclasses, json
 from furu import Furu
-from furu.text import readable
+from furu.node.readable import readable
 
 @dataclasses.dataclass(frozen=True)
 class Group:

@@ -16,11 +16,11 @@ import pytest
 from blockbuster import BlockBuster
 
 from furu import FuruComputeError, run_local, run_local_async
-from furu.execution.events import Event, NodeDone, NodeOverran, NodeStarted, PlanKnown
+from furu._common.loops import Waker
+from furu.events import Event, NodeDone, NodeOverran, NodeStarted, PlanKnown
 from furu.execution.workers import threads
 from furu.execution.workers.serial import SerialPolicy
 from furu.execution.workers.threads import ThreadWorkers
-from furu.execution.workers.wake import Waker
 
 from .graphs import AsyncNode, Computed, Node, actions, chain, flat, recording
 

@@ -15,9 +15,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from furu import FuruComputeError, FuruError, FuruUsageError, Retry, run_local
-from furu.execution.events import NodeDone, NodePlanned, RunStarted
-from furu.execution.trace import Trace
-from furu.otel import Spans
+from furu.events import NodeDone, NodePlanned, RunStarted
+from furu.observing.otel import Spans
+from furu.observing.trace import Trace
 
 from .graphs import Computed, Node, actions, diamond, flat, recording
 

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from furu import Furu, FuruComputeError, FuruCycleError, run_local, run_local_async
-from furu.waiting import COMPUTING, Wait
+from furu.node.waiting import COMPUTING, Wait
 
 from .graphs import AsyncNode, Computed, Node, actions, recording
 

@@ -14,10 +14,11 @@ import anyio.to_thread
 import pytest
 
 from furu import FuruComputeError, RunReport, Status, run_local_async
-from furu.execution.events import Event, NodeDone, NodeStarted
+from furu.events import Event, NodeDone, NodeStarted
 from furu.execution.workers import DaskWorkers, ProcessWorkers, ThreadWorkers, Workers
 from furu.execution.workers.base import Job, Lane, News, Withdrawn
 from furu.execution.workers.event_loop import EventLoopWorkers
+from furu.node.base import artifact_of
 
 from .worker_nodes import Act, AsyncAct, AsyncFlaky, Flaky, Gate
 
@@ -189,7 +190,7 @@ async def test_owner_in_the_store_is_the_process_that_computes(kind: Kind, gate:
         tasks.start_soon(kind.run, node)
         await gate.wait_for_arrival()
         status = await in_thread(node.status)
-        owner = json.loads(await in_thread(lambda: Path(node._artifact().files.attempt(1)).read_text()))
+        owner = json.loads(await in_thread(lambda: Path(artifact_of(node).files.attempt(1)).read_text()))
         gate.open()
     assert Status.IN_PROGRESS == status
     assert owner["pid"] == await in_thread(node.get)

@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from furu.context import EXEC_CONTEXT, ExecContext, check_cancelled
-from furu.core import Furu
 from furu.errors import (
     Failure,
     FuruCancelledError,
@@ -29,16 +28,17 @@ from furu.errors import (
     FuruWorkerError,
 )
 from furu.execution.local import run_local, run_local_async
-from furu.execution.report import ClassTime, NodeTime, RunReport
-from furu.file import File
-from furu.identity import register_canonical_form
+from furu.node.file import File
+from furu.node.furu import Furu
+from furu.node.identity import register_canonical_form
+from furu.observing.report import ClassTime, NodeTime, RunReport
 from furu.retry import Retry
 from furu.settings import Settings, current_settings, use_settings
 from furu.store.artifact import Status
 
 if TYPE_CHECKING:
-    from furu.execution.plan_summary import Forecast, PlannedNode, PlanSummary, plan_local
     from furu.execution.stream import EventsDropped, EventStream, stream_local
+    from furu.planning.summary import Forecast, PlannedNode, PlanSummary, plan_local
 
 __version__ = "0.1.0"
 
@@ -88,9 +88,7 @@ __all__ = [
 
 # What few programs need is imported when it is asked for: `import furu` does without.
 _ON_DEMAND = {
-    **dict.fromkeys(
-        ("Forecast", "PlanSummary", "PlannedNode", "plan_local"), "furu.execution.plan_summary"
-    ),
+    **dict.fromkeys(("Forecast", "PlanSummary", "PlannedNode", "plan_local"), "furu.planning.summary"),
     **dict.fromkeys(("EventStream", "EventsDropped", "stream_local"), "furu.execution.stream"),
 }
 

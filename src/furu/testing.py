@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from furu.context import Cancellation
-from furu.core import Furu, dependencies
-from furu.dependencies import postorder
 from furu.execution.workers.base import Job, Lane
 from furu.execution.workers.call import call
+from furu.node.base import Node, artifact_of, is_async
+from furu.node.dependencies import dependencies, postorder
+from furu.node.furu import Furu
+from furu.node.load import exists
 from furu.settings import use_settings
 from furu.store.layout import OWNERS
 
@@ -57,7 +59,7 @@ def from_edges(edges: Iterable[Sequence[int]]) -> list[Total]:
     return nodes
 
 
-def check_declared(*roots: Furu[Any]) -> None:
+def check_declared(*roots: Node[Any]) -> None:
     """Compute nodes and all below them, each in a store that holds what it declares and nothing else.
 
     So a `get()` of a node that is neither in a field nor in `_dependencies()` fails here, whatever else has
@@ -73,7 +75,7 @@ def check_declared(*roots: Furu[Any]) -> None:
         alone, whole = Path(folder, "alone"), Path(folder, "whole")
         seen: set[str] = set()
 
-        def below(node: Furu[Any]) -> list[Furu[Any]] | None:
+        def below(node: Node[Any]) -> list[Node[Any]] | None:
             if node.furu_hash in seen:
                 return None
             seen.add(node.furu_hash)
@@ -84,24 +86,24 @@ def check_declared(*roots: Furu[Any]) -> None:
                 _compute_alone(node, alone, whole)
 
 
-def _compute_alone(node: Furu[Any], alone: Path, whole: Path) -> None:
+def _compute_alone(node: Node[Any], alone: Path, whole: Path) -> None:
     for directory in alone.glob("*"):
         if directory.name != OWNERS:
             shutil.rmtree(directory)
     for dependency in dependencies(node):
         _take_over(dependency, whole, alone)
     with use_settings(store=alone):
-        if node.exists():  # an input file, which is there without an artifact
+        if exists(node):  # an input file, which is there without an artifact
             return
-        lane = Lane(node._is_async(), node._executor_spec_key())
+        lane = Lane(is_async(node), node._executor_spec_key())
         outcome = call(Job(node, node.furu_hash, lane), "testing", Cancellation())
     if outcome.error is not None:
         raise outcome.error
     _take_over(node, alone, whole)
 
 
-def _take_over(node: Furu[Any], source: Path, target: Path) -> None:
+def _take_over(node: Node[Any], source: Path, target: Path) -> None:
     with use_settings(store=source):
-        made = node._artifact().files.directory
+        made = artifact_of(node).files.directory
     if os.path.isdir(made):
         shutil.copytree(made, target / Path(made).relative_to(source))

@@ -29,7 +29,7 @@ import anyio.to_thread
 import trio
 
 from furu import Furu, FuruComputeError, run_local_async, stream_local
-from furu.web.runs import RunCancelledError, Runs
+from furu.service.runs import RunCancelledError, Runs
 
 from .interrupt_nodes import make
 from .interrupts import EXAMPLES, MISSES, Findings, kinds_of

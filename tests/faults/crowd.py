@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 
 from furu import Furu, FuruInProgressError, Status, run_local, use_settings
+from furu.node.base import artifact_of
 from furu.store.claim import claim
 from furu.store.local import Process, acting_as, this_process
 
@@ -230,7 +231,7 @@ def claims_within(node: Furu[int], sec: float) -> int:
     with use_settings(lease_sec=LEASE_SEC):
         while time.monotonic() < until:
             with contextlib.suppress(FuruInProgressError):
-                claim(node._artifact())
+                claim(artifact_of(node))
                 taken += 1
             time.sleep(LEASE_SEC / 20)
     return taken

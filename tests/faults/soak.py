@@ -45,7 +45,7 @@ from furu import (
     use_settings,
 )
 from furu.execution.workers import ProcessWorkers
-from furu.web.runs import RunCancelledError, Runs
+from furu.service.runs import RunCancelledError, Runs
 
 from .observer import Observer
 from .soak_nodes import FAILING, FORKING, STEADY, Flaky, draw, may_fail, roots_of, value_of

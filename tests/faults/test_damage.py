@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from furu import Furu, FuruComputeError, FuruError, FuruStoreError, Status
+from furu.node.base import artifact_of
 from furu.store.layout import PICKLE
 
 from ..store_processes import artifact, done_document, leave_attempt, put
@@ -58,20 +59,20 @@ class Pickled(Furu[str]):
 
 def owner_of(node: Furu[str], store: Path) -> Path:
     """The owner's file of an attempt of a dead process."""
-    return leave_attempt(node._artifact())
+    return leave_attempt(artifact_of(node))
 
 
 def file_of(name: str) -> Callable[[Furu[str], Path], Path]:
     def find(node: Furu[str], store: Path) -> Path:
-        os.makedirs(node._artifact().files.directory, exist_ok=True)
-        return Path(node._artifact().files.directory, name)
+        os.makedirs(artifact_of(node).files.directory, exist_ok=True)
+        return Path(artifact_of(node).files.directory, name)
 
     return find
 
 
 def above(levels: int) -> Callable[[Furu[str], Path], Path]:
     def find(node: Furu[str], store: Path) -> Path:
-        return Path(node._artifact().files.directory, *[".."] * levels).resolve()
+        return Path(artifact_of(node).files.directory, *[".."] * levels).resolve()
 
     return find
 
@@ -79,7 +80,7 @@ def above(levels: int) -> Callable[[Furu[str], Path], Path]:
 def of_published(name: str) -> Callable[[Furu[str], Path], Path]:
     def find(node: Furu[str], store: Path) -> Path:
         assert "mine" == node.get()
-        return Path(node._artifact().files.directory, name)
+        return Path(artifact_of(node).files.directory, name)
 
     return find
 
@@ -88,8 +89,8 @@ def of_dead(name: str) -> Callable[[Furu[str], Path], Path]:
     """A file beside the attempt of a dead owner."""
 
     def find(node: Furu[str], store: Path) -> Path:
-        leave_attempt(node._artifact())
-        return Path(node._artifact().files.directory, name)
+        leave_attempt(artifact_of(node))
+        return Path(artifact_of(node).files.directory, name)
 
     return find
 
@@ -121,12 +122,12 @@ PLACES: dict[str, Callable[[Furu[str], Path], Path]] = {
 
 def foreign_document(node: Furu[str]) -> bytes:
     """A whole `done` of this very node, with another value."""
-    return done_document(node._artifact(), node_class=node._artifact().node_class, result=OUTSIDE)
+    return done_document(artifact_of(node), node_class=artifact_of(node).node_class, result=OUTSIDE)
 
 
 def outside(path: Path, node: Furu[str]) -> Path:
     """A directory outside the store, which holds what a link there would make of the node."""
-    target = path.parents[len(path.parents) - len(node._artifact().settings.store.parts)] / "outside"
+    target = path.parents[len(path.parents) - len(artifact_of(node).settings.store.parts)] / "outside"
     for name, content in {
         "done": foreign_document(node),
         "data": OUTSIDE.encode(),
@@ -225,7 +226,7 @@ def problem_with(node: Furu[str], path: Path) -> str | None:
     if not isinstance(answer, (FuruStoreError, FuruComputeError)):
         return f"it is {answer!r}"
     message = str(answer)
-    if str(path) not in message and node._artifact().files.directory not in message:
+    if str(path) not in message and artifact_of(node).files.directory not in message:
         return f"no path in: {message}"
     if not any(word in message.lower() for word in ("remove", "check", "name ", "run again")):
         return f"no advice in: {message}"
@@ -233,6 +234,6 @@ def problem_with(node: Furu[str], path: Path) -> str | None:
         return "the status is neither known nor an error of furu's"
     # What the messages advise: to remove what is in the way, and with a `done` the node's directory.
     remove(path)
-    remove(Path(node._artifact().files.directory))
+    remove(Path(artifact_of(node).files.directory))
     again = within_limit(node.get)
     return None if again == "mine" else f"{message}; and once that is removed, {again!r}"

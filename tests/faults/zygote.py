@@ -29,6 +29,8 @@ from furu import Furu, FuruComputeError, FuruError, Status, run_local, use_setti
 sys.path.insert(0, str(Path(__file__).parent))
 from syscalls import AtNumber, Syscalls, fail_with, kill  # found beside this program
 
+from furu.node.base import artifact_of
+
 # What a child says by its exit code.
 FINISHED, FAILED_CLEARLY, WRONG = 0, 3, 4
 LIMIT_SEC = 20.0
@@ -170,7 +172,7 @@ def done_nodes() -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for node in graph():
         with contextlib.suppress(FileNotFoundError):
-            info = os.stat(node._artifact().files.done)
+            info = os.stat(artifact_of(node).files.done)
             if info.st_size:
                 found[node.furu_hash] = (info.st_ino, info.st_mtime_ns)
     return found

@@ -4,37 +4,37 @@ from __future__ import annotations
 
 from .mutant import Mutant
 
-CORE, SCHEDULER = "core.py", "execution/scheduler.py"
+COMPUTE, FAILURE, SCHEDULER = "node/compute.py", "node/failure.py", "execution/scheduler.py"
 DISCOVERY, ELSEWHERE = "execution/discovery.py", "execution/elsewhere.py"
 THREADS, CHILDREN = "execution/workers/threads.py", "execution/workers/children.py"
-RUNS, PROGRESS = "web/runs.py", "web/progress.py"
+RUNS, PROGRESS = "service/runs.py", "service/progress.py"
 
 RUNNING = (
     # ---- one node ----
     Mutant(
         "the main thread takes its steps itself",
-        "steps.py",
+        "_common/steps.py",
         "    if threading.current_thread() is not threading.main_thread():\n",
         "    if True:\n",
         ("test_steps.py::test_step_goes_on_to_its_end_when_its_caller_is_interrupted",),
     ),
     Mutant(
         "what a node's pool computes does not have the node's context",
-        "node_threads.py",
+        "node/threads.py",
         "        _wrap_submit(is_in_node)\n        _installed",
         "        _installed",
         ("faults/test_node_threads_and_forks.py::test_pool_that_nodes_share_uses_the_store_of_each",),
     ),
     Mutant(
         "a native cancellation of an async node is recorded as a failure",
-        CORE,
+        COMPUTE,
         "            cancelled = _is_interrupt(error) or _is_being_cancelled(error)\n",
         "            cancelled = _is_interrupt(error)\n",
         ("test_loops.py::test_async_node_of_a_run_that_the_end_of_the_loop_cancels_has_not_failed",),
     ),
     Mutant(
         "the claim of a dying owner is not waited for",
-        CORE,
+        FAILURE,
         "            if time.monotonic() > deadline:\n                raise\n",
         "            raise\n",
         ("test_process_workers.py::test_claim_of_an_owner_that_is_dying_is_waited_for",),
@@ -70,7 +70,7 @@ RUNNING = (
     ),
     Mutant(
         "a circle of waits is not found",
-        "waiting.py",
+        "node/waiting.py",
         "            if path is not None:\n",
         "            if False:\n",
         ("test_waiting.py::test_node_that_runs_itself_is_a_cycle",),
@@ -94,7 +94,7 @@ RUNNING = (
     ),
     Mutant(
         "the waker forgets what comes while it runs",
-        "execution/workers/wake.py",
+        "_common/loops.py",
         "            self._pending = False\n        self._context.run(self._function)\n",
         "            self._context.run(self._function)\n            self._pending = False\n",
         ("test_thread_workers.py::test_wake_while_the_function_runs_calls_it_again",),

@@ -91,8 +91,8 @@ STORE = (
     ),
     Mutant(
         "an end that cannot be written does not retire its owner",
-        ATTEMPT,
-        "                if not ended:\n                    self.process.retire(owner)\n",
+        LOCAL,
+        "                    if retire:\n                        self.retire(owner)\n",
         "",
         (LAYOUT + "test_record_that_cannot_be_written_does_not_block_the_next_claim",),
     ),

@@ -11,9 +11,9 @@ import anyio
 import pytest
 
 from furu import Furu
-from furu.execution.events import NodeDone, NodePlanned, NodeStarted
+from furu.events import NodeDone, NodePlanned, NodeStarted
+from furu.service.progress import Progress
 from furu.web import Run
-from furu.web.progress import Progress
 from furu.web.reading import take_snapshot
 from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
 from tests.web.asgi_calls import ask, mounted

@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from furu.loops import in_thread
+from furu._common.loops import in_thread
 from furu.web import FollowRun, Run, RunCancelledError, Runs
 from tests.graphs import AsyncNode
 from tests.web.asgi_calls import ask

@@ -15,7 +15,7 @@ from __future__ import annotations
 import io
 import sys
 
-from furu.core import Furu
+from furu.node.furu import Furu
 
 _EXTRA = ("typer", "rich")
 _INTERRUPTED = 130  # as a shell reports a program that SIGINT ended

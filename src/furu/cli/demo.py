@@ -17,7 +17,7 @@ from furu.cli.output import console, say, show_table
 from furu.cli.running import Interruptible
 from furu.demo import Facts, analyse
 from furu.errors import FuruError
-from furu.execution.events import Event, NodeDone
+from furu.events import Event, NodeDone
 
 # Rows of each table on the terminal; the Markdown report holds all.
 _ROWS = 5

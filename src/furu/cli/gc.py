@@ -10,16 +10,16 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import furu.store.catalog as catalog
 from furu.cli.output import complain, console, say, show_table, size
 from furu.cli.roots import load_roots
-from furu.core import Furu, dependencies
-from furu.dependencies import postorder
 from furu.errors import FuruError
+from furu.node.base import Node
+from furu.node.dependencies import dependencies, postorder
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Status
 from furu.store.layout import is_identifier
@@ -74,14 +74,15 @@ def closure(roots: str) -> None:
     """Print the hashes of nodes and of all they depend on: what `furu gc --keep` keeps."""
     seen: set[str] = set()
 
-    def below(node: Furu) -> list[Furu] | None:  # type: ignore[type-arg]
+    def below(node: Node[Any]) -> list[Node[Any]] | None:
         if node.furu_hash in seen:
             return None
         seen.add(node.furu_hash)
         return dependencies(node)
 
     with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is not among the hashes
-        for root in load_roots(roots):
+        nodes: list[Node[Any]] = [*load_roots(roots)]
+        for root in nodes:
             for _ in postorder(root, below):
                 pass
     print("\n".join(seen))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from furu.cli.output import complain
 from furu.cli.roots import HELP, load_roots
-from furu.core import Furu, dependencies, describe
-from furu.dependencies import postorder
 from furu.drawing import DrawnNode, to_dot, to_html, to_mermaid
 from furu.errors import FuruError
+from furu.node.base import Node, describe
+from furu.node.dependencies import dependencies, postorder
+from furu.node.load import status
 
 
 class Format(StrEnum):
@@ -48,12 +50,12 @@ def graph(
     complain(f"wrote {output}")
 
 
-def _drawn(roots: list[Furu]) -> list[DrawnNode]:  # type: ignore[type-arg]
+def _drawn(roots: Sequence[Node[Any]]) -> list[DrawnNode]:
     seen: set[str] = set()
     drawn = []
     below: dict[str, list[str]] = {}
 
-    def visit(node: Furu) -> list[Furu] | None:  # type: ignore[type-arg]
+    def visit(node: Node[Any]) -> list[Node[Any]] | None:
         if node.furu_hash in seen:
             return None
         seen.add(node.furu_hash)
@@ -65,5 +67,5 @@ def _drawn(roots: list[Furu]) -> list[DrawnNode]:  # type: ignore[type-arg]
         for node in postorder(root, visit):
             key = node.furu_hash
             name = type(node).__qualname__
-            drawn.append(DrawnNode(key, name, describe(node), node.status(), tuple(below.pop(key))))
+            drawn.append(DrawnNode(key, name, describe(node), status(node), tuple(below.pop(key))))
     return drawn

@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 
 import furu.store.catalog as catalog
+from furu._common.text import printable
 from furu.cli.output import complain, console, say, show_table, size
-from furu.compare import Difference, differences, is_node
 from furu.errors import FuruError, FuruStoreError
+from furu.planning.compare import Difference, differences, is_node
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Status
-from furu.text import printable
 
 _STATES = (Status.DONE, Status.FAILED, Status.IN_PROGRESS, Status.TODO)
 _MAX_RESULT_CHARS = 2000

@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from furu._common.text import describe_error, printable, traceback_text
 from furu.errors import FuruError, FuruUsageError
-from furu.text import describe_error, printable, traceback_text
 
 INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
 # Piped output is for programs and files, which wrap lines themselves or not at all.

@@ -9,7 +9,7 @@ import typer
 from furu.cli.output import console, say
 from furu.cli.roots import HELP, load_roots
 from furu.cli.run import parse_window
-from furu.execution.plan_summary import plan_local
+from furu.planning.summary import plan_local
 from furu.settings import current_settings
 
 # Nodes that are named when not all are asked for.

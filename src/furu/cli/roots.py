@@ -14,11 +14,11 @@ from typing import Any
 
 import typer
 
+from furu._common.origin import FILE_MARK, SCRIPTS
+from furu._common.text import a_type
 from furu.cli.output import showing_user_errors
-from furu.core import Furu
 from furu.execution.discovery import check_root
-from furu.origin import FILE_MARK, SCRIPTS
-from furu.text import a_type
+from furu.node.furu import Furu
 
 HELP = "MODULE:NAME, or FILE.py:NAME: a node, an iterable of nodes, or a function that returns them."
 _MISSING = object()

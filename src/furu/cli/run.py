@@ -13,10 +13,10 @@ from furu.cli.output import complain, console, say
 from furu.cli.roots import HELP, load_roots
 from furu.cli.running import Interruptible
 from furu.errors import Failure, FuruComputeError
-from furu.execution.report import RunReport
-from furu.execution.trace import Trace
 from furu.execution.window import parse_window_size
 from furu.execution.workers import DaskWorkers, ProcessWorkers, ThreadWorkers, Workers
+from furu.observing.report import RunReport
+from furu.observing.trace import Trace
 
 
 def run(

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from furu.cli.output import Interrupted, complain, console
-from furu.core import Furu
 from furu.execution.interrupts import Interrupts
 from furu.execution.local import run_local_async
-from furu.execution.report import RunReport, Sink, Sinks
-from furu.progress import Progress
+from furu.node.furu import Furu
+from furu.observing.progress import Progress
+from furu.observing.report import RunReport, Sink, Sinks
 from furu.settings import current_settings
 
 

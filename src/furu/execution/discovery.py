@@ -14,13 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from furu.core import Furu, compute_error, dependencies, describe, earlier_failure
-from furu.dependencies import ClassNames, postorder
+from furu._common.text import a_type, sentence, shown
 from furu.errors import Failure, FuruStoreError, FuruUsageError
 from furu.execution.workers.base import Job, Lane
 from furu.execution.workers.call import drop_frames
-from furu.store.artifact import Status
-from furu.text import a_type, shown
+from furu.node.base import Node, artifact_of, describe, is_async
+from furu.node.dependencies import ClassNames, dependencies, postorder
+from furu.node.failure import compute_error
+from furu.node.furu import Furu
+from furu.node.load import look
+from furu.node.load import status as status_of
+from furu.store.artifact import Status, survey
+from furu.store.record import EndedRecord
 
 # A step ends after so many facts or so long, whichever is first: small enough that the first nodes
 # start at once and that the loop takes a batch in a millisecond or two.
@@ -72,7 +77,7 @@ class Batch:
 class Source(Protocol):
     """Where a scheduler gets its nodes from: a walk, or what an earlier walk has found."""
 
-    def step(self, room: int | None, again: Sequence[Furu[Any]] = ()) -> Batch:
+    def step(self, room: int | None, again: Sequence[Node[Any]] = ()) -> Batch:
         """Return what is found next, reading at most `room` roots."""
         ...
 
@@ -98,7 +103,7 @@ class Discovery:
 
     def __init__(
         self,
-        roots: Iterable[Furu[Any]],
+        roots: Iterable[Node[Any]],
         *,
         remember: bool,
         retry_failed: bool,
@@ -114,14 +119,14 @@ class Discovery:
         self._before_work = before_work
         self._known: set[str] = set()
         self._classes = ClassNames()
-        self._again: deque[Furu[Any]] = deque()
+        self._again: deque[Node[Any]] = deque()
         self._walk: Iterator[Fact] | None = None
         self._room: int | None = 0
         self._exhausted = False
         self._roots_error: BaseException | None = None
         self._stopped = False
 
-    def step(self, room: int | None, again: Sequence[Furu[Any]] = ()) -> Batch:
+    def step(self, room: int | None, again: Sequence[Node[Any]] = ()) -> Batch:
         """Walk on for a bounded time, reading at most `room` roots (None: any number), and looking
         anew, thoroughly, at the nodes in `again`.
 
@@ -159,8 +164,8 @@ class Discovery:
     def _next_walk(self) -> Iterator[Fact] | None:
         if self._again:
             node = self._again.popleft()
-            self._known.discard(node._furu_hash)
-            return self._below(node, again=node._furu_hash)
+            self._known.discard(node.furu_hash)
+            return self._below(node, again=node.furu_hash)
         if self._exhausted or self._room == 0:
             return None
         try:
@@ -177,21 +182,21 @@ class Discovery:
             self._room -= 1
         return self._from_root(root, number)
 
-    def _from_root(self, root: Furu[Any], number: int) -> Iterator[Fact]:
+    def _from_root(self, root: Node[Any], number: int) -> Iterator[Fact]:
         self._classes.add(root)
-        yield RootRead(root._furu_hash, type(root).__qualname__, number)
+        yield RootRead(root.furu_hash, type(root).__qualname__, number)
         yield from self._below(root)
-        yield RootWalked(root._furu_hash)
+        yield RootWalked(root.furu_hash)
 
-    def _below(self, top: Furu[Any], again: str | None = None) -> Iterator[Fact]:
+    def _below(self, top: Node[Any], again: str | None = None) -> Iterator[Fact]:
         """Find what is at and below a node. The node whose hash is `again` is looked at thoroughly."""
         found: deque[Found] = deque()
         todo: dict[str, Found] = {}
 
-        def visit(node: Furu[Any]) -> list[Furu[Any]] | None:
+        def visit(node: Node[Any]) -> list[Node[Any]] | None:
             if self._stopped:
                 raise _Stopped
-            key = node._furu_hash
+            key = node.furu_hash
             if key in self._known:
                 return None
             self._known.add(key)
@@ -209,28 +214,28 @@ class Discovery:
             while found:
                 yield found.popleft()
             self._begin_work()
-            yield todo.pop(node._furu_hash)
+            yield todo.pop(node.furu_hash)
         yield from found
 
-    def _look_at(self, node: Furu[Any], *, thorough: bool) -> tuple[Found, list[Furu[Any]] | None]:
+    def _look_at(self, node: Node[Any], *, thorough: bool) -> tuple[Found, list[Node[Any]] | None]:
         """Return a node's state, and for one that is TODO what to look at before it."""
         status = self._status(node, thorough=thorough)
         if status is Status.TODO:
             below = dependencies(node)
-            keys = tuple([dependency._furu_hash for dependency in below])
+            keys = tuple([dependency.furu_hash for dependency in below])
             return Found(_job(node), status, keys), below
         if status is Status.DONE:
-            self.forget(node._furu_hash)
+            self.forget(node.furu_hash)
             return Found(_idle_job(node), status), None
         if status is Status.FAILED:
-            return Found(_idle_job(node), status, failure=earlier_failure(node)), None
+            return Found(_idle_job(node), status, failure=_earlier_failure(node)), None
         return Found(_job(node), status), None
 
-    def _failed(self, node: Furu[Any], error: BaseException) -> Found:
+    def _failed(self, node: Node[Any], error: BaseException) -> Found:
         if isinstance(error, FuruStoreError):
             self._begin_work()  # a store that cannot be used at all is not this node's failure
         drop_frames(error)
-        failed = compute_error(node, error, Path(node._artifact().files.directory))
+        failed = compute_error(node, error, Path(artifact_of(node).files.directory))
         return Found(_idle_job(node), Status.FAILED, failure=failed.failures[0])
 
     def _begin_work(self) -> None:
@@ -238,10 +243,10 @@ class Discovery:
             self._before_work()
             self._before_work = None
 
-    def _status(self, node: Furu[Any], *, thorough: bool) -> Status:
+    def _status(self, node: Node[Any], *, thorough: bool) -> Status:
         if not thorough:
-            return node._look()
-        status = node.status()
+            return look(node)
+        status = status_of(node)
         return Status.TODO if status is Status.FAILED and self._retry_failed else status
 
 
@@ -261,21 +266,34 @@ def check_root(root: object, number: int) -> None:
     raise FuruUsageError(f"every root must be a Furu node, and roots[{number}] is {what}")
 
 
-def _job(node: Furu[Any]) -> Job:
+def _job(node: Node[Any]) -> Job:
     spec_key = node._executor_spec_key()
     if not isinstance(spec_key, str) or not spec_key:
         raise FuruUsageError(
             f"{describe(node)}._executor_spec_key() must return a str that is not empty, not {spec_key!r}"
         )
-    return Job(node, node._furu_hash, _lane(node._is_async(), spec_key))
+    return Job(node, node.furu_hash, _lane(is_async(node), spec_key))
 
 
-def _idle_job(node: Furu[Any]) -> Job:
+def _idle_job(node: Node[Any]) -> Job:
     """Return the job of a node that is not to be computed, whatever kind of worker it asks for."""
-    return Job(node, node._furu_hash, _lane(False, "default"))
+    return Job(node, node.furu_hash, _lane(False, "default"))
 
 
 @functools.lru_cache
 def _lane(is_async: bool, spec_key: str) -> Lane:
     """One for all its nodes: there are few, and a million nodes."""
     return Lane(is_async, spec_key)
+
+
+def _earlier_failure(node: Node[Any]) -> Failure:
+    """Return what the store holds of the last failure of a node that is FAILED."""
+    artifact = artifact_of(node)
+    found = survey(artifact)
+    error = found.record.error if isinstance(found.record, EndedRecord) else "unknown"
+    state_path = Path(artifact.files.attempt(max(found.attempt, 1)))
+    message = (
+        f"{describe(node)} failed in an earlier run: {sentence(error)} State: {state_path}. It is not "
+        "tried again, because retry_failed is False."
+    )
+    return Failure(node, None, state_path, message)

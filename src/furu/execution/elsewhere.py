@@ -25,11 +25,11 @@ from typing import Any
 
 import anyio
 
-from furu.core import Furu
+from furu._common.loops import Waker
 from furu.execution.workers.base import Job
-from furu.execution.workers.wake import Waker
+from furu.node.base import Node, artifact_of
+from furu.node.waiting import Wait
 from furu.store.claim import when_released
-from furu.waiting import Wait
 
 
 class Elsewhere:
@@ -74,7 +74,7 @@ class Elsewhere:
                 self._next_round = anyio.current_time() + self._poll_interval_sec
             self._polled[job.key] = job
 
-    def take_due(self) -> list[Furu[Any]]:
+    def take_due(self) -> list[Node[Any]]:
         """Return the nodes to look at now. `still` or `forget` follows for each."""
         if anyio.current_time() >= self.next_look:
             self._due |= self._polled
@@ -98,7 +98,7 @@ class Elsewhere:
     def _hold(self, job: Job) -> bool:
         """Wait until this process releases the node; False if another process has it."""
         released = functools.partial(self._report_release, job.key)
-        take_back = when_released(job.node._artifact(), released)
+        take_back = when_released(artifact_of(job.node), released)
         if take_back is None:
             return False
         try:

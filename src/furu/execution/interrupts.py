@@ -15,7 +15,9 @@ from typing import TypeVar
 
 import anyio
 
-from furu.execution.events import (
+from furu._common.loops import Waker, run_loop_here
+from furu._common.text import printable
+from furu.events import (
     Event,
     NodeDone,
     NodeFailed,
@@ -24,9 +26,6 @@ from furu.execution.events import (
     NodeStarted,
     NodeWaiting,
 )
-from furu.execution.workers.wake import Waker
-from furu.loops import run_loop_here
-from furu.text import printable
 
 R = TypeVar("R")
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from furu.core import Furu
+from furu._common.loops import in_thread, loop_is_running, run_in_new_loop
 from furu.errors import FuruComputeError, FuruRunningLoopError
+from furu.events import End, Event, RunStarted
 from furu.execution.discovery import Discovery
-from furu.execution.events import End, Event, RunStarted
 from furu.execution.interrupts import interrupts_of_scripts
 from furu.execution.options import (
     check_grace,
@@ -25,11 +25,11 @@ from furu.execution.options import (
     check_workers,
     progress_is_wanted,
 )
-from furu.execution.report import Recorder, RunReport, Sink, Sinks
 from furu.execution.scheduler import OnFailure, Scheduler
 from furu.execution.window import Window
 from furu.execution.workers import EventLoopWorkers, ThreadWorkers, Workers
-from furu.loops import in_thread, loop_is_running, run_in_new_loop
+from furu.node.furu import Furu
+from furu.observing.report import Recorder, RunReport, Sink, Sinks
 from furu.settings import Settings, current_settings, use_settings
 from furu.store.claim import open_store
 
@@ -178,7 +178,7 @@ async def run_local_async(
 
 
 def _showing(settings: Settings, max_workers: int) -> AbstractAsyncContextManager[Sink]:
-    from furu.progress import showing  # with what it counts and draws by: only where it is wanted
+    from furu.observing.progress import showing  # with what it counts and draws by: only where it is wanted
 
     return showing(settings, max_workers=max_workers)
 

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, get_args
 
+from furu._common.text import a_type
 from furu.context import EXEC_CONTEXT
-from furu.core import Furu
 from furu.errors import FuruUsageError
 from furu.execution.discovery import check_root
 from furu.execution.scheduler import OnFailure
 from furu.execution.workers import Workers
-from furu.text import a_type
+from furu.node.furu import Furu
 
 
 def check_roots(roots: Iterable[Furu[Any]]) -> None:

@@ -18,11 +18,8 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
-from furu.core import Furu, describe
 from furu.errors import Failure, FuruComputeError, FuruCycleError, FuruStalledError
-from furu.execution.discovery import Batch, Found, RootRead, RootWalked, Source
-from furu.execution.elsewhere import Elsewhere
-from furu.execution.events import (
+from furu.events import (
     Event,
     NodeAbandoned,
     NodeDone,
@@ -37,9 +34,12 @@ from furu.execution.events import (
     RootActivated,
     RootCompleted,
 )
+from furu.execution.discovery import Batch, Found, RootRead, RootWalked, Source
+from furu.execution.elsewhere import Elsewhere
 from furu.execution.plan import Plan, State
 from furu.execution.window import Window
 from furu.execution.workers.base import Begun, Crew, Job, Lane, News, Outcome, Overran, Withdrawn, Workers
+from furu.node.base import Node, describe, retry_of, timeout_sec_of
 from furu.store.artifact import Status
 
 logger = logging.getLogger("furu.run")
@@ -340,7 +340,7 @@ class Scheduler:
         self._running_of[job.spec_key] -= 1
 
     def _retry(self, outcome: Outcome) -> None:
-        job, retry = outcome.job, outcome.job.node._retry
+        job, retry = outcome.job, retry_of(outcome.job.node)
         assert retry is not None and outcome.error is not None  # noqa: S101, PT018  # it is to be retried
         delay_sec = retry.delay_after(job.attempt)
         self._plan.waits(job.key)
@@ -359,7 +359,7 @@ class Scheduler:
             self._awake.set()
 
     def _overran(self, job: Job) -> None:
-        limit = job.node._timeout_sec or 0.0
+        limit = timeout_sec_of(job.node) or 0.0
         self._emit(NodeOverran(job.key, job.name, job.spec_key, limit))
         logger.warning(
             "%s has taken longer than its _timeout_sec of %g s and goes on: a thread cannot be stopped",
@@ -451,7 +451,7 @@ class Scheduler:
             self._deliver(error)
 
     async def _next_batch(
-        self, room: int | None, again: list[Furu[Any]], limiter: anyio.CapacityLimiter
+        self, room: int | None, again: list[Node[Any]], limiter: anyio.CapacityLimiter
     ) -> Batch | BaseException | None:
         """Return what the next step found or raised; None if it was left to its thread."""
         try:
@@ -464,7 +464,7 @@ class Scheduler:
             self._step_scope = None
             self._awake.set()
 
-    def _step(self, room: int | None, again: list[Furu[Any]]) -> Batch | BaseException:
+    def _step(self, room: int | None, again: list[Node[Any]]) -> Batch | BaseException:
         """In a thread. An exception is a value here: a `CancelledError` that the caller's own generator
         raises would otherwise pass for one of the loop's."""
         try:

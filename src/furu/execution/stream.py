@@ -11,14 +11,14 @@ from typing import Any, TypedDict, Unpack
 
 import anyio
 
-from furu.core import Furu
+from furu._common.loops import is_being_cancelled
 from furu.errors import FuruUsageError
-from furu.execution.events import Event
+from furu.events import Event
 from furu.execution.local import run_local_async
-from furu.execution.report import RunReport, Sink, Sinks
 from furu.execution.scheduler import OnFailure
 from furu.execution.workers import Workers
-from furu.loops import is_being_cancelled
+from furu.node.furu import Furu
+from furu.observing.report import RunReport, Sink, Sinks
 
 # A reader that is a moment behind loses nothing; one that has stopped costs no more memory than this.
 DEFAULT_BUFFER_EVENTS = 10_000

@@ -26,8 +26,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from furu._common.origin import Origin
+from furu._common.text import describe_error, traceback_text
 from furu.errors import FuruStoreError
-from furu.origin import Origin
 from furu.store.artifact import Artifact
 from furu.store.layout import LOG, parse_numbered
 from furu.store.local import Process, this_process
@@ -45,7 +46,6 @@ from furu.store.record import (
     write_new,
 )
 from furu.store.sync import sync_directory, sync_tree, sync_upwards
-from furu.text import describe_error, traceback_text
 
 logger = logging.getLogger("furu.store")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
 
+from furu._common.text import printable
 from furu.errors import FuruStoreError
 from furu.settings import Settings
 from furu.store.artifact import Artifact, Status, survey
@@ -30,7 +31,6 @@ from furu.store.record import (
     read_done,
     store_failed,
 )
-from furu.text import printable
 
 # What people read of a log at once; a log may be larger than memory.
 MAX_LOG_BYTES = 2**16

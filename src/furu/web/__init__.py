@@ -20,10 +20,10 @@ except ModuleNotFoundError as error:
         'furu.web needs starlette: pip install "furu[web]"', name="starlette"
     ) from error
 
+from furu.service.runs import Run, RunCancelledError, Runs, RunsClosedError, RunsFullError
 from furu.web.asgi import app
 from furu.web.events import FollowRun, RunEvents
 from furu.web.jobs import Job, JobInputError, job
-from furu.web.runs import Run, RunCancelledError, Runs, RunsClosedError, RunsFullError
 
 __all__ = [
     "FollowRun",

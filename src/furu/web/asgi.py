@@ -29,9 +29,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from furu import FuruUsageError
 from furu.errors import FuruError
+from furu.graph import Graph, walk_graph
+from furu.service.runs import Run, Runs, RunsClosedError, RunsFullError
 from furu.settings import current_settings
 from furu.web.events import FollowRun, RunEvents, json_response, refusal
-from furu.web.graph import Graph, walk_graph
 from furu.web.jobs import Job, JobInputError
 from furu.web.pages import Pages
 from furu.web.reading import (
@@ -48,7 +49,6 @@ from furu.web.reading import (
     summarize_store,
     take_snapshot,
 )
-from furu.web.runs import Run, Runs, RunsClosedError, RunsFullError
 
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")

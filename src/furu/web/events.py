@@ -16,10 +16,10 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from furu.core import Furu
-from furu.web.progress import NodeProgress
+from furu.node.furu import Furu
+from furu.service.progress import NodeProgress
+from furu.service.runs import OnDisconnect, Run, Runs, RunsClosedError, RunsFullError
 from furu.web.reading import run_facts, shown_progress
-from furu.web.runs import OnDisconnect, Run, Runs, RunsClosedError, RunsFullError
 
 # One message carries all that changed in this time: a browser has enough with ten a second.
 _PACE_SEC = 0.1

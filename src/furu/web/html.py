@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from furu.text import printable
+from furu._common.text import printable
 
 _VOID = frozenset({"link", "meta", "br"})
 

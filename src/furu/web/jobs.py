@@ -15,8 +15,8 @@ from typing import Any, get_args
 import msgspec
 
 from furu import FuruError, FuruUsageError
-from furu.core import Furu
-from furu.web.runs import OnDisconnect
+from furu.node.furu import Furu
+from furu.service.runs import OnDisconnect
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _PLAIN = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 from urllib.parse import urlencode
 
+from furu._common.text import printable
+from furu.graph import UNNEEDED, ClassNode, Graph
+from furu.service.progress import NodeProgress, NodeState
 from furu.store.catalog import AttemptInfo, LogText
-from furu.text import printable
 from furu.web.drawing import Box, draw
-from furu.web.graph import UNNEEDED, ClassNode, Graph
 from furu.web.html import Child, Html, document, el, join, text_block
 from furu.web.jobs import Job
-from furu.web.progress import NodeProgress, NodeState
 from furu.web.reading import MAX_LISTED, STATES, NodeFacts, RunFacts, RunSnapshot, StorePage, StoreSummary
 
 # People do not read a drawing of more boxes; more cells make a page slow.

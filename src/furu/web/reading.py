@@ -16,9 +16,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from furu.core import Furu, configuration, dependencies
+from furu._common.origin import class_name
+from furu._common.text import describe_error
 from furu.errors import FuruComputeError, FuruStoreError
-from furu.origin import class_name
+from furu.graph import Graph
+from furu.node.base import Node, configuration
+from furu.node.dependencies import dependencies
+from furu.service.progress import NodeProgress, NodeState, Snapshot
+from furu.service.runs import Run, RunState
 from furu.settings import Settings
 from furu.store.artifact import Status
 from furu.store.catalog import (
@@ -33,10 +38,6 @@ from furu.store.catalog import (
     read_log,
     walk,
 )
-from furu.text import describe_error
-from furu.web.graph import Graph
-from furu.web.progress import NodeProgress, NodeState, Snapshot
-from furu.web.runs import Run, RunState
 
 logger = logging.getLogger("furu.web")
 
@@ -202,7 +203,7 @@ def read_node(settings: Settings, node_hash: str, *, show_details: bool) -> Node
     )
 
 
-def describe_node(node: Furu[Any], recorded: NodeFacts | None) -> NodeFacts:
+def describe_node(node: Node[Any], recorded: NodeFacts | None) -> NodeFacts:
     """Return a node whose configuration is not recorded yet as its run knows it, with the attempts that are
     recorded. Calls the node's own methods."""
     facts = recorded or NodeFacts(node.furu_hash, class_name(type(node)), str(Status.TODO), None, ())

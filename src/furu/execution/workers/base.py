@@ -15,9 +15,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from anyio.abc import TaskGroup
 
-from furu.core import Furu
+from furu._common.origin import class_name
 from furu.errors import FuruComputeError, FuruInProgressError
-from furu.origin import class_name
+from furu.node.base import Node, retry_of
 
 _class_name = functools.lru_cache(class_name)  # asked twice for each node
 
@@ -33,7 +33,7 @@ class Lane(NamedTuple):
 class Job:
     """One node to compute, its key in the plan, and which attempt of this run it is."""
 
-    node: Furu[Any]
+    node: Node[Any]
     key: str
     lane: Lane
     attempt: int = 1
@@ -83,7 +83,7 @@ class Outcome:
     @property
     def matches_retry(self) -> bool:
         """Whether the node failed with an error that its class names in `_retry`."""
-        retry = self.job.node._retry
+        retry = retry_of(self.job.node)
         if self.end != "failed" or self.error is None or retry is None:
             return False
         return isinstance(self.error.__cause__, retry.on) if self.judged is None else self.judged
@@ -91,7 +91,7 @@ class Outcome:
     @property
     def is_to_be_retried(self) -> bool:
         """Whether the node failed in a way that its class wants another attempt for."""
-        retry = self.job.node._retry
+        retry = retry_of(self.job.node)
         return retry is not None and self.job.attempt < retry.attempts and self.matches_retry
 
     @property

@@ -12,9 +12,11 @@ from pathlib import Path
 import anyio
 
 from furu.context import Cancellation, ExecContext, executor_context
-from furu.core import compute_error, end_of_dead
 from furu.errors import FuruCancelledError, FuruComputeError, FuruError, FuruInProgressError
 from furu.execution.workers.base import Job, Outcome
+from furu.node.base import artifact_of, timeout_sec_of
+from furu.node.failure import compute_error, end_of_dead
+from furu.node.fetch import afetch, fetch
 
 
 def call(job: Job, backend: str, cancellation: Cancellation) -> Outcome:
@@ -22,7 +24,7 @@ def call(job: Job, backend: str, cancellation: Cancellation) -> Outcome:
     started = time.monotonic()
     with _worker_context(job, backend, cancellation):
         try:
-            computed = job.node._fetch(force=True).computed
+            computed = fetch(job.node, force=True).computed
         except BaseException as error:
             if isinstance(error, FuruCancelledError) and cancellation.requested:
                 return Outcome(job, "cancelled", time.monotonic() - started)
@@ -36,7 +38,7 @@ async def acall(job: Job, backend: str, cancellation: Cancellation) -> Outcome:
     started = time.monotonic()
     with _worker_context(job, backend, cancellation):
         try:
-            computed = (await job.node._afetch(force=True)).computed
+            computed = (await afetch(job.node, force=True)).computed
         except BaseException as error:
             asked = isinstance(error, FuruCancelledError) and cancellation.requested
             if asked or isinstance(error, anyio.get_cancelled_exc_class()):  # the node's own is a failure
@@ -53,7 +55,7 @@ def _worker_context(
         backend=backend,
         node_hash=job.key,
         cancellation=cancellation,
-        timeout_sec=job.node._timeout_sec,
+        timeout_sec=timeout_sec_of(job.node),
     )
 
 
@@ -64,7 +66,7 @@ def failed_outcome(job: Job, error: BaseException, started: float) -> Outcome:
         return Outcome(job, "elsewhere", duration_sec, error)
     if not isinstance(error, FuruComputeError) or error.node is not job.node:
         # Before or after `_create`: the store could not be used, the artifact could not be read.
-        cause, state_path = error, Path(job.node._artifact().files.directory)
+        cause, state_path = error, Path(artifact_of(job.node).files.directory)
         error = compute_error(job.node, cause, state_path)
         error.__cause__ = cause
     return Outcome(job, "failed", duration_sec, error)

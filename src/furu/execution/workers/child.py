@@ -29,10 +29,10 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from furu.core import AROUND_CREATE
+from furu._common.text import describe_error
 from furu.execution.workers.remote import compute
+from furu.node.compute import AROUND_CREATE
 from furu.store.attempt import Attempt
-from furu.text import describe_error
 
 LENGTH_BYTES = 8
 # How much is asked of a socket at once: it makes room for all that is asked for.

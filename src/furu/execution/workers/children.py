@@ -25,9 +25,9 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
+from furu._common.loops import in_thread
 from furu.errors import FuruError
 from furu.execution.workers.child import LENGTH_BYTES, RECEIVE_BYTES
-from furu.loops import in_thread
 
 _COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from furu.execution.workers.child import main; main()"
 # How long a child that is no longer needed may take to end: its `atexit` functions, its own threads.

@@ -16,11 +16,12 @@ import io
 import pickle
 from typing import Any
 
-from furu.core import Furu, describe
+from furu._common.origin import class_name
+from furu._common.text import describe_error
+from furu.codecs.pickling import Pickler, Unpickler, dumps
 from furu.errors import FuruError
-from furu.origin import class_name
-from furu.pickling import Pickler, Unpickler, dumps
-from furu.text import describe_error
+from furu.node.base import Node, describe
+from furu.node.furu import Furu
 
 _ADVICE = (
     "Define the class at the top level of a module that the workers can import, or compute it in threads "
@@ -45,7 +46,7 @@ def pack(value: Any) -> bytes:
                 f"{describe(node)} cannot be sent to another process, because a field holds what cannot be "
                 f"pickled: {describe_error(error)}. Compute it in threads (workers=None)."
             ) from error
-    heads = [(type(node), node._furu_hash) for node in packer.nodes]
+    heads = [(type(node), node.furu_hash) for node in packer.nodes]
     for cls in dict.fromkeys([cls for cls, _ in heads]):
         _refuse_unnamed(cls)
     return dumps((heads, body.getvalue()))
@@ -67,10 +68,10 @@ def unpack(content: bytes) -> Any:
     value = unpickler.load()
     for node, (cls, node_hash) in zip(nodes, heads, strict=True):
         node.__setstate__(unpickler.load())
-        if node._furu_hash != node_hash:
+        if node.furu_hash != node_hash:
             raise FuruError(
                 f"{class_name(cls)} is another class here than where its node {node_hash} was made: "
-                f"the hash comes out as {node._furu_hash}. Have every worker run the same code (restart "
+                f"the hash comes out as {node.furu_hash}. Have every worker run the same code (restart "
                 "them), and do not modify the lists, dicts and sets in a node."
             )
     return value
@@ -95,7 +96,7 @@ class _Packer(Pickler):
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, pickle.HIGHEST_PROTOCOL)
-        self.nodes: list[Furu[Any]] = []
+        self.nodes: list[Node[Any]] = []
         self._numbers: dict[int, int] = {}  # by id: equal nodes may differ in fields outside identity
 
     def persistent_id(self, obj: Any) -> int | None:

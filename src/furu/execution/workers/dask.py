@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 from anyio.abc import TaskGroup
 
-from furu.core import describe, timeout_error
+from furu._common.loops import in_thread
 from furu.errors import FuruError, FuruUsageError, FuruWorkerError
 from furu.execution.workers.base import Crew, Deliver, Job, Outcome
 from furu.execution.workers.call import dead_outcome, failed_outcome
 from furu.execution.workers.remote import Reply, Request, compute, make_request, outcome_of
 from furu.execution.workers.tasks import TaskCrew
-from furu.loops import in_thread
+from furu.node.base import describe, timeout_sec_of
+from furu.node.failure import timeout_error
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -133,7 +134,7 @@ class _DaskCrew(TaskCrew):
                 request,
                 f"{job.name}-{job.key}-{secrets.token_hex(4)}",  # one that was cancelled may go on
                 resources=resources,
-                timeout_sec=job.node._timeout_sec,
+                timeout_sec=timeout_sec_of(job.node),
             )
         except FuruWorkerError as error:
             return await in_thread(dead_outcome, job, error, started)

@@ -15,7 +15,7 @@ import time
 import anyio
 from anyio.abc import TaskGroup
 
-from furu.core import describe, end_of_dead, timeout_error
+from furu._common.loops import in_thread, shielded
 from furu.errors import FuruCancelledError, FuruUsageError, FuruWorkerError
 from furu.execution.workers.base import Crew, Deliver, Job, Outcome
 from furu.execution.workers.call import dead_outcome, failed_outcome
@@ -23,7 +23,8 @@ from furu.execution.workers.child import is_preparing
 from furu.execution.workers.children import Child, ChildDied
 from furu.execution.workers.remote import Reply, make_request, outcome_of
 from furu.execution.workers.tasks import TaskCrew
-from furu.loops import in_thread, shielded
+from furu.node.base import describe, timeout_sec_of
+from furu.node.failure import end_of_dead, timeout_error
 
 # How many children are started for a node of which none lives long enough to begin with it.
 _MOST_STARTS = 3
@@ -127,7 +128,7 @@ class _ProcessCrew(TaskCrew):
     async def _ask(self, child: Child, job: Job, request: bytes) -> Reply:
         reply: Reply | None = None
         try:
-            with anyio.move_on_after(job.node._timeout_sec):
+            with anyio.move_on_after(timeout_sec_of(job.node)):
                 reply = await child.ask(request)
         except BaseException:
             await child.kill()

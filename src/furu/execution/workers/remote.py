@@ -14,15 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
+from furu._common.text import describe_error
 from furu.context import Cancellation
-from furu.core import compute_error, refuse_changed
 from furu.errors import FuruComputeError, FuruError, FuruInProgressError
 from furu.execution.workers.base import Job, Lane, Outcome
 from furu.execution.workers.call import call
 from furu.execution.workers.crossing import pack, unpack
+from furu.node.base import artifact_of
+from furu.node.compute import refuse_changed
+from furu.node.failure import compute_error
 from furu.settings import Settings, current_settings, use_settings
 from furu.store.record import MAX_TRACEBACK_CHARS
-from furu.text import describe_error
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,9 @@ def outcome_of(job: Job, reply: Reply) -> Outcome:
     error = _received_error(reply.error)
     if reply.end == "elsewhere" and isinstance(error, FuruInProgressError):
         return Outcome(job, "elsewhere", reply.duration_sec, error)
-    failure = compute_error(job.node, error, reply.state_path or Path(job.node._artifact().files.directory))
+    failure = compute_error(
+        job.node, error, reply.state_path or Path(artifact_of(job.node).files.directory)
+    )
     failure.__cause__ = error
     return Outcome(job, "failed", reply.duration_sec, failure, reply.matches_retry)
 

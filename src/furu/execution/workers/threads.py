@@ -28,12 +28,13 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
+from furu._common.loops import Waker
 from furu.context import Cancellation
 from furu.errors import FuruError
 from furu.execution.workers.base import Begun, Crew, Deliver, Job, News, Outcome, Overran, Withdrawn
 from furu.execution.workers.call import call, drop_frames, failed_outcome
 from furu.execution.workers.serial import SerialPolicy, Usage
-from furu.execution.workers.wake import Waker
+from furu.node.base import timeout_sec_of
 
 # A queue lasts about as long as serial mode is patient; it is refilled before it runs dry.
 _QUEUE = 64
@@ -207,8 +208,8 @@ class _ThreadCrew:
 
     async def _watch(self) -> None:
         """Look at serial mode every so often, and leave it when its jobs are slow."""
-        patience_sec = self._policy.patience_sec
         while True:
+            patience_sec = self._policy.patience_sec
             self._fed = anyio.Event()
             if not self._has_serial_jobs():
                 await self._fed.wait()
@@ -242,8 +243,7 @@ class _ThreadCrew:
             item = self._news.popleft()
             if isinstance(item, Begun):
                 self._running[item.job.key] = item.job
-                if item.job.node._timeout_sec is not None:
-                    self._limit_time(item.job, item.job.node._timeout_sec)
+                self._limit_time(item.job, timeout_sec_of(item.job.node))
             elif isinstance(item, Outcome):
                 key = item.job.key
                 del self._running[key]
@@ -257,7 +257,9 @@ class _ThreadCrew:
         if not self._policy.is_serial and self._policy.is_due(self._ended):
             self._try_serial()
 
-    def _limit_time(self, job: Job, timeout_sec: float) -> None:
+    def _limit_time(self, job: Job, timeout_sec: float | None) -> None:
+        if timeout_sec is None:
+            return
         due = self._due[job.key] = anyio.current_time() + timeout_sec
         if due < self._next_due:
             self._sooner.set()

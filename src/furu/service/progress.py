@@ -15,7 +15,7 @@ from typing import Literal
 
 import anyio
 
-from furu.execution.events import (
+from furu.events import (
     Event,
     NodeAbandoned,
     NodeDone,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from furu.errors import FuruError
-from furu.execution.events import (
+from furu.events import (
     Event,
     NodeDone,
     NodeFailed,

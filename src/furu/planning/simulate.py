@@ -16,12 +16,12 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from furu.core import Furu
+from furu.events import Event
 from furu.execution.discovery import Batch, Fact, Found, RootRead
-from furu.execution.events import Event
 from furu.execution.scheduler import Scheduler
 from furu.execution.window import Window
 from furu.execution.workers.base import Begun, Deliver, Job, Outcome
+from furu.node.base import Node
 from furu.store.artifact import Status
 
 
@@ -140,7 +140,7 @@ class Replay:
         self._facts = facts
         self._next = 0
 
-    def step(self, room: int | None, again: Sequence[Furu[object]] = ()) -> Batch:
+    def step(self, room: int | None, again: Sequence[Node[object]] = ()) -> Batch:
         """Return the facts of as many roots as there is room for."""
         facts: list[Fact] = []
         while self._next < len(self._facts):

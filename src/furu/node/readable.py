@@ -1,8 +1,4 @@
-"""Values and errors as text for people: in messages and records.
-
-Every function here accepts any value, also one whose methods raise or return something strange: a message
-about a faulty value must not fail because of it. Only KeyboardInterrupt and SystemExit pass through.
-"""
+"""Values as plain JSON, for people who look into the store: what records hold of a configuration."""
 
 from __future__ import annotations
 
@@ -11,98 +7,27 @@ import json
 import math
 import pathlib
 import re
-import traceback
 from collections.abc import Iterable
 from operator import itemgetter
 from typing import Any
 
-from furu.identity import MAX_DEPTH, Identified, all_fields, canonical_form
-from furu.origin import class_name
+from furu._common.origin import class_name
+from furu._common.text import INTERRUPTS, MAX_VALUE_CHARS, UNSHOWN, plain_text, unshown
+from furu.node.identity import MAX_DEPTH, Identified, all_fields, canonical_form
 
-_MAX_ERROR_CHARS = 2000
-_MAX_VALUE_CHARS = 1000
 # What one field may take up in a record, about: a record that is too large loses its whole configuration.
 _MAX_FIELD_CHARS = 2**17
+
+
 # What records hold of a field that is made with `repr=False`.
 HIDDEN = "<hidden>"
+
+
 # Integers that every JSON reader keeps exactly.
 _EXACT = 2**53
+
+
 _HASH = re.compile(r"[0-9a-f]{32}\Z")
-_UNSHOWN = "<a value that cannot be shown>"
-_INTERRUPTS = (KeyboardInterrupt, SystemExit)
-
-
-def plain_text(text: str) -> str:
-    """Return text that can be written as UTF-8, whatever came in through a file name."""
-    if type(text) is str and text.isascii():
-        return text
-    return str.encode(text, "utf-8", "backslashreplace").decode()
-
-
-def printable(text: str) -> str:
-    """Return text that shows as itself on a terminal: an unprintable character (a control sequence, a line
-    break, a mark that reverses the direction of writing) is written as an escape."""
-    if str.isprintable(text):
-        return text
-    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str.__str__(text))
-
-
-def seconds(duration_sec: float) -> str:
-    """Format a duration with its unit."""
-    return f"{duration_sec:.2f} s" if duration_sec >= 0.1 else f"{duration_sec * 1000:.1f} ms"
-
-
-def a_type(value: object) -> str:
-    """Return the type of a value with its article, such as ``an int``."""
-    name = type(value).__qualname__
-    return f"{'an' if name[:1] in 'aeioAEIO' else 'a'} {name}"
-
-
-def sentence(text: str) -> str:
-    """Return text that ends with a full stop, or with a mark of its own."""
-    return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def shown(value: Any) -> str:
-    """Return `repr(value)`, or the value's type and what its `__repr__` raised."""
-    try:
-        return str.__str__(repr(value))
-    except _INTERRUPTS:
-        raise
-    except BaseException as error:
-        return _unshown(value, error)
-
-
-def describe_error(error: BaseException) -> str:
-    """Describe an exception in one line: its type and message, without its notes."""
-    try:
-        kind = type(error)
-        name = kind.__qualname__
-        if kind.__module__ not in ("builtins", "__main__", "__mp_main__"):
-            name = f"{kind.__module__}.{name}"
-        return plain_text(_with_message(name, error))[:_MAX_ERROR_CHARS]
-    except _INTERRUPTS:
-        raise
-    except BaseException as problem:
-        return _unshown(error, problem)
-
-
-def traceback_text(error: BaseException) -> str:
-    """Return an exception's traceback, or only its frames if the exception itself cannot be formatted."""
-    try:
-        return plain_text("".join(traceback.format_exception(error)))
-    except _INTERRUPTS:
-        raise
-    except BaseException:
-        return f"{''.join(traceback.format_tb(error.__traceback__))}{describe_error(error)}\n"
-
-
-def _with_message(name: str, error: BaseException) -> str:
-    try:
-        text = " ".join(str.split(str(error)))
-    except Exception:
-        text = "<its message cannot be shown>"
-    return f"{name}: {text}" if text else name
 
 
 def readable(value: Any) -> Any:
@@ -113,10 +38,10 @@ def readable(value: Any) -> Any:
     """
     try:
         return value if _is_plain(value) else _Writer(_MAX_FIELD_CHARS).write(value, 0)
-    except _INTERRUPTS:
+    except INTERRUPTS:
         raise
     except BaseException:  # no memory or stack is left even to say why
-        return _UNSHOWN
+        return UNSHOWN
 
 
 def readable_fields(value: object, names: Iterable[str], hidden: Iterable[str] = ()) -> dict[str, Any]:
@@ -130,10 +55,10 @@ def readable_fields(value: object, names: Iterable[str], hidden: Iterable[str] =
             field = getattr(value, name)
         except AttributeError:
             continue
-        except _INTERRUPTS:
+        except INTERRUPTS:
             raise
         except BaseException as error:
-            fields[name] = _unshown(value, error)
+            fields[name] = unshown(value, error)
         else:
             fields[name] = _nodes_of(readable(field)) if name in hidden else readable(field)
     return fields
@@ -155,19 +80,11 @@ def _nodes_of(written: Any) -> list[Any] | str:
     return nodes or HIDDEN
 
 
-def _unshown(value: object, error: BaseException) -> str:
-    try:
-        name, why = type(value).__qualname__, type(error).__qualname__
-        return plain_text(f"<{name}, which cannot be shown: {why}>")[:_MAX_VALUE_CHARS]
-    except Exception:  # not even the class can be named
-        return _UNSHOWN
-
-
 def _is_plain(value: Any) -> bool:
     """Whether a value is a number or a text that can be recorded as it is: most fields are."""
     kind = type(value)
     if kind is str:
-        return len(value) <= _MAX_VALUE_CHARS and value.isascii()
+        return len(value) <= MAX_VALUE_CHARS and value.isascii()
     return kind is int and -_EXACT < value < _EXACT
 
 
@@ -183,10 +100,10 @@ class _Writer:
         self._left -= 8
         try:
             return self._write(value, depth)
-        except _INTERRUPTS:
+        except INTERRUPTS:
             raise
         except BaseException as error:
-            return _unshown(value, error)
+            return unshown(value, error)
 
     def _write(self, value: Any, depth: int) -> Any:
         kind = type(value)  # not `value.__class__`, which may lie
@@ -217,7 +134,7 @@ class _Writer:
         if text == object.__repr__(value):  # it holds an address
             form = canonical_form(value)
             return self.write(form, depth + 1) if form is not value else f"<{kind.__qualname__}>"
-        return self._text(text, _MAX_VALUE_CHARS)
+        return self._text(text, MAX_VALUE_CHARS)
 
     def _text(self, text: str, most: int = _MAX_FIELD_CHARS) -> str:
         text, most = plain_text(text), min(most, max(self._left, 0))

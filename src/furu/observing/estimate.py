@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from furu.execution.events import (
+from furu.events import (
     Event,
     NodeDone,
     NodeFailed,

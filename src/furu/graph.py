@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from furu.core import Furu, dependencies
-from furu.dependencies import postorder
-from furu.origin import class_name
+from furu._common.origin import class_name
+from furu.node.base import Node
+from furu.node.dependencies import dependencies, postorder
 
 # A page with more nodes than this does not help people.
 MAX_GRAPH_NODES = 20_000
@@ -58,7 +58,7 @@ class Graph:
 
     nodes: tuple[GraphNode, ...]
     is_cut: bool
-    sources: Mapping[str, Furu[Any]]
+    sources: Mapping[str, Node[Any]]
     roots: frozenset[str]
 
     def by_class(self) -> tuple[ClassNode, ...]:
@@ -93,18 +93,18 @@ class Graph:
         return found
 
 
-def walk_graph(roots: Iterable[Furu[Any]], max_nodes: int = MAX_GRAPH_NODES) -> Graph:
+def walk_graph(roots: Iterable[Node[Any]], max_nodes: int = MAX_GRAPH_NODES) -> Graph:
     """Return the graph at and under `roots`, of at most `max_nodes` nodes.
 
     Raises `FuruCycleError`, and what the nodes' own `_dependencies` raise.
     """
     known: dict[str, int] = {}
     below_of: dict[str, tuple[str, ...]] = {}
-    sources: dict[str, Furu[Any]] = {}
+    sources: dict[str, Node[Any]] = {}
     nodes: list[GraphNode] = []
     is_cut = False
 
-    def below(node: Furu[Any]) -> list[Furu[Any]] | None:
+    def below(node: Node[Any]) -> list[Node[Any]] | None:
         nonlocal is_cut
         if node.furu_hash in below_of:
             return None

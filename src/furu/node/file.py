@@ -10,11 +10,9 @@ import time
 from dataclasses import field
 from pathlib import Path
 
-from furu.core import Fetched, Furu
 from furu.errors import FuruError, FuruIdentityError
-from furu.identity import DIGEST_BYTES
-from furu.loops import in_thread
-from furu.store.artifact import Status
+from furu.node.furu import Furu
+from furu.node.identity import DIGEST_BYTES
 
 # Two writes within a filesystem's clock tick leave the same stamp, so the digest of a file this young is
 # not remembered.
@@ -61,14 +59,7 @@ class File(Furu[Path]):
     def __repr__(self) -> str:
         return f"File(path={str(self.path)!r})"  # also inside another node: messages name the file
 
-    def status(self) -> Status:
-        """Always DONE: an input is there, or its node could not have been made."""
-        return Status.DONE
-
-    def _look(self) -> Status:
-        return Status.DONE
-
-    def _fetch(self, force: bool) -> Fetched[Path]:
+    def _read_input(self) -> Path:
         path = Path(self.path)
         try:
             if _stamp(os.stat(path)) != vars(self)["_stamp"]:
@@ -83,10 +74,7 @@ class File(Furu[Path]):
             raise FuruError(f"{self!r} is gone: {_reason(error)}") from error
         except OSError as error:
             raise FuruError(f"{self!r} cannot be read: {_reason(error)}") from error
-        return Fetched(path, computed=False)
-
-    async def _afetch(self, force: bool) -> Fetched[Path]:
-        return await in_thread(self._fetch, force)
+        return path
 
 
 def _read(path: Path) -> tuple[str, _Stamp | None]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Any
 
-from furu.steps import uninterrupted
+from furu._common.steps import uninterrupted
 
 WriteLine = Callable[[str], None]
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from furu._common.origin import class_name, place
+from furu._common.text import a_type, shown
 from furu.errors import FuruCycleError, FuruUsageError
-from furu.identity import MAX_DEPTH, Identified, all_fields, canonical_form
-from furu.origin import class_name, place
-from furu.text import shown
+from furu.node.base import Node, describe, overrides
+from furu.node.hooks import ask
+from furu.node.identity import MAX_DEPTH, Identified, all_fields, canonical_form
 
 N = TypeVar("N", bound=Identified)
 _LEAVES = frozenset({type(None), bool, int, float, str, bytes})
@@ -128,3 +130,17 @@ def _cycle(path: list[N], again: N) -> FuruCycleError:
         "Remove one of these dependencies (look at the _dependencies() of these classes).",
         cycle=cycle,
     )
+
+
+def dependencies(node: Node[Any]) -> list[Node[Any]]:
+    """Return a node's dependencies, each once: those in its fields, then those it adds."""
+    values = list((all_fields(node) or {}).values())
+    if not overrides(type(node), "_dependencies"):
+        return nodes_within(values, Node)
+    added = ask(node, "_dependencies")
+    for one in added:
+        if not isinstance(one, Node):
+            raise FuruUsageError(
+                f"{describe(node)}._dependencies() returned {a_type(one)} among the nodes: {shown(one)}"
+            )
+    return nodes_within([*values, *added], Node)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from furu._common.text import printable
 from furu.errors import FuruUsageError
-from furu.execution.events import Event, NodeDone, NodeFailed, NodeRetried, RunFinished, RunStarted
-from furu.text import printable
+from furu.events import Event, NodeDone, NodeFailed, NodeRetried, RunFinished, RunStarted
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer, TracerProvider
@@ -27,7 +27,7 @@ class Spans:
             if (error.name or "").split(".")[0] != "opentelemetry":
                 raise
             raise FuruUsageError(
-                'furu.otel needs opentelemetry-api: pip install "furu[otel]", or leave Spans() out'
+                'Spans needs opentelemetry-api: pip install "furu[otel]", or leave Spans() out'
             ) from None
         self._trace = trace
         self._tracer: Tracer = trace.get_tracer("furu", tracer_provider=provider)

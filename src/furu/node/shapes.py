@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from furu.origin import once_a_class
+from furu._common.origin import once_a_class
 
 
 class Shape:

@@ -11,8 +11,8 @@ import threading
 from contextvars import ContextVar
 from typing import Any
 
+from furu._common.text import shown
 from furu.errors import FuruCycleError
-from furu.text import shown
 
 # Stack of nodes whose `_create` is running in this context, outermost first.
 COMPUTING: ContextVar[tuple[Any, ...]] = ContextVar("furu_computing", default=())

@@ -17,7 +17,7 @@ import sys
 from types import FunctionType
 from typing import Any, cast
 
-from furu.origin import class_name, module_name
+from furu._common.origin import class_name, module_name
 
 _MAIN = "__main__"
 _NAMES_OF_MAIN = (_MAIN, "__mp_main__")

@@ -11,18 +11,19 @@ from types import MappingProxyType
 from typing import Any
 
 import furu.store.catalog as catalog
-from furu.core import Furu, describe
+from furu._common.origin import class_name, module_name
+from furu._common.text import printable, seconds
 from furu.errors import Failure
 from furu.execution.discovery import Discovery, Fact, Found
 from furu.execution.options import check_max_workers, check_roots
-from furu.execution.reasons import Because, Reason, Reasons
-from furu.execution.simulate import simulate
 from furu.execution.window import parse_window_size
 from furu.execution.workers.base import Job
-from furu.origin import class_name, module_name
+from furu.node.base import describe
+from furu.node.furu import Furu
+from furu.planning.reasons import Because, Reason, Reasons
+from furu.planning.simulate import simulate
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Status
-from furu.text import printable, seconds
 
 # Nodes that a summary names; it counts all.
 _NAMED_NODES = 1000

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from furu._common.text import printable, seconds
 from furu.errors import Failure
-from furu.execution.events import (
+from furu.events import (
     End,
     Event,
     NodeAbandoned,
@@ -24,7 +25,6 @@ from furu.execution.events import (
     RunFinished,
     class_labels,
 )
-from furu.text import printable, seconds
 
 logger = logging.getLogger("furu.run")
 

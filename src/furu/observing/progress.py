@@ -19,12 +19,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import furu.store.catalog as catalog
+from furu._common.loops import in_thread, shielded
+from furu._common.text import printable
 from furu.errors import FuruStoreError, FuruUsageError
-from furu.execution.estimate import Estimate
-from furu.execution.events import Event, RunFinished, class_labels
-from furu.loops import in_thread, shielded
+from furu.events import Event, RunFinished, class_labels
+from furu.observing.estimate import Estimate
 from furu.settings import Settings
-from furu.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -22,16 +22,16 @@ import anyio
 import anyio.abc
 from anyio.lowlevel import EventLoopToken, current_token
 
-from furu import FuruError, FuruUsageError, run_local_async
-from furu.core import Furu, describe
-from furu.errors import FuruComputeError
+from furu._common.loops import Waker, in_thread
+from furu._common.text import describe_error
+from furu.errors import FuruComputeError, FuruError, FuruUsageError
 from furu.execution.discovery import check_root
-from furu.execution.report import RunReport
-from furu.execution.workers.wake import Waker
-from furu.loops import in_thread
+from furu.execution.local import run_local_async
+from furu.node.base import describe
+from furu.node.furu import Furu
+from furu.observing.report import RunReport
+from furu.service.progress import Progress
 from furu.settings import Settings, current_settings, use_settings
-from furu.text import describe_error
-from furu.web.progress import Progress
 
 logger = logging.getLogger("furu.web")
 

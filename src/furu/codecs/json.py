@@ -1,5 +1,4 @@
-"""Results as typed JSON, and back as the type that the class declared; and as pickles, for classes that
-opted in. Writes no file.
+"""Results as typed JSON, and back as the type that the class declared. Writes no file.
 
 A value is stored only if reading it back gives an equal one, so that what a dependent loads tomorrow is
 what `_create` returned today.
@@ -7,43 +6,19 @@ what `_create` returned today.
 
 from __future__ import annotations
 
-import errno
 import functools
-import inspect
 import math
-import os
-import stat
-import sys
-import typing
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
+from furu.codecs.declared import refuse_awaitable
 from furu.errors import FuruResultError, FuruUsageError
-from furu.origin import globals_of
-from furu.pickling import Unpickler, dumps, is_main
-from furu.text import describe_error
 
 _ADVICE = (
     "Return plain data that fits the declared type, or define _load() and write files to "
     "self.furu_dir in _create(), or set _codec = 'pickle' on the class"
 )
-
-
-def result_type(cls: type, generic_base: type) -> Any:
-    """Return the T that a class gave to `Furu[T]`, itself or through generic bases; Any if none."""
-    for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
-        origin = typing.get_origin(base) or base
-        if not isinstance(origin, type) or not issubclass(origin, generic_base):
-            continue
-        arguments = typing.get_args(base)
-        if origin is generic_base:
-            declared = arguments[0] if arguments else Any
-        else:
-            declared = _substitute(result_type(origin, generic_base), origin, arguments)
-        if declared is not Any:  # a base that leaves it open leaves it to the others
-            return _resolve(declared, cls)
-    return Any
 
 
 def encode_json(cls: type, declared: Any, value: Any, max_bytes: int) -> tuple[bytes, Any]:
@@ -55,7 +30,7 @@ def encode_json(cls: type, declared: Any, value: Any, max_bytes: int) -> tuple[b
     try:
         content = _encoder.encode(value)
     except Exception as error:  # msgspec raises what the value's own methods raise
-        _refuse_awaitable(name, value)
+        refuse_awaitable(name, value)
         raise FuruResultError(
             f"{name}._create() returned a {type(value).__qualname__} that JSON cannot hold: {error}. "
             f"{_ADVICE}."
@@ -91,43 +66,6 @@ def decode_json(cls: type, declared: Any, content: bytes | msgspec.Raw) -> Any:
     return _decoder(cls, declared).decode(content)
 
 
-def encode_pickle(cls: type, value: Any) -> bytes:
-    """Return a result as a pickle. Raises `FuruResultError` for a value that has none."""
-    try:
-        return dumps(value)
-    except Exception as error:  # pickle raises what the value's own methods raise
-        _refuse_awaitable(cls.__qualname__, value)
-        raise FuruResultError(
-            f"{cls.__qualname__}._create() returned a {type(value).__qualname__} that cannot be pickled: "
-            f"{describe_error(error)}. Return plain data, or define _load() and write files to "
-            "self.furu_dir in _create()."
-        ) from error
-
-
-def decode_pickle(path: str) -> Any:
-    """Return a result from the file of a pickle, for a class that opted in. Raises `OSError` for what is no
-    regular file: a link is not followed, a FIFO not waited for."""
-    with open(path, "rb", opener=_open_regular) as file:
-        return _StoredUnpickler(file).load()  # the class opted in
-
-
-class _StoredUnpickler(Unpickler):
-    """Finds classes of this program's main module in it, even if the pickle was written by a program that
-    had imported that module. Importing it would run it again and make a second class of each name."""
-
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        in_main = module_name not in sys.modules and is_main(module_name)
-        return super().find_class("__main__" if in_main else module_name, global_name)
-
-
-def _open_regular(path: str, flags: int) -> int:
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is not a regular file", path)
-    return descriptor
-
-
 _encoder = msgspec.json.Encoder()
 
 
@@ -144,17 +82,6 @@ def _decoder(cls: type, declared: Any) -> msgspec.json.Decoder[Any]:
 @functools.lru_cache(maxsize=1024)
 def _cached_decoder(declared: Any) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(declared)
-
-
-def _refuse_awaitable(name: str, value: Any) -> None:
-    """Raise `FuruResultError` for a value that should have been awaited."""
-    if inspect.iscoroutine(value):
-        value.close()  # or Python warns that it was never awaited
-    if inspect.isawaitable(value):
-        raise FuruResultError(
-            f"{name}._create() returned a {type(value).__qualname__}, which nothing awaits: _create must "
-            "be `async def` itself, and await it."
-        )
 
 
 def _holds_nan_or_infinity(value: Any) -> bool:
@@ -205,30 +132,3 @@ def _short(value: Any) -> str:
 
 def _show(declared: Any) -> str:
     return declared.__qualname__ if isinstance(declared, type) else str(declared)
-
-
-def _substitute(declared: Any, origin: type, arguments: tuple[Any, ...]) -> Any:
-    """Put the arguments of a generic base where its own declared type has type variables."""
-    parameters = getattr(origin, "__parameters__", ())
-    if not parameters or not arguments:
-        return declared
-    given = dict(zip(parameters, arguments, strict=False))
-    if isinstance(declared, TypeVar):
-        return given.get(declared, Any)
-    inner = getattr(declared, "__parameters__", ())
-    return declared[tuple(given.get(p, Any) for p in inner)] if inner else declared
-
-
-def _resolve(declared: Any, cls: type) -> Any:
-    """Resolve names in quotes, where they can be, as Python does for annotations."""
-    if isinstance(declared, TypeVar):
-        return declared
-    holder = type("_Holder", (), {"__annotations__": {"result": declared}})
-    names = {**globals_of(cls), cls.__name__: cls}
-    try:
-        return typing.get_type_hints(holder, globalns=names, include_extras=True)["result"]
-    except (NameError, AttributeError, TypeError, SyntaxError) as error:
-        raise FuruUsageError(
-            f"{cls.__qualname__} declares a result of {declared!r}, and that name is not known in "
-            f"module {cls.__module__} ({error}). Import it there, or define it at module level."
-        ) from error

@@ -22,9 +22,9 @@ import zoneinfo
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from furu._common.origin import module_name, once_a_class
 from furu.errors import FuruIdentityError, FuruUsageError
-from furu.origin import module_name, once_a_class
-from furu.shapes import Shape, field_names, shape_of
+from furu.node.shapes import Shape, field_names, shape_of
 
 T = TypeVar("T")
 

@@ -13,15 +13,20 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import furu.store.catalog as catalog
-from furu.compare import differences, is_node
-from furu.core import Furu, configuration, why_missing
-from furu.core import Reason as StateReason
-from furu.file import File
-from furu.origin import class_name, module_name
+from furu._common.origin import class_name, module_name
+from furu.node.base import Node, artifact_of, configuration
+from furu.node.file import File
+from furu.node.readable import HIDDEN
+from furu.planning.compare import differences, is_node
 from furu.settings import Settings
-from furu.text import HIDDEN
+from furu.store.artifact import Status, survey
+from furu.store.record import EndedRecord
 
-Reason = StateReason | Literal["version raised", "stale input"]
+# Why a node has to be computed: nothing is there; `_validate` rejects what is; the last attempt failed,
+# was cancelled, or ended with its process.
+_StateReason = Literal["missing", "invalid", "failed", "cancelled", "interrupted"]
+# Or: what its class or its inputs were.
+Reason = _StateReason | Literal["version raised", "stale input"]
 
 # Artifacts of a class that are read to find the one before; more are not looked at.
 _MAX_READ = 2000
@@ -46,16 +51,16 @@ class Reasons:
         self._before: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
         self._changed: set[str] = set()
 
-    def tell(self, node: Furu[Any]) -> Because:
+    def tell(self, node: Node[Any]) -> Because:
         """Say why a node that is TODO is not DONE. Raises `FuruStoreError`."""
-        told = Because(why_missing(node))
+        told = Because(_why_missing(node))
         if told.reason == "missing":
             told = self._against_before(node) or told
             if told.reason != "missing":
                 self._changed.add(node.furu_hash)
         return told
 
-    def _against_before(self, node: Furu[Any]) -> Because | None:
+    def _against_before(self, node: Node[Any]) -> Because | None:
         config = configuration(node)
         best: tuple[int, Because] | None = None
         for before in self._of_class(type(node)).get(_outline(config), ()):
@@ -78,13 +83,13 @@ class Reasons:
             return True
         return any(name == _FILE or node_hash in self._changed for name, node_hash in new - old)
 
-    def _of_class(self, cls: type[Furu[Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    def _of_class(self, cls: type[Node[Any]]) -> dict[str, list[Mapping[str, Any]]]:
         name = class_name(cls)
         if name not in self._before:
             self._before[name] = self._read(cls)
         return self._before[name]
 
-    def _read(self, cls: type[Furu[Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    def _read(self, cls: type[Node[Any]]) -> dict[str, list[Mapping[str, Any]]]:
         before: dict[str, list[Mapping[str, Any]]] = {}
         entries = catalog.find_class(self._settings, module_name(cls), cls.__qualname__)
         unwanted = (entry for entry in entries if entry.hash not in self._wanted)
@@ -123,3 +128,13 @@ def _nodes(value: Any) -> Iterator[tuple[str, str]]:
             pending += one.values()
         elif isinstance(one, list):
             pending += one
+
+
+def _why_missing(node: Node[Any]) -> _StateReason:
+    """Say why a node that is TODO is not DONE."""
+    found = survey(artifact_of(node))
+    if found.status is Status.DONE:
+        return "invalid"
+    if isinstance(found.record, EndedRecord):
+        return found.record.outcome
+    return "interrupted" if found.attempt else "missing"

@@ -1,0 +1,102 @@
+"""Values and errors as text for people: in messages and records.
+
+Every function here accepts any value, also one whose methods raise or return something strange: a message
+about a faulty value must not fail because of it. Only KeyboardInterrupt and SystemExit pass through.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+_MAX_ERROR_CHARS = 2000
+
+
+MAX_VALUE_CHARS = 1000
+
+
+UNSHOWN = "<a value that cannot be shown>"
+
+
+INTERRUPTS = (KeyboardInterrupt, SystemExit)
+
+
+def plain_text(text: str) -> str:
+    """Return text that can be written as UTF-8, whatever came in through a file name."""
+    if type(text) is str and text.isascii():
+        return text
+    return str.encode(text, "utf-8", "backslashreplace").decode()
+
+
+def printable(text: str) -> str:
+    """Return text that shows as itself on a terminal: an unprintable character (a control sequence, a line
+    break, a mark that reverses the direction of writing) is written as an escape."""
+    if str.isprintable(text):
+        return text
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str.__str__(text))
+
+
+def seconds(duration_sec: float) -> str:
+    """Format a duration with its unit."""
+    return f"{duration_sec:.2f} s" if duration_sec >= 0.1 else f"{duration_sec * 1000:.1f} ms"
+
+
+def a_type(value: object) -> str:
+    """Return the type of a value with its article, such as ``an int``."""
+    name = type(value).__qualname__
+    return f"{'an' if name[:1] in 'aeioAEIO' else 'a'} {name}"
+
+
+def sentence(text: str) -> str:
+    """Return text that ends with a full stop, or with a mark of its own."""
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def shown(value: Any) -> str:
+    """Return `repr(value)`, or the value's type and what its `__repr__` raised."""
+    try:
+        return str.__str__(repr(value))
+    except INTERRUPTS:
+        raise
+    except BaseException as error:
+        return unshown(value, error)
+
+
+def describe_error(error: BaseException) -> str:
+    """Describe an exception in one line: its type and message, without its notes."""
+    try:
+        kind = type(error)
+        name = kind.__qualname__
+        if kind.__module__ not in ("builtins", "__main__", "__mp_main__"):
+            name = f"{kind.__module__}.{name}"
+        return plain_text(_with_message(name, error))[:_MAX_ERROR_CHARS]
+    except INTERRUPTS:
+        raise
+    except BaseException as problem:
+        return unshown(error, problem)
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return an exception's traceback, or only its frames if the exception itself cannot be formatted."""
+    try:
+        return plain_text("".join(traceback.format_exception(error)))
+    except INTERRUPTS:
+        raise
+    except BaseException:
+        return f"{''.join(traceback.format_tb(error.__traceback__))}{describe_error(error)}\n"
+
+
+def _with_message(name: str, error: BaseException) -> str:
+    try:
+        text = " ".join(str.split(str(error)))
+    except Exception:
+        text = "<its message cannot be shown>"
+    return f"{name}: {text}" if text else name
+
+
+def unshown(value: object, error: BaseException) -> str:
+    try:
+        name, why = type(value).__qualname__, type(error).__qualname__
+        return plain_text(f"<{name}, which cannot be shown: {why}>")[:MAX_VALUE_CHARS]
+    except Exception:  # not even the class can be named
+        return UNSHOWN

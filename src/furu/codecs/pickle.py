@@ -1,0 +1,51 @@
+"""Results as pickles, for classes that opted in."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from typing import Any
+
+from furu._common.text import describe_error
+from furu.codecs.declared import refuse_awaitable
+from furu.codecs.pickling import Unpickler, dumps, is_main
+from furu.errors import FuruResultError
+
+
+def encode_pickle(cls: type, value: Any) -> bytes:
+    """Return a result as a pickle. Raises `FuruResultError` for a value that has none."""
+    try:
+        return dumps(value)
+    except Exception as error:  # pickle raises what the value's own methods raise
+        refuse_awaitable(cls.__qualname__, value)
+        raise FuruResultError(
+            f"{cls.__qualname__}._create() returned a {type(value).__qualname__} that cannot be pickled: "
+            f"{describe_error(error)}. Return plain data, or define _load() and write files to "
+            "self.furu_dir in _create()."
+        ) from error
+
+
+def decode_pickle(path: str) -> Any:
+    """Return a result from the file of a pickle, for a class that opted in. Raises `OSError` for what is no
+    regular file: a link is not followed, a FIFO not waited for."""
+    with open(path, "rb", opener=_open_regular) as file:
+        return _StoredUnpickler(file).load()  # the class opted in
+
+
+class _StoredUnpickler(Unpickler):
+    """Finds classes of this program's main module in it, even if the pickle was written by a program that
+    had imported that module. Importing it would run it again and make a second class of each name."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        in_main = module_name not in sys.modules and is_main(module_name)
+        return super().find_class("__main__" if in_main else module_name, global_name)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+    return descriptor

@@ -1,0 +1,1 @@
+"""One node: its identity, its dependencies, computing it, getting its value."""

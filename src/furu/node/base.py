@@ -1,0 +1,218 @@
+"""Node: what a configuration is, whatever becomes of it: fields, identity, equality, how it is shown."""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+import inspect
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
+from typing import (
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    TypeVar,
+)
+
+from furu._common.origin import class_name, module_name, origin
+from furu._common.text import shown
+from furu.codecs.declared import result_type
+from furu.errors import (
+    FuruUsageError,
+)
+from furu.node.identity import Identified, node_hash
+from furu.node.readable import readable_fields
+from furu.retry import Retry
+from furu.settings import Settings, current_settings
+from furu.store.artifact import Artifact
+from furu.store.layout import node_files
+
+T = TypeVar("T")
+F = TypeVar("F")
+
+# Whether a node is being shown in this context.
+SHOWING: ContextVar[bool] = ContextVar("furu_showing", default=False)
+
+
+class Node(Identified, Generic[T]):
+    """A configuration: a class, its `_version` and its field values. `Furu` adds how its value is had."""
+
+    _version: ClassVar[int | str] = 0
+    _codec: ClassVar[Literal["json", "pickle"]] = "json"
+    _retry: ClassVar[Retry | None] = None
+    _timeout_sec: ClassVar[float | None] = None
+    _facts: ClassVar[ClassFacts]
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # every subclass is one
+
+    # ---- what a subclass defines ----
+
+    def _create(self) -> T | Awaitable[T]:
+        """Compute the value; `async def` is as good, and runs on the event loop."""
+        raise FuruUsageError(f"{type(self).__qualname__} defines no _create()")
+
+    def _load(self) -> T:
+        """Read the value back from files in `furu_dir`, if the class stores it there itself."""
+        raise FuruUsageError(f"{type(self).__qualname__} defines no _load()")
+
+    def _validate(self) -> bool:
+        """Return False if the published artifact is to count as missing."""
+        return True
+
+    def _dependencies(self) -> Iterable[Node[Any]]:
+        """Return nodes that `_create` needs and no field holds; those in fields are found anyway."""
+        return ()
+
+    def _executor_spec_key(self) -> str:
+        """Return the kind of worker that the node needs. Not part of its identity."""
+        return "default"
+
+    def _read_input(self) -> T:
+        """Return the value of an input, which is never computed or stored, and so always DONE."""
+        raise NotImplementedError
+
+    # ---- values ----
+
+    @property
+    def furu_hash(self) -> str:
+        """The identity of this configuration, 32 hexadecimal digits; the same in every process."""
+        return self._furu_hash
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Node):
+            return NotImplemented
+        return self._furu_hash == other._furu_hash
+
+    def __hash__(self) -> int:
+        return int(self._furu_hash[:15], 16)
+
+    def __repr__(self) -> str:
+        # Nodes inside a node are named only: written out, a ladder of diamonds has no end.
+        if SHOWING.get():
+            return f"<{type(self).__qualname__} {self._furu_hash[:8]}>"
+        return contextvars.copy_context().run(_show, self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_furu_hash"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        seal(self)  # anew: `_version` may be another one here
+
+
+def artifact_of(node: Node[Any]) -> Artifact:
+    """Return the node's place in the current store."""
+    settings, (module, qualname, name) = current_settings(), type(node)._facts.place
+    files = node_files(settings.store, module, qualname, node._furu_hash)
+    return Artifact(settings, files, name, node._furu_hash)
+
+
+def is_async(node: Node[Any]) -> bool:
+    """Whether `_create` is an `async def`."""
+    return type(node)._facts.is_async
+
+
+def retry_of(node: Node[Any]) -> Retry | None:
+    """Return how the node's class wants a failed node tried again."""
+    return node._retry
+
+
+def timeout_sec_of(node: Node[Any]) -> float | None:
+    """Return how long one attempt of the node may take."""
+    return node._timeout_sec
+
+
+def describe(node: Node[Any]) -> str:
+    """Show a node in a message: its class and fields, cut where they are long. Never raises."""
+    try:
+        text = repr(node)
+    except Exception as error:  # of a `__repr__` of the class's own
+        name = f"{type(node).__qualname__} {node._furu_hash[:8]}"
+        return f"<{name}, whose __repr__() raised {type(error).__name__}>"
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def _show(node: Node[Any]) -> str:
+    """Write a node out, in a context that is thrown away."""
+    SHOWING.set(True)
+    fields = dataclasses.fields(node)
+    parts = [f"{field.name}={shown(getattr(node, field.name, None))}" for field in fields if field.repr]
+    return f"{type(node).__qualname__}({', '.join(parts)})"
+
+
+def configuration(node: Node[Any]) -> dict[str, Any]:
+    """Return a node's fields as plain JSON, as records hold them: without the values of those that are made
+    with `repr=False`."""
+    facts = type(node)._facts
+    return readable_fields(node, facts.field_names, facts.hidden_names)
+
+
+def seal(node: Node[Any]) -> None:
+    """Work out the hash of a node that has been made. Raises `FuruIdentityError`."""
+    vars(node)["_furu_hash"] = hash_of(node)
+
+
+def hash_of(node: Node[Any]) -> str:
+    """Return the hash of the values that a node has now."""
+    cls = type(node)
+    return node_hash(node, cls._version, cls._facts.identity_names)
+
+
+def overrides(cls: type[Node[Any]], name: str) -> bool:
+    """Whether a class defines one of the methods that it may define."""
+    return getattr(cls, name) is not getattr(Node, name)
+
+
+class _once(Generic[F]):  # noqa: N801  # used like a property
+    """A property that is worked out once. In Python 3.11 the one of `functools` holds a lock, which a fork
+    may copy while another thread holds it."""
+
+    def __init__(self, work: Callable[[Any], F]) -> None:
+        self._work = work
+
+    def __get__(self, facts: Any, owner: type) -> F:
+        value = vars(facts)[self._work.__name__] = self._work(facts)
+        return value
+
+
+class ClassFacts:
+    """What is worked out once for a class."""
+
+    def __init__(self, cls: type[Node[Any]]) -> None:
+        fields = dataclasses.fields(cls)
+        self.field_names = tuple(field.name for field in fields)
+        self.hidden_names = tuple(field.name for field in fields if not field.repr)
+        self.identity_names = tuple(sorted(field.name for field in fields if field.compare))
+        self.fields = cls.__dataclass_fields__  # a second @dataclass replaces those of the class
+        self.origin = origin(cls)
+        # The settings whose store was checked for another script's artifacts, and the last other file
+        # whose artifacts may be loaded.
+        self.checked: Settings | None = None
+        self.accepted: str | None = None
+        self._cls = cls
+
+    @_once
+    def place(self) -> tuple[str, str, str]:
+        """The module and qualified name under which artifacts lie, and the full name in their records."""
+        return module_name(self._cls), self._cls.__qualname__, class_name(self._cls)
+
+    @_once
+    def is_input(self) -> bool:
+        """Whether nodes of the class are inputs, such as files."""
+        return overrides(self._cls, "_read_input")
+
+    @_once
+    def is_async(self) -> bool:
+        """Whether `_create` is an `async def`."""
+        return inspect.iscoroutinefunction(self._cls._create)
+
+    @_once
+    def result_type(self) -> Any:
+        """The T of `Node[T]`; late, because it may name what is defined below the class."""
+        return result_type(self._cls, Node)

@@ -1,0 +1,348 @@
+"""Computing one node: claim, create, publish or record, load."""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+import enum
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from pathlib import Path
+from typing import (
+    Any,
+    Generic,
+    TypeVar,
+    TypeVarTuple,
+)
+
+import anyio
+
+from furu._common.logs import logging_to
+from furu._common.loops import (
+    in_own_thread,
+    in_thread,
+    is_being_cancelled,
+    loop_is_running,
+    run_in_new_loop,
+    shielded,
+)
+from furu._common.steps import hand_over, uninterrupted
+from furu._common.text import describe_error
+from furu.codecs.json import encode_json
+from furu.codecs.pickle import encode_pickle
+from furu.context import EXEC_CONTEXT
+from furu.errors import (
+    FuruCancelledError,
+    FuruError,
+    FuruInProgressError,
+    FuruResultError,
+    FuruRunningLoopError,
+    FuruStoreError,
+    FuruUsageError,
+)
+from furu.node.base import (
+    Node,
+    artifact_of,
+    configuration,
+    describe,
+    hash_of,
+    is_async,
+    overrides,
+)
+from furu.node.failure import compute_error, timeout_error
+from furu.node.hooks import is_in_node
+from furu.node.load import is_rejected, load
+from furu.node.threads import install as let_threads_inherit
+from furu.node.waiting import COMPUTING
+from furu.store.artifact import Done, Status, survey
+from furu.store.attempt import Attempt, State
+from furu.store.claim import in_progress, take
+from furu.store.layout import PICKLE
+
+T = TypeVar("T")
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+# What a worker puts around `_create`: a process has what the node prints go to its attempt's log.
+AROUND_CREATE: ContextVar[Callable[[Attempt], AbstractContextManager[object]]] = ContextVar(
+    "furu_around_create",
+    default=nullcontext,
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fetched(Generic[T]):
+    """A node's value, and whether it was computed for this call."""
+
+    value: T
+    computed: bool
+
+
+def compute(node: Node[T]) -> Fetched[T]:
+    """Claim and compute a node, here and now. Raises `FuruInProgressError` if another owner is at it."""
+    if is_async(node):
+        return _run_alone(node)
+    # In a context of its own, which takes along whatever is set in it, however the computation ends.
+    return contextvars.copy_context().run(_compute_in_context, node)
+
+
+def _compute_in_context(node: Node[T]) -> Fetched[T]:
+    COMPUTING.set((*COMPUTING.get(), node))
+    # A worker is not a main thread, or is that of a child in which an interrupt does nothing.
+    step = uninterrupted if EXEC_CONTEXT.get().mode == "interactive" else _call
+    attempt = _new_attempt(node)
+    try:
+        while not step(take, attempt, _rejection(node)):
+            if not is_rejected(node):
+                return Fetched(load(node), computed=False)
+            attempt = _new_attempt(node)  # another one was published meanwhile, and is rejected too
+        value = _create(node, attempt)
+        made = _publish(node, attempt, value, step)
+    except BaseException as error:
+        _leave_fork(attempt, error)
+        end = step(_end, attempt, error, _is_interrupt(error), configuration(node))
+        return _after_end(node, attempt, error, end)
+    finally:
+        if attempt.state is not State.OVER:
+            step(attempt.close)
+    _refuse_invalid(node)
+    return made
+
+
+async def acompute(node: Node[T]) -> Fetched[T]:
+    """`compute` on the event loop: an async `_create` runs on it, everything else in threads."""
+    if not is_async(node):
+        return await in_own_thread(compute, node)
+    with _computing(node):
+        attempt = await in_thread(_new_attempt, node)
+        try:
+            while not await shielded(take, attempt, await in_own_thread(_rejection, node)):
+                if not await in_own_thread(is_rejected, node):
+                    return Fetched(await in_own_thread(load, node), computed=False)
+                attempt = await in_thread(_new_attempt, node)
+            with logging_to(attempt.log):
+                value = await _create_in_time(node)
+            made = await shielded(_publish, node, attempt, value, _call)
+        except BaseException as error:
+            _leave_fork(attempt, error)
+            cancelled = _is_interrupt(error) or _is_being_cancelled(error)
+            # Handed over before anything is awaited: another cancellation may come meanwhile.
+            step = hand_over(_end, attempt, error, cancelled, configuration(node))
+            end = await shielded(step.wait)
+            if end is _End.LOST:
+                return await in_own_thread(_after_end, node, attempt, error, end)
+            return _after_end(node, attempt, error, end)
+        finally:
+            if attempt.state is not State.OVER:
+                hand_over(attempt.close)
+        await in_own_thread(_refuse_invalid, node)
+        return made
+
+
+def _new_attempt(node: Node[Any]) -> Attempt:
+    refuse_changed(node)
+    let_threads_inherit(is_in_node)
+    return Attempt(artifact_of(node))
+
+
+def _rejection(node: Node[Any]) -> Callable[[], bool] | None:
+    """Judge what is published now; return whether that still is what is published.
+
+    So `_validate` runs where its caller is, and nothing of the class's own runs in the middle of a claim.
+    """
+    if not overrides(type(node), "_validate"):
+        return None
+    artifact = artifact_of(node)
+    done, judged = artifact.look_at_done()
+    if done is Done.PUBLISHED and not is_rejected(node):
+        return None
+    return lambda: artifact.look_at_done() == (done, judged)
+
+
+def _create(node: Node[T], attempt: Attempt) -> Any:
+    with logging_to(attempt.log), AROUND_CREATE.get()(attempt):
+        value = node._create()
+    if not attempt.is_of_this_process:
+        raise FuruUsageError(f"a fork of {describe(node)} returned from _create(): use os._exit()")
+    if isinstance(value, Awaitable):
+        if inspect.iscoroutine(value):
+            value.close()
+        raise FuruUsageError(
+            f"{describe(node)}._create() returned an awaitable. Define it as `async def _create`, and a "
+            "decorator's wrapper as `async def` too, so that furu runs the node on the event loop."
+        )
+    return value
+
+
+def _leave_fork(attempt: Attempt, error: BaseException) -> None:
+    """Leave a fork of the node's own that comes back out of `_create`. The attempt is its parent's.
+
+    In a user's own code the error goes on to the code that forked, as without furu. A fork that comes back
+    into a worker is ended: the loop and the other threads are not there.
+    """
+    if attempt.is_of_this_process:
+        return
+    if EXEC_CONTEXT.get().mode == "executor":
+        traceback.print_exception(error)
+        sys.stderr.flush()
+        os._exit(1)
+    raise error
+
+
+async def _create_in_time(node: Node[Any]) -> Any:
+    timeout_sec = node._timeout_sec
+    if timeout_sec is None:
+        return await _create_async(node)
+    with anyio.move_on_after(timeout_sec) as scope:
+        return await _create_async(node)
+    if scope.cancelled_caught:
+        raise timeout_error(node)
+    raise AssertionError("a scope that caught nothing returned")
+
+
+async def _create_async(node: Node[Any]) -> Any:
+    value = node._create()
+    return await value if isinstance(value, Awaitable) else value
+
+
+def _run_alone(node: Node[T]) -> Fetched[T]:
+    """Compute an async node from code that is not async."""
+    if loop_is_running():
+        raise FuruRunningLoopError(
+            f"{describe(node)} has an async _create(), and this thread's event loop is running: "
+            "use `await node.aget()` in place of node.get()"
+        )
+    return run_in_new_loop(acompute, node)
+
+
+def refuse_changed(node: Node[Any]) -> None:
+    """Raise `FuruError` for a node whose fields no longer have the values that its hash stands for."""
+    if hash_of(node) != node._furu_hash:
+        raise FuruError(
+            f"{describe(node)} was changed after it was made: a field no longer has the value that its "
+            "hash stands for. Do not modify the lists, dicts and sets in a node; make another node."
+        )
+
+
+def _publish(node: Node[T], attempt: Attempt, value: Any, step: Callable[..., bool]) -> Fetched[T]:
+    """Encode a value, here, because that calls methods of its own; and publish it, by `step`."""
+    cls = type(node)
+    config, source = configuration(node), cls._facts.origin
+    if overrides(cls, "_load"):
+        published = step(attempt.publish, "load", b"null", config, source)
+    elif cls._codec == "pickle":
+        content = _encode(node, attempt, value)[0]
+        Path(attempt.files_directory(), PICKLE).write_bytes(content)
+        published = step(attempt.publish, "pickle", b"null", config, source)
+    else:
+        content, value = _encode(node, attempt, value)
+        published = step(attempt.publish, "json", content, config, source)
+    return Fetched(value, computed=True) if published else _winner(node)
+
+
+def _call(function: Callable[[*Ts], R], *args: *Ts) -> R:
+    return function(*args)
+
+
+def _winner(node: Node[T]) -> Fetched[T]:
+    """Load what another owner has published of a node that this attempt lost.
+
+    Raises `FuruInProgressError` if that owner is not done yet, and `FuruStoreError` if there is none: the
+    node was removed.
+    """
+    artifact = artifact_of(node)
+    if artifact.is_done():
+        return Fetched(load(node), computed=False)
+    seen = survey(artifact)
+    if seen.status is Status.IN_PROGRESS:
+        raise in_progress(artifact, seen.attempt, seen.record)
+    raise FuruStoreError(
+        f"{describe(node)} was removed from the store while it was being computed. Run again to compute "
+        f"it. Its directory: {artifact.files.directory}",
+        path=Path(artifact.files.directory),
+    )
+
+
+def _encode(node: Node[T], attempt: Attempt, value: T) -> tuple[bytes, T]:
+    """Return a value as it is stored, and as it will be read back."""
+    cls = type(node)
+    try:
+        if cls._codec == "pickle":
+            return encode_pickle(cls, value), value
+        return encode_json(cls, cls._facts.result_type, value, attempt.artifact.settings.max_result_bytes)
+    except FuruResultError as error:
+        error.node = node
+        raise
+
+
+class _End(enum.Enum):
+    """What came of the end of an attempt that did not publish."""
+
+    NOT_HELD = enum.auto()
+    LOST = enum.auto()
+    CANCELLED = enum.auto()
+    FAILED = enum.auto()
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether an error is not the node's: in a user's own code an interrupt is the user's. In a worker
+    everything that a node raises is the node's, but for the end that its run has asked for."""
+    interrupted = not isinstance(error, Exception) and EXEC_CONTEXT.get().mode == "interactive"
+    return interrupted or isinstance(error, FuruCancelledError)
+
+
+def _end(attempt: Attempt, error: BaseException, cancelled: bool, config: dict[str, Any]) -> _End:
+    """End an attempt that did not publish. A step: it calls no method of the class's own."""
+    if attempt.state is not State.HELD:
+        attempt.close()
+        return _End.NOT_HELD
+    if not cancelled and attempt.is_lost:
+        attempt.close()
+        return _End.LOST
+    state_path = attempt.state_path
+    unwritten = attempt.end("cancelled" if cancelled else "failed", error, config)
+    if unwritten is not None:
+        error.add_note(f"furu could not record this in {state_path}: {describe_error(unwritten)}")
+    return _End.CANCELLED if cancelled else _End.FAILED
+
+
+def _after_end(node: Node[T], attempt: Attempt, error: BaseException, end: _End) -> Fetched[T]:
+    """Raise what the end of an attempt comes to; or load what the one that it was lost to has published."""
+    if end in (_End.NOT_HELD, _End.CANCELLED):
+        raise error
+    failure: BaseException = compute_error(node, error, attempt.state_path)
+    if end is _End.LOST:  # taken over, or removed with its files: hence the error?
+        try:
+            return _winner(node)
+        except (FuruInProgressError, FuruStoreError) as problem:
+            failure = problem if isinstance(error, OSError) else failure
+    try:
+        raise failure from error
+    finally:
+        del failure  # it refers to this frame
+
+
+def _is_being_cancelled(error: BaseException) -> bool:
+    """Whether an error is how a task on this loop is cancelled; a node may raise the same by itself."""
+    return isinstance(error, anyio.get_cancelled_exc_class()) and is_being_cancelled()
+
+
+def _refuse_invalid(node: Node[Any]) -> None:
+    """Fail a node whose own `_validate` rejects what it has just made: it would be made for ever."""
+    if is_rejected(node):
+        error = FuruError(f"{type(node).__qualname__}._validate() rejects what _create() has just made")
+        raise compute_error(node, error, Path(artifact_of(node).files.done)) from error
+
+
+@contextmanager
+def _computing(node: Node[Any]) -> Iterator[None]:
+    token = COMPUTING.set((*COMPUTING.get(), node))
+    try:
+        yield
+    finally:
+        COMPUTING.reset(token)

@@ -1,0 +1,196 @@
+"""What `get()` may do where: load, compute on the spot, wait, or say what is missing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import (
+    Any,
+    TypeVar,
+)
+
+import anyio
+
+from furu._common.loops import (
+    in_own_thread,
+    in_thread,
+)
+from furu._common.steps import uninterrupted
+from furu.context import EXEC_CONTEXT, ExecContext
+from furu.errors import (
+    FuruCycleError,
+    FuruError,
+    FuruInProgressError,
+    FuruMissingArtifactError,
+    FuruSpecMismatchError,
+)
+from furu.node.base import (
+    Node,
+    artifact_of,
+    describe,
+)
+from furu.node.compute import Fetched, acompute, compute
+from furu.node.dependencies import dependencies, postorder
+from furu.node.hooks import ask
+from furu.node.load import decode, exists, load
+from furu.node.waiting import COMPUTING, Wait
+from furu.store.attempt import running_attempt
+from furu.store.claim import when_released
+
+T = TypeVar("T")
+
+# How often an interactive get() looks again at a node that another process computes. A run has a
+# poll_interval_sec of its own.
+_INTERACTIVE_POLL_SEC = 0.05
+
+
+def fetch(node: Node[T], force: bool) -> Fetched[T]:
+    """Return a node's value: loaded, or computed where that is allowed. See `Furu.get`."""
+    if type(node)._facts.is_input:
+        return Fetched(node._read_input(), computed=False)
+    context = EXEC_CONTEXT.get()
+    if context.mode == "executor":
+        if force and _is_given(node, context):
+            return compute(node)
+        return _load_in_worker(node, force, context)
+    made: Fetched[T] | None = None
+    for missing in postorder(node, _missing):
+        _refuse_circle(missing)
+        made = _compute_when_free(missing)
+    # postorder ends with this node, unless it was there already
+    return made if made is not None else Fetched(load(node), computed=False)
+
+
+async def afetch(node: Node[T], force: bool) -> Fetched[T]:
+    """`fetch` for async code."""
+    if type(node)._facts.is_input:
+        return Fetched(await in_thread(node._read_input), computed=False)
+    context = EXEC_CONTEXT.get()
+    if context.mode == "executor":
+        if force and _is_given(node, context):
+            return await acompute(node)
+        return await in_own_thread(_load_in_worker, node, force, context)
+    made: Fetched[T] | None = None
+    order = postorder(node, _missing)
+    while (missing := await in_own_thread(next, order, None)) is not None:
+        _refuse_circle(missing)
+        made = await _acompute_when_free(missing)
+    if made is None:
+        made = Fetched(await in_own_thread(load, node), computed=False)
+    return made
+
+
+def _compute_when_free(node: Node[T]) -> Fetched[T]:
+    while True:
+        try:
+            return compute(node)
+        except FuruInProgressError:
+            _wait_until_released(node)
+
+
+def _wait_until_released(node: Node[Any]) -> None:
+    """Wait until this process is no longer at a node, or for a moment where another process is.
+
+    Raises `FuruCycleError` if the node waits for one that is computed in this context.
+    """
+    released = threading.Event()
+    take_back = uninterrupted(when_released, artifact_of(node), released.set)
+    if take_back is None:
+        time.sleep(_INTERACTIVE_POLL_SEC)
+        return
+    wait = Wait()
+    try:
+        uninterrupted(wait.begin, node)
+        released.wait()
+    finally:
+        uninterrupted(wait.end)
+        uninterrupted(take_back)
+
+
+async def _acompute_when_free(node: Node[T]) -> Fetched[T]:
+    wait: Wait | None = None
+    try:
+        while True:
+            try:
+                return await acompute(node)
+            except FuruInProgressError:
+                if wait is None and await in_thread(_is_computed_here, node):
+                    wait = Wait()
+                    wait.begin(node)
+                await anyio.sleep(_INTERACTIVE_POLL_SEC)
+    finally:
+        if wait is not None:
+            wait.end()
+
+
+def _is_computed_here(node: Node[Any]) -> bool:
+    return running_attempt(artifact_of(node)) is not None
+
+
+def _is_given(node: Node[Any], context: ExecContext) -> bool:
+    """Whether this worker was given this very node to compute."""
+    given = context.current_node_hash == node._furu_hash
+    return given and context.spec_key == ask(node, "_executor_spec_key")
+
+
+def _load_in_worker(node: Node[T], force: bool, context: ExecContext) -> Fetched[T]:
+    """Load a node that this worker is not to compute, or say why it may not be computed here."""
+    artifact = artifact_of(node)
+    record = artifact.read()
+    if record is not None:
+        return Fetched(decode(node, artifact, record), computed=False)
+    spec_key = ask(node, "_executor_spec_key")
+    if force and spec_key != context.spec_key:
+        raise FuruSpecMismatchError(
+            f"{describe(node)} needs a worker of kind {spec_key!r}, and this one is {context.spec_key!r}. "
+            "Declare it as a dependency and use .get(), so that the run computes it where it belongs.",
+            node=node,
+            spec_key=spec_key,
+            worker_spec_key=context.spec_key or "",
+        )
+    asker = _asker()
+    if force:
+        raise FuruError(
+            f"get(force=True) of {describe(node)} is refused: this worker was given "
+            f"{describe(asker) if asker else context.current_node_hash}, and computes nothing else. "
+            "Declare the node as a dependency and use .get()."
+        )
+    raise _missing_artifact(node, asker)
+
+
+def _missing_artifact(node: Node[Any], asker: Node[Any] | None) -> FuruMissingArtifactError:
+    asked = f"{describe(asker)} asked for it" if asker else "it was asked for inside a worker"
+    if asker is not None and asker == node:
+        advice = "A node cannot get() itself while it is being computed."
+    elif asker is not None and node in dependencies(asker):
+        advice = (
+            "It is a dependency by now, and was not declared when this run began, or something removed it "
+            "during the run. Run again; _dependencies() should return the same nodes each time."
+        )
+    else:
+        name = type(asker).__qualname__ if asker else "the class that needs it"
+        advice = (
+            f"Make it a field of {name}, or add this to {name}:\n"
+            f"    def _dependencies(self): return [{describe(node)}]"
+        )
+    return FuruMissingArtifactError(
+        f"{describe(node)} has no artifact, and {asked}. {advice}", node=node, asked_by=asker
+    )
+
+
+def _refuse_circle(node: Node[Any]) -> None:
+    """Raise if a node's `_create` has led, through undeclared gets, to itself."""
+    stack = COMPUTING.get()
+    if node in stack:
+        cycle = [*stack[stack.index(node) :], node]
+        shown = " -> ".join(describe(one) for one in cycle)
+        raise FuruCycleError(f"the _create() of these nodes get() each other: {shown}", cycle=cycle)
+
+
+def _asker() -> Node[Any] | None:
+    stack = COMPUTING.get()
+    return stack[-1] if stack else None
+
+
+def _missing(node: Node[Any]) -> list[Node[Any]] | None:
+    return None if exists(node) else dependencies(node)

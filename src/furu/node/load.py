@@ -1,0 +1,135 @@
+"""What the store says of a node, and reading its value back."""
+
+from __future__ import annotations
+
+import contextvars
+from pathlib import Path
+from typing import (
+    Any,
+    TypeVar,
+    cast,
+)
+
+from furu._common.origin import Origin, class_name, is_other_script
+from furu._common.text import describe_error, sentence
+from furu.codecs.json import decode_json
+from furu.codecs.pickle import decode_pickle
+from furu.errors import (
+    FuruLoadError,
+    FuruMissingArtifactError,
+    FuruStoreError,
+    FuruUsageError,
+)
+from furu.node.base import (
+    Node,
+    artifact_of,
+    describe,
+    overrides,
+)
+from furu.node.hooks import VALIDATING, ask, call_method
+from furu.store.artifact import Artifact, Status, survey
+from furu.store.layout import PICKLE
+from furu.store.record import DoneRecord
+
+T = TypeVar("T")
+
+
+def exists(node: Node[Any]) -> bool:
+    """Whether the node is published and not rejected."""
+    return look(node) is Status.DONE
+
+
+def status(node: Node[Any]) -> Status:
+    """Return what the store says of the node, with the reason why it is not DONE."""
+    if type(node)._facts.is_input:
+        return Status.DONE
+    artifact = artifact_of(node)
+    found = survey(artifact)
+    if found.status is not Status.DONE:
+        return found.status
+    facts = type(node)._facts
+    if facts.origin.is_script and facts.checked is not artifact.settings:
+        check_script(node, artifact)
+    return Status.TODO if is_rejected(node) else Status.DONE
+
+
+def look(node: Node[Any]) -> Status:
+    """DONE or TODO, at the price of one stat; `status()` also tells why a node is not done."""
+    facts = type(node)._facts
+    if facts.is_input:
+        return Status.DONE
+    artifact = artifact_of(node)
+    if not artifact.is_done():
+        return Status.TODO
+    if facts.origin.is_script and facts.checked is not artifact.settings:
+        check_script(node, artifact)
+    return Status.TODO if is_rejected(node) else Status.DONE
+
+
+def is_rejected(node: Node[Any]) -> bool:
+    """Whether the class's own `_validate` rejects what is published."""
+    if not overrides(type(node), "_validate") or node._furu_hash in VALIDATING.get():
+        return False
+    return not ask(node, "_validate")
+
+
+def load(node: Node[T]) -> T:
+    """Return the value of a published node. Raises `FuruMissingArtifactError` or `FuruLoadError`."""
+    artifact = artifact_of(node)
+    record = artifact.read()
+    if record is None:
+        raise FuruMissingArtifactError(f"{describe(node)} has no artifact any more", node=node)
+    return decode(node, artifact, record)
+
+
+def decode(node: Node[T], artifact: Artifact, record: DoneRecord) -> T:
+    """Return the value that a record holds, or the files beside it. Raises `FuruLoadError`."""
+    cls = type(node)
+    if record.source != cls._facts.origin.file:
+        refuse_other_script(node, artifact, record)
+    try:
+        if record.codec == "load":
+            return cast(T, contextvars.copy_context().run(call_method, node, "_load"))
+        if record.codec == "json":
+            value: T = decode_json(cls, cls._facts.result_type, record.result)
+            return value
+        if cls._codec != "pickle":
+            raise FuruUsageError("it is stored as a pickle, and the class does not set _codec = 'pickle'")
+        unpickled: T = decode_pickle(f"{artifact.files.directory}/{record.files}/{PICKLE}")
+        return unpickled
+    except Exception as error:
+        raise FuruLoadError(
+            f"{describe(node)} is stored but could not be read back: {sentence(describe_error(error))} "
+            f"Artifact: {artifact.files.done}. If the class has changed, raise its _version; to compute "
+            f"it anew, remove {artifact.files.directory}",
+            path=Path(artifact.files.done),
+            node=node,
+        ) from error
+
+
+def check_script(node: Node[Any], artifact: Artifact) -> None:
+    """Read the first artifact of a script's class that is found in a store, because a run that loads none
+    must not count another script's as its own. Every artifact is checked again when it is loaded."""
+    try:
+        record = artifact.read()
+    except FuruStoreError:  # loading says what is wrong with the file
+        return
+    if record is not None:
+        refuse_other_script(node, artifact, record)
+        type(node)._facts.checked = artifact.settings
+
+
+def refuse_other_script(node: Node[Any], artifact: Artifact, record: DoneRecord) -> None:
+    """Raise `FuruLoadError` for an artifact that another script of the same file name made."""
+    facts = type(node)._facts
+    own, other = facts.origin, Origin(facts.origin.module, record.source, record.from_script)
+    if record.source != facts.accepted and is_other_script(own, other):
+        raise FuruLoadError(
+            f"{describe(node)} was computed by another file of the same name: {record.source}. The class "
+            f"here is in {own.file}, and both are called {class_name(type(node))} in the store. Rename one "
+            "of the files, give one of them another store (FURU_PATH or use_settings), or move the class "
+            f"into a module that both import. Artifact: {artifact.files.done}",
+            path=Path(artifact.files.done),
+            node=node,
+        )
+    facts.accepted = record.source

@@ -1,0 +1,1 @@
+"""What a run reports: counts, the critical path, progress, traces."""

@@ -1,0 +1,1 @@
+"""What a run would do: reasons, forecasts, comparisons. Computes nothing."""

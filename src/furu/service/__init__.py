@@ -1,0 +1,1 @@
+"""Runs that many callers share: bounded, drained. No HTTP, and no extra."""
