@@ -63,14 +63,9 @@ SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile")
 # The oldest Python runs all tests, with the newest dependencies. What takes long and does not depend on
 # the version of Python, or on those of dependencies, is run there only.
 ONCE = ["tests/faults", "tests/test_costs.py", "tests/web/test_server.py"]
-NOT_OF_PYTHON = [f"--ignore={path}" for path in (*ONCE, "tests/web")]
-PROGRAMS = [
-    "test_cli_files",
-    "test_main_module",
-    "test_origin",
-    "test_process_children",
-    "test_process_streams",
-]
+NOT_OF_PYTHON = [f"--ignore={path}" for path in (*ONCE, "tests/web", "tests/service")]
+PROGRAMS = ["cli/test_files", "node/test_main_module", "common/test_origin"]
+PROGRAMS += ["workers/test_children", "workers/test_streams"]
 NOT_OF_DEPENDENCIES = [f"--ignore={path}" for path in (*ONCE, *(f"tests/{name}.py" for name in PROGRAMS))]
 
 

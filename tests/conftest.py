@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
-from .worker_nodes import Gate
+from tests.workers.nodes import Gate
 
 # Where SIGINT is ignored, as under nohup, it stays so in every process that is started: tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

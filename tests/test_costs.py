@@ -12,10 +12,9 @@ import pytest
 
 from furu import Furu, run_local
 from furu.observing import report
-
-from .benchmarks.costs import count_calls, count_operations, plan_bytes
-from .benchmarks.graphs import SHAPES
-from .benchmarks.nodes import Small
+from tests.benchmarks.costs import count_calls, count_operations, plan_bytes
+from tests.benchmarks.graphs import SHAPES
+from tests.benchmarks.nodes import Small
 
 
 def test_cold_node_takes_eleven_system_calls_and_a_warm_one_a_single_stat(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .costs import count_calls, plan_bytes
-from .graphs import SHAPES
-from .measure import NotMeasured, What, import_sec, interleaved, measure, modules_of
-from .peers import PEERS
+from tests.benchmarks.costs import count_calls, plan_bytes
+from tests.benchmarks.graphs import SHAPES
+from tests.benchmarks.measure import NotMeasured, What, import_sec, interleaved, measure, modules_of
+from tests.benchmarks.peers import PEERS
 
 # Slow ones get fewer nodes: what a node costs is printed, and that hardly depends on how many there are.
 _PEER_NODES = {"redun": 100}

@@ -13,8 +13,8 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from .graphs import Edges
-from .nodes import MODULUS
+from tests.benchmarks.graphs import Edges
+from tests.benchmarks.nodes import MODULUS
 
 WORKERS = 8
 

@@ -20,11 +20,10 @@ import anyio
 import anyio.from_thread
 
 from furu import Furu, run_local, run_local_async, use_settings
-
-from .by_hand import WORKERS, bare_anyio, by_hand
-from .graphs import SHAPES, Edges, layered, sinks
-from .nodes import Small, began, ended, make_plain, make_sleeping, make_small
-from .peers import PEERS
+from tests.benchmarks.by_hand import WORKERS, bare_anyio, by_hand
+from tests.benchmarks.graphs import SHAPES, Edges, layered, sinks
+from tests.benchmarks.nodes import Small, began, ended, make_plain, make_sleeping, make_small
+from tests.benchmarks.peers import PEERS
 
 _PROBE_SEC = 0.001
 

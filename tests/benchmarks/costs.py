@@ -19,9 +19,8 @@ import furu
 from furu import Furu, run_local, use_settings
 from furu.execution.discovery import Discovery, Found
 from furu.execution.plan import Plan
-
-from .graphs import SHAPES, sinks
-from .nodes import Small, make_small
+from tests.benchmarks.graphs import SHAPES, sinks
+from tests.benchmarks.nodes import Small, make_small
 
 # Every function of `os` with which a node's state could be looked at or changed.
 _CALLS = [

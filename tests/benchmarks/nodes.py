@@ -6,8 +6,7 @@ import dataclasses
 import time
 
 from furu import Furu
-
-from .graphs import Edges
+from tests.benchmarks.graphs import Edges
 
 # Keeps the numbers of a ladder, which double at each diamond, small.
 MODULUS = 1_000_003

@@ -7,9 +7,9 @@ import functools
 import logging
 from typing import Any
 
-from .by_hand import WORKERS, compute_and_store
-from .graphs import Edges, sinks
-from .nodes import MODULUS
+from tests.benchmarks.by_hand import WORKERS, compute_and_store
+from tests.benchmarks.graphs import Edges, sinks
+from tests.benchmarks.nodes import MODULUS
 
 
 def dask_threaded(edges: Edges, store: str) -> None:

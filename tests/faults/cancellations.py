@@ -30,10 +30,9 @@ import trio
 
 from furu import Furu, FuruComputeError, run_local_async, stream_local
 from furu.service.runs import RunCancelledError, Runs
-
-from .interrupt_nodes import make
-from .interrupts import EXAMPLES, MISSES, Findings, kinds_of
-from .observer import Observer
+from tests.faults.interrupt_nodes import make
+from tests.faults.interrupts import EXAMPLES, MISSES, Findings, kinds_of
+from tests.faults.observer import Observer
 
 # Tasks that are still ending when the cancelled call has returned may do so for so long.
 SETTLE_SEC = 2.0

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from .figures import FIGURES
+from tests.faults.figures import FIGURES
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from furu.store.local import Process, acting_as
-
-from .observer import HangError
+from tests.faults.observer import HangError
 
 LIMIT_SEC = 15.0
 

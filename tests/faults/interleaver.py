@@ -21,8 +21,7 @@ from typing import Any
 from unittest import mock
 
 from furu.store.local import Leases
-
-from ..store_processes import OtherProcess
+from tests.store.processes import OtherProcess
 
 STEPS = ("link", "listdir", "lstat", "mkdir", "open", "rename", "replace", "unlink", "write")
 

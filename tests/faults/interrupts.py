@@ -38,9 +38,8 @@ from typing import Any, Self
 
 import furu
 from furu import FuruComputeError
-
-from .interrupt_nodes import KINDS, expected, make, nodes_of
-from .observer import HangError, Observer, within
+from tests.faults.interrupt_nodes import KINDS, expected, make, nodes_of
+from tests.faults.observer import HangError, Observer, within
 
 SOURCE = str(Path(furu.__file__).parent) + os.sep
 LATER_GET_SEC = 4.0

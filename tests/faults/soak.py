@@ -46,9 +46,8 @@ from furu import (
 )
 from furu.execution.workers import ProcessWorkers
 from furu.service.runs import RunCancelledError, Runs
-
-from .observer import Observer
-from .soak_nodes import FAILING, FORKING, STEADY, Flaky, draw, may_fail, roots_of, value_of
+from tests.faults.observer import Observer
+from tests.faults.soak_nodes import FAILING, FORKING, STEADY, Flaky, draw, may_fail, roots_of, value_of
 
 Nodes = list[Furu[int]]
 

@@ -57,9 +57,8 @@ from furu import (  # noqa: E402
 )
 from furu.execution.workers import ProcessWorkers  # noqa: E402
 from furu.store import catalog  # noqa: E402
-
-from .observer import HangError, Observer, within  # noqa: E402
-from .storm_nodes import NODES, SEED, TornError, note, value_of  # noqa: E402
+from tests.faults.observer import HangError, Observer, within  # noqa: E402
+from tests.faults.storm_nodes import NODES, SEED, TornError, note, value_of  # noqa: E402
 
 HASHES = {node.furu_hash: node for node in NODES}
 

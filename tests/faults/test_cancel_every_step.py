@@ -17,9 +17,8 @@ import pytest
 import trio
 
 from furu import Status, run_local_async, stream_local, use_settings
-
-from ..graphs import AsyncNode, Computed, Node, recording
-from . import figures
+from tests.faults import figures
+from tests.graphs import AsyncNode, Computed, Node, recording
 
 # The first steps are where a run begins and starts its helpers; the short form tries few of the others.
 LONG = os.environ.get("FURU_FAULTS") == "long"

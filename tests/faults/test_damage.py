@@ -20,9 +20,8 @@ import pytest
 from furu import Furu, FuruComputeError, FuruError, FuruStoreError, Status
 from furu.node.base import artifact_of
 from furu.store.layout import PICKLE
-
-from ..store_processes import artifact, done_document, leave_attempt, put
-from . import figures
+from tests.faults import figures
+from tests.store.processes import artifact, done_document, leave_attempt, put
 
 LIMIT_SEC = 3.0
 OUTSIDE = "from outside the store"

@@ -26,8 +26,9 @@ from furu import FuruInProgressError
 from furu.store.artifact import Artifact
 from furu.store.attempt import Attempt
 from furu.store.claim import claim
-
-from ..store_processes import (
+from tests.faults import figures
+from tests.faults.interleaver import Crashed, Interleaver, Plan, interleaver, parse_plan, write_plan
+from tests.store.processes import (
     artifact,
     begin,
     done_document,
@@ -38,8 +39,6 @@ from ..store_processes import (
     rejecting,
     result,
 )
-from . import figures
-from .interleaver import Crashed, Interleaver, Plan, interleaver, parse_plan, write_plan
 
 LONG = os.environ.get("FURU_FAULTS") == "long"
 # How many of each kind of plan are drawn where there are more.

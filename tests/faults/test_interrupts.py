@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from . import figures
-from .observer import ROOT
+from tests.faults import figures
+from tests.faults.observer import ROOT
 
 LONG = os.environ.get("FURU_FAULTS") == "long"
 # Each place, or each seventh of them.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from . import figures
+from tests.faults import figures
 
 # At length every fault is injected at every call; otherwise errors at every ninth, kills still at all.
 LONG = os.environ.get("FURU_FAULTS") == "long"

@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 
 from furu import Furu, FuruComputeError, Status, run_local, use_settings
-
-from ..store_processes import system_calls
-from .forks import Fork, Signal, another_machine, in_fork
+from tests.faults.forks import Fork, Signal, another_machine, in_fork
+from tests.store.processes import system_calls
 
 pytestmark = [
     pytest.mark.timeout(60),

@@ -19,9 +19,8 @@ from unittest import mock
 import pytest
 
 from furu import Furu, FuruComputeError, FuruMissingArtifactError, Status, run_local, use_settings
-
-from .forks import in_fork
-from .observer import Observer
+from tests.faults.forks import in_fork
+from tests.faults.observer import Observer
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -21,11 +21,10 @@ from furu.store.attempt import Attempt
 from furu.store.claim import claim
 from furu.store.layout import NodeFiles
 from furu.store.local import Process, acting_as, this_process
-
-from ..store_processes import artifact, begin, fail, publish, result
-from . import figures
-from .power import Recorder, make_tree
-from .syscalls import Syscalls
+from tests.faults import figures
+from tests.faults.power import Recorder, make_tree
+from tests.faults.syscalls import Syscalls
+from tests.store.processes import artifact, begin, fail, publish, result
 
 LONG = os.environ.get("FURU_FAULTS") == "long"
 DRAWN = 400 if LONG else 8

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from . import figures
+from tests.faults import figures
 
 LONG = os.environ.get("FURU_FAULTS") == "long"
 CROWD = Path(__file__).with_name("crowd.py")

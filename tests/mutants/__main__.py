@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from .mutant import ROOT, Mutant, copy_sources
-from .plugin import VARIABLE
-from .table import MUTANTS
+from tests.mutants.mutant import ROOT, Mutant, copy_sources
+from tests.mutants.plugin import VARIABLE
+from tests.mutants.table import MUTANTS
 
 AT_ONCE = 2
 # Twice what a test takes at most on sound sources. One that hangs on a mutant fails then.

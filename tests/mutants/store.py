@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .mutant import Mutant
+from tests.mutants.mutant import Mutant
 
 CLAIM, ATTEMPT, LOCAL, OWNER = "store/claim.py", "store/attempt.py", "store/local.py", "store/owner.py"
-PROTOCOL, LAYOUT = "test_store_protocol.py::", "test_store_attempt.py::"
-OWNERS, MEMORY = "test_store_owner.py::", "test_store_local.py::"
-RACES, FORKS = "test_store_races.py::", "faults/test_node_threads_and_forks.py::"
+PROTOCOL, LAYOUT = "store/test_protocol.py::", "store/test_attempt.py::"
+OWNERS, MEMORY = "store/test_owner.py::", "store/test_local.py::"
+RACES, FORKS = "store/test_races.py::", "faults/test_node_threads_and_forks.py::"
 
 STORE = (
     # ---- claims ----

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .running import RUNNING
-from .store import STORE
+from tests.mutants.running import RUNNING
+from tests.mutants.store import STORE
 
 MUTANTS = (*STORE, *RUNNING)

@@ -6,8 +6,8 @@ import ast
 
 import pytest
 
-from .mutant import ROOT, Mutant
-from .table import MUTANTS
+from tests.mutants.mutant import ROOT, Mutant
+from tests.mutants.table import MUTANTS
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

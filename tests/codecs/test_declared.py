@@ -1,0 +1,206 @@
+"""Which type a class declares for its result: itself, through generic bases, in quotes."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+import types
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import pytest
+
+from furu import Furu, FuruComputeError, FuruUsageError
+from furu.codecs.declared import result_type
+from tests.codecs.test_json import Packed, Point, node_of
+
+T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Later(Furu["Below"]):
+    def _create(self) -> Below:
+        return Below(1)
+
+
+class LaterInside(Furu["dict[str, list[Below]]"]):
+    def _create(self) -> dict[str, list[Below]]:
+        return {"a": [Below(1)]}
+
+
+class LaterItem(Furu[list["Below"]]):
+    def _create(self) -> list[Below]:
+        return [Below(1)]
+
+
+class Below(msgspec.Struct):
+    x: int
+
+
+class Lists(Furu[list[T]], Generic[T]):
+    value: Any = None
+
+    def _create(self) -> list[T]:
+        return [self.value]
+
+
+class Points(Lists[Point]):
+    pass
+
+
+class MorePoints(Points):
+    pass
+
+
+class Bare(Furu[T], Generic[T]):
+    value: Any = None
+
+    def _create(self) -> T:
+        result: T = self.value
+        return result
+
+
+class Pairs(Furu[dict[K, V]], Generic[V, K]):
+    """The parameters in another order than the type uses them."""
+
+
+class PairsOf(Pairs[V, str], Generic[V]):
+    pass
+
+
+class Tables(Lists[dict[str, T]], Generic[T]):
+    """The same type variable as in the base, for something else."""
+
+
+class Optionals(Furu[T | None], Generic[T]):
+    pass
+
+
+class Unparametrized(Furu):  # type: ignore[type-arg]
+    pass
+
+
+class Mixin:
+    pass
+
+
+class Recorded(Furu):  # type: ignore[type-arg]
+    """A base that adds behaviour and leaves the type to its subclasses."""
+
+
+@pytest.mark.parametrize(
+    ("cls", "expected"),
+    [
+        (Later, Below),
+        (LaterInside, dict[str, list[Below]]),
+        (LaterItem, list[Below]),
+        (Points, list[Point]),
+        (MorePoints, list[Point]),
+        (types.new_class("X", (Bare[tuple[int, str]],)), tuple[int, str]),
+        (types.new_class("X", (Pairs[int, str],)), dict[str, int]),
+        (types.new_class("X", (PairsOf[int],)), dict[str, int]),
+        (types.new_class("X", (Tables[int],)), list[dict[str, int]]),
+        (types.new_class("X", (Optionals[int],)), int | None),
+        (types.new_class("X", (Mixin, Furu[int])), int),
+        (types.new_class("X", (Mixin, Points)), list[Point]),
+        (types.new_class("X", (Points,)), list[Point]),
+        (types.new_class("X", (Points, Generic[T])), list[Point]),
+        (types.new_class("X", (Recorded, Furu[int])), int),
+        (types.new_class("X", (Furu[None],)), type(None)),
+        (Unparametrized, Any),
+        (types.new_class("X", (Unparametrized,)), Any),
+    ],
+)
+def test_type_that_a_class_declares_is_found(cls: type, expected: Any) -> None:
+    """Itself or through generic bases, in quotes or not."""
+    assert expected == result_type(cls, Furu)
+
+
+def test_type_variable_that_nobody_filled_in_is_anything() -> None:
+    """As `Furu` without a parameter is."""
+    assert [{"a": 1}] == Lists(value={"a": 1}).get()
+    assert "a" == Bare[str](value="a").get()
+    with pytest.raises(FuruComputeError, match="tuple"):
+        Bare(value=(1, 2)).get()
+
+
+@pytest.mark.parametrize("node", [Later(), LaterInside(), LaterItem(), Points(value=Point(1))])
+def test_value_survives_as_a_type_in_quotes_or_of_a_generic_base(node: Furu[Any]) -> None:
+    """The class below is known by the time of the first result."""
+    first = node.get()
+    assert first == node.get()
+    assert "1" in repr(first)
+
+
+def test_class_without_a_type_keeps_plain_data() -> None:
+    """Lists, dicts, text, numbers: what JSON itself knows."""
+
+    class Plain(Furu):  # type: ignore[type-arg]
+        def _create(self) -> Any:
+            return {"a": [1, None, 2.5, "x"]}
+
+    assert {"a": [1, None, 2.5, "x"]} == Plain().get() == Plain().get()
+
+
+class Unknown(Furu["Nowhere"]):  # type: ignore[name-defined]
+    def _create(self) -> Any:
+        return 1
+
+
+def test_name_that_nobody_knows_is_an_error_that_says_where_to_define_it() -> None:
+    """And names the class."""
+    with pytest.raises(FuruComputeError) as caught:
+        Unknown().get()
+    assert isinstance(caught.value.__cause__, FuruUsageError)
+    assert "Unknown declares a result of" in str(caught.value.__cause__)
+    assert f"not known in module {__name__}" in str(caught.value.__cause__)
+
+
+def test_name_that_nobody_knows_is_no_matter_where_nothing_is_stored_as_json() -> None:
+    """With `_load`, and with pickle, the declared type is for people and type checkers."""
+
+    class Files(Unknown):
+        def _create(self) -> Any:
+            (self.furu_dir / "a").write_text("1")
+
+        def _load(self) -> Any:
+            return (self.furu_dir / "a").read_text()
+
+    class Pickled(Unknown):
+        _codec = "pickle"
+
+    Files().get()
+    assert "1" == Files().get()
+    assert 1 == Pickled().get() == Pickled().get()
+
+
+@pytest.mark.parametrize("declared", [Point | Packed, Point | dict[str, int], set[dict[str, int]]])
+def test_type_that_json_cannot_tell_apart_is_an_error_with_advice(declared: Any) -> None:
+    """Two kinds of object in one union have no tag."""
+    with pytest.raises(FuruComputeError) as caught:
+        node_of(declared, {"x": 1}).get()
+    assert "define _load()" in str(caught.value.__cause__)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="syntax of Python 3.12")
+def test_type_parameters_in_brackets_work() -> None:
+    """class Base[T](Furu[list[T]])"""
+    source = """
+        from furu import Furu
+        type Pairs = tuple[tuple[int, str], ...]
+        class Base[T](Furu[list[T]]):
+            def _create(self): return [(1, 2)]
+        class Leaf(Base[tuple[int, ...]]): pass
+        class Aliased(Furu[Pairs]):
+            def _create(self): return ((1, "a"),)
+    """
+    module = types.ModuleType("furu_test_new_syntax")
+    sys.modules[module.__name__] = module
+    try:
+        exec(textwrap.dedent(source), vars(module))
+        assert list[tuple[int, ...]] == result_type(module.Leaf, Furu)
+        assert [(1, 2)] == module.Leaf().get() == module.Leaf().get()
+        assert ((1, "a"),) == module.Aliased().get() == module.Aliased().get()
+    finally:
+        del sys.modules[module.__name__]

@@ -1,0 +1,167 @@
+"""Bad input to a run: a clear error that says what is allowed, before anything is computed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from blockbuster import BlockBuster
+
+from furu import (
+    FuruComputeError,
+    FuruRunningLoopError,
+    FuruUsageError,
+    plan_local,
+    run_local,
+    run_local_async,
+)
+from tests.graphs import AsyncNode, Computed, Node, diamond, flat, recording
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_computed() -> Iterator[Computed]:
+    """Every test here ends before the first node."""
+    with recording() as computed:
+        yield computed
+        assert [] == computed.order
+
+
+@pytest.mark.parametrize("wrong", [True, False, "8", 1.5, None])
+def test_max_workers_of_a_wrong_type(wrong: Any) -> None:
+    """A bool is not a number of workers."""
+    with pytest.raises(TypeError, match=f"max_workers must be an int, not {wrong!r}"):
+        run_local([diamond()], max_workers=wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, -1])
+def test_max_workers_below_one(wrong: int) -> None:
+    """None can compute nothing."""
+    with pytest.raises(ValueError, match=f"max_workers must be 1 or more, not {wrong}"):
+        run_local([diamond()], max_workers=wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, "", "depth", "3"])
+def test_window_size_of_a_wrong_value(wrong: Any) -> None:
+    """Neither "dfs" nor "bfs" nor an int of 1 or more."""
+    with pytest.raises(ValueError, match=r"window_size must be 'dfs' .* 'bfs' .* int of 1 or more"):
+        run_local([diamond()], window_size=wrong)
+
+
+@pytest.mark.parametrize("wrong", [True, 1.5, None])
+def test_window_size_of_a_wrong_type(wrong: Any) -> None:
+    """The same words."""
+    with pytest.raises(TypeError, match=r"window_size must be 'dfs' .* 'bfs' .* int of 1 or more"):
+        run_local([diamond()], window_size=wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        (0, ValueError),
+        (-1.0, ValueError),
+        (float("inf"), ValueError),
+        (float("nan"), ValueError),
+        ("1", TypeError),
+        (None, TypeError),
+        (True, TypeError),
+    ],
+)
+def test_poll_interval_that_is_no_positive_number(wrong: Any, error: type[Exception]) -> None:
+    """Polling for ever, or never, is no interval."""
+    with pytest.raises(error, match="poll_interval_sec must be a positive number of seconds"):
+        run_local([diamond()], poll_interval_sec=wrong)
+
+
+def test_on_failure_that_is_neither() -> None:
+    """Both words are in the message."""
+    with pytest.raises(ValueError, match="on_failure must be 'stop' or 'continue', not 'ignore'"):
+        run_local([diamond()], on_failure="ignore")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("call", [run_local, plan_local])
+@pytest.mark.parametrize(
+    ("roots", "message"),
+    [
+        (diamond(), r"iterable of Furu nodes: write \[Node\(...\)\] for one"),
+        ("abc", "iterable of Furu nodes, not a str"),
+        (b"abc", "iterable of Furu nodes, not a bytes"),
+        ({"a": diamond()}, "iterable of Furu nodes, not a dict"),
+        (7, "iterable of Furu nodes, not an int"),
+        (None, "iterable of Furu nodes, not a NoneType"),
+        ([diamond(), "abc"], r"roots\[1\] is a str: 'abc'"),
+        ([None], r"roots\[0\] is a NoneType: None"),
+        ([Node], r"roots\[0\] is the class Node; make a node of it: Node\(...\)"),
+        ([[diamond()]], r"roots\[0\] is a list"),
+    ],
+)
+def test_roots_that_are_no_nodes(roots: Any, message: str, call: Any) -> None:
+    """Which root, and what it is instead; a list is checked before anything is computed."""
+    with pytest.raises(FuruUsageError, match=message):
+        call(roots)
+
+
+def test_generator_that_yields_what_is_no_node() -> None:
+    """It cannot be checked before; the error still says which."""
+
+    def roots() -> Iterator[Any]:
+        yield "not a node"
+
+    with pytest.raises(FuruUsageError, match=r"roots\[0\] is a str: 'not a node'"):
+        run_local(roots(), window_size=1)
+
+
+@pytest.mark.anyio
+async def test_run_local_inside_a_running_loop_names_the_right_call() -> None:
+    """On asyncio and on trio."""
+    with pytest.raises(FuruRunningLoopError, match=r"use `await run_local_async\(...\)`"):
+        run_local([diamond()])
+
+
+def test_run_local_in_a_callback_of_a_loop_names_the_right_call() -> None:
+    """No task runs there, and the loop does."""
+    seen: list[BaseException] = []
+
+    async def main() -> None:
+        def callback() -> None:
+            try:
+                run_local([diamond()])
+            except RuntimeError as error:
+                seen.append(error)
+
+        asyncio.get_running_loop().call_soon(callback)
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert [FuruRunningLoopError] == [type(error) for error in seen]
+
+
+@pytest.mark.anyio
+async def test_sync_get_of_an_async_node_on_a_running_loop_names_the_right_call(
+    no_blocking_calls: BlockBuster,
+) -> None:
+    """It would have to block the loop that is to run it."""
+    no_blocking_calls.deactivate()  # a sync get() is one, and the user's own affair
+    with pytest.raises(FuruRunningLoopError, match=r"use `await node.aget\(\)`"):
+        AsyncNode(name="a").get()
+
+
+@pytest.mark.anyio
+async def test_async_entry_point_refuses_the_same_input() -> None:
+    """Both are checked by the same code."""
+    with pytest.raises(ValueError, match="max_workers"):
+        await run_local_async(flat(1), max_workers=0)
+    with pytest.raises(FuruUsageError, match="roots"):
+        await run_local_async(diamond())  # type: ignore[arg-type]
+
+
+def test_spec_key_that_is_no_text_names_the_node() -> None:
+    """A kind of worker has a name."""
+
+    class Keyless(Node):
+        def _executor_spec_key(self) -> Any:
+            return None
+
+    with pytest.raises(FuruComputeError, match=r"Keyless\(.*_executor_spec_key\(\) must return a str"):
+        run_local([Keyless(name="k")])

@@ -1,0 +1,452 @@
+"""A node that fails: what stops, what goes on, what the error says, what the store keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import pickle
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from furu import (
+    EXEC_CONTEXT,
+    ExecContext,
+    Furu,
+    FuruComputeError,
+    FuruCycleError,
+    FuruError,
+    FuruMissingArtifactError,
+    FuruSpecMismatchError,
+    FuruStoreError,
+    Status,
+    plan_local,
+    run_local,
+    run_local_async,
+)
+from furu.events import NodeFailed, NodeStarted, RunFinished
+from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
+
+
+@pytest.fixture(autouse=True)
+def record() -> Iterator[Computed]:
+    """What this test's nodes computed."""
+    with recording() as computed:
+        yield computed
+
+
+def raiser(error: BaseException) -> Any:
+    """Return an action that raises."""
+
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def test_failed_node_stops_new_dispatch_and_running_nodes_finish(record: Computed) -> None:
+    """One fails while another computes: that one publishes, and nothing else starts."""
+    both_run = threading.Barrier(2)
+    failed = threading.Event()
+
+    def fail() -> None:
+        both_run.wait(10)
+        raise ValueError("bad split")
+
+    def finish_after_the_failure() -> None:
+        both_run.wait(10)
+        failed.wait(10)
+
+    def watch(event: object) -> None:
+        if isinstance(event, NodeFailed):
+            failed.set()
+
+    roots = flat(10)
+    actions["f0"], actions["f1"] = fail, finish_after_the_failure
+    with pytest.raises(FuruComputeError) as caught:
+        run_local(roots, max_workers=2, on_event=watch)
+    assert {"f0", "f1"} == set(record.order)
+    assert [Status.FAILED, Status.DONE, Status.TODO] == [node.status() for node in roots[:3]]
+    report = caught.value.report
+    assert (1, 1, 8) == (report.computed, report.failed, report.skipped)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("bad split"),
+        SystemExit(3),
+        KeyboardInterrupt(),
+        asyncio.CancelledError("the node's own"),
+        GeneratorExit(),
+        StopIteration(7),
+        BaseExceptionGroup("several", [ValueError("one"), KeyboardInterrupt()]),
+        RuntimeError("multi\nline"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_whatever_a_node_raises_is_one_error_that_names_it(error: BaseException, backend: str) -> None:
+    """The node, the state file with the traceback, and the original as the cause."""
+    node = Node(name="bad")
+    actions["bad"] = raiser(error)
+    with pytest.raises(FuruComputeError) as caught:
+        anyio.run(run_local_async, [Node(name="top", below=(node,))], backend=backend)
+    assert error is caught.value.__cause__
+    assert node == caught.value.node
+    assert "Node(name='bad'" in str(caught.value)
+    assert str(caught.value.state_path) in str(caught.value)
+    record = caught.value.state_path.read_text()
+    assert type(error).__name__ in record
+    assert "in fail" in record
+    assert Status.FAILED is node.status()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("bad"), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError("own")],
+    ids=lambda error: type(error).__name__,
+)
+async def test_whatever_an_async_node_raises_is_one_error_that_names_it(
+    error: BaseException,
+) -> None:
+    """On the loop as in a thread; a CancelledError of its own does not pass for the run's."""
+    node = AsyncNode(name="bad")
+    actions["bad"] = raiser(error)
+    with pytest.raises(FuruComputeError) as caught:
+        await run_local_async([Node(name="top", below=(node,))])
+    assert error is caught.value.__cause__
+    assert node == caught.value.node
+
+
+def test_error_says_what_which_node_where_and_what_next() -> None:
+    """The whole message, as users read it."""
+    node = Node(name="train")
+    actions["train"] = raiser(ValueError("bad split"))
+    with pytest.raises(FuruComputeError) as caught:
+        run_local([node])
+    directory = node.furu_dir.parent
+    assert (
+        "Node(name='train', below=(), kind='default') failed: ValueError: bad split. "
+        f"State: {directory}/try-1. Run again to retry."
+    ) == str(caught.value)
+
+
+def test_failed_run_ends_with_one_event_that_says_so() -> None:
+    """RunFinished carries the end and the counts."""
+    events: list[object] = []
+    actions["base"] = raiser(ValueError("x"))
+    with pytest.raises(FuruComputeError):
+        run_local([diamond()], on_event=events.append)
+    assert isinstance(events[-1], RunFinished)
+    assert ("failed", 0, 1, 3) == (
+        events[-1].end,
+        events[-1].computed,
+        events[-1].failed,
+        events[-1].skipped,
+    )
+
+
+def test_failure_is_retried_by_default_and_attempts_count_upwards() -> None:
+    """The record of the last failure outlives the success, and with it the name `try-1`."""
+    node = Node(name="flaky")
+    for _ in range(2):
+        actions["flaky"] = raiser(ValueError("still broken"))
+        with pytest.raises(FuruComputeError):
+            run_local([node])
+    actions.clear()
+    assert 1 == run_local([node]).computed
+    directory = node.furu_dir.parent
+    assert {"done", "try-1", "try-2"} == {path.name for path in directory.iterdir()}
+    assert "still broken" in (directory / "try-2").read_text()
+
+
+def test_earlier_failure_ends_the_run_at_once_if_it_is_not_to_be_retried(
+    record: Computed,
+) -> None:
+    """It names the node and its state, and nothing is computed."""
+    node = Node(name="bad")
+    actions["bad"] = raiser(ValueError("bad split"))
+    with pytest.raises(FuruComputeError):
+        run_local([node])
+    record.order.clear()
+    with pytest.raises(FuruComputeError, match="failed in an earlier run: ValueError: bad split") as e:
+        run_local([Node(name="top", below=(node,))], retry_failed=False)
+    assert [] == record.order
+    assert node == e.value.node
+    assert e.value.state_path is not None
+    assert e.value.state_path.exists()
+
+
+def test_continue_runs_everything_that_does_not_depend_on_a_failure(record: Computed) -> None:
+    """Two of five fail: both are in the error, what they hold up is skipped, the rest is DONE."""
+    bad, worse, good = Node(name="bad"), Node(name="worse"), Node(name="good")
+    roots = [
+        Node(name="needs bad", below=(bad, good)),
+        Node(name="needs worse", below=(worse,)),
+        Node(name="needs good", below=(good,)),
+    ]
+    actions["bad"] = raiser(ValueError("1"))
+    actions["worse"] = raiser(KeyError("2"))
+    with pytest.raises(FuruComputeError, match="1 other node failed too") as caught:
+        run_local(roots, on_failure="continue", max_workers=1)
+    assert {"bad", "worse", "good", "needs good"} == set(record.order)
+    report = caught.value.report
+    assert (2, 2, 2) == (report.computed, report.failed, report.skipped)
+    assert [bad, worse] == [failure.node for failure in caught.value.failures]
+    assert report.failures == caught.value.failures
+
+
+def test_undeclared_dependency_fails_with_the_line_to_add() -> None:
+    """The node, who asked, and what to write."""
+    hidden = Node(name="hidden")
+    asker = Node(name="asker")
+    actions["asker"] = hidden.get
+    with pytest.raises(FuruComputeError) as caught:
+        run_local([asker])
+    cause = caught.value.__cause__
+    assert isinstance(cause, FuruMissingArtifactError)
+    assert (hidden, asker) == (cause.node, cause.asked_by)
+    assert ("    def _dependencies(self): return [Node(name='hidden', below=(), kind='default')]") in str(
+        cause
+    )
+
+
+def test_undeclared_dependency_that_exists_is_loaded() -> None:
+    """Inside a worker get() only loads."""
+    hidden = Node(name="hidden")
+    run_local([hidden])
+    actions["asker"] = hidden.get
+    assert 1 == run_local([Node(name="asker")]).computed
+
+
+def test_node_that_gets_itself_is_told_so() -> None:
+    """It would wait for itself for ever."""
+    node = Node(name="self")
+    actions["self"] = node.get
+    with pytest.raises(FuruComputeError, match="cannot get\\(\\) itself"):
+        run_local([node])
+
+
+def test_force_on_a_node_that_is_not_the_current_one_is_refused(record: Computed) -> None:
+    """A worker computes what it was given, and nothing else."""
+    other = Node(name="other")
+    actions["current"] = lambda: other.get(force=True)
+    with pytest.raises(FuruComputeError, match="this worker was given Node\\(name='current'"):
+        run_local([Node(name="current")])
+    assert ["current"] == record.order
+
+
+def test_force_on_a_node_of_another_spec_key_is_refused(record: Computed) -> None:
+    """The error names both kinds."""
+    gpu = Node(name="big", kind="gpu")
+    actions["current"] = lambda: gpu.get(force=True)
+    with pytest.raises(FuruComputeError) as caught:
+        run_local([Node(name="current")])
+    cause = caught.value.__cause__
+    assert isinstance(cause, FuruSpecMismatchError)
+    assert ("gpu", "default") == (cause.spec_key, cause.worker_spec_key)
+    token = EXEC_CONTEXT.set(ExecContext("executor", "default", "local", gpu.furu_hash))
+    try:
+        with pytest.raises(FuruSpecMismatchError):
+            gpu.get(force=True)
+    finally:
+        EXEC_CONTEXT.reset(token)
+    assert ["current"] == record.order
+
+
+class Looping(Furu[int]):
+    """Depends on the next of three, in a circle."""
+
+    at: int
+
+    def _dependencies(self) -> list[Furu[Any]]:
+        return [Looping(at=(self.at + 1) % 3)]
+
+    def _create(self) -> int:
+        return self.at
+
+
+def test_cycle_is_an_error_that_prints_it() -> None:
+    """Each node of the circle in its order, and the first one again."""
+    expected = "Looping\\(at=0\\)\n  -> Looping\\(at=1\\)\n  -> Looping\\(at=2\\)\n  -> Looping\\(at=0\\)"
+    for call in (run_local, plan_local):
+        with pytest.raises(FuruCycleError, match=expected) as caught:
+            call([Looping(at=0)])  # type: ignore[operator]
+        assert [0, 1, 2, 0] == [node.at for node in caught.value.cycle]
+    with pytest.raises(FuruCycleError, match=expected):
+        Looping(at=0).get()
+
+
+def test_cycle_is_found_while_other_nodes_run_and_they_finish(record: Computed) -> None:
+    """What was started before is done afterwards."""
+    first = Node(name="first")
+
+    def roots() -> Iterator[Furu[Any]]:
+        yield first
+        yield Looping(at=0)
+
+    with pytest.raises(FuruCycleError):
+        run_local(roots(), window_size=2)
+    assert record.order in ([], ["first"])
+    assert first.status() in (Status.DONE, Status.TODO)
+    assert first.exists() == (record.order == ["first"])
+
+
+class BadDependencies(Furu[int]):
+    """Raises, or returns what is no node."""
+
+    what: str
+
+    def _dependencies(self) -> Any:
+        if self.what == "raise":
+            raise KeyError("lost")
+        return [self.what]
+
+    def _create(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("raise", r"BadDependencies\(what='raise'\)._dependencies\(\) raised KeyError: 'lost'"),
+        (
+            "text",
+            r"BadDependencies\(what='text'\)._dependencies\(\) returned a str among the nodes",
+        ),
+    ],
+)
+def test_broken_dependencies_are_one_error_that_names_the_node(what: str, message: str) -> None:
+    """Not a bare exception from the middle of a walk, and no group."""
+    with pytest.raises(FuruError, match=message):
+        run_local([BadDependencies(what=what)])
+
+
+def test_generator_of_roots_that_raises_ends_the_run_with_its_error() -> None:
+    """As it is; and what ran is DONE."""
+
+    def roots() -> Iterator[Node]:
+        yield Node(name="one")
+        raise LookupError("the list of roots broke off")
+
+    with pytest.raises(LookupError, match="broke off"):
+        run_local(roots(), window_size=1)
+    assert Node(name="one").exists()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), SystemExit(2)])
+async def test_generator_of_roots_that_raises_beyond_exception_is_raised_too(
+    error: BaseException,
+) -> None:
+    """Not taken for a cancellation of the run."""
+
+    def roots() -> Iterator[Node]:
+        yield Node(name="one")
+        raise error
+
+    with pytest.raises(type(error)):
+        await run_local_async(roots(), window_size=1)
+
+
+class Validated(Furu[int]):
+    """Its artifact is valid while `valid` says so."""
+
+    n: int
+    valid = True
+
+    def _create(self) -> int:
+        return self.n
+
+    def _validate(self) -> bool:
+        return type(self).valid
+
+
+def test_node_that_its_own_validate_rejects_fails_instead_of_running_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it has just made is rejected: the error says so."""
+    monkeypatch.setattr(Validated, "valid", False)
+    with pytest.raises(FuruComputeError, match="rejects what _create\\(\\) has just made"):
+        run_local([Validated(n=1)])
+
+
+def test_error_survives_pickling() -> None:
+    """With the node and the state path."""
+    actions["bad"] = raiser(ValueError("x"))
+    with pytest.raises(FuruComputeError) as caught:
+        run_local([chain(2), Node(name="bad")])
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert str(caught.value) == str(copy)
+    assert (caught.value.node, caught.value.state_path) == (copy.node, copy.state_path)
+    assert caught.value.report.computed == copy.report.computed
+
+
+def test_record_that_cannot_be_written_does_not_hide_the_nodes_own_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The original is the cause, with a note of what else went wrong; the next run is not held up."""
+    from furu.store import attempt
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    actions["bad"] = raiser(ValueError("bad split"))
+    with monkeypatch.context() as patch:
+        patch.setattr(attempt, "write_new", full)
+        with pytest.raises(FuruComputeError) as caught:
+            run_local([Node(name="bad")])
+    assert "bad split" in str(caught.value.__cause__)
+    assert "No space left on device" in caught.value.__cause__.__notes__[0]  # type: ignore[union-attr]
+    actions.clear()
+    assert 1 == run_local([Node(name="bad")]).computed
+
+
+def test_thread_that_cannot_be_started_is_the_nodes_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not a bare group of exceptions from a puller."""
+    import anyio.to_thread as to_thread
+
+    real = to_thread.run_sync
+
+    async def refuse(function: Any, *args: Any, **kwargs: Any) -> Any:
+        if getattr(function, "__name__", "") == "_work":
+            raise RuntimeError("can't start new thread")
+        return await real(function, *args, **kwargs)
+
+    monkeypatch.setattr(to_thread, "run_sync", refuse)
+    with pytest.raises(FuruComputeError, match=r"no thread could be started .*can't start new thread"):
+        run_local([Node(name="n")])
+
+
+def test_store_that_cannot_be_written_is_one_error(store: Path, record: Computed) -> None:
+    """Before anything is computed, naming the store."""
+    store.write_text("a file")
+    with pytest.raises(FuruStoreError, match=r"is a file. Name a directory with FURU_PATH") as caught:
+        run_local(flat(20))
+    assert store == caught.value.path
+    assert [] == record.order
+
+
+def test_only_cancellations_are_logged_as_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    """A failure is raised; a script's stderr does not need to hear it twice."""
+    actions["bad"] = raiser(ValueError("x"))
+    with caplog.at_level(logging.INFO, "furu.run"), pytest.raises(FuruComputeError):
+        run_local([Node(name="bad")])
+    assert [logging.INFO] == [r.levelno for r in caplog.records if r.name == "furu.run"]
+
+
+def test_started_events_stop_with_the_failure() -> None:
+    """With one worker exactly one node is started."""
+    events: list[object] = []
+    actions["f0"] = raiser(ValueError("x"))
+    with pytest.raises(FuruComputeError):
+        run_local(flat(5), max_workers=1, on_event=events.append)
+    assert 1 == sum(isinstance(event, NodeStarted) for event in events)

@@ -1,0 +1,174 @@
+"""Ctrl-C in a script, and what the interpreter waits for at its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from furu import run_local
+from tests.graphs import Node, actions, flat
+
+SCRIPT = """
+import os, signal, sys, threading
+from furu import run_local
+from tests.graphs import Node, actions
+{before}
+def hold():
+    os.write(1, b"computing\\n")
+    os.read(0, 1)
+actions["held"] = hold
+try:
+    run_local([Node(name="held"), Node(name="next")], max_workers=1)
+    print("finished", flush=True)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+print(Node(name="held").status(), signal.getsignal(signal.SIGINT) is at_first, flush=True)
+"""
+AT_FIRST = "at_first = signal.getsignal(signal.SIGINT)"
+
+
+@contextmanager
+def script(before: str = AT_FIRST) -> Iterator[subprocess.Popen[str]]:
+    """Run SCRIPT until a node is being computed. It ends with its stdin."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+            + SCRIPT.format(before=before),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).parent.parent,
+    ) as process:
+        assert process.stdout is not None
+        assert "computing\n" == process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def said(process: subprocess.Popen[str], words: str) -> str:
+    """Read stderr until a line has these words."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if words in line:
+            return line
+    raise AssertionError(f"the script said nothing of {words!r}")
+
+
+def test_first_ctrl_c_says_what_the_run_waits_for_and_lets_it_finish() -> None:
+    """The handler of before is there again afterwards."""
+    with script() as process:
+        process.send_signal(signal.SIGINT)
+        line = said(process, "interrupted")
+        assert "waiting for 1 node to finish: Node " in line
+        output, _ = process.communicate("\n")
+    assert "interrupted\nDONE True\n" == output
+
+
+def test_second_ctrl_c_leaves_at_once() -> None:
+    """The thread that computes is not waited for; its node is free for the next run."""
+    with script() as process:
+        process.send_signal(signal.SIGINT)
+        said(process, "interrupted")
+        process.send_signal(signal.SIGINT)
+        assert 130 == process.wait(10)
+    assert 2 == run_local([Node(name="held"), Node(name="next")]).computed
+
+
+@pytest.mark.parametrize(
+    "stderr", ["None", "type('Closed', (), {'write': lambda *_: 1 / 0, 'flush': lambda *_: 1 / 0})()"]
+)
+def test_interruption_goes_to_the_log_where_stderr_is_unusable(stderr: str) -> None:
+    """It must not end in another error."""
+    before = (
+        f"{AT_FIRST}\nimport logging\n"
+        "logging.basicConfig(stream=sys.stderr, format='log %(message)s')\n"
+        f"sys.stderr = {stderr}"
+    )
+    with script(before) as process:
+        process.send_signal(signal.SIGINT)
+        assert said(process, "interrupted").startswith("log ")
+        output, _ = process.communicate("\n")
+    assert output.startswith("interrupted\n")
+
+
+def test_ignored_ctrl_c_stays_ignored() -> None:
+    """As under nohup."""
+    with script(f"signal.signal(signal.SIGINT, signal.SIG_IGN)\n{AT_FIRST}") as process:
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+        output, _ = process.communicate("\n")
+    assert "finished\nDONE True\n" == output
+
+
+def test_handler_of_the_programs_own_is_left_alone() -> None:
+    """It alone says what happens."""
+    own = "signal.signal(signal.SIGINT, lambda *_: os.write(1, b'own\\n'))"
+    with script(f"{own}\n{AT_FIRST}") as process:
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            assert process.stdout is not None
+            assert "own\n" == process.stdout.readline()
+        output, _ = process.communicate("\n")
+    assert "finished\nDONE True\n" == output
+
+
+def test_run_beside_the_main_thread_touches_no_handler() -> None:
+    """Only the main thread may."""
+    seen: list[object] = []
+    actions["look"] = lambda: seen.append(signal.getsignal(signal.SIGINT))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        thread = threading.Thread(target=lambda: run_local([Node(name="look"), *flat(2)]))
+        thread.start()
+        thread.join()
+        assert [signal.default_int_handler] == seen
+    finally:
+        signal.signal(signal.SIGINT, before)
+        actions.clear()
+
+
+ABANDON = """
+import sys, threading, anyio
+from furu import run_local_async
+from tests.graphs import Node, actions
+ending = threading.Event()
+def wait_for_the_end_of_the_program():
+    assert ending.wait(10)
+    threading.Event().wait(0.2)  # the interpreter is on its way out by now
+actions["slow"] = wait_for_the_end_of_the_program
+async def main():
+    with anyio.CancelScope() as scope:
+        def on_event(event):
+            if type(event).__name__ == "NodeStarted":
+                scope.cancel()
+        await run_local_async([Node(name="slow")], grace_sec=0.01, on_event=on_event)
+anyio.run(main, backend=sys.argv[1])
+ending.set()
+"""
+
+
+def test_interpreter_waits_for_an_abandoned_thread(anyio_backend: str) -> None:
+    """trio's threads would die with it, and the node be lost."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run(
+        [sys.executable, "-c", ABANDON, anyio_backend],
+        env=environment,
+        cwd=Path(__file__).parent.parent,
+        check=True,
+        timeout=20,
+    )
+    assert Node(name="slow").exists()

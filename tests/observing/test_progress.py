@@ -1,0 +1,280 @@
+"""How far a run is: the estimate, and what is shown of it."""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console
+
+from furu import FuruUsageError, current_settings, run_local, run_local_async
+from furu.events import NodeDone, NodePlanned, NodeStarted, PlanKnown
+from furu.execution.options import progress_is_wanted
+from furu.observing.estimate import Estimate
+from furu.observing.progress import Progress, Recorded, duration
+from tests.graphs import Computed, actions, chain, flat, recording
+
+
+@pytest.fixture(autouse=True)
+def record() -> Iterator[Computed]:
+    """What this test's nodes computed."""
+    with recording() as record:
+        yield record
+
+
+def follow(*, recorded: float | None = None, max_workers: int = 4) -> Estimate:
+    """An estimate that knows one duration from earlier runs."""
+    return Estimate(lambda name: recorded, max_workers=max_workers)
+
+
+def plan(estimate: Estimate, name: str, *depends_on: str) -> None:
+    """A node was found."""
+    estimate.add(NodePlanned(name, "Node", "m:Node", "default", depends_on))
+
+
+def end(estimate: Estimate, name: str, duration_sec: float) -> None:
+    """A node began and was computed."""
+    estimate.add(NodeStarted(name, "Node", "default", "thread-1", 0.0))
+    estimate.add(NodeDone(name, "Node", "m:Node", "default", duration_sec, "thread-1", 0.0))
+
+
+# ---- the estimate ----
+
+
+def test_time_left_is_work_left_by_work_done_in_a_second() -> None:
+    """Two of eight nodes took 2 s each in 1 s; 12 s of work are left, and 4 s of work are done in one."""
+    estimate = follow()
+    for name in "abcdefgh":
+        plan(estimate, name)
+    end(estimate, "a", 2)
+    end(estimate, "b", 2)
+    assert 3.0 == estimate.remaining_sec(1.0, now=0.0)
+
+
+def test_nothing_is_said_before_anything_is_known() -> None:
+    """No node of any class has ever ended."""
+    estimate = follow()
+    plan(estimate, "a")
+    assert estimate.remaining_sec(1.0, now=0.0) is None
+
+
+def test_recorded_durations_tell_the_time_before_the_first_node_ends() -> None:
+    """Eight nodes of 3 s on four workers."""
+    estimate = follow(recorded=3.0)
+    for number in range(8):
+        plan(estimate, str(number))
+    assert 6.0 == estimate.remaining_sec(0.5, now=0.0)
+
+
+def test_chain_takes_its_length_however_many_workers_there_are() -> None:
+    """a <- b <- c <- d, one second each."""
+    estimate = follow(recorded=1.0, max_workers=100)
+    for name, below in [("a", ()), ("b", ("a",)), ("c", ("b",)), ("d", ("c",))]:
+        plan(estimate, name, *below)
+    assert 4.0 == estimate.remaining_sec(0.0, now=0.0)
+
+
+def test_running_nodes_count_for_what_they_have_worked() -> None:
+    """Half of a node of 2 s is done, alone."""
+    estimate = follow(recorded=2.0, max_workers=1)
+    plan(estimate, "a")
+    estimate.add(NodeStarted("a", "Node", "default", "thread-1", at=100.0))
+    assert 1.0 == estimate.remaining_sec(1.0, now=101.0)
+
+
+def test_estimate_counts_what_a_run_computes() -> None:
+    """By class."""
+    estimate = follow()
+    roots = flat(3)
+    run_local(roots, on_event=estimate.add)
+    assert (3, 3, 0, 0) == (estimate.known, estimate.done, estimate.running, estimate.failed)
+    assert estimate.plan_is_known
+
+
+def test_earlier_runs_tell_how_long_nodes_take() -> None:
+    """By a few artifacts of the class; another of the same name says nothing of it."""
+    recorded = Recorded(current_settings())
+    assert recorded("tests.graphs:Node") is None
+    run_local(flat(3))
+    assert recorded("elsewhere:Node") is None
+    found = recorded("tests.graphs:Node")
+    assert found is not None
+    assert 0 < found < 5
+
+
+# ---- what is shown ----
+
+
+def test_plan_that_still_grows_is_said_to_grow() -> None:
+    """A number that will be another soon is not shown as if it were all."""
+    progress = Progress(current_settings(), max_workers=1, console=Console(file=io.StringIO()))
+    progress(NodePlanned("a", "Node", "m:Node", "default", ()))
+    progress._count()
+    assert progress.line().startswith("0 of 1 known so far, 0 running")
+    progress(PlanKnown())
+    progress._count()
+    assert progress.line().startswith("0 of 1, 0 running")
+
+
+def test_progress_without_a_terminal_is_one_line_at_the_end() -> None:
+    """Of a run that is over before the first line is due. No control characters."""
+    out = io.StringIO()
+    with Progress(current_settings(), max_workers=2, console=Console(file=out)) as progress:
+        run_local(flat(2), on_event=progress, progress=False)
+    (line,) = out.getvalue().splitlines()
+    assert line.startswith("furu: run finished: computed 2, reused 0, failed 0 in ")
+    assert "\x1b" not in line
+
+
+class Terminal(io.StringIO):
+    """Keeps what was written, tells when something was drawn, and says that it is a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn = threading.Event()
+
+    def write(self, text: str) -> int:
+        if "\x1b[J\n" in text:
+            self.drawn.set()
+        return super().write(text)
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_live_lines_stand_below_an_empty_one_for_the_host() -> None:
+    """What the host logs is written there, whole; at the end the lines are gone."""
+    out = Terminal()
+    console = Console(file=out, force_terminal=True, width=80, color_system=None)
+    handler = logging.StreamHandler(out)
+    host = logging.getLogger("some.host")
+    host.propagate = False
+    host.addHandler(handler)
+
+    def look() -> None:
+        assert out.drawn.wait(10)
+        host.warning("the host says")
+
+    (root,) = flat(1)
+    actions[root.name] = look
+    try:
+        with Progress(current_settings(), max_workers=1, console=console) as progress:
+            run_local([root], on_event=progress, progress=False)
+    finally:
+        host.removeHandler(handler)
+    text = out.getvalue()
+    assert "\r\x1b[J\n━" in text
+    assert "A\rthe host says\n" in text
+    assert text.rpartition("\x1b[J")[2].startswith("furu: run finished: computed 1")
+
+
+def test_progress_is_shown_by_default_only_to_somebody_who_looks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A terminal, that can be drawn on; and no run within a node."""
+    assert not progress_is_wanted()
+    run_local(flat(1))
+    assert "" == capsys.readouterr().err
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr", Terminal())
+    assert progress_is_wanted()
+    wanted: list[bool] = []
+    (root,) = flat(2)[1:]
+    actions[root.name] = lambda: wanted.append(progress_is_wanted())
+    run_local([root], progress=False)
+    assert [False] == wanted
+    monkeypatch.setenv("TERM", "dumb")
+    assert not progress_is_wanted()
+
+
+def test_progress_must_be_asked_for_with_a_bool() -> None:
+    """Said before anything runs."""
+    with pytest.raises(TypeError, match="progress must be True, False or None"):
+        run_local(flat(1), progress=1)  # type: ignore[arg-type]
+
+
+def test_progress_without_rich_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for, it is an error; by default it is not there."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "rich"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    with pytest.raises(FuruUsageError, match=r"furu\[cli\]"):
+        run_local(flat(1), progress=True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.4, "0 s"), (59.4, "59 s"), (61, "1:01"), (3600 * 26 + 63, "26:01:03")]
+)
+def test_durations_are_said_for_people(seconds: float, said: str) -> None:
+    """Seconds, then minutes, then hours."""
+    assert said == duration(seconds)
+
+
+@pytest.mark.anyio
+async def test_async_app_shows_progress_only_where_it_asks(capsys: pytest.CaptureFixture[str]) -> None:
+    """Stderr is the host's. Asked for, the summary is there when the run returns."""
+    await run_local_async(flat(2))
+    assert "" == capsys.readouterr().err
+    await run_local_async([chain(3)], progress=True)
+    assert "furu: " in capsys.readouterr().err
+    with pytest.raises(TypeError, match="progress must be True, False or None"):
+        await run_local_async(flat(2), progress="yes")  # type: ignore[arg-type]
+
+
+# ---- a stderr that cannot be used ----
+
+
+class Broken:
+    """A terminal one of whose methods raises, from its n-th call on."""
+
+    encoding = "utf-8"
+
+    def __init__(self, name: str, error: BaseException, good: int = 0) -> None:
+        self._name, self._error, self._good = name, error, good
+
+    def _call(self, name: str, result: object) -> object:
+        if name == self._name:
+            self._good -= 1
+            if self._good < 0:
+                raise self._error
+        return result
+
+    def isatty(self) -> object:
+        return self._call("isatty", True)
+
+    def write(self, text: str) -> object:
+        return self._call("write", len(text))
+
+    def flush(self) -> object:
+        return self._call("flush", None)
+
+
+HUNG_UP = OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("name", ["isatty", "write", "flush"])
+@pytest.mark.parametrize("good", [0, 2])
+@pytest.mark.parametrize("error", [HUNG_UP, ValueError("I/O operation on closed file")])
+def test_terminal_that_hangs_up_fails_no_run(
+    name: str, good: int, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the first write or later; with the summary of a run that has finished, too."""
+    monkeypatch.setattr(sys, "stderr", Broken(name, error, good))
+    monkeypatch.delenv("TERM", raising=False)
+    assert 3 == run_local([chain(3)]).computed
+    assert 5 == run_local(flat(5), progress=True).computed
+
+
+@pytest.mark.parametrize("stream", [None, object(), io.BytesIO()])
+def test_stderr_that_is_no_text_stream_fails_no_run(
+    stream: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs put all sorts of things there."""
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert 3 == run_local(flat(3)).computed
+    assert 5 == run_local(flat(5), progress=True).computed + 3

@@ -1,0 +1,388 @@
+"""Events, streams of them, and the report: what a run tells of itself."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, get_type_hints
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+
+from furu import (
+    EventsDropped,
+    FuruCancelledError,
+    FuruComputeError,
+    FuruUsageError,
+    RunReport,
+    check_cancelled,
+    run_local,
+    run_local_async,
+    stream_local,
+)
+from furu.events import (
+    Event,
+    NodeDone,
+    NodeFailed,
+    NodePlanned,
+    NodeStarted,
+    PlanKnown,
+    RunFinished,
+    RunStarted,
+)
+from furu.execution.stream import RunOptions
+from furu.execution.workers import ThreadWorkers
+from furu.observing.estimate import Estimate
+from furu.observing.report import Recorder, Times
+from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
+
+
+@pytest.fixture(autouse=True)
+def record() -> Iterator[Computed]:
+    """What this test's nodes computed."""
+    with recording() as record:
+        yield record
+
+
+def events_of(roots: list[Node], **options: int) -> list[Event]:
+    """All events of a run."""
+    events: list[Event] = []
+    run_local(roots, on_event=events.append, **options)
+    return events
+
+
+# ---- events ----
+
+
+def test_events_carry_times_that_follow_each_other() -> None:
+    """By the clock that people read."""
+    before = time.time()
+    events = events_of([chain(2)])
+    started = [event.at for event in events if isinstance(event, NodeStarted)]
+    done = [event for event in events if isinstance(event, NodeDone)]
+    assert started == [event.started_at for event in done]
+    assert isinstance(events[0], RunStarted)
+    assert isinstance(events[-1], RunFinished)
+    times = [before, events[0].at, *started, events[-1].at, time.time()]
+    assert sorted(times) == times
+
+
+def test_worker_computes_one_node_at_a_time() -> None:
+    """Two threads that are at a node at once have two names."""
+    barrier = threading.Barrier(2)
+    for number in range(2):
+        actions[f"f{number}"] = barrier.wait
+    workers = [event.worker for event in events_of(flat(2)) if isinstance(event, NodeDone)]
+    assert 2 == len(set(workers))
+
+
+@pytest.mark.anyio
+async def test_async_nodes_side_by_side_have_places_of_their_own() -> None:
+    """And a place that is free again is taken again."""
+    both = anyio.Event()
+    waiting = []
+
+    async def meet() -> None:
+        waiting.append(1)
+        if len(waiting) == 2:
+            both.set()
+        await both.wait()
+
+    actions["a"] = actions["b"] = meet
+    events: list[Event] = []
+    roots = [AsyncNode(name="a"), AsyncNode(name="b"), AsyncNode(name="c")]
+    await run_local_async(roots, max_workers=2, on_event=events.append)
+    workers = [event.worker for event in events if isinstance(event, NodeDone)]
+    assert {"async-1", "async-2"} == set(workers)
+    assert 3 == len(workers)
+
+
+def test_planned_nodes_name_what_they_depend_on() -> None:
+    """Each once, after those below it; then the plan is known."""
+    top = diamond()
+    events = events_of([top])
+    planned = [event for event in events if isinstance(event, NodePlanned)]
+    base = top.below[0].below[0]  # type: ignore[attr-defined]
+    assert [(), (base.furu_hash,), (base.furu_hash,), tuple(n.furu_hash for n in top.below)] == [
+        event.depends_on for event in planned
+    ]
+    assert 1 == sum(isinstance(event, PlanKnown) for event in events)
+
+
+def test_failed_node_tells_worker_and_time() -> None:
+    """So that a trace can show it."""
+    actions["n0"] = lambda: 1 / 0
+    events: list[Event] = []
+    with pytest.raises(FuruComputeError):
+        run_local([chain(1)], on_event=events.append)
+    (failed,) = (event for event in events if isinstance(event, NodeFailed))
+    assert failed.worker.startswith("thread-")
+    assert failed.started_at > 0
+
+
+def test_sink_that_raised_gets_no_more_events() -> None:
+    """One line in the log, not one an event."""
+    seen: list[Event] = []
+
+    def sink(event: Event) -> None:
+        seen.append(event)
+        raise RuntimeError("broken")
+
+    run_local([chain(3)], on_event=sink)
+    assert 1 == len(seen)
+
+
+# ---- the stream ----
+
+
+@pytest.mark.anyio
+async def test_stream_yields_every_event_and_then_the_report() -> None:
+    """From RunStarted to RunFinished."""
+    async with stream_local([diamond()]) as events:
+        with pytest.raises(FuruUsageError, match="no report yet"):
+            _ = events.report
+        seen = [event async for event in events]
+    assert isinstance(seen[0], RunStarted)
+    assert isinstance(seen[-1], RunFinished)
+    assert 4 == sum(isinstance(event, NodeDone) for event in seen)
+    assert 4 == events.report.computed
+
+
+@pytest.mark.anyio
+async def test_slow_reader_loses_the_oldest_events_and_is_told_how_many() -> None:
+    """The run does not wait for it, and its end is never lost."""
+    all_events: list[Event] = []
+    async with stream_local([chain(20)], buffer_events=3, on_event=all_events.append) as events:
+        while not all_events or not isinstance(all_events[-1], RunFinished):
+            await anyio.sleep(0.001)
+        seen = [event async for event in events]
+    assert [EventsDropped(len(all_events) - 3), *all_events[-3:]] == seen
+
+
+@pytest.mark.anyio
+async def test_leaving_the_stream_early_cancels_the_run(record: Computed) -> None:
+    """What runs finishes and publishes; nothing else begins."""
+
+    def wait_until_cancelled() -> None:
+        with suppress(FuruCancelledError):
+            while True:
+                check_cancelled()
+
+    actions["n0"] = wait_until_cancelled
+    node = chain(3)
+    async with stream_local([node]) as events:
+        async for event in events:
+            if isinstance(event, NodeStarted):
+                break
+    assert not await anyio.to_thread.run_sync(node.exists)
+    assert ["n0"] == record.order
+
+
+@pytest.mark.anyio
+async def test_failure_of_a_streamed_run_is_raised_when_the_block_is_left() -> None:
+    """One error, not a group, after all events were read."""
+    actions["n0"] = lambda: 1 / 0
+    seen: list[object] = []
+    with pytest.raises(FuruComputeError):
+        async with stream_local([chain(2)]) as events:
+            async for event in events:
+                seen.append(event)
+    assert isinstance(seen[-1], RunFinished)
+
+
+@pytest.mark.anyio
+async def test_error_of_the_block_itself_comes_out_as_it_is() -> None:
+    """It ends the run, and is not wrapped."""
+    with pytest.raises(KeyError):
+        async with stream_local([chain(2)]):
+            raise KeyError("mine")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("size", [0, -1, 1.5, True])
+async def test_stream_needs_room_for_an_event(size: object) -> None:
+    """Said before anything runs."""
+    with pytest.raises((TypeError, ValueError), match="buffer_events"):
+        async with stream_local([chain(1)], buffer_events=size):  # type: ignore[arg-type]
+            pass
+
+
+def test_stream_takes_the_options_of_a_run() -> None:
+    """All of them."""
+    options = set(inspect.signature(run_local_async).parameters) - {"roots"}
+    assert options == set(get_type_hints(RunOptions))
+
+
+# ---- the report ----
+
+
+def done(name: str, duration_sec: float) -> NodeDone:
+    """A node was computed."""
+    return NodeDone(name, "Node", "m:Node", "default", duration_sec, "thread-1", 0.0)
+
+
+def planned(name: str, *depends_on: str) -> NodePlanned:
+    """A node will be."""
+    return NodePlanned(name, "Node", "m:Node", "default", depends_on)
+
+
+def test_critical_path_is_the_longest_chain_in_time() -> None:
+    """
+    a(1) <- b(5) <- d(1)
+         <- c(2) <-
+    """
+    times = Times()
+    for event in [planned("a"), planned("b", "a"), planned("c", "a"), planned("d", "b", "c")]:
+        times.planned(event)
+    for event in [done("a", 1), done("c", 2), done("b", 5), done("d", 1)]:
+        times.done(event)
+    assert 7 == times.longest.total_sec
+    assert ["b", "a", "d"] == [node.hash for node in times.longest.slowest]
+    assert 9 == times.work_sec
+
+
+def test_path_leads_through_nodes_done_before_their_dependents_were_found() -> None:
+    """The plan grows while nodes run."""
+    times = Times()
+    times.planned(planned("a"))
+    times.done(done("a", 3))
+    times.planned(planned("b", "a"))
+    times.done(done("b", 1))
+    assert 4 == times.longest.total_sec
+
+
+def test_report_stays_small_however_many_nodes_ran() -> None:
+    """Ten names of each kind, the slowest first."""
+    recorder = Recorder(max_workers=4)
+    for number in range(5000):
+        recorder(planned(f"{number}", *([f"{number - 1}"] if number else [])))
+        recorder(done(f"{number}", float(number)))
+    report = recorder.finish("finished", skipped=0, failures=())
+    assert [4999.0 - number for number in range(10)] == [one.duration_sec for one in report.slowest]
+    assert report.slowest == report.critical_path
+    assert report.critical_path_sec == report.work_sec == sum(range(5000))
+
+
+def test_times_of_a_million_roots_are_not_kept() -> None:
+    """Nor those of a long chain: what a run remembers does not grow with what it has done."""
+    times = Times()
+    tracemalloc.start()
+    for number in range(20_000):
+        times.planned(planned(f"leaf {number}"))
+        times.planned(planned(f"root {number}", f"leaf {number}"))
+        times.done(done(f"leaf {number}", 1))
+        times.done(done(f"root {number}", 1))
+        if number == 10_000:
+            half = tracemalloc.get_traced_memory()[0]
+    grown = tracemalloc.get_traced_memory()[0] - half
+    tracemalloc.stop()
+    assert 10_000 * 16 > grown
+
+
+def test_efficiency_is_work_by_the_workers_time() -> None:
+    """Of no run it is nothing."""
+    assert 0.5 == RunReport(wall_sec=2, max_workers=4, work_sec=4).efficiency
+    assert 0.0 == RunReport().efficiency
+
+
+def test_summary_says_where_the_time_went() -> None:
+    """First the counts, then a line each."""
+    lines = run_local([chain(3)], max_workers=2).summary().splitlines()
+    assert lines[0].startswith("computed 3, reused 0, failed 0 in ")
+    assert ["workers", "critical path", "on it", "slowest", "classes"] == [
+        line.split(":")[0].strip() for line in lines[1:]
+    ]
+    assert "Node 3 in" in lines[-1]
+
+
+def test_report_in_a_notebook_escapes_what_nodes_say() -> None:
+    """A message is text, not markup."""
+    actions["n0"] = lambda: (_ for _ in ()).throw(ValueError("<script>"))
+    with pytest.raises(FuruComputeError) as caught:
+        run_local([chain(1)])
+    shown = caught.value.report._repr_html_()
+    assert "&lt;script&gt;" in shown
+    assert "<script>" not in shown
+
+
+@pytest.mark.anyio
+async def test_each_event_of_a_stream_goes_to_one_of_its_readers_and_all_of_them_end() -> None:
+    """None is left waiting for an event that another has taken."""
+    read: list[list[Any]] = [[], [], []]
+    all_events: list[Any] = []
+
+    async with (
+        anyio.create_task_group(),
+        stream_local(flat(30), on_event=all_events.append) as events,
+    ):
+
+        async def reader(own: list[Any]) -> None:
+            async for event in events:
+                own.append(event)
+                await anyio.lowlevel.checkpoint()
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as readers:
+                for own in read:
+                    readers.start_soon(reader, own)
+    assert len(all_events) == sum(map(len, read))
+    assert all(event in all_events for own in read for event in own)
+    assert 30 == events.report.computed
+
+
+def breaking_off(error: BaseException) -> Iterator[Any]:
+    """Roots that end with an error."""
+    yield from flat(2)
+    raise error
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("error", [SystemExit(2), KeyboardInterrupt(), LookupError("broke off")])
+async def test_error_of_a_streamed_run_is_raised_as_it_is(error: BaseException) -> None:
+    """Not in a group."""
+    with pytest.raises(type(error)):
+        async with stream_local(breaking_off(error), window_size=1) as events:
+            async for _ in events:
+                pass
+
+
+class FailingHelper(ThreadWorkers):
+    """Workers one of whose own tasks fails."""
+
+    def open(self, tasks: Any, deliver: Any, **options: Any) -> Any:
+        async def fail() -> None:
+            await anyio.lowlevel.checkpoint()
+            raise OSError("the connection broke")
+
+        tasks.start_soon(fail)
+        return super().open(tasks, deliver, **options)
+
+
+@pytest.mark.anyio
+async def test_error_of_workers_own_tasks_is_raised_as_it_is() -> None:
+    """By runs and streams; running nodes have ended."""
+    with pytest.raises(OSError, match="the connection broke"):
+        await run_local_async(flat(5), workers=FailingHelper())
+    with pytest.raises(OSError, match="the connection broke"):
+        async with stream_local(flat(5), workers=FailingHelper()) as events:
+            async for _ in events:
+                pass
+
+
+def test_classes_of_one_name_are_counted_apart() -> None:
+    """And shown with their modules; another class is shown by its name."""
+    other: Any = type("Node", (Node,), {"__module__": "elsewhere"})
+    estimate = Estimate(lambda node_class: None, max_workers=1)
+    report = run_local(
+        [*flat(3), other(name="o"), AsyncNode(name="a")], on_event=estimate.add, progress=False
+    )
+    counts = {one.name: one.computed for one in report.classes}
+    assert {"tests.graphs:Node": 3, "elsewhere:Node": 1, "AsyncNode": 1} == counts
+    known = {node_class: one.known for node_class, one in estimate.classes.items()}
+    assert {"tests.graphs:Node": 3, "elsewhere:Node": 1, "tests.graphs:AsyncNode": 1} == known

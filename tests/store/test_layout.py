@@ -1,0 +1,194 @@
+"""Names in a store: none leaves it, none collides with another."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from furu.settings import use_settings
+from furu.store.artifact import Artifact
+from furu.store.layout import (
+    OWNERS,
+    encode_component,
+    is_identifier,
+    node_files,
+    owners_directory,
+    parse_numbered,
+)
+from tests.store.processes import artifact, compute, names
+
+HASH = "0123456789abcdef" * 2
+HOSTILE = [
+    "",
+    ".",
+    "..",
+    "...",
+    "%",
+    "%2E.",
+    "%6Fwners",
+    "/",
+    "//",
+    "/etc/passwd",
+    "../../up",
+    "a/../../b",
+    "a\0b",
+    "\0",
+    "a\nb",
+    "owners",
+    "Owners",
+    "OWNERS",
+    "owners/x",
+    "model",
+    "Model",
+    "MODEL",
+    "~",
+    "~root",
+    "a b",
+    "-rf",
+    ".hidden",
+    "naïve",
+    "nai\u0308ve",
+    "\udce9",
+    "C.<locals>.D",
+    "x" * 119,
+    "x" * 120,
+    "x" * 121,
+    "x" * 300,
+    "x" * 300 + "y",
+    "X" * 300,
+    "/" * 300,
+    "\N{SNOWMAN}" * 300,
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_hostile_name_becomes_one_plain_component(name: str, tmp_path: Path) -> None:
+    """It can be made as a directory, exactly one level down, and is not furu's own `owners`."""
+    component = encode_component(name)
+    assert "/" not in component
+    assert "\0" not in component
+    assert component.isascii()
+    assert not component.startswith(".")
+    assert component not in ("", OWNERS)
+    (tmp_path / component).mkdir()
+    assert [component] == os.listdir(tmp_path)
+
+
+def test_different_names_never_share_a_component() -> None:
+    """Not by case, not by an encoded form that is another's plain one, not by a common beginning."""
+    for one, other in itertools.combinations(HOSTILE, 2):
+        assert encode_component(one) != encode_component(other), (one, other)
+
+
+@given(st.text(max_size=400), st.text(max_size=400))
+def test_any_two_names_have_components_of_their_own(one: str, other: str) -> None:
+    """As many components as names, each short enough for any filesystem."""
+    components = {encode_component(one), encode_component(other)}
+    assert len({one, other}) == len(components)
+    assert all(0 < len(component.encode()) <= 120 for component in components)
+
+
+def test_plain_name_stays_as_it_is() -> None:
+    """People read these paths."""
+    assert "package.module" == encode_component("package.module")
+    assert "make.<locals>.Inner" == encode_component("make.<locals>.Inner")
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "/", "a\0b", "", "owners", "x" * 300, "../../up", "\udce9"], ids=ascii
+)
+def test_node_with_hostile_class_stays_inside_its_store(name: str, store: Path, tmp_path: Path) -> None:
+    """Claimed and published in a directory of its own, three levels down; nothing is made beside it."""
+    plain = artifact()
+    files = node_files(store, name, name, HASH)
+    place = Artifact(plain.settings, files, f"{name}:{name}".encode("ascii", "replace").decode(), HASH)
+    compute(place)
+    assert ["done"] == names(place)
+    assert [store.name] == os.listdir(tmp_path)
+    directory = Path(files.directory).resolve()
+    assert store.resolve() == directory.parents[2]
+    assert OWNERS != directory.parents[1].name
+
+
+def test_classes_that_differ_in_case_only_have_artifacts_of_their_own(store: Path) -> None:
+    """Computing one leaves the other to do."""
+    settings = artifact().settings
+    one = Artifact(settings, node_files(store, "m", "Model", HASH), "m:Model", HASH)
+    other = Artifact(settings, node_files(store, "m", "MODEL", HASH), "m:MODEL", HASH)
+    compute(one)
+    assert (True, False) == (one.is_done(), other.is_done())
+
+
+@pytest.mark.parametrize(
+    "text", ["", "../../x", HASH.upper(), HASH[1:], HASH + "0", HASH + "\n", "/" * 32, "." * 32], ids=ascii
+)
+def test_what_is_no_hash_names_no_node(text: str, tmp_path: Path) -> None:
+    """Neither as a node's directory nor as an owner's id."""
+    with pytest.raises(ValueError, match="not a node's hash"):
+        node_files(tmp_path, "module", "Class", text)
+    assert not is_identifier(text)
+    assert is_identifier(HASH)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("try-1", ("try-", 1)),
+        ("try-12", ("try-", 12)),
+        ("a3", None),
+        ("a3-0f", ("a", 3)),
+        ("rejected-4", ("rejected-", 4)),
+        (f"tmp-5-{HASH}", ("tmp-", 5)),
+        ("try-0", None),
+        ("try-01", None),
+        ("try-1\n", None),
+        ("try--1", None),
+        ("try-1.bak", None),
+        ("try-\u0661", None),
+        ("a", None),
+        ("b1", None),
+        ("tmp-5", None),
+        ("tmp-5-../x", None),
+        ("done", None),
+    ],
+    ids=ascii,
+)
+def test_only_names_that_furu_writes_are_read_as_attempts(
+    name: str, expected: tuple[str, int] | None
+) -> None:
+    """Whatever else lies in a node's directory is not looked at."""
+    assert expected == parse_numbered(name)
+
+
+def test_every_file_of_a_node_lies_in_the_nodes_directory(tmp_path: Path) -> None:
+    """The whole layout, as the documentation draws it."""
+    files = node_files(tmp_path, "package.module", "Outer.Inner", HASH)
+    directory = f"{tmp_path}/package.module/Outer.Inner/{HASH}"
+    assert [
+        f"{tmp_path}/owners",
+        f"{directory}/done",
+        f"{directory}/try-1",
+        f"{directory}/a1-{HASH}",
+        f"{directory}/tmp-1-{HASH}",
+        f"{directory}/rejected-1",
+    ] == [
+        owners_directory(tmp_path),
+        files.done,
+        files.attempt(1),
+        files.files(1, HASH),
+        files.temporary(1, HASH),
+        files.rejected(1),
+    ]
+
+
+def test_store_of_another_name_holds_none_of_this_ones_nodes(tmp_path: Path) -> None:
+    """The same node in two stores is two artifacts."""
+    compute(artifact())
+    with use_settings(store=tmp_path / "second"):
+        assert not artifact().is_done()
+    assert artifact().is_done()

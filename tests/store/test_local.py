@@ -1,0 +1,444 @@
+"""What a process remembers of its stores: owners while they are in use, attempts from claim to release."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from furu import Furu, FuruInProgressError, FuruStoreError, Status, current_settings, use_settings
+from furu.node.base import artifact_of
+from furu.store import owner as owner_module
+from furu.store.artifact import Artifact, survey
+from furu.store.catalog import find
+from furu.store.claim import claim, when_released
+from furu.store.local import Process, acting_as
+from furu.store.removal import remove
+from tests.store.processes import (
+    LEASE_SEC,
+    OtherProcess,
+    Square,
+    artifact,
+    begin,
+    compute,
+    current_owner,
+    fail,
+    failing,
+    instead,
+    lease_clock,
+    leave_attempt,
+    names,
+    once_before,
+    owners,
+    publish,
+    result,
+)
+
+
+@pytest.fixture
+def place() -> Artifact:
+    """A node that nothing has computed."""
+    return artifact()
+
+
+@pytest.fixture
+def process() -> Iterator[Process]:
+    """A process without a past, whose memory is this process's for the test."""
+    process = Process(beats=False)
+    with acting_as(process):
+        yield process
+    process.end()
+
+
+# ---- owners ----
+
+
+def test_few_owners_without_attempts_are_kept(process: Process, tmp_path: Path) -> None:
+    """A hundred stores, used one after another, hold a handful of descriptors."""
+    for number in range(100):
+        with use_settings(store=tmp_path / f"store{number}"):
+            compute(artifact())
+    assert len(process.owners) <= 4
+    assert [1] * len(process.owners) == [len(owners(owner.place)) for owner in process.owners]
+    assert [] == owners(tmp_path / "store0")
+
+
+def test_owners_in_use_are_never_ended(process: Process, tmp_path: Path) -> None:
+    """However many: each has an attempt linked to it."""
+    held = []
+    for number in range(20):
+        with use_settings(store=tmp_path / f"store{number}"):
+            held.append(begin(artifact()))
+    assert 20 == len(process.owners)
+    with OtherProcess() as other:
+        assert {Status.IN_PROGRESS} == {other.status(attempt.artifact) for attempt in held}
+    for attempt in held:
+        assert publish(attempt)
+    assert len(process.owners) <= 4
+
+
+def test_heartbeat_ends_idle_owners_and_then_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that is not in use holds no descriptor, no lock and no thread."""
+    monkeypatch.setattr("furu.store.local._IDLE_SEC", 0.01)
+    process = Process()
+    with acting_as(process), use_settings(lease_sec=0.06):
+        compute(artifact())
+        hearts = [thread for thread in threading.enumerate() if thread.name == "furu-heartbeat"]
+        hearts[-1].join(10)
+        assert [] == process.owners
+        compute(artifact("second"))
+    process.end()
+
+
+def test_heartbeat_that_cannot_start_leaves_nothing_and_is_tried_again(
+    place: Artifact, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No thread can be started now. Where other machines look for beats: one clear error, and no owner that
+    never beats. On a local filesystem none does, and nodes are computed without."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    process = Process()
+    with acting_as(process):
+        with monkeypatch.context() as patches:
+            patches.setattr(threading.Thread, "start", refuse)
+            compute(artifact("local"))
+            process.end()
+            patches.setattr("furu.store.local.locks_are_all_here", lambda directory: False)
+            with pytest.raises(FuruStoreError, match="can't start new thread"):
+                claim(place)
+        assert ([], []) == (process.owners, owners(store))
+        compute(place)
+        assert 1 == len(process.owners)
+    process.end()
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[float | None]:
+    """For how long a heartbeat that begins in the test is about to wait, each time that it does."""
+    pauses: queue.SimpleQueue[float | None] = queue.SimpleQueue()
+    real, earlier = threading.Event.wait, threading.enumerate()
+
+    def wait(self: threading.Event, timeout: float | None = None) -> bool:
+        thread = threading.current_thread()
+        if thread.name == "furu-heartbeat" and thread not in earlier:
+            pauses.put(timeout)
+        return real(self, timeout)
+
+    monkeypatch.setattr(threading.Event, "wait", wait)
+    return pauses
+
+
+def test_heart_beats_six_times_in_a_lease(pauses: queue.SimpleQueue[float | None]) -> None:
+    """So that others miss five beats before they may call a live owner dead."""
+    process = Process()
+    with acting_as(process), use_settings(lease_sec=6.0):
+        attempt = begin(artifact())
+        assert 1.0 == pauses.get(timeout=5)
+        assert publish(attempt)
+    process.end()
+
+
+def test_new_owner_with_a_shorter_lease_beats_soon(
+    tmp_path: Path, pauses: queue.SimpleQueue[float | None]
+) -> None:
+    """The heartbeat does not sleep on for as long as the owners before could wait."""
+    process = Process()
+    with acting_as(process):
+        with use_settings(store=tmp_path / "slow", lease_sec=3600.0):
+            slow = begin(artifact())
+        assert (pauses.get(timeout=5) or 0.0) > 4
+        with use_settings(store=tmp_path / "quick", lease_sec=0.06):
+            quick = begin(artifact())
+        assert 0.01 == pytest.approx(pauses.get(timeout=3))
+        assert publish(slow)
+        assert publish(quick)
+    process.end()
+
+
+def test_heartbeat_looks_soon_at_an_owner_that_is_idle(
+    place: Artifact, pauses: queue.SimpleQueue[float | None]
+) -> None:
+    """To end it, if its lease is long."""
+    process = Process()
+    with acting_as(process):
+        with process.lock:  # so that the heartbeat finds the attempt ended
+            compute(place)
+        assert (pauses.get(timeout=5) or 0.0) < place.settings.lease_sec / 6
+    process.end()
+
+
+def test_owner_with_as_many_links_as_the_filesystem_allows_is_replaced(process: Process) -> None:
+    """ext4 gives a file 65,000 names: the next attempt is a link to another owner's."""
+    first = begin(artifact("first"))
+
+    def full(original: Callable[..., None], source: str, target: str) -> None:
+        if first.owner is not None and source == first.owner.path:
+            raise OSError(errno.EMLINK, os.strerror(errno.EMLINK))
+        original(source, target)
+
+    with instead("link", full):
+        second = begin(artifact("second"))
+    assert first.owner is not second.owner
+    assert [Status.IN_PROGRESS] * 2 == [survey(one.artifact).status for one in (first, second)]
+    assert publish(first)
+    assert publish(second)
+
+
+def test_class_whose_directory_is_on_another_disk_has_an_owner_there(
+    process: Process, place: Artifact, store: Path
+) -> None:
+    """A hard link does not lead to another disk. Other processes see that the node is being computed."""
+
+    def across(original: Callable[..., None], source: str, target: str) -> None:
+        if source.startswith(f"{store}/owners/") and "/try-" in target:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        original(source, target)
+
+    with instead("link", across):
+        attempt = begin(place)
+        assert attempt.owner is not None
+        assert Path(place.files.directory).parent == attempt.owner.place
+        with OtherProcess() as other:
+            assert Status.IN_PROGRESS is other.status(place)
+        assert publish(attempt)
+        compute(artifact("second"))
+
+
+def test_copy_of_a_virtual_machine_waits_for_two_beats_before_it_takes_over(
+    place: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the boot id and the devices of the original; on a filesystem that both can reach, the lock of
+    one may not be seen in the other."""
+    path = leave_attempt(place)
+    assert Status.TODO is survey(place).status
+    monkeypatch.setattr(owner_module, "locks_are_all_here", lambda directory: False)
+    with lease_clock() as clock:
+        for _ in range(3):
+            assert Status.IN_PROGRESS is survey(place).status
+            clock.now += LEASE_SEC / 6
+            os.utime(path)
+        assert Status.IN_PROGRESS is survey(place).status
+        clock.now += LEASE_SEC / 3
+        assert Status.TODO is survey(place).status
+
+
+def test_filesystem_of_a_temporary_directory_is_a_local_one(tmp_path: Path) -> None:
+    """So a killed owner is taken over at once. Where it cannot be found out, it is not local."""
+    assert owner_module.locks_are_all_here(str(tmp_path))
+
+
+def test_closed_lock_is_reported_and_its_number_left_to_its_new_user(
+    process: Process, place: Artifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node closes every descriptor that it finds; another file takes the number."""
+    attempt = begin(place)
+    owner = attempt.owner
+    assert owner is not None
+    number = owner.file.number
+    os.close(number)
+    foreign = os.open(os.devnull, os.O_RDONLY)
+    assert number == foreign
+    assert not owner.has_its_file
+    assert publish(attempt)
+    process.end()
+    os.fstat(foreign)
+    os.close(foreign)
+
+
+# ---- attempts ----
+
+
+def test_node_is_in_progress_from_its_link_on(place: Artifact) -> None:
+    """Another thread never sees a moment in which a node that is being claimed is to do."""
+    seen: list[Status] = []
+
+    def look() -> None:
+        thread = threading.Thread(target=lambda: seen.append(survey(place).status))
+        thread.start()
+        thread.join()
+
+    begin(artifact("another"))
+    with once_before("lstat", "/done", look):
+        begin(place)
+    assert [Status.IN_PROGRESS] == seen
+
+
+def test_waiter_that_took_its_registration_back_is_not_called(place: Artifact) -> None:
+    """And the others are, whatever one of them raises."""
+    attempt = begin(place)
+    called: list[str] = []
+
+    def broken() -> None:
+        called.append("broken")
+        raise ValueError("a waiter's own")
+
+    take_back = when_released(place, lambda: called.append("taken back"))
+    when_released(place, broken)
+    when_released(place, lambda: called.append("kept"))
+    assert take_back is not None
+    take_back()
+    logging.disable(logging.CRITICAL)
+    try:
+        assert publish(attempt)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert ["broken", "kept"] == called
+    assert when_released(place, lambda: None) is None
+
+
+def test_waiter_is_registered_under_the_lock_that_a_release_takes(process: Process) -> None:
+    """Or one that is registered while the node is released would wait without end."""
+    was_free: list[bool] = []
+
+    def look() -> None:
+        free = process.lock.acquire(blocking=False)
+        was_free.append(free)
+        if free:
+            process.lock.release()
+
+    class Directory(str):
+        """Looks at the lock, from another thread, whenever it is looked up."""
+
+        __slots__ = ()
+
+        def __hash__(self) -> int:
+            thread = threading.Thread(target=look)
+            thread.start()
+            thread.join()
+            return super().__hash__()
+
+    attempt = begin(artifact())
+    called: list[str] = []
+    assert process.when_released(Directory(attempt.directory), lambda: called.append("released"))
+    assert {False} == set(was_free)
+    assert publish(attempt)
+    assert ["released"] == called
+
+
+def test_log_of_an_attempt_that_has_ended_writes_no_file(place: Artifact) -> None:
+    """A thread that the node has left behind may log for as long as it likes."""
+    attempt = begin(place)
+    fail(attempt)
+    attempt.log("late")
+    assert ["try-1"] == names(place)
+
+
+def test_claim_whose_listing_names_what_cannot_be_opened_is_an_error(place: Artifact) -> None:
+    """Not an endless loop: a listing that is stale for good."""
+    os.makedirs(place.files.directory)
+    stale = instead("listdir", lambda original, path: [*original(path), "try-7"])
+    with stale, pytest.raises(FuruStoreError, match="try-7 is listed and cannot be opened"):
+        survey(place)
+
+
+def test_removal_whose_rename_fails_leaves_the_artifact_and_the_node_free() -> None:
+    """What is published stays published, and can be removed later."""
+    node = Square(of=3)
+    assert 9 == node.get()
+    entry = find(current_settings(), node.furu_hash)
+    with failing("rename", errno.EACCES), pytest.raises(FuruStoreError, match="Permission denied"):
+        remove(entry)
+    assert Status.DONE is node.status()
+    assert 9 == node.get()
+    with OtherProcess() as other:
+        assert Status.DONE is other.status(artifact_of(node))
+    assert remove(entry)
+    assert Status.TODO is node.status()
+
+
+def test_artifact_is_loaded_while_it_is_removed(place: Artifact) -> None:
+    """Until its whole directory is gone it is DONE: a removal sets nothing aside."""
+    node = Square(of=3)
+    node.get()
+    entry = find(current_settings(), node.furu_hash)
+    loaded: list[int] = []
+    with once_before("rename", node.furu_hash, lambda: loaded.append(node.get())):
+        assert remove(entry)
+    assert [9] == loaded
+
+
+def test_failed_sync_after_the_link_takes_no_artifact_back(
+    place: Artifact, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Others may have read it. That it may not survive a power cut is logged."""
+    place = artifact(durability="power")
+    attempt = begin(place)
+    real = os.fsync
+
+    def broken(descriptor: int) -> None:
+        if place.is_done():
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(os, "fsync", broken)
+        assert publish(attempt, "kept")
+    assert "kept" == result(place)
+    assert "may not survive a power cut" in caplog.text
+
+
+def test_files_that_the_node_removed_itself_are_no_part_of_its_artifact(place: Artifact) -> None:
+    """A node that tidies its directory up publishes a value without files; one that needs them fails."""
+    attempt = begin(place)
+    os.rmdir(attempt.files_directory())
+    assert publish(attempt)
+    assert ["done"] == names(place)
+    second = begin(artifact("second"))
+    os.rmdir(second.files_directory())
+    with pytest.raises(FuruStoreError, match="were removed"):
+        second.publish("load", b"null", {})
+    assert fail(second) is None
+
+
+def test_attempt_that_lost_its_name_writes_no_record(place: Artifact) -> None:
+    """The directory was removed and another attempt has the name: its claim stays."""
+    with OtherProcess() as other:
+        late = other.begin(place)
+        os.rename(place.files.directory, f"{place.files.directory}-gone")
+        attempt = begin(place)
+        assert late.is_lost
+        assert other.fail(late) is None
+        assert not late.is_lost
+        assert Status.IN_PROGRESS is survey(place).status
+        with pytest.raises(FuruInProgressError), other.running():
+            claim(place)
+    assert publish(attempt)
+
+
+class Nested(Furu[int]):
+    """Asks for another node that it does not declare."""
+
+    def _create(self) -> int:
+        return Square(of=2).get() + 1
+
+
+def test_memory_of_a_process_is_empty_when_its_nodes_are_done(process: Process) -> None:
+    """Whether they were computed, loaded, or failed."""
+    assert 5 == Nested().get() == Nested().get()
+    fail(begin(artifact("failed")))
+    current_owner(current_settings().store)
+    assert [None] * 3 == [
+        process.attempt_at(node.files.directory)
+        for node in (artifact_of(Nested()), artifact_of(Square(of=2)), artifact("failed"))
+    ]
+    assert {0} == {owner.attempts for owner in process.owners}
+
+
+def test_files_that_cannot_be_looked_at_are_not_left_out_of_the_artifact(place: Artifact) -> None:
+    """An I/O error is not a missing directory: nothing is published, and the attempt can end."""
+    attempt = begin(place)
+    directory = attempt.files_directory()
+    with failing("stat", errno.EIO, os.path.basename(directory)), pytest.raises(FuruStoreError):
+        publish(attempt)
+    assert not place.is_done()
+    assert fail(attempt) is None

@@ -1,0 +1,229 @@
+"""Claims, releases and removals between whose steps another owner acts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from furu import FuruInProgressError, FuruStoreError, Status, current_settings
+from furu.node.base import artifact_of
+from furu.store.artifact import Artifact, survey
+from furu.store.catalog import find
+from furu.store.claim import KEPT_RECORDS, claim
+from furu.store.removal import remove
+from tests.store.processes import (
+    ANOTHER_MACHINE,
+    LEASE_SEC,
+    OtherProcess,
+    Square,
+    artifact,
+    begin,
+    begin_or_none,
+    compute,
+    fail,
+    files,
+    instead,
+    lease_clock,
+    leave_attempt,
+    names,
+    once_before,
+    owners,
+    publish,
+    put,
+    result,
+)
+
+
+@pytest.fixture
+def place() -> Artifact:
+    """A node that nothing has computed."""
+    return artifact()
+
+
+@pytest.fixture
+def other() -> Iterator[OtherProcess]:
+    """Another process of this machine."""
+    with OtherProcess() as process:
+        yield process
+
+
+@pytest.fixture
+def stranger() -> Iterator[OtherProcess]:
+    """A process of another machine."""
+    with OtherProcess(ANOTHER_MACHINE) as process:
+        yield process
+
+
+def test_claim_with_a_low_number_gives_way_to_later_attempts(place: Artifact, other: OtherProcess) -> None:
+    """Its number is free again by the time of its link, because another process has failed so often that
+    old records were removed. A node's state is that of its highest attempt."""
+    fail(begin(place))
+
+    def fail_often() -> None:
+        for _ in range(KEPT_RECORDS + 2):
+            other.fail(other.begin(place))
+        assert "try-2" not in names(place)
+
+    with once_before("link", "/try-2", fail_often):
+        attempt = begin(place)
+    assert Status.IN_PROGRESS is survey(place).status
+    assert Status.IN_PROGRESS is other.status(place)
+    assert attempt.number == survey(place).attempt
+    fail(attempt)
+    assert other.publish(other.begin(place))  # what the first link was is not in its way
+
+
+def test_claim_that_was_overtaken_leaves_the_files_of_what_was_published(
+    place: Artifact, stranger: OtherProcess, other: OtherProcess
+) -> None:
+    """A paused claimer tidies a directory in which another has published, and tidied, meanwhile."""
+
+    def take_over() -> None:
+        with other.running(), lease_clock() as clock:
+            survey(place)
+            clock.now += LEASE_SEC
+            winner = begin(place)
+            put(f"{winner.files_directory()}/file", "theirs")
+            assert publish(winner, "theirs")
+
+    os.makedirs(place.files.directory)  # so that the claimer looks for what was left in it
+    with once_before("listdir", place.hash, take_over):
+        paused = stranger.begin_or_none(place)
+    if paused is not None:
+        assert not stranger.publish(paused, "late")
+    assert "theirs" == result(place)
+    with open(f"{files(place)}/file", encoding="utf-8") as file:
+        assert "theirs" == file.read()
+
+
+def test_owner_that_comes_back_while_it_is_taken_over_is_not_computed_beside(
+    place: Artifact, stranger: OtherProcess
+) -> None:
+    """It publishes after its taker has looked at `done`, and before that looks for others."""
+    paused = stranger.begin(place)
+    published: list[bool] = []
+
+    def come_back(original: Callable[..., int], path: str, flags: int, *mode: int) -> int:
+        if path.endswith("/try-1") and flags & os.O_EXCL and not published:
+            published.append(stranger.publish(paused, "theirs"))
+        return original(path, flags, *mode)
+
+    with lease_clock() as clock:
+        survey(place)
+        clock.now += LEASE_SEC
+        with instead("open", come_back):
+            assert begin_or_none(place) is None
+    assert [True] == published
+    assert "theirs" == result(place)
+
+
+def test_owner_of_a_node_that_is_taken_over_is_removed(
+    place: Artifact, other: OtherProcess, store: Path
+) -> None:
+    """By a process that has its own owner, and sweeps up no others, already."""
+    mine = begin(artifact("mine"))
+    assert mine.owner is not None
+    other.begin(place)
+    other.die()
+    assert publish(begin(place))
+    assert [mine.owner.record.id] == owners(store)
+
+
+def test_attempts_whose_owners_seem_dead_keep_their_names(place: Artifact) -> None:
+    """However many: each may still publish, if it was only paused on another machine."""
+    numbers = range(1, KEPT_RECORDS + 4)
+    os.makedirs(place.settings.store, exist_ok=True)
+    for number in numbers:
+        leave_attempt(place, number)
+    attempt = begin(place)
+    assert {f"try-{number}" for number in (*numbers, attempt.number)} == set(names(place))
+
+
+def test_claimers_that_give_way_pause_longer_each_time(
+    place: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a few attempts without a pause, because one or two clashes are common."""
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+
+    def refuse(original: Callable[..., Any], source: str, target: str) -> None:
+        if not target.endswith("/try-1"):
+            return original(source, target)
+        raise FileNotFoundError(target)
+
+    with instead("link", refuse), pytest.raises(FuruStoreError, match="changes all the time"):
+        claim(place)
+    assert len(pauses) > 10
+    assert sorted(pauses) == pauses
+    assert pauses[0] < pauses[-1] <= 1
+
+
+def test_attempt_whose_name_is_anothers_does_not_publish(place: Artifact, other: OtherProcess) -> None:
+    """Its node was removed by hand, and another process has begun to compute it anew."""
+    late = begin(place)
+    shutil.rmtree(place.files.directory)
+    later = other.begin(place)
+    assert not publish(late, "late")
+    assert Status.IN_PROGRESS is other.status(place)
+    assert other.publish(later, "later")
+    assert "later" == result(place)
+
+
+class Checked(Square):
+    """Valid if it is 9."""
+
+    def _validate(self) -> bool:
+        return self.get() == 9
+
+
+def test_good_artifact_that_replaced_a_rejected_one_is_loaded(other: OtherProcess) -> None:
+    """Another process has published it since this one judged what was there."""
+    node = Checked(of=2)
+    place = artifact_of(node)
+    compute(place, 5)
+
+    def replace() -> None:
+        assert other.publish(other.begin(place, lambda: True), 9)
+
+    assert Status.TODO is node.status()
+    with once_before("link", "/try-1", replace):
+        assert 9 == node.get()
+    assert 9 == result(place)
+
+
+def test_release_leaves_the_name_that_is_anothers(place: Artifact, other: OtherProcess) -> None:
+    """Both attempts have the same number, and so the same name."""
+    late = begin(place)
+    shutil.rmtree(place.files.directory)
+    later = other.begin(place)
+    assert late.state_path == later.state_path
+    late.close()
+    assert Status.IN_PROGRESS is survey(place).status
+    assert begin_or_none(place) is None
+    assert other.publish(later)
+
+
+def test_removal_leaves_the_attempt_that_begins_after_its_rename(other: OtherProcess) -> None:
+    """The directory of that one has the name of the one that was renamed away."""
+    node = Square(of=3)
+    node.get()
+    begun = []
+
+    def begin_at_once(original: Callable[..., None], source: str, target: str) -> None:
+        original(source, target)
+        other.fail(other.begin(artifact_of(node)))
+        begun.append(other.begin(artifact_of(node)))  # of the number of the removal's own claim
+
+    with instead("rename", begin_at_once):
+        assert remove(find(current_settings(), node.furu_hash))
+    assert Status.IN_PROGRESS is node.status()
+    with pytest.raises(FuruInProgressError):
+        claim(artifact_of(node))
+    assert other.publish(begun[0], 9)
+    assert 9 == node.get()

@@ -1,0 +1,477 @@
+"""State files, read and written safely, whatever somebody put in their place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from furu import Furu, FuruComputeError, FuruError, FuruStoreError, Status
+from furu.node.base import artifact_of
+from furu.store.artifact import survey
+from furu.store.record import (
+    MAX_RECORD_BYTES,
+    DoneRecord,
+    EndedRecord,
+    OwnerRecord,
+    decode_attempt,
+    encode,
+    encode_ended,
+    read_done,
+    read_state,
+    write_new,
+)
+from furu.store.sync import sync_directory
+from tests.store.processes import (
+    CLASS,
+    Square,
+    artifact,
+    begin,
+    compute,
+    done_document,
+    fail,
+    names,
+    publish,
+    put,
+    result,
+)
+
+HASH = "0123456789abcdef" * 2
+
+
+def make_empty(path: Path) -> None:
+    path.touch()
+
+
+def make_directory(path: Path) -> None:
+    path.mkdir()
+    (path / "inside").touch()
+
+
+def make_link(path: Path) -> None:
+    target = path.with_name("elsewhere")
+    target.write_bytes(done_document(artifact()))
+    path.symlink_to(target)
+
+
+def make_dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def make_loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def make_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_huge(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(2**40)
+
+
+NOT_FILES = [make_directory, make_link, make_dangling, make_loop, make_fifo, make_huge]
+
+
+def ended_document(**changes: Any) -> bytes:
+    """Return a failed attempt's record of the node that `artifact()` names, with changes."""
+    document = {
+        "record": "ended",
+        "format": 1,
+        "node_class": CLASS,
+        "hash": artifact().hash,
+        "attempt": 1,
+        "outcome": "failed",
+        "error": "ValueError: bad",
+        "traceback": [],
+        "config": {},
+        "started_at": 0.0,
+        "duration_sec": 0.0,
+        "host": "here",
+        "pid": 1,
+    }
+    return json.dumps({**document, **changes}).encode()
+
+
+UNREADABLE = {
+    "torn": lambda: done_document(artifact())[:-7],
+    "binary": lambda: b"\x80\x04\x95\xff\x00",
+    "not utf-8": lambda: done_document(artifact()).replace(b"module", b"\xff\xfe"),
+    "other json": lambda: b'{"a": 1}',
+    "a list": lambda: b"[1, 2]",
+    "a number": lambda: b"7",
+    "blanks": lambda: b"   \n",
+    "zeros": lambda: b"\0" * 4096,
+    "deeply nested": lambda: b"[" * 100_000,
+    "two documents": lambda: done_document(artifact()) * 2,
+    "a field of another type": lambda: done_document(artifact(), attempt="one"),
+    "an unknown codec": lambda: done_document(artifact(), codec="exec"),
+    "an ended record": lambda: ended_document(),
+    "a newer format": lambda: done_document(artifact(), format=2),
+    "an older format": lambda: done_document(artifact(), format=0),
+    "another node's": lambda: done_document(artifact(), hash=HASH),
+    "another class's": lambda: done_document(artifact(), node_class="os:system"),
+}
+
+
+# ---- reading ----
+
+
+@pytest.mark.parametrize("make", NOT_FILES)
+def test_what_is_no_regular_file_of_sensible_size_is_a_named_error(
+    make: Callable[[Path], None], tmp_path: Path
+) -> None:
+    """Not followed, not waited for, not read into memory."""
+    path = tmp_path / "done"
+    make(path)
+    with pytest.raises(FuruStoreError) as caught:
+        read_state(str(path), MAX_RECORD_BYTES)
+    assert str(path) in str(caught.value)
+    assert path == caught.value.path
+
+
+def test_missing_state_file_is_none(tmp_path: Path) -> None:
+    """Missing itself, or below what is no directory; an empty one is empty."""
+    put(tmp_path / "file", b"")
+    assert read_state(f"{tmp_path}/missing", 10) is None
+    assert read_state(f"{tmp_path}/file/below", 10) is None
+    assert b"" == read_state(f"{tmp_path}/file", 10)
+
+
+def test_state_file_may_be_as_large_as_allowed_and_no_larger(tmp_path: Path) -> None:
+    """The cap is inclusive."""
+    put(tmp_path / "state", b"x" * 10)
+    assert b"x" * 10 == read_state(f"{tmp_path}/state", 10)
+    with pytest.raises(FuruStoreError, match="10 bytes, more than the 9 allowed"):
+        read_state(f"{tmp_path}/state", 9)
+
+
+def test_short_reads_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network filesystem may return less than was asked for."""
+    content = bytes(range(256)) * 4
+    put(tmp_path / "state", content)
+    real = os.read
+    monkeypatch.setattr(os, "read", lambda descriptor, size: real(descriptor, min(size, 100)))
+    assert content == read_state(f"{tmp_path}/state", 2000)
+
+
+def test_read_error_is_a_store_error_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And carries the original."""
+    put(tmp_path / "state", b"x")
+
+    def broken(*_: Any) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "read", broken)
+    with pytest.raises(FuruStoreError, match="state: Input/output error") as caught:
+        read_state(f"{tmp_path}/state", 10)
+    assert errno.EIO == caught.value.__cause__.errno  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
+def test_done_that_is_not_this_nodes_whole_artifact_is_a_named_error(content: Callable[[], bytes]) -> None:
+    """Told by the path; never a decoding error from deeper down, never a value."""
+    place = artifact()
+    put(place.files.done, content())
+    with pytest.raises(FuruStoreError) as caught:
+        place.read()
+    assert Path(place.files.done) == caught.value.path
+    assert place.files.done in str(caught.value)
+
+
+def test_whole_done_is_read(store: Path) -> None:
+    """The document that the others here are variations of is a good one."""
+    place = artifact()
+    put(place.files.done, done_document(artifact(), result=[1, 2]))
+    assert [1, 2] == result(place)
+
+
+def test_empty_done_is_a_miss() -> None:
+    """As a power cut may leave it."""
+    place = artifact()
+    put(place.files.done, b"")
+    assert place.read() is None
+    assert read_done(place.files.done, node_class="", node_hash="", max_bytes=0) is None
+
+
+@pytest.mark.parametrize("failures", [0, 1])
+@pytest.mark.parametrize(
+    "make", [make_empty, make_directory, make_link, make_dangling, make_loop, make_fifo]
+)
+def test_done_that_is_no_file_is_never_done_and_makes_way(
+    make: Callable[[Path], None], failures: int
+) -> None:
+    """An empty file, a directory, a link elsewhere or a FIFO where `done` belongs counts as missing; what a
+    link leads to is left alone."""
+    place = artifact()
+    os.makedirs(place.files.directory)
+    for _ in range(failures):
+        fail(begin(place))
+    make(Path(place.files.done))
+    assert (Status.FAILED if failures else Status.TODO) is survey(place).status
+    compute(place, 5)
+    assert (Status.DONE, 5) == (survey(place).status, result(place))
+    assert ["done", *["try-1"] * failures] == [name for name in names(place) if name != "elsewhere"]
+    elsewhere = Path(place.files.directory, "elsewhere")
+    assert make is not make_link or done_document(artifact()) == elsewhere.read_bytes()
+
+
+@pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
+def test_get_of_a_node_with_an_unusable_done_is_an_error_and_computes_nothing(
+    content: Callable[[], bytes],
+) -> None:
+    """Never a silent recompute: what is there may be worth days."""
+    node = Square(of=7)
+    path = artifact_of(node).files.done
+    put(path, content())
+    before = Path(path).read_bytes()
+    with pytest.raises(FuruStoreError) as caught:
+        node.get()
+    assert Path(path) == caught.value.path
+    assert before == Path(path).read_bytes()
+
+
+@pytest.mark.parametrize("make", NOT_FILES)
+def test_attempt_that_is_no_file_is_nobodys_and_the_next_number_is_taken(
+    make: Callable[[Path], None],
+) -> None:
+    """No crash and no waiting; the node is computed as attempt 2."""
+    place = artifact()
+    os.makedirs(place.files.directory)
+    make(Path(place.files.attempt(1)))
+    assert Status.TODO is survey(place).status
+    attempt = begin(place)
+    assert 2 == attempt.number
+    assert publish(attempt)
+    assert Status.DONE is survey(place).status
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b"null",
+        b'{"record": "other"}',
+        b'{"record": "owner", "id": "../../../etc/passwd"}',
+        b'{"record": "owner", "id": 1}',
+        b'{"record": "ended", "format": 2, "outcome": "postponed"}',
+    ],
+    ids=lambda content: repr(content[:40]),
+)
+def test_attempt_that_cannot_be_decoded_is_nobodys(content: bytes) -> None:
+    """Corrupt, truncated, foreign or of a later furu: taken over as the next number."""
+    assert decode_attempt(content) is None
+    place = artifact()
+    put(place.files.attempt(1), content)
+    assert Status.TODO is survey(place).status
+    assert 2 == begin(place).number
+
+
+def test_ended_record_of_another_node_says_nothing_of_this_one() -> None:
+    """A file that somebody copied here."""
+    place = artifact()
+    put(place.files.attempt(1), ended_document(hash=HASH))
+    assert Status.TODO is survey(place).status
+    put(place.files.attempt(1), ended_document())
+    assert Status.FAILED is survey(place).status
+
+
+def test_done_document_where_an_attempt_belongs_is_not_done() -> None:
+    """Only the name `done` publishes."""
+    place = artifact()
+    put(place.files.attempt(1), done_document(artifact()))
+    assert Status.TODO is survey(place).status
+
+
+def test_owner_id_that_is_a_path_removes_nothing(store: Path, tmp_path: Path) -> None:
+    """A crafted attempt cannot name what a takeover deletes, even where the inode is the same."""
+    place = artifact()
+    record = OwnerRecord(id="../../precious", pid=1, host="", boot_id="", device=0, lease_sec=1e-9)
+    put(tmp_path / "precious", encode(record))
+    os.makedirs(place.files.directory)
+    os.makedirs(store / "owners")
+    os.link(tmp_path / "precious", place.files.attempt(1))
+    survey(place)
+    with contextlib.suppress(FuruError):
+        begin(place)
+    assert (tmp_path / "precious").exists()
+
+
+# ---- writing ----
+
+
+def test_written_record_reads_back_and_is_readable_json() -> None:
+    """An ended record is what people open: indented, one line of traceback a line."""
+    record = EndedRecord(
+        format=1,
+        node_class="m:C",
+        hash=HASH,
+        attempt=3,
+        outcome="failed",
+        error="ValueError: bad",
+        traceback=["Traceback:", '  File "x.py"'],
+        config={"lr": 0.1},
+        started_at=1.0,
+        duration_sec=2.0,
+        host="here",
+        pid=7,
+    )
+    content = encode_ended(record)
+    assert record == decode_attempt(content)
+    assert '    "  File \\"x.py\\""' in content.decode().splitlines()
+    assert content.endswith(b"}\n")
+
+
+def test_result_is_kept_byte_for_byte() -> None:
+    """The envelope does not decode what it holds."""
+    record = DoneRecord(1, CLASS, artifact().hash, 1, "json", {}, 0.0, 0.0)
+    assert b'"result":null' in encode(record)
+    place = artifact()
+    assert begin(place).publish("json", b'{"x": 1.50, "x": 2}', {})
+    read = place.read()
+    assert read is not None
+    assert b'{"x": 1.50, "x": 2}' == bytes(read.result)
+
+
+def test_write_new_never_overwrites_and_never_follows(tmp_path: Path) -> None:
+    """Not a file, not the target of a link."""
+    put(tmp_path / "file", b"theirs")
+    (tmp_path / "link").symlink_to(tmp_path / "new")
+    for name in ("file", "link"):
+        with pytest.raises(FileExistsError):
+            write_new(f"{tmp_path}/{name}", b"mine", sync=False)
+    assert b"theirs" == (tmp_path / "file").read_bytes()
+    assert not (tmp_path / "new").exists()
+
+
+def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until all is written."""
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:3]))
+    write_new(f"{tmp_path}/file", b"0123456789", sync=False)
+    assert b"0123456789" == (tmp_path / "file").read_bytes()
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left"), KeyboardInterrupt()])
+def test_part_written_file_is_removed_and_closed(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk fills up, or somebody interrupts: neither file nor descriptor is left."""
+    real, calls, closed = os.write, [], []
+
+    def write(descriptor: int, data: bytes) -> int:
+        calls.append(descriptor)
+        if len(calls) > 1:
+            raise error
+        return real(descriptor, data[:2])
+
+    real_close = os.close
+    monkeypatch.setattr(os, "write", write)
+    monkeypatch.setattr(os, "close", lambda d: (closed.append(d), real_close(d)))
+    with pytest.raises(type(error)):
+        write_new(f"{tmp_path}/file", b"0123456789", sync=False)
+    assert [] == os.listdir(tmp_path)
+    assert calls[:1] == closed
+
+
+def test_sync_reaches_the_file_before_it_is_closed_and_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """fsync on the descriptor that wrote, and on a directory's own."""
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    if not os.path.exists("/proc/self/fd"):
+        pytest.skip("tells descriptors by /proc")
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_new(f"{tmp_path}/file", b"x", sync=True)
+    sync_directory(str(tmp_path))
+    assert [f"{tmp_path}/file", str(tmp_path)] == synced
+
+
+def test_state_files_are_opened_without_following_links_and_closed_on_exec(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every open of a whole life: claim, log, publish, read, fail, look."""
+    flags: dict[str, int] = {}
+    real = os.open
+
+    def recorded(path: str, flag: int, *args: Any, **kwargs: Any) -> int:
+        flags[os.path.basename(path)] = flag
+        return real(path, flag, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", recorded)
+    place, other = artifact(), artifact("other")
+    attempt = begin(place)
+    attempt.log("line")
+    assert publish(attempt)
+    place.read()
+    fail(begin(other))
+    survey(other)
+    assert {"done", "try-1", "furu.log"} < set(flags)
+    for name, flag in flags.items():
+        assert (os.O_NOFOLLOW | os.O_DIRECTORY) & flag, name  # directories may be links
+        assert os.O_CLOEXEC & flag, name
+
+
+# ---- what cannot be written as JSON ----
+
+
+class Named(Furu[int]):
+    name: str
+
+    def _create(self) -> int:
+        if self.name == "raise":
+            raise ValueError("no such file: caf\udce9.txt")
+        if self.name.startswith("big"):
+            raise ValueError("bad")
+        return 1
+
+
+def test_error_with_an_undecodable_file_name_is_recorded_and_not_hidden() -> None:
+    """Linux file names need not be UTF-8; Python shows such a byte as a lone surrogate."""
+    node = Named(name="raise")
+    with pytest.raises(FuruComputeError) as caught:
+        node.get()
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert Status.FAILED is node.status()
+    with pytest.raises(FuruComputeError):
+        node.get()
+
+
+def test_node_whose_field_is_an_undecodable_file_name_is_computed() -> None:
+    """It has a hash, so it has an artifact."""
+    node = Named(name="caf\udce9")
+    assert 1 == node.get()
+    assert Status.DONE is node.status()
+
+
+def test_failure_of_a_node_with_a_large_configuration_is_read_back() -> None:
+    """What furu writes, it reads: the cap on records holds for the configuration too."""
+    node = Named(name="big" * 2**19)
+    with pytest.raises(FuruComputeError):
+        node.get()
+    assert Status.FAILED is node.status()
+
+
+def test_result_just_within_the_limit_is_read_back_whatever_the_configuration() -> None:
+    """The cap on reading leaves room for what publishing writes beside the result."""
+    place = artifact(max_result_bytes=10)
+    assert begin(place).publish("json", b"1", {"name": "x" * 2**21})
+    assert 1 == result(place)

@@ -1,0 +1,98 @@
+"""Removing nodes: claimed first, renamed away, and never one that is being computed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from furu import FuruComputeError, Status, current_settings, run_local
+from furu.store.catalog import Entry, find
+from furu.store.removal import remove, remove_left_over
+from tests.graphs import Computed, Node, actions, flat, recording
+
+
+@pytest.fixture(autouse=True)
+def record() -> Iterator[Computed]:
+    """What this test's nodes computed."""
+    with recording() as record:
+        yield record
+
+
+def entry(node: Node) -> Entry:
+    """Where a node lies."""
+    return find(current_settings(), node.furu_hash)
+
+
+def test_removed_node_is_missing_and_computed_anew(record: Computed) -> None:
+    """Its directory is gone, with everything in it."""
+    (node,) = flat(1)
+    run_local([node])
+    assert remove(entry(node))
+    assert Status.TODO is node.status()
+    assert [] == list(node.furu_dir.parent.parent.iterdir())
+    assert 1 == run_local([node]).computed
+    assert 2 == record.counts()[node.name]
+
+
+def test_failed_node_can_be_removed() -> None:
+    """With its record."""
+    node = Node(name="bad")
+    actions["bad"] = lambda: 1 / 0
+    with pytest.raises(FuruComputeError):
+        run_local([node])
+    assert remove(entry(node))
+    assert Status.TODO is node.status()
+
+
+def test_node_that_is_being_computed_is_left_alone() -> None:
+    """It publishes as if nobody had tried."""
+    (node,) = flat(1)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    actions[node.name] = block
+    run = threading.Thread(target=run_local, args=([node],))
+    run.start()
+    begun.wait(10)
+    removed = remove(entry(node))
+    go_on.set()
+    run.join()
+    assert not removed
+    assert Status.DONE is node.status()
+
+
+def test_node_that_is_gone_already_is_no_error() -> None:
+    """Another removal was faster, and nothing is made in its place."""
+    (node,) = flat(1)
+    run_local([node])
+    found = entry(node)
+    assert remove(found)
+    assert not remove(found)
+    assert not found.directory.exists()
+
+
+def test_what_a_killed_removal_left_is_removed_by_the_next(store: Path) -> None:
+    """It was renamed and not deleted; it is nobody's node."""
+    left = store / "tests.graphs" / "Node" / "removed-0123456789abcdef"
+    left.mkdir(parents=True)
+    (left / "done").write_text("x")
+    remove_left_over(current_settings())
+    assert not left.exists()
+
+
+def test_links_in_a_removed_node_are_not_followed(tmp_path: Path) -> None:
+    """Only what is in the store is removed."""
+    (node,) = flat(1)
+    run_local([node])
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("x")
+    (entry(node).directory / "link").symlink_to(outside)
+    assert remove(entry(node))
+    assert (outside / "precious").exists()

@@ -1,0 +1,583 @@
+"""The children of `ProcessWorkers`: how they start, what they inherit, and what is left when they end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import pytest
+
+import furu
+from furu import (
+    Furu,
+    FuruComputeError,
+    FuruTimeoutError,
+    FuruWorkerError,
+    Status,
+    run_local,
+    run_local_async,
+)
+from furu.errors import FuruError
+from furu.execution.workers import ProcessWorkers
+from tests.workers.nodes import Act, Gate
+
+
+def run_in_one_child(*nodes: Furu[Any]) -> furu.RunReport:
+    """Run nodes in processes, one after another in the same child."""
+    return run_local(nodes, workers=ProcessWorkers(), max_workers=1)
+
+
+def environment() -> dict[str, str]:
+    """Variables with which a program finds furu."""
+    paths = [str(Path(furu.__file__).parent.parent), *(path for path in sys.path if path)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def run_script(source: str, folder: Path, *options: str, **arguments: Any) -> str:
+    """Run a program in a folder, and return what it prints."""
+    (folder / "script.py").write_text(textwrap.dedent(source))
+    done = subprocess.run(
+        [sys.executable, *options, "script.py"],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        **arguments,
+    )
+    assert (0, "") == (done.returncode, done.stderr), done.stdout
+    return done.stdout
+
+
+# ---- programs that a node starts ----
+
+
+class Starts(Furu[int]):
+    """Starts a program that holds a FIFO open, and then does one thing."""
+
+    fifo: Path
+    then: str
+
+    def _create(self) -> int:
+        with open(self.fifo, "wb", buffering=0) as fifo:
+            program = subprocess.Popen(["sleep", "1000"], stdout=fifo)
+            fifo.write(b"!")
+        if self.then == "die":
+            os._exit(3)
+        if self.then == "wait":
+            program.wait()
+        return program.pid
+
+
+class StartsForTooLong(Starts):
+    _timeout_sec = 1.0
+
+
+class Fifo:
+    """Whether a program runs that has the FIFO open."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.path = path
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def wait_for_writer(self) -> None:
+        os.set_blocking(self.descriptor, True)
+        with open(self.path, "rb", buffering=0) as file:  # waits for it
+            assert b"!" == file.read(1)
+
+    def wait_until_closed(self) -> None:
+        """Return when no program has it open: the end of the file is not read before."""
+        os.set_blocking(self.descriptor, True)
+        while os.read(self.descriptor, 10):
+            pass
+
+    def is_open(self) -> bool:
+        os.read(self.descriptor, 10)
+        try:
+            return os.read(self.descriptor, 10) != b""
+        except BlockingIOError:
+            return True
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[Fifo]:
+    """A FIFO that nothing has open for writing."""
+    fifo = Fifo(tmp_path / "fifo")
+    yield fifo
+    os.close(fifo.descriptor)
+
+
+def test_timeout_kills_the_programs_of_the_node(fifo: Fifo) -> None:
+    """Not only the process that waits for them."""
+    with pytest.raises(FuruComputeError) as caught:
+        run_in_one_child(StartsForTooLong(fifo=fifo.path, then="wait"))
+    assert isinstance(caught.value.__cause__, FuruTimeoutError)
+    fifo.wait_until_closed()
+
+
+@pytest.mark.anyio
+async def test_cancelled_run_kills_the_programs_of_its_nodes(fifo: Fifo) -> None:
+    """As a timeout does."""
+    node = Starts(fifo=fifo.path, then="wait")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: run_local_async([node], workers=ProcessWorkers()))
+        await anyio.to_thread.run_sync(fifo.wait_for_writer)
+        tasks.cancel_scope.cancel()
+    await anyio.to_thread.run_sync(fifo.wait_until_closed)
+    assert Status.TODO == await anyio.to_thread.run_sync(node.status)
+
+
+def test_child_that_dies_takes_its_programs_along(fifo: Fifo) -> None:
+    """Its exit code is its own all the same."""
+    with pytest.raises(FuruComputeError) as caught:
+        run_in_one_child(Starts(fifo=fifo.path, then="die"))
+    assert isinstance(caught.value.__cause__, FuruWorkerError)
+    assert 3 == caught.value.__cause__.exit_code
+    fifo.wait_until_closed()
+
+
+def test_program_that_a_finished_node_left_running_goes_on(fifo: Fifo) -> None:
+    """As it does in threads, also when the run has ended."""
+    node = Starts(fifo=fifo.path, then="return")
+    run_in_one_child(node)
+    assert fifo.is_open()
+    os.kill(node.get(), signal.SIGKILL)
+    fifo.wait_until_closed()
+
+
+# ---- children that die before they begin ----
+
+
+class Pid(Furu[int]):
+    number: int = 0
+
+    def _create(self) -> int:
+        return os.getpid()
+
+
+class Kills(Furu[int]):
+    """Kills the idle children that computed the nodes below, from the parent."""
+
+    below: tuple[Pid, ...]
+
+    async def _create(self) -> int:
+        for node in self.below:
+            pid = await node.aget()
+            os.kill(pid, signal.SIGKILL)
+            await anyio.to_thread.run_sync(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return len(self.below)
+
+
+class After(Furu[int]):
+    kills: Kills
+    number: int = 0
+
+    def _create(self) -> int:
+        return os.getpid()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("count", [1, 4])
+async def test_idle_child_that_was_killed_fails_no_node(count: int) -> None:
+    """However many there are, none of the nodes that they were to compute has begun."""
+    kills = Kills(below=tuple(Pid(number=number) for number in range(count)))
+    nodes = [After(kills=kills, number=number) for number in range(count)]
+    report = await run_local_async(nodes, workers=ProcessWorkers(), max_workers=count)
+    assert (2 * count + 1, 0) == (report.computed, report.failed)
+
+
+def test_node_for_which_no_child_lives_fails_after_a_few(tmp_path: Path) -> None:
+    """It did not begin, and the error says how the last child ended."""
+    printed = run_script(
+        """
+        import os
+        from furu import Furu, FuruComputeError, FuruWorkerError, run_local
+        from furu.execution.workers import ProcessWorkers
+        with open("starts", "a") as starts:
+            starts.write(__name__ + "\\n")
+        if __name__ == "__mp_main__":
+            os._exit(7)
+        class Node(Furu[int]):
+            def _create(self): return 1
+        if __name__ == "__main__":
+            try:
+                run_local([Node()], workers=ProcessWorkers())
+            except FuruComputeError as error:
+                print(isinstance(error.__cause__, FuruWorkerError), error.__cause__, Node().status())
+        """,
+        tmp_path,
+    )
+    assert (
+        "True no process could begin with Node(): 3 were started, and the last one ended by itself"
+        in printed
+    )
+    assert printed.endswith("with exit code 7 TODO\n")
+    assert ["__main__", *["__mp_main__"] * 3] == (tmp_path / "starts").read_text().split()
+
+
+def test_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
+    """Whether the process is being made, or has been made and imports the main module; on both backends."""
+    printed = run_script(
+        """
+        import logging, os, signal, sys
+        import anyio, anyio.from_thread
+        import furu
+        from furu import Furu, run_local_async
+        from furu.execution.workers import ProcessWorkers
+
+        class Node(Furu[int]):
+            def _create(self): return 1
+
+        async def main(when):
+            def cancel(): anyio.from_thread.run_sync(scope.cancel)
+            def on_event(event, arguments):
+                if armed and event == "subprocess.Popen":
+                    armed.clear()
+                    cancel()
+            armed = [when]
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as tasks:
+                    if when == "making":
+                        sys.addaudithook(on_event)
+                    else:
+                        os.mkfifo(when)
+                        os.environ["FIFO"] = when
+                        tasks.start_soon(anyio.to_thread.run_sync, lambda: (open(when).read(), cancel()))
+                    await run_local_async([Node()], workers=ProcessWorkers())
+            assert scope.cancelled_caught
+            try:
+                os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                print(when, Node().status())
+
+        if __name__ == "__mp_main__" and "FIFO" in os.environ:
+            with open(os.environ["FIFO"], "w") as fifo:
+                fifo.write("!")
+            signal.pause()
+        if __name__ == "__main__":
+            logging.disable()  # of cancelled runs
+            for backend in ("asyncio", "trio"):
+                anyio.run(main, "making", backend=backend)
+                anyio.run(main, f"importing-{backend}", backend=backend)
+        """,
+        tmp_path,
+    )
+    expected = ["making", "importing-asyncio", "making", "importing-trio"]
+    assert [f"{when} TODO" for when in expected] == printed.splitlines()
+
+
+# ---- what a child has of its parent ----
+
+OPTIONS = [
+    ["-O", "-b", "-W", "error::UserWarning", "-X", "utf8"],
+    ["-OO", "-B", "-X", "dev", "-X", "frozen_modules=off"],
+    ["-I", "-W", "ignore", "-X", "int_max_str_digits=5000", "-X", "no_debug_ranges"],
+    ["-S", "-s", "-P", "-E", "-X", "faulthandler"],
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
+def test_child_has_the_options_of_the_interpreter(options: list[str], tmp_path: Path) -> None:
+    """A node sees the same flags, filters of warnings and -X options as in a thread."""
+    path = [str(Path(furu.__file__).parent.parent), *(path for path in sys.path if path)]
+    printed = run_script(
+        f"""
+        import sys
+        sys.path[:] = {path!r}
+        from furu import Furu, run_local, use_settings
+        from furu.execution.workers import ProcessWorkers
+        def seen():
+            xoptions = [f"{{name}}={{value}}" for name, value in sys._xoptions.items()]
+            return [str(sys.flags), *sys.warnoptions, *sorted(xoptions)]
+        class Node(Furu[list[str]]):
+            def _create(self): return seen()
+        if __name__ == "__main__":
+            with use_settings(store={str(tmp_path / "store")!r}):
+                run_local([Node()], workers=ProcessWorkers(), progress=False)
+                print(Node().get() == seen() or [Node().get(), seen()])
+        """,
+        tmp_path,
+        *options,
+    )
+    assert "True\n" == printed
+
+
+@pytest.mark.skipif(
+    sys.version_info[:3] == (3, 13, 0),
+    reason="`python -c` of 3.13.0 fails to import socket there (SystemError)",
+)
+def test_working_directory_that_was_removed_does_not_matter(tmp_path: Path) -> None:
+    """Neither for the child's start nor for a store whose path was relative."""
+    printed = run_script(
+        """
+        import os
+        from furu import Furu, run_local, use_settings
+        from furu.execution.workers import ProcessWorkers
+        class Node(Furu[int]):
+            def _create(self): return 1
+        if __name__ == "__main__":
+            with use_settings(store="relative"):
+                os.mkdir("gone")
+                os.chdir("gone")
+                os.rmdir(os.getcwd())
+                print(run_local([Node()], workers=ProcessWorkers()).computed, Node().get())
+        """,
+        tmp_path,
+    )
+    assert "1 1\n" == printed
+
+
+def test_names_that_cross_lead_to_the_same_module(tmp_path: Path) -> None:
+    """A script that is imported, too, is two modules; a child does not take one for the other."""
+    (tmp_path / "pipeline.py").write_text(
+        textwrap.dedent(
+            """
+            from script import Point, Model
+            from furu import Furu
+            class Report(Furu[list[bool]]):
+                model: Model
+                point: object
+                def _create(self):
+                    return [type(self.model) is Model, type(self.point) is Point]
+            def root():
+                return Report(model=Model(), point=Point(1))
+            """
+        )
+    )
+    printed = run_script(
+        """
+        import dataclasses
+        from furu import Furu, run_local
+        from furu.execution.workers import ProcessWorkers
+        @dataclasses.dataclass(frozen=True)
+        class Point:
+            x: int
+        class Model(Furu[int]):
+            def _create(self): return 1
+        if __name__ == "__main__":
+            from pipeline import root
+            run_local([root()], workers=ProcessWorkers())
+            print(root().get())
+        """,
+        tmp_path,
+    )
+    assert "[True, True]\n" == printed
+
+
+def test_package_without_a_guard_does_not_start_processes_without_end(tmp_path: Path) -> None:
+    """A child imports `package.__main__` when a node of it comes, and the run in it is refused."""
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(
+        textwrap.dedent(
+            """
+            from furu import Furu, run_local
+            from furu.execution.workers import ProcessWorkers
+            class Node(Furu[int]):
+                def _create(self): return 1
+            run_local([Node()], workers=ProcessWorkers())
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "package"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 != done.returncode
+    assert 'Put what the program does under `if __name__ == "__main__":`' in done.stderr
+
+
+@pytest.mark.parametrize("how", ["SIGCHLD ignored", "SIGPIPE default", "standard error closed"])
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_unusual_host_computes_and_hears_of_deaths(how: str, backend: str, tmp_path: Path) -> None:
+    """What the host does with signals and streams neither hangs nor ends the run."""
+    printed = run_script(
+        f"""
+        import os, signal
+        import anyio
+        from furu import Furu, FuruComputeError, run_local_async
+        from furu.execution.workers import ProcessWorkers
+        class Node(Furu[int]):
+            number: int
+            def _create(self): return self.number
+        class Dies(Furu[int]):
+            def _create(self): os._exit(3)
+        async def main():
+            workers = ProcessWorkers()
+            nodes = [Node(number=number) for number in range(4)]
+            report = await run_local_async(nodes, workers=workers, max_workers=2)
+            try:
+                await run_local_async([Dies()], workers=workers)
+            except FuruComputeError as error:
+                print(report.computed, Dies().status(), error.__cause__.exit_code)
+        if __name__ == "__main__":
+            if {how!r} == "SIGCHLD ignored":
+                signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+            elif {how!r} == "SIGPIPE default":
+                signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            else:
+                os.close(2)
+            anyio.run(main, backend={backend!r})
+        """,
+        tmp_path,
+    )
+    assert f"4 FAILED {None if how == 'SIGCHLD ignored' else 3}\n" == printed
+
+
+def test_idle_child_that_was_killed_does_not_kill_a_host_with_the_default_sigpipe(tmp_path: Path) -> None:
+    """Sending to the dead child raises no signal."""
+    printed = run_script(
+        """
+        import os, signal
+        from furu import Furu, run_local
+        from furu.execution.workers import ProcessWorkers
+        class Pid(Furu[int]):
+            def _create(self): return os.getpid()
+        class Kills(Furu[int]):
+            pid: Pid
+            async def _create(self):
+                pid = await self.pid.aget()
+                os.kill(pid, signal.SIGKILL)
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+                return 1
+        class After(Furu[int]):
+            kills: Kills
+            def _create(self): return 1
+        if __name__ == "__main__":
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            print(run_local([After(kills=Kills(pid=Pid()))], workers=ProcessWorkers()).computed)
+        """,
+        tmp_path,
+    )
+    assert "3\n" == printed
+
+
+def test_fork_of_the_parent_during_a_start_does_not_hide_the_death_of_the_child(tmp_path: Path) -> None:
+    """The fork closes its copies of both ends of the connection."""
+    printed = run_script(
+        """
+        import os, signal, sys
+        from furu import Furu, FuruComputeError, run_local
+        from furu.execution.workers import ProcessWorkers
+        class Dies(Furu[int]):
+            def _create(self): os._exit(3)
+        forks = []
+        def fork(event, arguments):
+            if event == "subprocess.Popen" and not forks:
+                forks.append(os.fork())
+                if not forks[0]:
+                    signal.pause()
+        if __name__ == "__main__":
+            sys.addaudithook(fork)
+            try:
+                run_local([Dies()], workers=ProcessWorkers())
+            except FuruComputeError as error:
+                print(error.__cause__.exit_code)
+            os.kill(forks[0], signal.SIGKILL)
+        """,
+        tmp_path,
+        "-W",
+        "ignore",  # Python 3.12 and later warn of a fork beside threads
+    )
+    assert "3\n" == printed
+
+
+def test_parent_that_is_killed_leaves_a_published_node_and_no_traceback(tmp_path: Path, gate: Gate) -> None:
+    """The child finishes its node, finds no parent to answer, and ends."""
+    (tmp_path / "script.py").write_text(
+        textwrap.dedent(
+            f"""
+            import pathlib
+            from furu import run_local
+            from furu.execution.workers import ProcessWorkers
+            from tests.workers.nodes import Act
+            if __name__ == "__main__":
+                node = Act(does="gate", folder=pathlib.Path({str(gate.folder)!r}))
+                run_local([node], workers=ProcessWorkers())
+            """
+        )
+    )
+    program = subprocess.Popen(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert b"!" == os.read(gate._arrivals, 1)
+    os.killpg(program.pid, signal.SIGKILL)
+    gate.open()
+    assert (b"", -signal.SIGKILL) == (program.communicate()[1], program.returncode)  # the child has ended
+    assert Status.DONE == Act(does="gate", folder=gate.folder).status()
+
+
+# ---- limits ----
+
+
+def test_child_that_cannot_be_started_is_the_nodes_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the system says."""
+    import multiprocessing.spawn
+
+    executable = multiprocessing.spawn.get_executable()
+    try:
+        multiprocessing.spawn.set_executable("/nowhere/python")
+        with pytest.raises(FuruComputeError, match="a child process could not be started") as caught:
+            run_in_one_child(Pid(number=7))
+        assert isinstance(caught.value.__cause__, FuruError)
+    finally:
+        multiprocessing.spawn.set_executable(executable)
+    assert 1 == run_in_one_child(Pid(number=7)).computed
+
+
+def test_start_without_free_descriptors_leaks_nothing(tmp_path: Path) -> None:
+    """However many are left: no descriptor, no process, and the next run works."""
+    printed = run_script(
+        """
+        import os, resource
+        from furu import Furu, FuruComputeError, run_local
+        from furu.execution.workers import ProcessWorkers
+        class Node(Furu[int]):
+            number: int
+            def _create(self): return 1
+        def used(): return len(os.listdir("/dev/fd"))
+        def main():
+            run_local([Node(number=-1)], workers=ProcessWorkers())
+            before, errors = used(), []
+            for free in range(1, 12):
+                node = Node(number=free)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (before + free, most))
+                try:
+                    run_local([node], workers=ProcessWorkers(), progress=False)
+                except (OSError, FuruComputeError) as error:
+                    errors.append(str(error))
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+                assert used() == before, (free, used(), before)
+                try:
+                    os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                except ChildProcessError:
+                    pass
+                else:
+                    raise AssertionError("a process is left")
+                run_local([node], workers=ProcessWorkers())
+            assert any("a child process could not be started" in text for text in errors), errors
+            print("none is left")
+        if __name__ == "__main__":
+            soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+            main()
+        """,
+        tmp_path,
+    )
+    assert "none is left\n" == printed

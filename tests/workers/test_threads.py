@@ -1,0 +1,335 @@
+"""Threads: which nodes run beside each other, and which one after another."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+from blockbuster import BlockBuster
+
+from furu import FuruComputeError, run_local, run_local_async
+from furu._common.loops import Waker
+from furu.events import Event, NodeDone, NodeOverran, NodeStarted, PlanKnown
+from furu.execution.workers import threads
+from furu.execution.workers.serial import SerialPolicy
+from furu.execution.workers.threads import ThreadWorkers
+from tests.graphs import AsyncNode, Computed, Node, actions, chain, flat, recording
+
+
+@pytest.fixture(autouse=True)
+def record() -> Iterator[Computed]:
+    """What this test's nodes computed."""
+    with recording() as computed:
+        yield computed
+
+
+def test_slow_nodes_get_every_thread() -> None:
+    """Each of eight waits until all eight run."""
+    barrier = threading.Barrier(8)
+    for number in range(8):
+        actions[f"f{number}"] = lambda: barrier.wait(10)
+    assert 8 == run_local(flat(8), max_workers=8).computed
+
+
+def test_slow_node_holds_up_no_short_one(record: Computed) -> None:
+    """It ends only when a thousand others, before and after it in the order, have ended."""
+    short = flat(1000)
+    slow = Node(name="slow")
+    last_but_one = threading.Event()
+
+    def wait_for_the_others() -> None:
+        assert last_but_one.wait(15)
+
+    actions["slow"] = wait_for_the_others
+    actions["f999"] = last_but_one.set
+    assert 1001 == run_local([*short[:100], slow, *short[100:]], max_workers=2).computed
+
+
+def test_as_many_slow_nodes_as_threads_but_one_leave_one_for_the_short(record: Computed) -> None:
+    """Three of four threads are held until a chain of short nodes has ended."""
+    ended = threading.Event()
+    for number in range(3):
+        actions[f"f{number}"] = lambda: ended.wait(15)
+    actions["n199"] = ended.set
+    assert 203 == run_local([*flat(3), chain(200)], max_workers=4).computed
+    assert ended.is_set()
+
+
+@pytest.mark.anyio
+async def test_async_node_behind_one_that_waits_for_a_thread_is_not_held_up() -> None:
+    """The first async node needs what a thread computes; the second needs nothing, and lets it end."""
+    held = threading.Event()
+    below = Node(name="below")
+    first, second = AsyncNode(name="first", below=(below,)), AsyncNode(name="second")
+
+    def wait_for_the_second() -> None:
+        assert held.wait(15)
+
+    async def let_go() -> None:
+        await anyio.lowlevel.checkpoint()
+        held.set()
+
+    actions["below"] = wait_for_the_second
+    actions["second"] = let_go
+    assert 3 == (await run_local_async([first, second])).computed
+
+
+def test_short_nodes_after_slow_ones_are_computed_in_one_thread() -> None:
+    """All threads take part in the slow nodes; short ones bring serial mode back, on a slow machine too."""
+    policy = SerialPolicy(short_sec=1.0)
+    barrier = threading.Barrier(4)
+    slow, short = flat(1000)[:4], flat(1000)[4:]
+    by_thread: list[int] = []
+
+    def hold() -> None:
+        barrier.wait(10)
+        policy.patience_sec = 60.0  # takes no short node for a slow one
+
+    for node in slow:
+        actions[node.name] = hold
+    for node in short:
+        actions[node.name] = lambda: by_thread.append(threading.get_ident())
+    run_local([*slow, *short], workers=ThreadWorkers(policy=lambda: policy), max_workers=4)
+    assert 1 == len(set(by_thread[-20:]))
+
+
+def test_failure_in_serial_mode_hands_back_what_it_was_to_precede(record: Computed) -> None:
+    """Nothing that follows the failed node in its chain begins, and what does not depend on it ends."""
+    top = chain(30)
+    actions["n9"] = lambda: 1 / 0
+    with pytest.raises(FuruComputeError, match="ZeroDivisionError"):
+        run_local([top, *flat(50)], on_failure="continue")
+    assert {f"n{number}" for number in range(10)} | {f"f{number}" for number in range(50)} == set(
+        record.order
+    )
+    assert 60 == len(record.order)
+
+
+@pytest.mark.anyio
+async def test_nothing_begins_serially_after_a_failure_that_the_loop_does_not_know(
+    record: Computed, no_blocking_calls: BlockBuster
+) -> None:
+    """The loop is held until the next node of the chain would have begun."""
+    no_blocking_calls.deactivate()
+    patient = ThreadWorkers(policy=lambda: SerialPolicy(patience_sec=60.0))
+    known, held, begun = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        begun.wait(0.3)
+
+    waker = Waker(hold)
+
+    def fail() -> None:
+        waker.wake()
+        assert held.wait(10)
+        raise ValueError("bad")
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, PlanKnown):
+            known.set()
+
+    actions.update(n0=lambda: known.wait(10), n2=fail, n3=begun.set)
+    with pytest.raises(FuruComputeError, match="bad"):
+        await run_local_async([chain(10)], workers=patient, on_failure="continue", on_event=on_event)
+    assert ["n0", "n1", "n2"] == record.order
+
+
+def test_node_that_ends_while_serial_mode_is_left_is_heard_of(
+    monkeypatch: pytest.MonkeyPatch, no_blocking_calls: BlockBuster
+) -> None:
+    """Nothing else is left to wake the loop: all others depend on it."""
+    no_blocking_calls.deactivate()  # the loop is to be held here
+    let_go, ended, withdrawn = threading.Event(), threading.Event(), threading.Event()
+    withdraw, next_job = threads._ThreadCrew._withdraw, threads._ThreadCrew._next
+
+    def withdraw_after_the_end(self: threads._ThreadCrew) -> None:
+        let_go.set()
+        assert ended.wait(10)
+        withdraw(self)
+        withdrawn.set()
+
+    def next_after_withdrawal(self: threads._ThreadCrew, thread: Any) -> Any:
+        if let_go.is_set() and not ended.is_set():
+            ended.set()
+            assert withdrawn.wait(10)
+        return next_job(self, thread)
+
+    monkeypatch.setattr(threads._ThreadCrew, "_withdraw", withdraw_after_the_end)
+    monkeypatch.setattr(threads._ThreadCrew, "_next", next_after_withdrawal)
+    actions["n0"] = lambda: let_go.wait(10)
+    assert 40 == run_local([chain(40)]).computed
+
+
+# ---- time limits ----
+
+
+class Limited(Node):
+    """Has a time limit that it never reaches."""
+
+    _timeout_sec = 3600.0
+
+
+class Briefly(Node):
+    """Has a time limit that it reaches."""
+
+    _timeout_sec = 0.01
+
+
+@pytest.mark.anyio
+async def test_time_limits_need_no_task_for_each_node(record: Computed) -> None:
+    """A thousand nodes that end long before their limit leave nothing behind."""
+    tasks: list[int] = []
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, NodeDone):
+            tasks.append(len(anyio.get_running_tasks()))
+
+    nodes = (Limited(name=f"t{number}") for number in range(1000))
+    report = await run_local_async(nodes, window_size=50, max_workers=4, on_event=on_event)
+    assert 1000 == report.computed
+    assert max(tasks) <= 20
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("max_workers", [1, 4])
+async def test_each_overrun_is_reported_once(max_workers: int) -> None:
+    """Those of nodes with other limits are neither lost nor repeated."""
+    reported: dict[str, threading.Event] = {}
+    overruns: list[str] = []
+    nodes = [cls(name=f"{cls.__name__}{n}") for n in range(4) for cls in (Limited, Briefly, Node)]
+    for node in nodes:
+        if type(node) is Briefly:
+            reported[node.furu_hash] = threading.Event()
+            actions[node.name] = functools.partial(reported[node.furu_hash].wait, 10)
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, NodeOverran):
+            overruns.append(event.hash)
+            reported[event.hash].set()
+
+    with anyio.fail_after(20):
+        report = await run_local_async(nodes, max_workers=max_workers, on_event=on_event)
+    assert (12, 4) == (report.computed, report.overran)
+    assert set(reported) == set(overruns)
+
+
+@pytest.mark.anyio
+async def test_function_of_a_waker_runs_in_the_context_in_which_the_waker_was_made() -> None:
+    """Whatever the context of the thread that wakes it."""
+    variable: ContextVar[str] = ContextVar("variable")
+    variable.set("loop")
+    heard = anyio.Event()
+    seen: list[str] = []
+
+    def note() -> None:
+        seen.append(variable.get())
+        heard.set()
+
+    waker = Waker(note)
+
+    def wake() -> None:
+        variable.set("thread")
+        waker.wake()
+
+    await anyio.to_thread.run_sync(wake)
+    await heard.wait()
+    assert ["loop"] == seen
+
+
+@pytest.mark.anyio
+async def test_wake_while_the_function_runs_calls_it_again() -> None:
+    """What has come meanwhile may be news that this call has not seen."""
+    calls: list[int] = []
+    again = anyio.Event()
+
+    def note() -> None:
+        calls.append(len(calls))
+        if len(calls) == 1:
+            waker.wake()
+        else:
+            again.set()
+
+    waker = Waker(note)
+    waker.wake()
+    with anyio.fail_after(10):
+        await again.wait()
+    assert 2 == len(calls)
+
+
+@pytest.mark.anyio
+async def test_wakes_before_the_function_runs_are_one_call() -> None:
+    """From as many threads as there are."""
+    calls: list[int] = []
+    waker = Waker(lambda: calls.append(1))
+    for _ in range(5):
+        waker.wake()
+    with anyio.fail_after(10):
+        while not calls:
+            await anyio.lowlevel.checkpoint()
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()
+    assert [1] == calls
+
+
+# ---- threads that cannot be started ----
+
+
+@pytest.fixture
+def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]], None]:
+    """Have the n-th thread for nodes, from 0, not started where a function says so."""
+    run_sync = anyio.to_thread.run_sync
+
+    def refuse(refused: Callable[[int], bool]) -> None:
+        numbers = itertools.count()
+
+        async def run_or_refuse(function: Any, *args: Any, **options: Any) -> Any:
+            if getattr(function, "__name__", "") == "_work" and refused(next(numbers)):
+                raise RuntimeError("can't start new thread")
+            return await run_sync(function, *args, **options)
+
+        monkeypatch.setattr(anyio.to_thread, "run_sync", run_or_refuse)
+
+    return refuse
+
+
+@pytest.mark.anyio
+async def test_thread_that_cannot_be_started_is_not_counted(
+    refuse_threads: Callable[[Callable[[int], bool]], None],
+) -> None:
+    """As many cannot as there may be workers; later ones can."""
+    refuse_threads(lambda number: number < 4)
+    with (
+        anyio.fail_after(20),
+        pytest.raises(FuruComputeError, match="no thread could be started") as caught,
+    ):
+        await run_local_async(flat(50), max_workers=2, on_failure="continue")
+    report = caught.value.report
+    assert 50 == report.computed + report.failed
+    assert report.failed <= 4
+
+
+@pytest.mark.anyio
+async def test_nodes_of_threads_that_cannot_be_started_are_left_to_those_that_run(
+    refuse_threads: Callable[[Callable[[int], bool]], None],
+) -> None:
+    """Slow nodes are computed one after another where only one thread could be started."""
+    let_go = threading.Event()
+    actions["f0"] = functools.partial(let_go.wait, 10)
+    refuse_threads(lambda number: number > 0)
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, NodeStarted):
+            threading.Timer(0.05, let_go.set).start()
+
+    with anyio.fail_after(20):
+        report = await run_local_async(flat(20), max_workers=8, on_event=on_event)
+    assert 20 == report.computed
