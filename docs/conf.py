@@ -21,7 +21,7 @@ autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 90
 
 # Nothing is fetched from other projects' sites, so only references to furu's own names are checked.
-# Type variables, such as furu.node.furu.T, are no pages to point to, nor are a list of options and the base of Furu.
+# Type variables, such as furu.node.furu.T, have no page, nor have a list of options and the base of Furu.
 nitpick_ignore_regex = [("py:.*", r"(?!furu\b).*"), ("py:class", r"furu\.(\w+\.)*(T|RunOptions|Node)")]
 
 myst_heading_anchors = 3

@@ -31,7 +31,7 @@ from furu.execution.local import run_local, run_local_async
 from furu.node.file import File
 from furu.node.furu import Furu
 from furu.node.identity import register_canonical_form
-from furu.observing.report import ClassTime, NodeTime, RunReport
+from furu.report import ClassTime, NodeTime, RunReport
 from furu.retry import Retry
 from furu.settings import Settings, current_settings, use_settings
 from furu.store.artifact import Status

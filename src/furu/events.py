@@ -2,8 +2,8 @@
 
 `at` and `started_at` are seconds since the epoch, by the clock of the process that runs; durations are
 measured by a clock that is never set. `worker` names what computed a node, such as ``thread-1``: one worker
-computes one node at a time. `name` is the name of a node's class without its module, for showing;
-`node_class` is the full one, ``module:Class``, for counting.
+computes one node at a time. `node_class` is the full name of a class, ``module:Class``; `name` is the
+same without the module, for showing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from furu.report import RunReport
+
 End = Literal["finished", "failed", "cancelled"]
+
+
+class _OfNode:
+    """What the events of a node have in common."""
+
+    __slots__ = ()
+    node_class: str
+
+    @property
+    def name(self) -> str:
+        """The class's name without its module."""
+        return self.node_class.rpartition(":")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +41,11 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class RootActivated:
+class RootActivated(_OfNode):
     """A root was read from the caller's roots and entered the window, as the `number`-th from 0."""
 
     hash: str
-    name: str
+    node_class: str
     number: int
 
 
@@ -43,20 +57,19 @@ class RootCompleted:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeReused:
+class NodeReused(_OfNode):
     """A node was found DONE; nothing below it was looked at."""
 
     hash: str
-    name: str
+    node_class: str
 
 
 @dataclass(frozen=True, slots=True)
-class NodePlanned:
+class NodePlanned(_OfNode):
     """A node was found that is to be computed; those it depends on are reported before it. One that another
     owner gives up is reported once more when that is seen."""
 
     hash: str
-    name: str
     node_class: str
     spec_key: str
     depends_on: tuple[str, ...]
@@ -68,22 +81,21 @@ class PlanKnown:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeStarted:
+class NodeStarted(_OfNode):
     """A worker began with a node."""
 
     hash: str
-    name: str
+    node_class: str
     spec_key: str
     worker: str
     at: float
 
 
 @dataclass(frozen=True, slots=True)
-class NodeDone:
+class NodeDone(_OfNode):
     """A node was computed and published, in `duration_sec` of the worker's time."""
 
     hash: str
-    name: str
     node_class: str
     spec_key: str
     duration_sec: float
@@ -92,12 +104,11 @@ class NodeDone:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeFailed:
+class NodeFailed(_OfNode):
     """A node failed, in this run or (`earlier`) in one before it. `error` is one line; one that failed
     earlier has no `worker`, and no times."""
 
     hash: str
-    name: str
     node_class: str
     spec_key: str
     error: str
@@ -109,11 +120,11 @@ class NodeFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeRetried:
+class NodeRetried(_OfNode):
     """Attempt number `attempt` of this run failed, and another follows after `delay_sec`."""
 
     hash: str
-    name: str
+    node_class: str
     spec_key: str
     attempt: int
     delay_sec: float
@@ -124,46 +135,39 @@ class NodeRetried:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeOverran:
+class NodeOverran(_OfNode):
     """A node that cannot be stopped has taken longer than the `timeout_sec` of its class, and goes on."""
 
     hash: str
-    name: str
+    node_class: str
     spec_key: str
     timeout_sec: float
 
 
 @dataclass(frozen=True, slots=True)
-class NodeAbandoned:
+class NodeAbandoned(_OfNode):
     """The run ends and a thread still computes a node: it will finish and publish it by itself."""
 
     hash: str
-    name: str
+    node_class: str
     spec_key: str
 
 
 @dataclass(frozen=True, slots=True)
-class NodeWaiting:
+class NodeWaiting(_OfNode):
     """A node is being computed by another owner; it holds no worker here."""
 
     hash: str
-    name: str
+    node_class: str
     owner: str
 
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The run is over, one way or the other; its counts are those of the `RunReport`."""
+    """The run is over, one way or the other. The last event."""
 
     end: End
-    computed: int
-    reused: int
-    failed: int
-    skipped: int
-    abandoned: int
-    retried: int
-    overran: int
-    wall_sec: float
+    report: RunReport
     at: float
 
 

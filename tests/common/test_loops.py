@@ -250,7 +250,7 @@ def test_async_node_of_a_run_that_the_end_of_the_loop_cancels_has_not_failed() -
     assert Status.TODO is node.status()
     end = events[-1]
     assert isinstance(end, RunFinished)
-    assert ("cancelled", 0) == (end.end, end.failed)
+    assert ("cancelled", 0) == (end.end, end.report.failed)
     actions.clear()
     assert 1 == run_local([node]).computed
 

@@ -94,7 +94,7 @@ async def test_cancelled_scope_lets_running_nodes_finish_and_publish() -> None:
         check_end(await statuses(nodes), computing=2, total=6)
     end = events[-1]
     assert isinstance(end, RunFinished)
-    assert ("cancelled", 2, 4, 0) == (end.end, end.computed, end.skipped, end.failed)
+    assert ("cancelled", 2, 4, 0) == (end.end, end.report.computed, end.report.skipped, end.report.failed)
 
 
 @pytest.mark.anyio
@@ -203,7 +203,7 @@ async def test_failure_during_a_cancellation_is_recorded_and_the_cancellation_go
     assert [Status.FAILED, Status.DONE] == await statuses(nodes)
     end = events[-1]
     assert isinstance(end, RunFinished)
-    assert ("cancelled", 1, 1) == (end.end, end.computed, end.failed)
+    assert ("cancelled", 1, 1) == (end.end, end.report.computed, end.report.failed)
 
 
 @pytest.mark.anyio

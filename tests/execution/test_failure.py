@@ -146,9 +146,9 @@ def test_failed_run_ends_with_one_event_that_says_so() -> None:
     assert isinstance(events[-1], RunFinished)
     assert ("failed", 0, 1, 3) == (
         events[-1].end,
-        events[-1].computed,
-        events[-1].failed,
-        events[-1].skipped,
+        events[-1].report.computed,
+        events[-1].report.failed,
+        events[-1].report.skipped,
     )
 
 

@@ -462,7 +462,7 @@ async def test_async_node_is_cancelled_when_the_grace_is_over() -> None:
             await run_local_async([node], grace_sec=0.01, on_event=events.append)
     assert scope.cancelled_caught
     assert isinstance(events[-1], RunFinished)
-    assert ("cancelled", 1, 0) == (events[-1].end, events[-1].skipped, events[-1].failed)
+    assert ("cancelled", 1, 0) == (events[-1].end, events[-1].report.skipped, events[-1].report.failed)
     assert Status.TODO is await anyio.to_thread.run_sync(node.status)
     actions.clear()
     assert 1 == (await run_local_async([node])).computed

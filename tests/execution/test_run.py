@@ -109,7 +109,7 @@ def test_done_node_hides_all_below_it() -> None:
     events: list[Any] = []
     report = run_local([root], on_event=events.append)
     assert (0, 1) == (report.computed, report.reused)
-    assert [NodeReused(root.furu_hash, "Node")] == [
+    assert [NodeReused(root.furu_hash, "tests.graphs:Node")] == [
         event for event in events if isinstance(event, NodeReused)
     ]
 

@@ -181,8 +181,8 @@ def test_roots_that_break_off_stop_a_run_that_stops(record: Computed) -> None:
     with pytest.raises(LookupError, match="broke off"):
         run_local(breaking_off(LookupError("broke off")), on_event=events.append)
     end = events[-1]
-    assert ("failed", 5) == (end.end, end.computed + end.skipped)
-    assert len(record.order) == end.computed == sum(node.exists() for node in flat(5))
+    assert ("failed", 5) == (end.end, end.report.computed + end.report.skipped)
+    assert len(record.order) == end.report.computed == sum(node.exists() for node in flat(5))
 
 
 def test_failure_before_the_roots_break_off_does_not_hide_their_error() -> None:
@@ -193,7 +193,7 @@ def test_failure_before_the_roots_break_off_does_not_hide_their_error() -> None:
         run_local(
             breaking_off(LookupError()), on_failure="continue", window_size="dfs", on_event=events.append
         )
-    assert (4, 1) == (events[-1].computed, events[-1].failed)
+    assert (4, 1) == (events[-1].report.computed, events[-1].report.failed)
 
 
 # ---- frames ----

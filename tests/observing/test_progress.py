@@ -34,13 +34,13 @@ def follow(*, recorded: float | None = None, max_workers: int = 4) -> Estimate:
 
 def plan(estimate: Estimate, name: str, *depends_on: str) -> None:
     """A node was found."""
-    estimate.add(NodePlanned(name, "Node", "m:Node", "default", depends_on))
+    estimate.add(NodePlanned(name, "m:Node", "default", depends_on))
 
 
 def end(estimate: Estimate, name: str, duration_sec: float) -> None:
     """A node began and was computed."""
-    estimate.add(NodeStarted(name, "Node", "default", "thread-1", 0.0))
-    estimate.add(NodeDone(name, "Node", "m:Node", "default", duration_sec, "thread-1", 0.0))
+    estimate.add(NodeStarted(name, "m:Node", "default", "thread-1", 0.0))
+    estimate.add(NodeDone(name, "m:Node", "default", duration_sec, "thread-1", 0.0))
 
 
 # ---- the estimate ----
@@ -83,7 +83,7 @@ def test_running_nodes_count_for_what_they_have_worked() -> None:
     """Half of a node of 2 s is done, alone."""
     estimate = follow(recorded=2.0, max_workers=1)
     plan(estimate, "a")
-    estimate.add(NodeStarted("a", "Node", "default", "thread-1", at=100.0))
+    estimate.add(NodeStarted("a", "m:Node", "default", "thread-1", at=100.0))
     assert 1.0 == estimate.remaining_sec(1.0, now=101.0)
 
 
@@ -113,7 +113,7 @@ def test_earlier_runs_tell_how_long_nodes_take() -> None:
 def test_plan_that_still_grows_is_said_to_grow() -> None:
     """A number that will be another soon is not shown as if it were all."""
     progress = Progress(current_settings(), max_workers=1, console=Console(file=io.StringIO()))
-    progress(NodePlanned("a", "Node", "m:Node", "default", ()))
+    progress(NodePlanned("a", "m:Node", "default", ()))
     progress._count()
     assert progress.line().startswith("0 of 1 known so far, 0 running")
     progress(PlanKnown())

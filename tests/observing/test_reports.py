@@ -224,12 +224,12 @@ def test_stream_takes_the_options_of_a_run() -> None:
 
 def done(name: str, duration_sec: float) -> NodeDone:
     """A node was computed."""
-    return NodeDone(name, "Node", "m:Node", "default", duration_sec, "thread-1", 0.0)
+    return NodeDone(name, "m:Node", "default", duration_sec, "thread-1", 0.0)
 
 
 def planned(name: str, *depends_on: str) -> NodePlanned:
     """A node will be."""
-    return NodePlanned(name, "Node", "m:Node", "default", depends_on)
+    return NodePlanned(name, "m:Node", "default", depends_on)
 
 
 def test_critical_path_is_the_longest_chain_in_time() -> None:

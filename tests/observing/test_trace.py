@@ -66,10 +66,10 @@ def test_critical_path_is_marked_and_has_a_row_of_its_own() -> None:
     traced = Trace()
     traced(RunStarted(2, "bfs", 100.0))
     for key, below in [("a", ()), ("b", ()), ("c", ("a",))]:
-        traced(NodePlanned(key, key, key, "default", below))
-    traced(NodeDone("b", "b", "b", "default", 5.0, "thread-2", 100.0))
-    traced(NodeDone("a", "a", "a", "default", 1.0, "thread-1", 100.0))
-    traced(NodeDone("c", "c", "c", "default", 1.0, "thread-1", 101.0))
+        traced(NodePlanned(key, key, "default", below))
+    traced(NodeDone("b", "b", "default", 5.0, "thread-2", 100.0))
+    traced(NodeDone("a", "a", "default", 1.0, "thread-1", 100.0))
+    traced(NodeDone("c", "c", "default", 1.0, "thread-1", 101.0))
     slices = events_of(traced, "X")
     assert ["b"] == [event["name"] for event in slices if event["tid"] == 0]
     assert ["b"] == [event["name"] for event in slices if event["tid"] and "critical" in event["cat"]]

@@ -127,11 +127,11 @@ async def test_stream_has_the_counts_of_classes_and_the_first_running_nodes() ->
     """Those of the classes that changed, so that they are right whatever has a cell."""
     progress = Progress()
     for number in range(70):
-        progress(NodePlanned(f"{number:032x}", "Small", "tests:Small", "default", ()))
-        progress(NodeStarted(f"{number:032x}", "Small", "default", "thread-1", 0.0))
+        progress(NodePlanned(f"{number:032x}", "tests:Small", "default", ()))
+        progress(NodeStarted(f"{number:032x}", "tests:Small", "default", "thread-1", 0.0))
     assert [f"{number:032x}" for number in range(50)] == [node.hash for node in progress.running()]
     for number in range(30):
-        progress(NodeDone(f"{number:032x}", "Small", "tests:Small", "default", 0.1, "thread-1", 0.0))
+        progress(NodeDone(f"{number:032x}", "tests:Small", "default", 0.1, "thread-1", 0.0))
     assert [f"{number:032x}" for number in range(30, 70)] == [node.hash for node in progress.running()]
     assert {"Small": {"running": 40, "done": 30}} == {
         name: dict(+found) for name, found in progress.class_counts.items()

@@ -15,8 +15,8 @@ from furu.cli.running import Interruptible
 from furu.errors import Failure, FuruComputeError
 from furu.execution.window import parse_window_size
 from furu.execution.workers import DaskWorkers, ProcessWorkers, ThreadWorkers, Workers
-from furu.observing.report import RunReport
 from furu.observing.trace import Trace
+from furu.report import RunReport
 
 
 def run(

@@ -13,7 +13,8 @@ from furu.execution.interrupts import Interrupts
 from furu.execution.local import run_local_async
 from furu.node.furu import Furu
 from furu.observing.progress import Progress
-from furu.observing.report import RunReport, Sink, Sinks
+from furu.observing.report import Sink, Sinks
+from furu.report import RunReport
 from furu.settings import current_settings
 
 

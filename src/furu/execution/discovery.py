@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from furu._common.origin import class_name
 from furu._common.text import a_type, sentence, shown
 from furu.errors import Failure, FuruStoreError, FuruUsageError
 from furu.execution.workers.base import Job, Lane
@@ -49,7 +50,7 @@ class RootRead:
     """A root was read from the caller's roots."""
 
     key: str
-    name: str
+    node_class: str
     number: int
 
 
@@ -184,7 +185,7 @@ class Discovery:
 
     def _from_root(self, root: Node[Any], number: int) -> Iterator[Fact]:
         self._classes.add(root)
-        yield RootRead(root.furu_hash, type(root).__qualname__, number)
+        yield RootRead(root.furu_hash, class_name(type(root)), number)
         yield from self._below(root)
         yield RootWalked(root.furu_hash)
 

@@ -29,7 +29,8 @@ from furu.execution.scheduler import OnFailure, Scheduler
 from furu.execution.window import Window
 from furu.execution.workers import EventLoopWorkers, ThreadWorkers, Workers
 from furu.node.furu import Furu
-from furu.observing.report import Recorder, RunReport, Sink, Sinks
+from furu.observing.report import Recorder, Sink, Sinks
+from furu.report import RunReport
 from furu.settings import Settings, current_settings, use_settings
 from furu.store.claim import open_store
 

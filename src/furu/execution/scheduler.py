@@ -200,7 +200,7 @@ class Scheduler:
         left = [job for crew in self._crews.values() for job in crew.abandon()]
         self._abandoned = len(left)
         for job in left:
-            self._emit(NodeAbandoned(job.key, job.name, job.spec_key))
+            self._emit(NodeAbandoned(job.key, job.node_class, job.spec_key))
         if left:
             named = ", ".join(describe(job.node) for job in left[:10])
             logger.warning("left in their threads, to finish by themselves: %s", named)
@@ -254,7 +254,7 @@ class Scheduler:
             if isinstance(item, Begun):
                 job = item.job
                 self._begun[job.key] = item
-                self._emit(NodeStarted(job.key, job.name, job.spec_key, item.worker, item.at))
+                self._emit(NodeStarted(job.key, job.node_class, job.spec_key, item.worker, item.at))
             elif isinstance(item, Outcome):
                 self._ended(item)
             elif isinstance(item, Withdrawn):
@@ -285,7 +285,7 @@ class Scheduler:
     def _learn(self, fact: Found | RootRead | RootWalked) -> None:
         if isinstance(fact, RootRead):
             self._window.activated()
-            self._emit(RootActivated(fact.key, fact.name, fact.number))
+            self._emit(RootActivated(fact.key, fact.node_class, fact.number))
         elif isinstance(fact, RootWalked):
             if fact.key in self._plan:
                 self._roots[fact.key] += 1
@@ -296,7 +296,7 @@ class Scheduler:
         elif fact.status is Status.IN_PROGRESS:
             if fact.job.key not in self._elsewhere:
                 self._plan.add_waiting(fact.job.key, fact.job.lane)
-                self._emit(NodeWaiting(fact.job.key, fact.job.name, "another process"))
+                self._emit(NodeWaiting(fact.job.key, fact.job.node_class, "another process"))
             self._wait(self._elsewhere.still, fact.job)
         elif fact.status is Status.DONE:
             self._reused(fact.job)
@@ -312,7 +312,7 @@ class Scheduler:
             self._leave(lost)
         else:
             self._jobs[job.key] = job
-            self._emit(NodePlanned(job.key, job.name, job.node_class, job.spec_key, fact.depends_on))
+            self._emit(NodePlanned(job.key, job.node_class, job.spec_key, fact.depends_on))
 
     def _ended(self, outcome: Outcome) -> None:
         job = outcome.job
@@ -320,13 +320,13 @@ class Scheduler:
         if outcome.end == "computed":
             begun = self._begun[job.key]
             took = (outcome.duration_sec, begun.worker, begun.at)
-            self._emit(NodeDone(job.key, job.name, job.node_class, job.spec_key, *took))
+            self._emit(NodeDone(job.key, job.node_class, job.spec_key, *took))
             self._done(job)
         elif outcome.end == "reused":
             self._reused(job)
         elif outcome.end == "elsewhere":
             self._plan.waits(job.key)
-            self._emit(NodeWaiting(job.key, job.name, getattr(outcome.error, "owner", "")))
+            self._emit(NodeWaiting(job.key, job.node_class, getattr(outcome.error, "owner", "")))
             self._wait(self._elsewhere.add, job)
         elif outcome.is_to_be_retried and not self._stopping:
             self._retry(outcome)
@@ -347,7 +347,7 @@ class Scheduler:
         self._delayed[job.key] = outcome
         begun, error = self._begun[job.key], str(outcome.error)
         took = (outcome.duration_sec, begun.worker, begun.at)
-        self._emit(NodeRetried(job.key, job.name, job.spec_key, job.attempt, delay_sec, error, *took))
+        self._emit(NodeRetried(job.key, job.node_class, job.spec_key, job.attempt, delay_sec, error, *took))
         self._tasks.start_soon(self._try_again, job, delay_sec)
 
     async def _try_again(self, job: Job, delay_sec: float) -> None:
@@ -360,7 +360,7 @@ class Scheduler:
 
     def _overran(self, job: Job) -> None:
         limit = timeout_sec_of(job.node) or 0.0
-        self._emit(NodeOverran(job.key, job.name, job.spec_key, limit))
+        self._emit(NodeOverran(job.key, job.node_class, job.spec_key, limit))
         logger.warning(
             "%s has taken longer than its _timeout_sec of %g s and goes on: a thread cannot be stopped",
             describe(job.node),
@@ -368,7 +368,7 @@ class Scheduler:
         )
 
     def _reused(self, job: Job) -> None:
-        self._emit(NodeReused(job.key, job.name))
+        self._emit(NodeReused(job.key, job.node_class))
         if job.key in self._plan:
             self._done(job)
 
@@ -393,7 +393,7 @@ class Scheduler:
     ) -> None:
         self._failures.append(failure)
         how = (failure.message, failure.state_path, earlier)
-        self._emit(NodeFailed(job.key, job.name, job.node_class, job.spec_key, *how, *took))
+        self._emit(NodeFailed(job.key, job.node_class, job.spec_key, *how, *took))
         lost = self._plan.failed(job.key)
         self._lost += len(lost)
         self._leave([job.key, *lost])

@@ -18,7 +18,8 @@ from furu.execution.local import run_local_async
 from furu.execution.scheduler import OnFailure
 from furu.execution.workers import Workers
 from furu.node.furu import Furu
-from furu.observing.report import RunReport, Sink, Sinks
+from furu.observing.report import Sink, Sinks
+from furu.report import RunReport
 
 # A reader that is a moment behind loses nothing; one that has stopped costs no more memory than this.
 DEFAULT_BUFFER_EVENTS = 10_000

@@ -45,7 +45,7 @@ class Spans:
             self._node(event, printable(event.error))
         elif isinstance(event, RunFinished) and self._run is not None:
             for name in ("computed", "reused", "failed", "skipped"):
-                self._run.set_attribute(f"furu.{name}", getattr(event, name))
+                self._run.set_attribute(f"furu.{name}", getattr(event.report, name))
             if event.end != "finished":
                 self._run.set_status(self._trace.StatusCode.ERROR, event.end)
             self._run.end(end_time=_ns(event.at))

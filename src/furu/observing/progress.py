@@ -206,10 +206,11 @@ class Progress:
 
     @staticmethod
     def _ending(event: RunFinished) -> str:
-        counts = [f"computed {event.computed:,}", f"reused {event.reused:,}", f"failed {event.failed:,}"]
-        if event.skipped:
-            counts.append(f"skipped {event.skipped:,}")
-        return f"run {event.end}: {', '.join(counts)} in {event.wall_sec:.1f} s"
+        did = event.report
+        counts = [f"computed {did.computed:,}", f"reused {did.reused:,}", f"failed {did.failed:,}"]
+        if did.skipped:
+            counts.append(f"skipped {did.skipped:,}")
+        return f"run {event.end}: {', '.join(counts)} in {did.wall_sec:.1f} s"
 
 
 class Recorded:

@@ -29,7 +29,7 @@ from furu.execution.discovery import check_root
 from furu.execution.local import run_local_async
 from furu.node.base import describe
 from furu.node.furu import Furu
-from furu.observing.report import RunReport
+from furu.report import RunReport
 from furu.service.progress import Progress
 from furu.settings import Settings, current_settings, use_settings
 
