@@ -468,6 +468,7 @@ def read_log(path: str) -> tuple[collections.Counter[str], list[str]]:
     ends: dict[tuple[str, str], list[int]] = collections.defaultdict(list)
     gots: dict[str, list[tuple[int, int]]] = collections.defaultdict(list)
     killed: dict[str, int] = {}
+    interrupted: dict[str, list[int]] = collections.defaultdict(list)
     for line in Path(path).read_text(errors="replace").splitlines():
         at, pid, word, *rest = line.split(" ")
         if word.isupper():
@@ -493,9 +494,14 @@ def read_log(path: str) -> tuple[collections.Counter[str], list[str]]:
             counts[f"{word}: {' '.join(rest[1:3] if word == 'damage' else rest[:1])}"] += 1
         elif word == "interrupted":
             counts["interrupts that reached an operation"] += 1
+            interrupted[pid].append(int(at))
     for (what, pid), at_ns in begun.items():  # its process was killed, or interrupted, in between
         windows[what].append((at_ns, killed.get(pid, float("inf"))))
-    twice = functools.partial(_computed_twice, starts, ends, windows, killed)
+    stops = {
+        pid: [*interrupted[pid], *([killed[pid]] if pid in killed else [])]
+        for pid in {*interrupted, *killed}
+    }
+    twice = functools.partial(_computed_twice, starts, ends, windows, stops)
     again = functools.partial(_computed_though_done, starts, gots, windows)
     for name, found in (("TWICE", twice()), ("COMPUTED THOUGH DONE", again())):
         counts[name] += len(found)
@@ -511,17 +517,19 @@ def _computed_twice(
     starts: dict[str, list[tuple[int, str]]],
     ends: dict[tuple[str, str], list[int]],
     windows: dict[str, list[tuple[int, float]]],
-    killed: dict[str, int],
+    stops: dict[str, list[int]],
 ) -> list[str]:
-    """Computations of a node that overlapped, unless it was removed or damaged by hand in between. One that
-    has no end, because an interrupt came before it was noted, is left out."""
+    """Computations of a node that overlapped, unless it was removed or damaged by hand in between. One whose
+    end was not noted ended when its process was killed, or when an interrupt ended its operation."""
     found = []
     for node_hash, begun in starts.items():
         spans = []
         for at, pid in sorted(begun):
-            end = min((end for end in ends[node_hash, pid] if end >= at), default=killed.get(pid))
+            end = min((end for end in ends[node_hash, pid] if end >= at), default=None)
             # The end of a later computation by the same process is not this one's, which was interrupted.
             again = min((other for other, by in begun if by == pid and other > at), default=None)
+            if end is None or (again is not None and end > again):
+                end = min((stop for stop in stops.get(pid, ()) if stop >= at), default=None)
             if end is not None and (again is None or end <= again):
                 spans.append((at, end, pid))
         for (at, end, pid), (next_at, _, next_pid) in itertools.pairwise(spans):
