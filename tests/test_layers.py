@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 import furu
-
-SOURCE = Path(furu.__file__).parent
+from tests.house import lines, modules, package, parsed
 
 # Bottom first: a module imports only from its own package and from those above this line in the list.
 HOUSE = [
@@ -46,27 +45,13 @@ IMPURE = {"anyio", "asyncio", "os", "pathlib", "threading", "time", "furu.store"
 MOST_OF_THE_HOUSE = 0.25
 
 
-def modules() -> dict[str, Path]:
-    """Every module of the package by its name below furu."""
-    found = {}
-    for path in SOURCE.rglob("*.py"):
-        parts = path.relative_to(SOURCE).with_suffix("").parts
-        found[".".join(part for part in parts if part != "__init__")] = path
-    return found
-
-
 MODULES = modules()
-
-
-def package(module: str) -> str:
-    """The room of the house that a module is in."""
-    return module.partition(".")[0]
 
 
 def imports(path: Path) -> set[str]:
     """The modules that a file imports, anywhere in it."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -110,29 +95,27 @@ def test_pure_modules_touch_neither_disk_nor_clock_nor_threads(name: str) -> Non
 
 
 def test_no_package_holds_more_than_a_quarter_of_the_lines() -> None:
-    lines: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
     for module, path in MODULES.items():
-        lines[package(module)] += len(path.read_text(encoding="utf-8").splitlines())
-    largest, count = lines.most_common(1)[0]
-    assert count <= MOST_OF_THE_HOUSE * lines.total(), f"{largest}: {count} of {lines.total()} lines"
+        sizes[package(module)] += lines(path)
+    largest, count = sizes.most_common(1)[0]
+    assert count <= MOST_OF_THE_HOUSE * sizes.total(), f"{largest}: {count} of {sizes.total()} lines"
 
 
-def test_public_names_are_those_that_are_there() -> None:
-    """No underscore means public, and __all__ says all of it, in order."""
-    there = {
-        name
-        for name, value in vars(furu).items()
-        if not name.startswith("_") and getattr(value, "__module__", "").startswith("furu")
-    }
-    there -= {"import_module"}
-    assert sorted(there | {"EXEC_CONTEXT"} | set(furu._ON_DEMAND)) == furu.__all__
-    assert all(getattr(furu, name).__module__.startswith("furu.") for name in furu._ON_DEMAND)
+def test_public_names_are_complete() -> None:
+    """`dir(furu)` holds them and nothing else, also those that are imported on demand."""
+    names = [name for name in dir(furu) if not name.startswith("__")]
+    assert sorted(furu.__all__) == furu.__all__ == names
+    assert all(hasattr(furu, name) for name in names)
+    packages = {package(module) for module in MODULES}
+    there = {name for name in vars(furu) if name.isidentifier() and not name.startswith("_")}
+    assert set() == there - set(names) - packages - {"Any", "TYPE_CHECKING", "import_module"}
 
 
 def test_every_module_says_its_job() -> None:
     """In its first line."""
     for path in MODULES.values():
-        assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))), path
+        assert ast.get_docstring(parsed(path)), path
 
 
 def test_importing_furu_imports_neither_extras_nor_what_few_runs_need() -> None:

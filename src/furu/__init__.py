@@ -1,11 +1,33 @@
 """furu runs graphs of cached computations: what is missing, in dependency order, in parallel, once.
 
-The names here are the public ones, with those of `furu.execution`. Start with `Furu` and `run_local`.
+Nodes
+    Furu, File, Status, register_canonical_form
+Runs
+    run_local, run_local_async, stream_local, plan_local, Retry, check_cancelled
+What a run reports
+    RunReport, events, EventStream, Trace
+Where nodes run
+    ThreadWorkers, ProcessWorkers, DaskWorkers
+Stores
+    Settings, current_settings, use_settings, catalog
+Errors
+    FuruError and what is derived from it
+
+>>> from furu import Furu, run_local
+>>> class Square(Furu[int]):
+...     of: int
+...     def _create(self) -> int:
+...         return self.of ** 2
+>>> run_local([Square(of=2), Square(of=3)]).computed
+2
+>>> Square(of=3).get()
+9
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import furu.events as events
 from furu.context import EXEC_CONTEXT, ExecContext, check_cancelled
 from furu.errors import (
     Failure,
@@ -27,7 +49,9 @@ from furu.errors import (
     FuruUsageError,
     FuruWorkerError,
 )
+from furu.events import Event
 from furu.execution.local import run_local, run_local_async
+from furu.execution.workers import ThreadWorkers
 from furu.node.file import File
 from furu.node.furu import Furu
 from furu.node.identity import register_canonical_form
@@ -38,13 +62,18 @@ from furu.store.artifact import Status
 
 if TYPE_CHECKING:
     from furu.execution.stream import EventsDropped, EventStream, stream_local
+    from furu.execution.workers import DaskWorkers, ProcessWorkers
+    from furu.observing.trace import Trace
     from furu.planning.summary import Forecast, PlannedNode, PlanSummary, plan_local
+    from furu.store import catalog
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ClassTime",
+    "DaskWorkers",
     "EXEC_CONTEXT",
+    "Event",
     "EventStream",
     "EventsDropped",
     "ExecContext",
@@ -72,12 +101,17 @@ __all__ = [
     "NodeTime",
     "PlanSummary",
     "PlannedNode",
+    "ProcessWorkers",
     "Retry",
     "RunReport",
     "Settings",
     "Status",
+    "ThreadWorkers",
+    "Trace",
+    "catalog",
     "check_cancelled",
     "current_settings",
+    "events",
     "plan_local",
     "register_canonical_form",
     "run_local",
@@ -86,14 +120,29 @@ __all__ = [
     "use_settings",
 ]
 
-# What few programs need is imported when it is asked for: `import furu` does without.
+# What few programs need is imported when it is first used, so that `import furu` stays fast.
 _ON_DEMAND = {
-    **dict.fromkeys(("Forecast", "PlanSummary", "PlannedNode", "plan_local"), "furu.planning.summary"),
-    **dict.fromkeys(("EventStream", "EventsDropped", "stream_local"), "furu.execution.stream"),
+    "DaskWorkers": "furu.execution.workers",
+    "EventStream": "furu.execution.stream",
+    "EventsDropped": "furu.execution.stream",
+    "Forecast": "furu.planning.summary",
+    "PlanSummary": "furu.planning.summary",
+    "PlannedNode": "furu.planning.summary",
+    "ProcessWorkers": "furu.execution.workers",
+    "Trace": "furu.observing.trace",
+    "catalog": "furu.store",
+    "plan_local": "furu.planning.summary",
+    "stream_local": "furu.execution.stream",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ON_DEMAND:
-        return getattr(import_module(_ON_DEMAND[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _ON_DEMAND:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "catalog":
+        return import_module("furu.store.catalog")
+    return getattr(import_module(_ON_DEMAND[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__all__", "__doc__", "__version__"]

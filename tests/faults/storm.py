@@ -519,7 +519,7 @@ def _computed_twice(
     windows: dict[str, list[tuple[int, float]]],
     stops: dict[str, list[int]],
 ) -> list[str]:
-    """Computations of a node that overlapped, unless it was removed or damaged by hand in between. One whose
+    """Computations of a node that overlapped, unless it was removed or damaged in between. One whose
     end was not noted ended when its process was killed, or when an interrupt ended its operation."""
     found = []
     for node_hash, begun in starts.items():
