@@ -15,8 +15,10 @@ from typing import NamedTuple
 _MOST_STARVED = 8
 # The processor time of the process in a second, from which on some other thread must have had the lock.
 _BUSY = 0.7
-# Up to this much, more than one thread gains nothing: they take turns with the lock.
+# Up to this much, more than one thread gains nothing: they take turns with the lock. Much of what a job
+# then takes is the turns, so it counts as short up to so many times the usual limit.
 _ONE_CORE = 1.5
+_LONGER_BY_TURNS = 3
 _MOST_TRY_AFTER = 4096
 
 
@@ -97,7 +99,7 @@ class SerialPolicy:
             wall_sec < short_sec
             or now.jobs_wall_sec - since.jobs_wall_sec < short_sec
             # Where threads fight for the lock, neither their pace nor their own clocks say much.
-            or (took_turns and now.jobs_cpu_sec - since.jobs_cpu_sec < short_sec)
+            or (took_turns and now.jobs_cpu_sec - since.jobs_cpu_sec < _LONGER_BY_TURNS * short_sec)
         )
         if self.is_serial:
             self._try_after = min(2 * self._try_after, _MOST_TRY_AFTER)
