@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants.mutant import Mutant
 
 CLAIM, ATTEMPT, LOCAL, OWNER = "store/claim.py", "store/attempt.py", "store/local.py", "store/owner.py"
+LEFTOVERS = "store/leftovers.py"
 PROTOCOL, LAYOUT = "store/test_protocol.py::", "store/test_attempt.py::"
 OWNERS, MEMORY = "store/test_owner.py::", "store/test_local.py::"
 RACES, FORKS = "store/test_races.py::", "faults/test_node_threads_and_forks.py::"
@@ -48,14 +49,14 @@ STORE = (
     ),
     Mutant(
         "files are removed beside an artifact that another machine has published",
-        CLAIM,
+        LEFTOVERS,
         "    if DONE in names:  # another machine",
         "    if False:  # another machine",
         (RACES + "test_claim_that_was_overtaken_leaves_the_files_of_what_was_published",),
     ),
     Mutant(
         "records of attempts that may still publish are removed",
-        CLAIM,
+        LEFTOVERS,
         "    return found is not None and isinstance(found.record, EndedRecord)\n",
         "    return found is not None\n",
         (RACES + "test_attempts_whose_owners_seem_dead_keep_their_names",),
@@ -71,8 +72,8 @@ STORE = (
     Mutant(
         "a publish does not compare the attempt's name",
         ATTEMPT,
-        "self._is_ours(where) and _link_done(",
-        "_link_done(",
+        "self._is_ours(where) and link_new(",
+        "link_new(",
         (RACES + "test_attempt_whose_name_is_anothers_does_not_publish",),
     ),
     Mutant(

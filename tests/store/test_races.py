@@ -15,7 +15,8 @@ from furu import FuruInProgressError, FuruStoreError, Status, current_settings
 from furu.node.base import artifact_of
 from furu.store.artifact import Artifact, survey
 from furu.store.catalog import find
-from furu.store.claim import KEPT_RECORDS, claim
+from furu.store.claim import claim
+from furu.store.leftovers import KEPT_RECORDS
 from furu.store.removal import remove
 from tests.store.processes import (
     ANOTHER_MACHINE,

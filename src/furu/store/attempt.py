@@ -27,22 +27,22 @@ from typing import Any, Literal
 import msgspec
 
 from furu._common.origin import Origin
-from furu._common.text import describe_error, traceback_text
-from furu.errors import FuruStoreError
+from furu._common.text import describe_error
 from furu.store.artifact import Artifact
-from furu.store.layout import LOG, parse_numbered
+from furu.store.layout import LOG
+from furu.store.leftovers import remove_name, remove_superseded
 from furu.store.local import Process, this_process
 from furu.store.owner import Descriptor, Owner
 from furu.store.record import (
     FORMAT,
-    MAX_TRACEBACK_CHARS,
     DoneRecord,
     EndedRecord,
     OwnerRecord,
     encode_done,
     encode_ended,
-    relative_to,
+    link_new,
     store_failed,
+    traceback_lines,
     write_new,
 )
 from furu.store.sync import sync_directory, sync_tree, sync_upwards
@@ -234,7 +234,7 @@ class Attempt:
             if not published:  # later no process could tell whose files these are
                 self._remove_files()
             elif self.number > 1 or self.replaces:
-                self._clean()
+                remove_superseded(self.artifact, self.number)
                 self._name_is_ours = False
             self.close()
             return published
@@ -283,9 +283,9 @@ class Attempt:
             # which the attempt's name was compared, so that name need not be compared again to remove it.
             write_new(temporary, content, sync=sync, directory=where)
             try:
-                published = self._is_ours(where) and _link_done(temporary, done, where)
+                published = self._is_ours(where) and link_new(temporary, done, where)
             finally:
-                removed = _remove(temporary, where)
+                removed = remove_name(temporary, where)
             self._name_is_ours = published and removed and where is None
             if published and where is not None:
                 published = self._has_its_directory(where)
@@ -371,7 +371,7 @@ class Attempt:
             attempt=number,
             outcome=outcome,
             error=describe_error(error),
-            traceback=_traceback(error),
+            traceback=traceback_lines(error),
             config=config,
             started_at=time.time() - duration_sec,
             duration_sec=duration_sec,
@@ -392,7 +392,7 @@ class Attempt:
         try:
             os.replace(temporary, name, src_dir_fd=directory.number, dst_dir_fd=directory.number)
         except OSError:
-            _remove(temporary, directory.number)
+            remove_name(temporary, directory.number)
             raise
 
     def close(self) -> None:
@@ -440,75 +440,8 @@ class Attempt:
         if self._files is not None:
             shutil.rmtree(self.artifact.files.files(self.number, self.nonce), ignore_errors=True)
 
-    def _clean(self) -> None:
-        """Remove what earlier attempts left, except what belongs to an owner that is alive. The record
-        of the last failure is kept, and `try-1` with it: see the head of `claim.py`."""
-        try:
-            parsed = {name: parse_numbered(name) or ("", 0) for name in self.artifact.names()}
-            kept = self._kept({number for _, number in parsed.values() if 0 < number < self.number})
-        except (OSError, FuruStoreError) as error:
-            logger.warning("could not look at what earlier attempts left: %s", error)
-            return
-        for name, (kind, number) in parsed.items():
-            stale = 0 < number < self.number and (kind, number) not in kept
-            if stale or kind == "rejected-":
-                _remove(f"{self.directory}/{name}")
-
-    def _kept(self, numbers: set[int]) -> set[tuple[str, int]]:
-        kept: set[tuple[str, int]] = set()
-        failed = 0
-        for number in sorted(numbers, reverse=True):
-            found = self.artifact.read_attempt(number)
-            if found is not None and found.alive:
-                kept |= {("try-", number), ("a", number), ("tmp-", number)}
-            elif found is not None and isinstance(found.record, EndedRecord) and not failed:
-                failed = number if found.record.outcome == "failed" else 0
-        return kept | {("try-", failed), ("try-", 1)} if failed else kept
-
 
 def running_attempt(artifact: Artifact) -> Attempt | None:
     """Return the attempt that runs at a node in this process, or in the one that it was forked from."""
     found = this_process().attempt_at(artifact.files.directory)
     return found if isinstance(found, Attempt) and found.nonce else None
-
-
-def _traceback(error: BaseException) -> list[str]:
-    text = traceback_text(error)
-    if len(text) > MAX_TRACEBACK_CHARS:
-        half = MAX_TRACEBACK_CHARS // 2
-        left_out = f"... {len(text) - 2 * half} characters left out ..."
-        text = f"{text[:half]}\n{left_out}\n{text[-half:]}"
-    return text.splitlines()
-
-
-def _link_done(temporary: str, done: str, directory: int | None) -> bool:
-    relative = relative_to(directory)
-    try:
-        if directory is None:
-            os.link(temporary, done)
-        else:
-            os.link(temporary, done, src_dir_fd=directory, dst_dir_fd=directory)
-    except FileExistsError:
-        # A network filesystem may repeat a link that it had made and then call the name taken.
-        info = os.lstat(temporary, **relative)
-        try:
-            return os.path.samestat(info, os.lstat(done, **relative))
-        except FileNotFoundError:
-            return False
-    return True
-
-
-def _remove(path: str, directory: int | None = None) -> bool:
-    """Remove a file or directory that is not read any more. If that fails it stays, and is logged. Returns
-    whether a file was removed."""
-    try:
-        os.unlink(path, **relative_to(directory))
-        return True
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        if directory is None and os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path, ignore_errors=True)  # Linux says EISDIR of one, macOS EPERM
-        else:
-            logger.warning("could not remove %s: %s", path, error)
-    return False

@@ -16,7 +16,6 @@ import contextlib
 import errno
 import logging
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,10 +24,10 @@ from furu.errors import FuruInProgressError, FuruStoreError
 from furu.settings import Settings
 from furu.store.artifact import Artifact, Done, Status, Survey, identify, survey
 from furu.store.attempt import Attempt, State
-from furu.store.layout import DONE, parse_numbered
+from furu.store.leftovers import remove_old_records, remove_strays
 from furu.store.local import Process, this_process
 from furu.store.owner import Owner, remove_dead
-from furu.store.record import AttemptRecord, EndedRecord, OwnerRecord, store_failed, write_new
+from furu.store.record import AttemptRecord, OwnerRecord, store_failed, write_new
 from furu.store.trust import refuse_shared
 
 logger = logging.getLogger("furu.store")
@@ -39,8 +38,6 @@ _MAX_TRIES = 100
 _TRIES_AT_ONCE = 5
 _PAUSE_SEC = 0.001
 _MAX_PAUSE_SEC = 0.1
-# How many records of failed and cancelled attempts a node keeps, with their files.
-KEPT_RECORDS = 4
 
 Rejects = Callable[[], bool]
 
@@ -102,78 +99,93 @@ def take(attempt: Attempt, rejects: Rejects | None = None, *, set_aside: bool = 
 
 def _take(attempt: Attempt, rejects: Rejects | None, set_aside: bool) -> bool:
     artifact, files = attempt.artifact, attempt.artifact.files
-    number = 1  # blind: only where the name is taken is the directory worth listing
-    process = attempt.process
+    number = 1  # blind: only if that name is taken is the directory worth listing
     place = artifact.settings.store
-    if process.places:
-        place = process.places.get(files.class_directory, place)
-    owner = attempt.owner = _take_owner(process, artifact.settings, place)
+    if attempt.process.places:
+        place = attempt.process.places.get(files.class_directory, place)
+    attempt.owner = _take_owner(attempt.process, artifact.settings, place)
     is_new = _make_directory(files.directory)
     for tries in range(_MAX_TRIES):
         if tries >= _TRIES_AT_ONCE:
             time.sleep(min(_PAUSE_SEC * 2 ** (tries - _TRIES_AT_ONCE), _MAX_PAUSE_SEC))
         attempt.number = number
         try:
-            _link_attempt(owner, files.attempt(number))
+            _link_attempt(attempt.owner, files.attempt(number))
         except FileExistsError:
-            seen = survey(artifact)
-            if seen.status is Status.DONE:
-                if rejects is None or not rejects():
-                    return False
-                number = _after_rejected(artifact)
-            elif seen.status is Status.IN_PROGRESS:
-                raise in_progress(artifact, seen.attempt, seen.record) from None
-            else:
-                _remove_owner_of_dead(artifact, seen)
-                number = seen.highest + 1
-            continue
-        except FileNotFoundError:
-            # The node's directory was removed, or this process's owner file.
-            if os.path.islink(files.directory) and not os.path.exists(files.directory):
-                raise
-            if not os.path.exists(owner.path):
-                owner = _replace_owner(attempt, owner, place)
-            is_new = _make_directory(files.directory)
+            number = _number_after_others(artifact, rejects)
+            if number == 0:
+                return False
             continue
         except OSError as error:
-            if error.errno == errno.EMLINK:  # a file has 65,000 names at most on ext4
-                owner = _replace_owner(attempt, owner, place)
-            elif error.errno == errno.EXDEV and place == artifact.settings.store:
-                # The class's directory is a link to another disk: so an owner is needed there.
-                place = process.places[files.class_directory] = Path(files.class_directory)
-                owner = _replace_owner(attempt, owner, place)
-            else:
-                raise
+            place = _prepare_again(attempt, place, error)
+            is_new = _make_directory(files.directory)
             continue
         done, judged = artifact.look_at_done()
         if done is Done.ABSENT and number == 1:
             if not is_new:
-                _remove_strays(attempt)
-            _hold(attempt, owner, number)
+                remove_strays(artifact)
+            _hold(attempt)
             return True
         try:
             if done is Done.PUBLISHED and (rejects is None or not rejects()):
                 return False
-            if done is not Done.ABSENT and number < _after_rejected(artifact, besides=number):
+            if done is not Done.ABSENT and number < (free := _after_rejected(artifact, besides=number)):
                 _unlink(attempt)
-                number = _after_rejected(artifact)
+                number = free
                 continue
-            if number > 1:
-                _take_first_name(artifact)
-            _give_way_to_others(attempt)
-            if set_aside:
-                _set_aside(attempt, judged)
+            _make_good(attempt, judged, set_aside)
         except _GiveWay:
             _unlink(attempt)
             number = max((n for _, n in artifact.numbers()), default=0) + 1
             continue
-        _remove_old_records(attempt)
-        _hold(attempt, owner, number)
+        _hold(attempt)
         return True
     raise FuruStoreError(
         f"cannot claim {files.directory}: it is not a directory, or it changes all the time. Remove it.",
         path=Path(files.directory),
     )
+
+
+def _number_after_others(artifact: Artifact, rejects: Rejects | None) -> int:
+    """Return the number to try next, since the one that was tried is taken; 0 if the node is DONE."""
+    seen = survey(artifact)
+    if seen.status is Status.DONE:
+        return 0 if rejects is None or not rejects() else _after_rejected(artifact)
+    if seen.status is Status.IN_PROGRESS:
+        raise in_progress(artifact, seen.attempt, seen.record)
+    _remove_owner_of_dead(artifact, seen)
+    return seen.highest + 1
+
+
+def _prepare_again(attempt: Attempt, place: Path, error: OSError) -> Path:
+    """Mend what made a link fail; return where the attempt's owner is. Raises `error` if nothing can."""
+    files, owner = attempt.artifact.files, attempt.owner
+    assert owner is not None  # noqa: S101  # it was to be linked
+    if isinstance(error, FileNotFoundError):
+        # The node's directory was removed, or this process's owner file.
+        if os.path.islink(files.directory) and not os.path.exists(files.directory):
+            raise error
+        if not os.path.exists(owner.path):
+            _replace_owner(attempt, owner, place)
+    elif error.errno == errno.EMLINK:  # a file has 65,000 names at most on ext4
+        _replace_owner(attempt, owner, place)
+    elif error.errno == errno.EXDEV and place == attempt.artifact.settings.store:
+        # The class's directory is a link to another disk: so an owner is needed there.
+        place = attempt.process.places[files.class_directory] = Path(files.class_directory)
+        _replace_owner(attempt, owner, place)
+    else:
+        raise error
+    return place
+
+
+def _make_good(attempt: Attempt, judged: tuple[int, int, int] | None, set_aside: bool) -> None:
+    """Make sure that a claim which was chosen from a listing holds against all others. Raises if not."""
+    if attempt.number > 1:
+        _take_first_name(attempt.artifact)
+    _give_way_to_others(attempt)
+    if set_aside:
+        _set_aside(attempt, judged)
+    remove_old_records(attempt.artifact, attempt.number)
 
 
 def _take_owner(process: Process, settings: Settings, place: Path) -> Owner:
@@ -187,7 +199,7 @@ def _take_owner(process: Process, settings: Settings, place: Path) -> Owner:
     return owner
 
 
-def _replace_owner(attempt: Attempt, owner: Owner, place: Path) -> Owner:
+def _replace_owner(attempt: Attempt, owner: Owner, place: Path) -> None:
     """Take another owner for an attempt that could not be linked to this one."""
     process = attempt.process
     if place == owner.place:
@@ -195,11 +207,11 @@ def _replace_owner(attempt: Attempt, owner: Owner, place: Path) -> Owner:
     attempt.owner = None
     process.give_back(owner)
     attempt.owner = process.take_owner(place, attempt.artifact.settings.lease_sec)
-    return attempt.owner
 
 
-def _hold(attempt: Attempt, owner: Owner, number: int) -> None:
-    attempt.held(owner, number, f"{owner.record.id[:8]}{attempt.sequence:x}")
+def _hold(attempt: Attempt) -> None:
+    assert attempt.owner is not None  # noqa: S101  # its name is a link to the owner's file
+    attempt.held(attempt.owner, attempt.number, f"{attempt.owner.record.id[:8]}{attempt.sequence:x}")
 
 
 def _unlink(attempt: Attempt) -> None:
@@ -287,49 +299,6 @@ def _set_aside(attempt: Attempt, judged: tuple[int, int, int] | None) -> None:
     except FileNotFoundError:  # the taker was faster
         raise _GiveWay from None
     attempt.replaces = True
-
-
-def _remove_strays(attempt: Attempt) -> None:
-    """Remove files without an attempt, which stay where a `done` was removed by hand. Under a first
-    claim.
-    """
-    names = attempt.artifact.names()
-    if DONE in names:  # another machine has taken this attempt for dead, and was faster
-        return
-    for name in names:
-        kind, number = parse_numbered(name) or ("", 0)
-        if kind in ("a", "tmp-", "rejected-") and f"try-{number}" not in names:
-            _remove(f"{attempt.directory}/{name}")
-
-
-def _remove_old_records(attempt: Attempt) -> None:
-    """Keep the newest records of a node that fails again and again, and remove older ones with their files.
-
-    Only of attempts that have ended: one whose owner seems dead may still publish.
-    """
-    artifact = attempt.artifact
-    parsed = {name: parse_numbered(name) for name in artifact.names()}
-    tries = sorted({one[1] for one in parsed.values() if one and one[0] == "try-"})
-    earlier = [number for number in tries if number < attempt.number]
-    old = {number for number in earlier[:-KEPT_RECORDS] if _has_ended(artifact, number)}
-    for name, one in parsed.items():
-        if one is not None and one[1] in old and one != ("try-", 1):
-            _remove(f"{attempt.directory}/{name}")
-
-
-def _has_ended(artifact: Artifact, number: int) -> bool:
-    found = artifact.read_attempt(number)
-    return found is not None and isinstance(found.record, EndedRecord)
-
-
-def _remove(path: str) -> None:
-    try:
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            os.unlink(path)
-    except OSError as error:
-        logger.warning("could not remove %s: %s", path, error)
 
 
 def _make_directory(path: str) -> bool:

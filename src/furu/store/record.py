@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from furu._common.text import traceback_text
 from furu.errors import FuruStoreError
 
 FORMAT = 1
@@ -98,6 +99,16 @@ def encode_ended(record: EndedRecord) -> bytes:
     if len(content) > MAX_RECORD_BYTES:
         return encode_ended(msgspec.structs.replace(record, config=_LEFT_OUT))
     return content
+
+
+def traceback_lines(error: BaseException) -> list[str]:
+    """Return an error's traceback as a record holds it, with the middle of a long one left out."""
+    text = traceback_text(error)
+    if len(text) > MAX_TRACEBACK_CHARS:
+        half = MAX_TRACEBACK_CHARS // 2
+        left_out = f"... {len(text) - 2 * half} characters left out ..."
+        text = f"{text[:half]}\n{left_out}\n{text[-half:]}"
+    return text.splitlines()
 
 
 def decode_attempt(content: bytes) -> AttemptRecord | None:
@@ -186,6 +197,24 @@ def write_new(path: str, content: bytes, *, sync: bool, directory: int | None = 
         with contextlib.suppress(OSError):
             os.unlink(path, **relative)
         raise
+
+
+def link_new(path: str, name: str, directory: int | None) -> bool:
+    """Link a file to a name that must be free; return whether it was. Raises `OSError`."""
+    relative = relative_to(directory)
+    try:
+        if directory is None:
+            os.link(path, name)
+        else:
+            os.link(path, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except FileExistsError:
+        # A network filesystem may repeat a link that it had made, and then report the name as taken.
+        info = os.lstat(path, **relative)
+        try:
+            return os.path.samestat(info, os.lstat(name, **relative))
+        except FileNotFoundError:
+            return False
+    return True
 
 
 def relative_to(directory: int | None) -> dict[str, int]:

@@ -1,0 +1,102 @@
+"""What attempts leave in a node's directory: removing what is of no use any more.
+
+Each function is called by the holder of the node's claim. Nothing of an owner that is alive is removed,
+and nothing whose owner may still publish.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+
+from furu.errors import FuruStoreError
+from furu.store.artifact import Artifact
+from furu.store.layout import DONE, parse_numbered
+from furu.store.record import EndedRecord, relative_to
+
+__all__ = ["KEPT_RECORDS", "remove_name", "remove_old_records", "remove_strays", "remove_superseded"]
+
+logger = logging.getLogger("furu.store")
+
+# How many records of failed and cancelled attempts a node keeps, with their files.
+KEPT_RECORDS = 4
+
+
+def remove_strays(artifact: Artifact) -> None:
+    """Remove files that belong to no attempt, which are left if `done` was removed by hand. Called under a
+    first claim."""
+    names = artifact.names()
+    if DONE in names:  # another machine has taken this attempt for dead, and was faster
+        return
+    for name in names:
+        kind, number = parse_numbered(name) or ("", 0)
+        if kind in ("a", "tmp-", "rejected-") and f"try-{number}" not in names:
+            remove_name(f"{artifact.files.directory}/{name}")
+
+
+def remove_old_records(artifact: Artifact, number: int) -> None:
+    """Keep the newest records of attempts before `number`, and remove older ones with their files.
+
+    Only attempts that have ended are removed: an owner that seems dead may still publish.
+    """
+    parsed = {name: parse_numbered(name) for name in artifact.names()}
+    tries = sorted({split[1] for split in parsed.values() if split and split[0] == "try-"})
+    earlier = [attempt for attempt in tries if attempt < number]
+    old = {attempt for attempt in earlier[:-KEPT_RECORDS] if _has_ended(artifact, attempt)}
+    for name, split in parsed.items():
+        if split is not None and split[1] in old and split != ("try-", 1):
+            remove_name(f"{artifact.files.directory}/{name}")
+
+
+def remove_superseded(artifact: Artifact, number: int) -> None:
+    """Remove what attempts before `number`, which has published, left, except what belongs to a live owner.
+
+    The record of the last failure is kept, and `try-1` with it: see the head of `claim.py`.
+    """
+    try:
+        parsed = {name: parse_numbered(name) or ("", 0) for name in artifact.names()}
+        kept = _kept(artifact, {attempt for _, attempt in parsed.values() if 0 < attempt < number})
+    except (OSError, FuruStoreError) as error:
+        logger.warning("could not look at what earlier attempts left: %s", error)
+        return
+    for name, (kind, attempt) in parsed.items():
+        stale = 0 < attempt < number and (kind, attempt) not in kept
+        if stale or kind == "rejected-":
+            remove_name(f"{artifact.files.directory}/{name}")
+
+
+def _kept(artifact: Artifact, numbers: set[int]) -> set[tuple[str, int]]:
+    kept: set[tuple[str, int]] = set()
+    failed = 0
+    for number in sorted(numbers, reverse=True):
+        found = artifact.read_attempt(number)
+        if found is not None and found.alive:
+            kept |= {("try-", number), ("a", number), ("tmp-", number)}
+        elif found is not None and isinstance(found.record, EndedRecord) and not failed:
+            failed = number if found.record.outcome == "failed" else 0
+    return kept | {("try-", failed), ("try-", 1)} if failed else kept
+
+
+def _has_ended(artifact: Artifact, number: int) -> bool:
+    found = artifact.read_attempt(number)
+    return found is not None and isinstance(found.record, EndedRecord)
+
+
+def remove_name(path: str, directory: int | None = None) -> bool:
+    """Remove a file or directory that is no longer read; return whether a file was removed.
+
+    If it cannot be removed, it stays and a warning is logged. With `directory`, the descriptor of one, the
+    path is relative to it and must be a file's.
+    """
+    try:
+        os.unlink(path, **relative_to(directory))
+        return True
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if directory is None and os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path, ignore_errors=True)  # Linux reports EISDIR for one, macOS EPERM
+        else:
+            logger.warning("could not remove %s: %s", path, error)
+    return False
