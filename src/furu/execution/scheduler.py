@@ -12,7 +12,7 @@ import logging
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import anyio
 import anyio.to_thread
@@ -37,9 +37,10 @@ from furu.events import (
 from furu.execution.discovery import Batch, Found, RootRead, RootWalked, Source
 from furu.execution.elsewhere import Elsewhere
 from furu.execution.plan import Plan, State
+from furu.execution.walk import Walk
 from furu.execution.window import Window
 from furu.execution.workers.base import Begun, Crew, Job, Lane, News, Outcome, Overran, Withdrawn, Workers
-from furu.node.base import Node, describe, retry_of, timeout_sec_of
+from furu.node.base import describe, retry_of, timeout_sec_of
 from furu.store.artifact import Status
 
 logger = logging.getLogger("furu.run")
@@ -67,6 +68,7 @@ class Scheduler:
     ) -> None:
         self._discovery = discovery
         self._window = window
+        self._walk = Walk(discovery, window, take=self._take, deliver=self._deliver, stepped=self._wake)
         self._kinds = {False: workers, True: async_workers}
         self._crews: dict[bool, Crew] = {}
         self._max_workers = max_workers
@@ -82,18 +84,13 @@ class Scheduler:
         self._running_of: Counter[str] = Counter()  # by spec key
         # Nodes that failed and wait for their next attempt.
         self._delayed: dict[str, Outcome] = {}
-        self._elsewhere = Elsewhere(poll_interval_sec, self._want)
+        self._elsewhere = Elsewhere(poll_interval_sec, self._walk.want)
         # Active roots that are in the plan, with how often each was asked for.
         self._roots: Counter[str] = Counter()
-        self._exhausted = False
         self._plan_is_known = False
-        self._walking = True
-        # Of the step of discovery that is in its thread, if one is.
-        self._step_scope: anyio.CancelScope | None = None
 
         self._inbox: deque[News | BaseException] = deque()
         self._awake = anyio.Event()
-        self._wanted = anyio.Event()
         self._stopping = False
         self._error: BaseException | None = None
         self._failures: list[Failure] = []
@@ -113,9 +110,9 @@ class Scheduler:
     @property
     def is_settled(self) -> bool:
         """Whether all has happened that can before a running node ends."""
-        if self._awake.is_set() or self._inbox or self._walking:
+        if self._awake.is_set() or self._inbox or self._walk.is_walking:
             return False
-        return self._exhausted or self._window.room() == 0
+        return self._walk.is_exhausted or self._window.room() == 0
 
     async def run(self) -> None:
         """Run until everything is done, or a failure has stopped the run and the running nodes ended.
@@ -129,7 +126,7 @@ class Scheduler:
                 self._tasks = tasks
                 try:
                     self._open(tasks)
-                    tasks.start_soon(self._discover)
+                    tasks.start_soon(self._walk.run, self._elsewhere)
                     await self._loop()
                     cancelled = False
                 except Exception as error:  # raised below, where no task group wraps it
@@ -178,7 +175,7 @@ class Scheduler:
         interrupt: BaseException | None = None
         try:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace_sec) as grace:
-                while self._running or self._step_scope is not None:
+                while self._running or self._walk.is_stepping:
                     try:
                         await self._awake.wait()
                     except anyio.get_cancelled_exc_class() as error:
@@ -188,15 +185,14 @@ class Scheduler:
                     self._awake = anyio.Event()
                     self._reap()
         finally:
-            if self._running or self._step_scope is not None:
+            if self._running or self._walk.is_stepping:
                 self._abandon()
         if interrupt is not None:
             raise interrupt
 
     def _abandon(self) -> None:
         """Leave what still runs to its thread, and take no notice of it."""
-        if self._step_scope is not None:
-            self._step_scope.cancel()
+        self._walk.abandon()
         left = [job for crew in self._crews.values() for job in crew.abandon()]
         self._abandoned = len(left)
         for job in left:
@@ -225,11 +221,11 @@ class Scheduler:
     def _is_over(self) -> bool:
         if self._stopping:
             return True
-        if self._running or self._walking or self._elsewhere or self._delayed or self._inbox:
+        if self._running or self._walk.is_walking or self._elsewhere or self._delayed or self._inbox:
             return False
-        if self._exhausted and not self._plan:
+        if self._walk.is_exhausted and not self._plan:
             return True
-        if self._exhausted or self._window.room() == 0:
+        if self._walk.is_exhausted or self._window.room() == 0:
             raise FuruStalledError(
                 "the scheduler has nothing to do and is not done; this is a bug in furu. "
                 f"State: {self._describe()}",
@@ -243,6 +239,9 @@ class Scheduler:
         return f"{counts}; active roots {self._window.active}; first blocked {first}"
 
     # ---- the inbox ----
+
+    def _wake(self) -> None:
+        self._awake.set()
 
     def _deliver(self, item: News | BaseException) -> None:
         self._inbox.append(item)
@@ -270,13 +269,11 @@ class Scheduler:
     def _take(self, batch: Batch) -> None:
         for fact in batch.facts:
             self._learn(fact)
-        self._walking = not batch.idle
-        self._exhausted = batch.exhausted
         if batch.error is not None and self._error is None:
             self._error = batch.error
             if self._on_failure == "stop":
                 self._stop()
-        complete = self._exhausted and not self._walking and not self._elsewhere
+        complete = batch.exhausted and batch.idle and not self._elsewhere
         if complete and self._error is None and not self._plan_is_known:
             self._plan_is_known = True
             self._emit(PlanKnown())
@@ -405,7 +402,7 @@ class Scheduler:
             until(job)
         except FuruCycleError as error:  # the owner waits for this run
             self._deliver(error)
-        self._want()
+        self._walk.want()
 
     def _leave(self, keys: list[str]) -> None:
         """Nodes have left the plan: drop what is kept for them, and the roots among them complete."""
@@ -419,67 +416,14 @@ class Scheduler:
     def _root_completed(self, key: str) -> None:
         self._window.completed()
         self._emit(RootCompleted(key))
-        self._want()
+        self._walk.want()
 
     def _stop(self, *, cancel: bool = False) -> None:
         """Start nothing more: neither nodes nor walks. What runs goes on to its end."""
         self._stopping = True
-        self._discovery.stop()
+        self._walk.stop()
         for crew in self._crews.values():
             crew.stop(cancel=cancel)
-
-    # ---- discovery, one step at a time, in a thread ----
-
-    async def _discover(self) -> None:
-        """Walk on while there is something to walk; look again, every so often, at what is elsewhere."""
-        limiter = anyio.CapacityLimiter(1)
-        try:
-            while not self._stopping:
-                room, again = self._window.room(), self._elsewhere.take_due()
-                if not (self._walking or again) and (self._exhausted or room == 0):
-                    await self._wait_until_wanted()
-                    continue
-                self._walking = True
-                batch = await self._next_batch(room, again, limiter)
-                if not isinstance(batch, Batch):
-                    if batch is not None:
-                        self._deliver(batch)
-                    return
-                # Now, and not when the loop runs again: the next step depends on it.
-                self._take(batch)
-        except Exception as error:
-            self._deliver(error)
-
-    async def _next_batch(
-        self, room: int | None, again: list[Node[Any]], limiter: anyio.CapacityLimiter
-    ) -> Batch | BaseException | None:
-        """Return what the next step found or raised; None if it was left to its thread."""
-        try:
-            with anyio.CancelScope(shield=True) as self._step_scope:
-                return await anyio.to_thread.run_sync(
-                    self._step, room, again, abandon_on_cancel=True, limiter=limiter
-                )
-            return None
-        finally:
-            self._step_scope = None
-            self._awake.set()
-
-    def _step(self, room: int | None, again: list[Node[Any]]) -> Batch | BaseException:
-        """In a thread. An exception is a value here: a `CancelledError` that the caller's own generator
-        raises would otherwise pass for one of the loop's."""
-        try:
-            return self._discovery.step(room, again)
-        except BaseException as error:
-            return error
-
-    async def _wait_until_wanted(self) -> None:
-        """Wait until a root may be read, or a node of another owner is to be looked at."""
-        self._wanted = anyio.Event()
-        with anyio.move_on_at(self._elsewhere.next_look):
-            await self._wanted.wait()
-
-    def _want(self) -> None:
-        self._wanted.set()
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

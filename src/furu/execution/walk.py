@@ -1,0 +1,116 @@
+"""Walking the graph while it runs: discovery, one step at a time, in a thread of its own.
+
+Reads a root only when the window has room for it, and looks again at nodes of other owners when they are
+due. The scheduler takes each batch on the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from furu.execution.discovery import Batch, Source
+from furu.execution.elsewhere import Elsewhere
+from furu.execution.window import Window
+from furu.node.base import Node
+
+__all__ = ["Walk"]
+
+
+class Walk:
+    """Drives discovery for one run, and calls functions of the scheduler on the loop.
+
+    `take` gets each batch, `deliver` what a step raised; `stepped` is called when a step has left its thread.
+
+    `is_walking`: there is something left to walk, or a step is on its way. `is_exhausted`: all roots have
+    been read. `is_stepping`: a step is in its thread.
+    """
+
+    def __init__(
+        self,
+        discovery: Source,
+        window: Window,
+        *,
+        take: Callable[[Batch], None],
+        deliver: Callable[[BaseException], None],
+        stepped: Callable[[], object],
+    ) -> None:
+        self._discovery = discovery
+        self._window = window
+        self._take = take
+        self._deliver = deliver
+        self._stepped = stepped
+        self.is_walking = True
+        self.is_exhausted = False
+        self._is_stopping = False
+        self._step_scope: anyio.CancelScope | None = None
+        self._wanted = anyio.Event()
+
+    @property
+    def is_stepping(self) -> bool:
+        return self._step_scope is not None
+
+    def want(self) -> None:
+        """Look again whether there is anything to walk: a root may be read, or a node looked at."""
+        self._wanted.set()
+
+    def stop(self) -> None:
+        """Begin no other step. The one that is in its thread ends early."""
+        self._is_stopping = True
+        self._discovery.stop()
+
+    def abandon(self) -> None:
+        """Leave the step that is in its thread, if there is one, and drop what it finds."""
+        if self._step_scope is not None:
+            self._step_scope.cancel()
+
+    async def run(self, elsewhere: Elsewhere) -> None:
+        """Walk on as long as there is something to walk, until `stop`."""
+        limiter = anyio.CapacityLimiter(1)
+        try:
+            while not self._is_stopping:
+                room, again = self._window.room(), elsewhere.take_due()
+                if not (self.is_walking or again) and (self.is_exhausted or room == 0):
+                    await self._wait_wanted(elsewhere)
+                    continue
+                self.is_walking = True
+                batch = await self._next_batch(room, again, limiter)
+                if not isinstance(batch, Batch):
+                    if batch is not None:
+                        self._deliver(batch)
+                    return
+                # Now, and not when the loop runs again: the next step depends on it.
+                self.is_walking, self.is_exhausted = not batch.idle, batch.exhausted
+                self._take(batch)
+        except Exception as error:
+            self._deliver(error)
+
+    async def _next_batch(
+        self, room: int | None, again: Sequence[Node[Any]], limiter: anyio.CapacityLimiter
+    ) -> Batch | BaseException | None:
+        """Return what the next step found or raised; None if it was left to its thread."""
+        try:
+            with anyio.CancelScope(shield=True) as self._step_scope:
+                return await anyio.to_thread.run_sync(
+                    self._step, room, again, abandon_on_cancel=True, limiter=limiter
+                )
+            return None
+        finally:
+            self._step_scope = None
+            self._stepped()
+
+    def _step(self, room: int | None, again: Sequence[Node[Any]]) -> Batch | BaseException:
+        """Return what a step found, in a thread. An exception is a value here: a `CancelledError` that the
+        caller's own generator raises would otherwise pass for one of the loop's."""
+        try:
+            return self._discovery.step(room, again)
+        except BaseException as error:
+            return error
+
+    async def _wait_wanted(self, elsewhere: Elsewhere) -> None:
+        self._wanted = anyio.Event()
+        with anyio.move_on_at(elsewhere.next_look):
+            await self._wanted.wait()
