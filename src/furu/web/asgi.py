@@ -29,7 +29,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from furu import FuruUsageError
 from furu.errors import FuruError
-from furu.graph import Graph, walk_graph
+from furu.graph import Graph, make_graph
 from furu.service.runs import Run, Runs, RunsClosedError, RunsFullError
 from furu.settings import current_settings
 from furu.web.events import FollowRun, RunEvents, json_response, refusal
@@ -59,6 +59,8 @@ DEFAULT_MAX_BODY_BYTES = 2**20
 # Of each kind. Few: a page that is slow to make must not take the CPU from the service.
 _THREADS = 2
 _MAX_CLASS_CHARS = 1_000
+# Longer pages do not help people.
+_MAX_GRAPH_NODES = 20_000
 _HASH = re.compile(r"[0-9a-f]{32}\Z")
 _NUMBER = re.compile(r"[0-9]{1,15}\Z")
 _STATIC = {
@@ -288,7 +290,9 @@ class _Site:
         async with self._walks.setdefault(run, anyio.Lock()):
             graph = self._graphs.get(run)
             if graph is None:
-                graph = self._graphs[run] = await _in_thread(self._for_runs, walk_graph, run.roots)
+                graph = self._graphs[run] = await _in_thread(
+                    self._for_runs, make_graph, run.roots, _MAX_GRAPH_NODES
+                )
         return graph
 
     async def _node_of(self, request: Request) -> tuple[NodeFacts, Run | None]:

@@ -14,10 +14,11 @@ from typing import Any, get_args
 from urllib.parse import urlencode
 
 from furu._common.text import printable
-from furu.graph import UNNEEDED, ClassNode, Graph
+from furu.drawing import DrawnNode
+from furu.graph import UNNEEDED, ClassNode, Graph, GraphNode
 from furu.service.progress import NodeProgress, NodeState
 from furu.store.catalog import AttemptInfo, LogText
-from furu.web.drawing import Box, draw
+from furu.web.drawing import draw
 from furu.web.html import Child, Html, document, el, join, text_block
 from furu.web.jobs import Job
 from furu.web.reading import MAX_LISTED, STATES, NodeFacts, RunFacts, RunSnapshot, StorePage, StoreSummary
@@ -224,43 +225,23 @@ class Pages:
         return _table(("Run", "State", "Nodes", "Time"), rows)
 
     def _graph(self, graph: Graph, snapshot: RunSnapshot) -> list[Child]:
-        """The graph drawn, by node where they are few and by class where they are many; all nodes as
-        cells."""
-        classes = graph.by_class()
-        states = snapshot.states(graph)
-        by_name = Counter(one.name for one in classes)
+        """The graph drawn by node, or by class if there are many nodes; and a cell for each node."""
+        classes, labels, states = graph.by_class(), graph.labels(), snapshot.states(graph)
+        by_name = Counter(label.rpartition(":")[2] for label in labels.values())
         widest = max(Counter(node.level for node in graph.nodes).values(), default=0)
         if len(graph.nodes) <= _MAX_BOXES and widest <= _MAX_COLUMN:
             boxes = [
-                Box(
-                    node.hash,
-                    node.name,
-                    node.hash[:12],
-                    node.level,
-                    node.depends_on,
-                    states[node.hash],
-                    f"{self._base}/nodes/{node.hash}",
-                )
-                for node in graph.nodes
+                self._node_box(node, labels[node.node_class], states[node.hash]) for node in graph.nodes
             ]
         else:
-            boxes = [
-                Box(
-                    one.node_class,
-                    one.name,
-                    _nodes(len(one.hashes)),
-                    one.level,
-                    one.depends_on,
-                    "class",
-                )
-                for one in classes[:_MAX_BOXES]
-            ]
+            boxes = [_class_box(cls, labels[cls.node_class]) for cls in classes[:_MAX_BOXES]]
         sections: list[Child] = []
         room = _MAX_CELLS
-        for one in classes:
+        for cls in classes:
             # Events name classes without their modules: of two of one name, neither is counted live.
-            sections.append(self._cells(one, states, room, is_counted=by_name[one.name] == 1))
-            room = max(room - len(one.hashes), 0)
+            is_counted = by_name[cls.node_class.rpartition(":")[2]] == 1
+            sections.append(self._cells(cls, labels[cls.node_class], states, room, is_counted=is_counted))
+            room = max(room - len(cls.hashes), 0)
         more = f" of the first {len(graph.nodes):,}; there are more" if graph.is_cut else ""
         return [
             el("h2", "Graph"),
@@ -269,29 +250,34 @@ class Pages:
             *sections,
         ]
 
-    def _cells(self, one: ClassNode, states: Mapping[str, str], room: int, *, is_counted: bool) -> Html:
+    def _node_box(self, node: GraphNode, label: str, state: str) -> DrawnNode:
+        href = f"{self._base}/nodes/{node.hash}"
+        return DrawnNode(node.hash, label, node.hash[:12], state, node.level, node.depends_on, href)
+
+    def _cells(
+        self, cls: ClassNode, label: str, states: Mapping[str, str], room: int, *, is_counted: bool
+    ) -> Html:
         cells = [
             el(
                 "a",
                 class_=f"cell {states[key]}",
                 id=f"n{key}",
                 href=f"{self._base}/nodes/{key}",
-                title=f"{one.name} {key[:12]}",
+                title=f"{label} {key[:12]}",
             )
-            for key in one.hashes[:room]
+            for key in cls.hashes[:room]
         ]
-        counts = Counter(states[key] for key in one.hashes)
+        counts = Counter(states[key] for key in cls.hashes)
         text = ", ".join(f"{count:,} {_label(state)}" for state, count in sorted(counts.items()))
+        needs = f"needs {printable(', '.join(cls.depends_on))}" if cls.depends_on else ""
         return el(
             "section",
-            el("h3", printable(one.name), " ", el("span", text, class_="quiet counts")),
-            el("p", "needs ", printable(", ".join(one.depends_on)), class_="quiet")
-            if one.depends_on
-            else None,
+            el("h3", printable(label), " ", el("span", text, class_="quiet counts")),
+            el("p", needs, class_="quiet") if needs else None,
             el("div", *cells, class_="cells"),
-            _left_out(len(one.hashes), room),
-            data_class=one.name if is_counted else None,
-            data_total=len(one.hashes),
+            _left_out(len(cls.hashes), room),
+            data_class=label if is_counted else None,
+            data_total=len(cls.hashes),
             data_unneeded=counts[UNNEEDED],
         )
 
@@ -308,6 +294,11 @@ class Pages:
     def _nodes_link(self, node_class: str, state: str | None, shown: str) -> Html:
         query = {"class": node_class} | ({"state": state} if state else {})
         return el("a", shown, href=f"{self._base}/store/nodes?{urlencode(query)}")
+
+
+def _class_box(cls: ClassNode, label: str) -> DrawnNode:
+    detail = _nodes(len(cls.hashes))
+    return DrawnNode(cls.node_class, label, detail, "class", cls.level, cls.depends_on)
 
 
 def _attempt(attempt: AttemptInfo, log: LogText | None) -> Html:
