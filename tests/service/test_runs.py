@@ -21,7 +21,7 @@ from furu import (
     run_local_async,
     use_settings,
 )
-from furu.web import Run, RunCancelledError, Runs, RunsClosedError, RunsFullError
+from furu.service import Run, RunCancelledError, Runs, RunsClosedError, RunsFullError
 from tests.graphs import AsyncNode, Computed, Node, actions, diamond, flat, recording
 
 pytestmark = pytest.mark.anyio
@@ -275,7 +275,7 @@ async def test_service_that_ends_cancels_and_names_what_goes_on(caplog: pytest.L
         await gate.begun.wait()
         await anyio.to_thread.run_sync(begun.wait)
     assert ["cancelled", "cancelled"] == [run.state, queued.state]
-    [record] = [record for record in caplog.records if record.name == "furu.web"]
+    [record] = [record for record in caplog.records if record.name == "furu.service"]
     assert (logging.WARNING, True) == (record.levelno, "the long one" in record.getMessage())
     assert queued.id not in record.getMessage()
     assert Status.TODO is await status(roots[0])

@@ -12,7 +12,8 @@ import anyio.lowlevel
 import pytest
 
 from furu._common.loops import in_thread
-from furu.web import FollowRun, Run, RunCancelledError, Runs
+from furu.service import Run, RunCancelledError, Runs
+from furu.web import FollowRun
 from tests.graphs import AsyncNode
 from tests.web.asgi_calls import ask
 

@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 
 from furu import FuruError, FuruUsageError
-from furu.web import RunCancelledError, Runs, RunsClosedError
+from furu.service import RunCancelledError, Runs, RunsClosedError
 from tests.graphs import AsyncNode, Computed, actions, diamond, recording
 
 pytestmark = pytest.mark.anyio

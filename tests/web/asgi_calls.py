@@ -15,7 +15,8 @@ import anyio.lowlevel
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from furu.web import Job, Runs
+from furu.service import Runs
+from furu.web import Job
 from furu.web import app as pages
 
 

@@ -22,6 +22,7 @@ from starlette.routing import Mount, Route
 import furu.web
 from furu import Furu, check_cancelled, run_local_async
 from furu.execution.workers import ProcessWorkers
+from furu.service import Runs
 
 computed: Counter[str] = Counter()
 
@@ -171,7 +172,7 @@ compute = functools.partial(
     workers=ProcessWorkers() if WORKERS == "process" else None,
     on_failure="continue",
 )
-runs = furu.web.Runs(max_running=8, max_queued=300, grace_sec=GRACE_SEC, cancel_sec=0.3, compute=compute)
+runs = Runs(max_running=8, max_queued=300, grace_sec=GRACE_SEC, cancel_sec=0.3, compute=compute)
 JOBS = [
     furu.web.job("small", make_small, on_disconnect="finish"),
     furu.web.job("slow", make_slow, on_disconnect="finish"),

@@ -14,7 +14,8 @@ import pytest
 from starlette.applications import Starlette
 
 from furu import Furu, use_settings
-from furu.web import FollowRun, Runs, job
+from furu.service import Runs
+from furu.web import FollowRun, job
 from tests.graphs import Computed, recording
 from tests.web.asgi_calls import Answer, ask, mounted, post
 
@@ -125,7 +126,9 @@ async def test_clients_see_no_path_and_no_message_of_an_exception(
         assert answer.status in (200, 404), target
         for secret in (str(store), MESSAGE, "Traceback", 'File "'):
             assert secret not in answer.text, target
-    logged = "\n".join(record.getMessage() for record in caplog.records if record.name == "furu.web")
+    logged = "\n".join(
+        [record.getMessage() for record in caplog.records if record.name.startswith("furu.")]
+    )
     assert MESSAGE in logged
 
 
@@ -221,10 +224,10 @@ async def test_error_of_a_job_function_that_is_not_the_clients_is_not_shown() ->
 
 async def test_failed_run_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     """However many follow it."""
-    caplog.set_level(logging.ERROR, "furu.web")
+    caplog.set_level(logging.ERROR, "furu.service")
     async with service() as (_, runs):
         for _number in range(3):
             await (await runs.submit([Failing(name="a")])).wait_ended()
     assert 3 == sum(
-        "failed" in record.getMessage() for record in caplog.records if record.name == "furu.web"
+        "failed" in record.getMessage() for record in caplog.records if record.name == "furu.service"
     )

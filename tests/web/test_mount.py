@@ -13,7 +13,8 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
-from furu.web import Runs, app, job
+from furu.service import Runs
+from furu.web import app, job
 from tests.graphs import AsyncNode, Computed, Node, actions, recording
 from tests.web.asgi_calls import ask, links, post, under_way
 

@@ -13,7 +13,6 @@ import pytest
 from furu import Furu
 from furu.events import NodeDone, NodePlanned, NodeStarted
 from furu.service.progress import Progress
-from furu.web import Run
 from furu.web.reading import take_snapshot
 from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
 from tests.web.asgi_calls import ask, mounted
@@ -133,7 +132,7 @@ async def test_stream_has_the_counts_of_classes_and_the_first_running_nodes() ->
     for number in range(30):
         progress(NodeDone(f"{number:032x}", "tests:Small", "default", 0.1, "thread-1", 0.0))
     assert [f"{number:032x}" for number in range(30, 70)] == [node.hash for node in progress.running()]
-    assert {"Small": {"running": 40, "done": 30}} == {
+    assert {"tests:Small": {"running": 40, "done": 30}} == {
         name: dict(+found) for name, found in progress.class_counts.items()
     }
     async with mounted() as (site, runs):
@@ -143,7 +142,7 @@ async def test_stream_has_the_counts_of_classes_and_the_first_running_nodes() ->
     for _, _, value in answer.events()[:-1]:
         classes |= value["classes"]
         assert {"hash", "name"} >= {key for node in value["running"] for key in node}
-    assert {"Node": {"done": 4}, "AsyncNode": {"done": 1}} == classes
+    assert {"tests.graphs:Node": {"done": 4}, "tests.graphs:AsyncNode": {"done": 1}} == classes
 
 
 @pytest.mark.parametrize(
@@ -241,18 +240,25 @@ async def test_node_of_a_queued_run_and_of_a_cancelled_one_has_a_page() -> None:
         assert ": pending" in page.text
 
 
-async def test_classes_of_one_name_are_not_counted_together() -> None:
-    """Events name classes without modules: neither section says that it counts live."""
-
+async def test_two_classes_of_one_name_are_counted_apart_on_the_page_and_live() -> None:
     def make(module: str) -> type[Any]:
         return type("Twin", (Furu,), {"__module__": module, "__qualname__": "Twin", "_create": lambda _: 1})
 
     roots = [make("alpha")(), make("beta")(), *flat(2)]
     async with mounted() as (site, runs):
-        run: Run = await runs.submit(roots)
-        await run.wait_ended()
+        run = await runs.submit(roots)
+        await run.wait()
         page = (await ask(site, f"/furu/runs/{run.id}")).text
-    assert ["Node"] == re.findall(r'data-class="(\w+)"', page)
+        answer = await ask(site, f"/furu/api/runs/{run.id}/events")
+    names = ["alpha:Twin", "beta:Twin", "tests.graphs:Node"]
+    assert names == re.findall(r'data-class="([^"]+)"', page)
+    assert ["alpha:Twin ", "beta:Twin ", "Node "] == re.findall(r"<h3>([^<]+)<", page)
+    classes = answer.events()[0][2]["classes"]
+    assert {
+        "alpha:Twin": {"done": 1},
+        "beta:Twin": {"done": 1},
+        "tests.graphs:Node": {"done": 2},
+    } == classes
 
 
 async def test_page_of_more_nodes_than_cells_counts_them_all() -> None:

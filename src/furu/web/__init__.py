@@ -20,7 +20,6 @@ except ModuleNotFoundError as error:
         'furu.web needs starlette: pip install "furu[web]"', name="starlette"
     ) from error
 
-from furu.service.runs import Run, RunCancelledError, Runs, RunsClosedError, RunsFullError
 from furu.web.asgi import app
 from furu.web.events import FollowRun, RunEvents
 from furu.web.jobs import Job, JobInputError, job
@@ -29,12 +28,7 @@ __all__ = [
     "FollowRun",
     "Job",
     "JobInputError",
-    "Run",
-    "RunCancelledError",
     "RunEvents",
-    "Runs",
-    "RunsClosedError",
-    "RunsFullError",
     "app",
     "job",
 ]

@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from furu import FuruUsageError
 from furu.errors import FuruError
 from furu.graph import Graph, make_graph
-from furu.service.runs import Run, Runs, RunsClosedError, RunsFullError
+from furu.service import Run, Runs, RunsClosedError, RunsFullError
 from furu.settings import current_settings
 from furu.web.events import FollowRun, RunEvents, json_response, refusal
 from furu.web.jobs import Job, JobInputError

@@ -17,8 +17,9 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from furu.node.furu import Furu
+from furu.service import Run, Runs, RunsClosedError, RunsFullError
 from furu.service.progress import NodeProgress
-from furu.service.runs import OnDisconnect, Run, Runs, RunsClosedError, RunsFullError
+from furu.service.run import OnDisconnect
 from furu.web.reading import run_facts, shown_progress
 
 # One message carries all that changed in this time: a browser has enough with ten a second.
@@ -128,7 +129,7 @@ def _progress_values(run: Run, changed: list[NodeProgress], show_details: bool) 
     return {
         "state": run.state,
         "counts": +progress.counts,
-        "classes": {name: +progress.class_counts[name] for name in {node.name for node in changed}},
+        "classes": {name: +progress.class_counts[name] for name in {node.node_class for node in changed}},
         "running": [{"hash": node.hash, "name": node.name} for node in progress.running()],
         "nodes": [
             {

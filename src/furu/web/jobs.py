@@ -16,7 +16,7 @@ import msgspec
 
 from furu import FuruError, FuruUsageError
 from furu.node.furu import Furu
-from furu.service.runs import OnDisconnect
+from furu.service.run import OnDisconnect
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _PLAIN = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

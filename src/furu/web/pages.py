@@ -227,7 +227,6 @@ class Pages:
     def _graph(self, graph: Graph, snapshot: RunSnapshot) -> list[Child]:
         """The graph drawn by node, or by class if there are many nodes; and a cell for each node."""
         classes, labels, states = graph.by_class(), graph.labels(), snapshot.states(graph)
-        by_name = Counter(label.rpartition(":")[2] for label in labels.values())
         widest = max(Counter(node.level for node in graph.nodes).values(), default=0)
         if len(graph.nodes) <= _MAX_BOXES and widest <= _MAX_COLUMN:
             boxes = [
@@ -238,9 +237,7 @@ class Pages:
         sections: list[Child] = []
         room = _MAX_CELLS
         for cls in classes:
-            # Events name classes without their modules: of two of one name, neither is counted live.
-            is_counted = by_name[cls.node_class.rpartition(":")[2]] == 1
-            sections.append(self._cells(cls, labels[cls.node_class], states, room, is_counted=is_counted))
+            sections.append(self._cells(cls, labels[cls.node_class], states, room))
             room = max(room - len(cls.hashes), 0)
         more = f" of the first {len(graph.nodes):,}; there are more" if graph.is_cut else ""
         return [
@@ -254,9 +251,7 @@ class Pages:
         href = f"{self._base}/nodes/{node.hash}"
         return DrawnNode(node.hash, label, node.hash[:12], state, node.level, node.depends_on, href)
 
-    def _cells(
-        self, cls: ClassNode, label: str, states: Mapping[str, str], room: int, *, is_counted: bool
-    ) -> Html:
+    def _cells(self, cls: ClassNode, label: str, states: Mapping[str, str], room: int) -> Html:
         cells = [
             el(
                 "a",
@@ -276,7 +271,7 @@ class Pages:
             el("p", needs, class_="quiet") if needs else None,
             el("div", *cells, class_="cells"),
             _left_out(len(cls.hashes), room),
-            data_class=label if is_counted else None,
+            data_class=cls.node_class,
             data_total=len(cls.hashes),
             data_unneeded=counts[UNNEEDED],
         )

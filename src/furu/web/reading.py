@@ -23,7 +23,7 @@ from furu.graph import Graph
 from furu.node.base import Node, configuration
 from furu.node.dependencies import dependencies
 from furu.service.progress import NodeProgress, NodeState, Snapshot
-from furu.service.runs import Run, RunState
+from furu.service.run import Run, RunState
 from furu.settings import Settings
 from furu.store.artifact import Status
 from furu.store.catalog import (
