@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +21,10 @@ from furu import (
     use_settings,
 )
 from furu.service import Run, RunCancelledError, Runs, RunsClosedError, RunsFullError
-from tests.graphs import AsyncNode, Computed, Node, actions, diamond, flat, recording
+from tests.graphs import AsyncNode, Computed, Node, actions, diamond, flat
+from tests.service.gates import Gate
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def computed() -> Iterator[Computed]:
-    """What the nodes of this test computed."""
-    with recording() as record:
-        yield record
-
-
-class Gate:
-    """Holds an async node until it is opened, and tells that the node has begun."""
-
-    def __init__(self, name: str) -> None:
-        self.begun, self.opened = anyio.Event(), anyio.Event()
-        actions[name] = self._pass
-
-    async def _pass(self) -> None:
-        self.begun.set()
-        await self.opened.wait()
 
 
 class Loop(Furu[int]):

@@ -88,7 +88,7 @@ async def answer(runs: Runs, roots: list[Any]) -> None:
 
 async def stream(runs: Runs, roots: list[Any]) -> None:
     """Follow for a client that reads the progress."""
-    await ask(FollowRun(runs, roots, stream=True), "/")
+    await ask(FollowRun(runs, roots, stream=True, pace_sec=0), "/")
 
 
 @pytest.mark.parametrize("way", [follow, submit, answer, stream], ids=lambda way: way.__name__)
@@ -97,12 +97,10 @@ async def test_follower_that_is_cancelled_at_any_step_leaves_nothing_behind(
     way: Callable[..., Coroutine[Any, Any, None]],
     cancelled: Callable[[Coroutine[Any, Any, None], int], Awaitable[bool]],
     anyio_backend: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every place is free again, and the next run of the same roots computes them."""
     if cancelled is cancelled_natively and anyio_backend == "trio":
         pytest.skip("trio has no other way than scopes")
-    monkeypatch.setattr("furu.web.events._PACE_SEC", 0)
     step = 0
     reached = True
     async with Runs(max_running=1, max_queued=1, cancel_sec=0, keep=1000) as runs:

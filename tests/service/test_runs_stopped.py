@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -13,16 +13,10 @@ import pytest
 
 from furu import FuruError, FuruUsageError
 from furu.service import RunCancelledError, Runs, RunsClosedError
-from tests.graphs import AsyncNode, Computed, actions, diamond, recording
+from tests.graphs import AsyncNode, Computed, diamond
+from tests.service.gates import Gate
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def computed() -> Iterator[Computed]:
-    """What the nodes of this test computed."""
-    with recording() as record:
-        yield record
 
 
 def in_a_thread(stop: Callable[[], None]) -> None:
@@ -102,21 +96,15 @@ def test_stop_after_the_loop_has_ended_does_not_raise(anyio_backend: str) -> Non
 
 async def test_queued_run_ends_when_the_service_was_stopped_while_it_waited() -> None:
     """Though the runs that run have time left."""
-    go_on, begun = anyio.Event(), anyio.Event()
-
-    async def hold() -> None:
-        begun.set()
-        await go_on.wait()
-
-    actions["a"] = hold
+    gate = Gate("a")
     async with Runs(max_running=1, grace_sec=60) as runs:
         first = await runs.submit([AsyncNode(name="a")])
-        await begun.wait()
+        await gate.begun.wait()
         second = await runs.submit([AsyncNode(name="b")])
         runs.stop()
         with pytest.raises(RunCancelledError):
             await second.wait()
-        go_on.set()
+        gate.opened.set()
         assert 1 == (await first.wait()).computed
 
 

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,14 @@ from starlette.routing import Mount
 import furu.web
 from furu import Furu, FuruComputeError, FuruUsageError
 from furu.service import Runs
-from furu.web import app, job
-from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
+from furu.web import RunEvents, app, job
+from tests.graphs import AsyncNode, Node, actions, chain, diamond, flat
+from tests.service.gates import Gate
 from tests.web.asgi_calls import Answer, Tags, ask, links, mounted, post, under_way
 
 pytestmark = pytest.mark.anyio
 
 SCRIPT = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(autouse=True)
-def computed() -> Iterator[Computed]:
-    """What the nodes of this test computed."""
-    with recording() as record:
-        yield record
 
 
 class Talker(Furu[str]):
@@ -111,43 +104,31 @@ async def test_job_that_is_cancelled_answers_when_it_has_ended() -> None:
 @pytest.mark.parametrize("job_name", ["held", "kept"])
 async def test_client_that_leaves_cancels_as_the_job_says(job_name: str) -> None:
     """The last one cancels a run that is held, and not one that is kept."""
-    begun, go_on = anyio.Event(), anyio.Event()
-
-    async def hold() -> None:
-        begun.set()
-        await go_on.wait()
-
-    actions["a"] = hold
+    gate = Gate("a")
     headers = {"content-type": "application/json", "accept": "text/event-stream"}
     async with service(cancel_sec=0) as (site, runs):
         target = f"/furu/api/jobs/{job_name}"
         async with under_way(site, target, method="POST", body=b'{"name": "a"}', headers=headers) as call:
-            await begun.wait()
+            await gate.begun.wait()
             await call.until('"running"')
             [run] = runs.live()
             call.left.set()
-        go_on.set()
+        gate.opened.set()
         await run.wait_ended()
     assert {"held": "cancelled", "kept": "finished"}[job_name] == run.state
 
 
 async def test_full_queue_is_429_and_a_service_that_ends_503() -> None:
     """Each says when to come back, whichever way the answer is wanted."""
-    begun, go_on = anyio.Event(), anyio.Event()
-
-    async def hold() -> None:
-        begun.set()
-        await go_on.wait()
-
-    actions["a"] = hold
+    gate = Gate("a")
     async with service(max_running=1, max_queued=0) as (site, runs):
         await post(site, "/furu/api/jobs/kept", {"name": "a"})
-        await begun.wait()
+        await gate.begun.wait()
         full = [await post(site, f"/furu/api/jobs/{name}", {"name": "b"}) for name in ("kept", "held")]
         runs.stop()
         await anyio.wait_all_tasks_blocked()
         ending = [await post(site, f"/furu/api/jobs/{name}", {"name": "b"}) for name in ("kept", "held")]
-        go_on.set()
+        gate.opened.set()
     assert [429, 429, 503, 503] == [answer.status for answer in full + ending]
     assert all("retry-after" in answer.headers and answer.json()["error"] for answer in full + ending)
 
@@ -204,24 +185,18 @@ async def test_stream_tells_every_node_and_ends() -> None:
 @pytest.mark.parametrize("way", ["header", "query"])
 async def test_client_that_comes_back_is_told_what_it_missed(way: str) -> None:
     """And nothing that it has seen."""
-    begun, go_on = anyio.Event(), anyio.Event()
-
-    async def hold() -> None:
-        begun.set()
-        await go_on.wait()
-
-    actions["b"] = hold
+    gate = Gate("b")
     first = AsyncNode(name="a")
     second = AsyncNode(name="b", below=(first,))
     async with service() as (site, runs):
         run = await runs.submit([second])
         async with under_way(site, f"/furu/api/runs/{run.id}/events") as call:
-            await begun.wait()
+            await gate.begun.wait()
             await call.until(second.furu_hash)
             call.left.set()
         seen = call.answer.events()[-1][1]
         assert "running" == run.state
-        go_on.set()
+        gate.opened.set()
         await run.wait()
         target = f"/furu/api/runs/{run.id}/events"
         headers = {"last-event-id": str(seen)} if way == "header" else {}
@@ -241,33 +216,24 @@ async def test_number_that_no_event_had_yet_is_told_everything() -> None:
 
 async def test_watcher_that_leaves_changes_nothing() -> None:
     """And one whose connection breaks: to watch is not to follow."""
-    begun, go_on = anyio.Event(), anyio.Event()
-
-    async def hold() -> None:
-        begun.set()
-        await go_on.wait()
-
-    actions["a"] = hold
+    gate = Gate("a")
     async with service() as (site, runs), runs.follow([AsyncNode(name="a")]) as run:
-        await begun.wait()
+        await gate.begun.wait()
         async with under_way(site, f"/furu/api/runs/{run.id}/events") as call:
             await call.until("running")
             call.left.set()
         assert "running" == run.state
-        go_on.set()
+        gate.opened.set()
         assert 1 == (await run.wait()).computed
 
 
-async def test_quiet_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By comments, which are no events."""
-    monkeypatch.setattr("furu.web.events._KEEP_ALIVE_SEC", 0.01)
-    go_on = anyio.Event()
-    actions["a"] = go_on.wait
-    async with service() as (site, runs):
+async def test_quiet_stream_is_kept_alive_by_comments() -> None:
+    gate = Gate("a")
+    async with service() as (_, runs):
         run = await runs.submit([AsyncNode(name="a")])
-        async with under_way(site, f"/furu/api/runs/{run.id}/events") as call:
+        async with under_way(RunEvents(run, keep_alive_sec=0.01), "/") as call:
             await call.until(": nothing new")
-            go_on.set()
+            gate.opened.set()
     assert "end" == call.answer.events()[-1][0]
 
 
@@ -292,19 +258,13 @@ async def test_every_link_of_every_page_leads_somewhere() -> None:
 
 async def test_live_run_page_carries_its_stream_and_an_ended_one_does_not() -> None:
     """A page of a run that has ended needs no script."""
-    begun, go_on = anyio.Event(), anyio.Event()
-
-    async def hold() -> None:
-        begun.set()
-        await go_on.wait()
-
-    actions["a"] = hold
+    gate = Gate("a")
     async with service() as (site, runs):
         run = await runs.submit([AsyncNode(name="a")])
-        await begun.wait()
+        await gate.begun.wait()
         live = await ask(site, f"/furu/runs/{run.id}")
         index = await ask(site, "/furu/")
-        go_on.set()
+        gate.opened.set()
         await run.wait()
         ended = await ask(site, f"/furu/runs/{run.id}")
     assert f'data-events="/furu/api/runs/{run.id}/events" data-after="' in live.text

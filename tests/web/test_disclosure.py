@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,11 @@ from starlette.applications import Starlette
 from furu import Furu, use_settings
 from furu.service import Runs
 from furu.web import FollowRun, job
-from tests.graphs import Computed, recording
 from tests.web.asgi_calls import Answer, ask, mounted, post
 
 pytestmark = pytest.mark.anyio
 
 MESSAGE = "cannot reach db.internal as admin"
-
-
-@pytest.fixture(autouse=True)
-def computed() -> Iterator[Computed]:
-    """What the nodes of this test computed."""
-    with recording() as record:
-        yield record
 
 
 class Failing(Furu[int]):

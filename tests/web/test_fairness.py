@@ -5,25 +5,22 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import anyio
 import pytest
 
 from furu import Furu
+from furu._common.loops import in_thread
+from furu.service import Runs
+from furu.settings import current_settings
 from furu.web import job, reading
-from tests.graphs import Computed, Node, actions, flat, recording
+from furu.web.pages import Pages
+from furu.web.reading import StorePage, StoreSummary, list_nodes, summarize_store
+from tests.graphs import Node, actions, flat
 from tests.web.asgi_calls import ask, links, mounted, post, under_way
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def computed() -> Iterator[Computed]:
-    """What the nodes of this test computed."""
-    with recording() as record:
-        yield record
 
 
 class Slow(Furu[int]):
@@ -123,39 +120,41 @@ async def compute(runs: Any, roots: list[Any]) -> None:
     await (await runs.submit(roots)).wait()
 
 
-async def test_listing_that_runs_out_of_time_goes_on_where_it_stopped(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Page by page it shows every node once, whether one matches or none."""
-    monkeypatch.setattr(reading, "LIST_SEC", -1)
-    async with mounted() as (site, runs):
+async def test_listing_that_runs_out_of_time_goes_on_where_it_stopped() -> None:
+    """Page by page every node is shown once, whether all nodes match or none does."""
+    async with Runs() as runs:
         await compute(runs, flat(7))
-        for query, expected in (("", 7), ("&state=DONE", 7), ("&state=FAILED", 0)):
-            target: str | None = f"/furu/store/nodes?class=tests.graphs:Node{query}"
-            shown: list[str] = []
-            pages = 0
-            while target is not None:
-                page = await ask(site, target)
-                pages += 1
-                shown += re.findall(r"/nodes/([0-9a-f]{32})", page.text)
-                target = next((link for link in links(page) if "after=" in link), None)
-                assert (target is not None) == ("Looking took too long" in page.text)
-            assert (expected, expected) == (len(shown), len(set(shown)))
-            assert 1 < pages < 10
+    for state, expected in ((None, 7), ("DONE", 7), ("FAILED", 0)):
+        shown: list[str] = []
+        after: str | None = ""
+        count = 0
+        while after is not None:
+            page = await in_thread(late_page, state, after)
+            count += 1
+            shown += [node_hash for node_hash, _ in page.nodes]
+            after = page.next_after
+            assert (after is not None) == page.is_cut
+            assert page.is_cut == ("took too long" in Pages("").nodes(page, state))
+        assert (expected, expected) == (len(shown), len(set(shown)))
+        assert 1 < count < 10
 
 
-async def test_count_that_runs_out_of_time_names_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And says which of them are not counted to their end."""
-    async with mounted() as (site, runs):
+def late_page(state: str | None, after: str) -> StorePage:
+    """Return a page whose time is over before it starts."""
+    return list_nodes(current_settings(), "tests.graphs:Node", state, after, limit_sec=-1)
+
+
+async def test_count_that_runs_out_of_time_names_every_class_and_which_are_not_counted() -> None:
+    def count(limit_sec: float) -> StoreSummary:
+        return summarize_store(current_settings(), show_details=False, limit_sec=limit_sec)
+
+    async with Runs() as runs:
         await compute(runs, [*flat(3), Slow(name="a")])
-        whole = (await ask(site, "/furu/api/store")).json()
-        monkeypatch.setattr(reading, "COUNT_SEC", -1)
-        cut = (await ask(site, "/furu/api/store")).json()
-        page = await ask(site, "/furu/store")
-    assert [] == whole["partial"]
-    assert set(whole["classes"]) == set(cut["classes"]) == set(cut["partial"])
-    assert 2 == page.text.count("not all counted")
-    assert 2 == len([link for link in links(page) if "class=" in link])
+    whole, cut = [await in_thread(count, limit_sec) for limit_sec in (10, -1)]
+    page = Pages("").store(cut)
+    assert () == whole.partial
+    assert set(whole.classes) == set(cut.classes) == set(cut.partial)
+    assert (2, 2) == (page.count("not all counted"), page.count("class=tests."))
 
 
 async def test_listing_of_a_class_does_not_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from furu.service import Runs
 from furu.web import app, job
-from tests.graphs import AsyncNode, Computed, Node, actions, recording
+from tests.graphs import AsyncNode, Node, actions
 from tests.web.asgi_calls import ask, links, post, under_way
 
 pytestmark = pytest.mark.anyio
@@ -32,13 +31,6 @@ TARGETS = [
     "/furu/static/live.js",
     "/furu/none",
 ]
-
-
-@pytest.fixture(autouse=True)
-def computed() -> Iterator[Computed]:
-    """What the nodes of this test computed."""
-    with recording() as record:
-        yield record
 
 
 def refuse() -> None:

@@ -4,39 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
-import anyio
 import pytest
 
 from furu import Furu
 from furu.events import NodeDone, NodePlanned, NodeStarted
 from furu.service.progress import Progress
 from furu.web.reading import take_snapshot
-from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
+from tests.graphs import AsyncNode, Node, chain, diamond, flat
+from tests.service.gates import Gate
 from tests.web.asgi_calls import ask, mounted
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def computed() -> Iterator[Computed]:
-    """What the nodes of this test computed."""
-    with recording() as record:
-        yield record
-
-
-class Hold:
-    """Holds an async node until it is opened."""
-
-    def __init__(self, name: str) -> None:
-        self.begun, self.opened = anyio.Event(), anyio.Event()
-        actions[name] = self._pass
-
-    async def _pass(self) -> None:
-        self.begun.set()
-        await self.opened.wait()
 
 
 def cells(page: str) -> dict[str, str]:
@@ -53,12 +33,12 @@ def counts(page: str) -> Counter[str]:
 async def test_snapshot_does_not_change_with_its_run() -> None:
     """Nor does anything in it."""
     async with mounted() as (_, runs):
-        hold = Hold("a")
+        gate = Gate("a")
         run = await runs.submit([AsyncNode(name="a"), AsyncNode(name="b")])
-        await hold.begun.wait()
+        await gate.begun.wait()
         before = take_snapshot(run, show_details=False)
         copy = (dict(before.progress.nodes), dict(before.progress.counts), before.facts)
-        hold.opened.set()
+        gate.opened.set()
         await run.wait()
         after = take_snapshot(run, show_details=False)
     assert copy == (before.progress.nodes, before.progress.counts, before.facts)
@@ -96,12 +76,12 @@ async def test_page_and_stream_together_miss_nothing_whenever_the_page_is_made()
 
 async def test_run_that_ends_between_its_page_and_its_stream_still_ends_the_stream() -> None:
     """With the state that it has ended in."""
-    hold = Hold("a")
+    gate = Gate("a")
     async with mounted() as (site, runs):
         run = await runs.submit([AsyncNode(name="a")])
-        await hold.begun.wait()
+        await gate.begun.wait()
         page = (await ask(site, f"/furu/runs/{run.id}")).text
-        hold.opened.set()
+        gate.opened.set()
         await run.wait()
         after = re.findall(r'data-after="(\d+)"', page)[0]
         answer = await ask(site, f"/furu/api/runs/{run.id}/events?after={after}")
@@ -111,12 +91,12 @@ async def test_run_that_ends_between_its_page_and_its_stream_still_ends_the_stre
 
 async def test_run_that_is_not_kept_is_404_for_its_stream() -> None:
     """So the page can say that it is gone."""
-    hold = Hold("a")
+    gate = Gate("a")
     async with mounted(keep=0) as (site, runs):
         run = await runs.submit([AsyncNode(name="a")])
-        await hold.begun.wait()
+        await gate.begun.wait()
         page = (await ask(site, f"/furu/runs/{run.id}")).text
-        hold.opened.set()
+        gate.opened.set()
         await run.wait()
         for target in re.findall(r'data-(?:events|run)="([^"]+)"', page):
             assert 404 == (await ask(site, target)).status
@@ -176,14 +156,14 @@ async def test_what_a_reused_node_depends_on_is_not_needed(
 async def test_what_is_not_needed_is_shown_while_the_run_goes_on() -> None:
     """And what has not been looked at is pending."""
     reused, held = chain(3), AsyncNode(name="held")
-    hold = Hold("held")
+    gate = Gate("held")
     async with mounted() as (site, runs):
         await (await runs.submit([reused])).wait()
         top = Node(name="top", below=(held,))
         run = await runs.submit([reused, top])
-        await hold.begun.wait()
+        await gate.begun.wait()
         states = cells((await ask(site, f"/furu/runs/{run.id}")).text)
-        hold.opened.set()
+        gate.opened.set()
         await run.wait()
     assert {"reused": 1, "unneeded": 2, "planned": 1, "running": 1} == Counter(states.values())
 
@@ -200,16 +180,16 @@ def _all_nodes(roots: list[Any]) -> list[Any]:
 
 async def test_node_that_has_not_started_has_a_page() -> None:
     """With its configuration, what it depends on, and its state in the run that knows it."""
-    hold = Hold("held")
+    gate = Gate("held")
     held = AsyncNode(name="held")
     waiting = Node(name="top", below=(held,))
     async with mounted() as (site, runs):
         run = await runs.submit([waiting])
-        await hold.begun.wait()
+        await gate.begun.wait()
         page = await ask(site, f"/furu/nodes/{waiting.furu_hash}")
         value = await ask(site, f"/furu/api/nodes/{waiting.furu_hash}")
         running = await ask(site, f"/furu/api/nodes/{held.furu_hash}")
-        hold.opened.set()
+        gate.opened.set()
         await run.wait()
         done = await ask(site, f"/furu/api/nodes/{waiting.furu_hash}")
     assert (200, 200) == (page.status, value.status)
@@ -226,15 +206,15 @@ async def test_node_that_has_not_started_has_a_page() -> None:
 
 async def test_node_of_a_queued_run_and_of_a_cancelled_one_has_a_page() -> None:
     """Though no event has named it."""
-    hold = Hold("held")
+    gate = Gate("held")
     async with mounted(max_running=1) as (site, runs):
         await runs.submit([AsyncNode(name="held")])
-        await hold.begun.wait()
+        await gate.begun.wait()
         async with runs.follow([chain(2)]) as queued:
             early = await ask(site, f"/furu/nodes/{chain(1).furu_hash}")
         await queued.wait_ended()
         late = await ask(site, f"/furu/nodes/{chain(1).furu_hash}")
-        hold.opened.set()
+        gate.opened.set()
     for page in (early, late):
         assert 200 == page.status
         assert ": pending" in page.text
@@ -264,12 +244,12 @@ async def test_two_classes_of_one_name_are_counted_apart_on_the_page_and_live() 
 async def test_page_of_more_nodes_than_cells_counts_them_all() -> None:
     """The sections that have no cells too."""
     async with mounted() as (site, runs):
-        hold = Hold("held")
+        gate = Gate("held")
         run = await runs.submit([AsyncNode(name="held"), Node(name="top", below=tuple(flat(5200)))])
-        await hold.begun.wait()
+        await gate.begun.wait()
         page = (await ask(site, f"/furu/runs/{run.id}")).text
         runs.stop()
-        hold.opened.set()
+        gate.opened.set()
         await run.wait_ended()
     assert 5000 == page.count('class="cell ')
     assert ["1", "5201"] == sorted(re.findall(r'data-total="(\d+)"', page))

@@ -1,16 +1,17 @@
-"""furu in a web service: runs behind requests, and pages to watch them (extra `web`).
+"""Runs behind the requests of a web service, and pages to watch them (extra `web`).
 
-runs.py       runs that requests share, bounded and drained
-progress.py   how far a run has come (pure)
 jobs.py       what clients may start
-graph.py      the graph under a run's roots, as values
 html.py       HTML whose text is escaped (pure)
 drawing.py    a graph as SVG (pure)
-reading.py    what clients see of the store and the runs, as values
+reading.py    what clients see of the store and of runs, as values
+parts.py      what pages are made of (pure)
 pages.py      the pages (pure)
-events.py     a run as a response: live or at its end
-asgi.py       the application: routes and limits
-static/       the style and the live part of the pages
+responses.py  what every response has in common
+requests.py   what a request may say
+events.py     a run as a response: live, or once it has ended
+queries.py    look-ups, off the loop
+asgi.py       the application: routes and handlers
+static/       the style and the script of the pages
 """
 
 try:
