@@ -98,7 +98,7 @@ async def test_follower_that_is_cancelled_at_any_step_leaves_nothing_behind(
     cancelled: Callable[[Coroutine[Any, Any, None], int], Awaitable[bool]],
     anyio_backend: str,
 ) -> None:
-    """Every place is free again, and the next run of the same roots computes them."""
+    """All places are free, and the next runs of the same roots compute them."""
     if cancelled is cancelled_natively and anyio_backend == "trio":
         pytest.skip("trio has no other way than scopes")
     step = 0
@@ -126,7 +126,7 @@ async def _is_free(runs: Runs) -> None:
 
 @pytest.mark.filterwarnings("ignore:coroutine 'Runs._execute' was never awaited")
 async def test_task_of_a_run_that_is_cancelled_before_it_begins_is_settled(anyio_backend: str) -> None:
-    """As asyncio does with every task when a loop ends."""
+    """When a loop ends, asyncio cancels all its tasks."""
     if anyio_backend == "trio":
         pytest.skip("on trio every task begins")
     runs = Runs()
@@ -144,7 +144,7 @@ async def test_task_of_a_run_that_is_cancelled_before_it_begins_is_settled(anyio
 
 
 async def test_service_that_is_cancelled_at_any_step_settles_its_runs() -> None:
-    """And raises nothing but its cancellation."""
+    """It raises only its cancellation."""
     step = 0
     reached = True
     while reached:

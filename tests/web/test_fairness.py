@@ -63,8 +63,8 @@ class Held:
             assert await anyio.to_thread.run_sync(self._there.acquire, True, 10)
 
 
-async def test_jobs_and_the_store_are_answered_while_pages_of_runs_are_slow() -> None:
-    """Twenty pages whose graphs take their time keep neither from answering; each graph is walked once."""
+async def test_slow_pages_of_runs_do_not_delay_jobs_and_the_store() -> None:
+    """Each graph is walked once for all twenty pages."""
     async with mounted(JOBS) as (site, runs):
         slow = [await runs.submit([Slow(name=name)]) for name in "ab"]
         for run in slow:
@@ -86,8 +86,8 @@ async def test_jobs_and_the_store_are_answered_while_pages_of_runs_are_slow() ->
             held.opened.set()
 
 
-async def test_jobs_are_answered_while_the_store_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty listings of a disk that hangs keep no thread that a job needs."""
+async def test_slow_store_does_not_delay_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty listings of a disk that hangs take no thread that a job needs."""
     there, opened = threading.Semaphore(0), threading.Event()
 
     def hang(*_: Any, **__: Any) -> Any:
@@ -157,8 +157,7 @@ async def test_count_that_runs_out_of_time_names_every_class_and_which_are_not_c
     assert (2, 2) == (page.count("not all counted"), page.count("class=tests."))
 
 
-async def test_listing_of_a_class_does_not_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store of millions of other nodes does not slow it."""
+async def test_listing_of_a_class_does_not_read_other_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     async with mounted() as (site, runs):
         await compute(runs, [*flat(3), Slow(name="a")])
 
@@ -172,8 +171,8 @@ async def test_listing_of_a_class_does_not_look_at_the_others(monkeypatch: pytes
     assert (200, []) == (none.status, re.findall(r"/nodes/[0-9a-f]{32}", none.text))
 
 
-async def test_nodes_of_a_class_whose_name_is_too_long_for_a_directory_are_listed() -> None:
-    """Under the name that the store has for it."""
+async def test_class_whose_name_is_too_long_for_a_directory_is_listed() -> None:
+    """Under the shortened name that the store has for it."""
     long = type("L" * 300, (Furu,), {"__module__": __name__, "_create": lambda _: 1})
     async with mounted() as (site, runs):
         await (await runs.submit([long()])).wait_ended()
@@ -187,7 +186,7 @@ async def test_nodes_of_a_class_whose_name_is_too_long_for_a_directory_are_liste
 
 
 @pytest.mark.parametrize("sent", [b"", b'{"name"'], ids=["before the body", "in the body"])
-async def test_client_that_leaves_in_its_body_is_not_an_error(
+async def test_client_that_leaves_while_it_sends_its_body_is_not_an_error(
     sent: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing starts, nothing is raised to the server, nothing is logged."""
@@ -203,8 +202,8 @@ async def test_client_that_leaves_in_its_body_is_not_an_error(
     assert [] == [record for record in caplog.records if record.name.startswith(("furu", "starlette"))]
 
 
-async def test_client_that_leaves_while_the_answer_is_sent_is_not_an_error() -> None:
-    """Where the server's `send` raises, as those of ASGI 2.4 do."""
+async def test_client_that_leaves_while_it_gets_the_answer_is_not_an_error() -> None:
+    """The `send` of ASGI 2.4 servers raises an error then."""
     async with mounted(JOBS) as (site, runs):
         run = await runs.submit([Node(name="a")])
         await run.wait()

@@ -31,7 +31,6 @@ def counts(page: str) -> Counter[str]:
 
 
 async def test_snapshot_does_not_change_with_its_run() -> None:
-    """Nor does anything in it."""
     async with mounted() as (_, runs):
         gate = Gate("a")
         run = await runs.submit([AsyncNode(name="a"), AsyncNode(name="b")])
@@ -47,7 +46,7 @@ async def test_snapshot_does_not_change_with_its_run() -> None:
 
 
 async def test_page_and_stream_together_miss_nothing_whenever_the_page_is_made() -> None:
-    """After every change of a run: the page as it was made then, then its stream, give the final states."""
+    """For each change of a run: a page made then and its stream add up to the final states."""
     nodes = flat(30)
     pages: list[str] = []
     async with mounted() as (site, runs):
@@ -74,8 +73,7 @@ async def test_page_and_stream_together_miss_nothing_whenever_the_page_is_made()
             assert Counter(cells(page).values()) - Counter(pending=31) == counts(page)
 
 
-async def test_run_that_ends_between_its_page_and_its_stream_still_ends_the_stream() -> None:
-    """With the state that it has ended in."""
+async def test_stream_ends_if_the_run_ended_before_the_stream_was_opened() -> None:
     gate = Gate("a")
     async with mounted() as (site, runs):
         run = await runs.submit([AsyncNode(name="a")])
@@ -89,8 +87,8 @@ async def test_run_that_ends_between_its_page_and_its_stream_still_ends_the_stre
     assert "finished" == answer.events()[-1][2]["state"]
 
 
-async def test_run_that_is_not_kept_is_404_for_its_stream() -> None:
-    """So the page can say that it is gone."""
+async def test_stream_of_a_run_that_is_not_kept_is_404() -> None:
+    """So that the page can say so."""
     gate = Gate("a")
     async with mounted(keep=0) as (site, runs):
         run = await runs.submit([AsyncNode(name="a")])
@@ -103,7 +101,7 @@ async def test_run_that_is_not_kept_is_404_for_its_stream() -> None:
 
 
 async def test_stream_has_the_counts_of_classes_and_the_first_running_nodes() -> None:
-    """Those of the classes that changed, so that they are right whatever has a cell."""
+    """Nodes without a cell are counted too."""
     progress = Progress()
     for number in range(70):
         progress(NodePlanned(f"{number:032x}", "tests:Small", "default", ()))
@@ -139,10 +137,9 @@ async def test_stream_has_the_counts_of_classes_and_the_first_running_nodes() ->
     ],
     ids=["all", "part", "shared", "root below a root"],
 )
-async def test_what_a_reused_node_depends_on_is_not_needed(
+async def test_dependencies_of_reused_nodes_are_shown_as_not_needed(
     made: list[Any], roots: list[Any], expected: dict[str, str]
 ) -> None:
-    """On the page of the run, and on those of its nodes."""
     async with mounted() as (site, runs):
         await (await runs.submit(made)).wait()
         run = await runs.submit(roots)
@@ -153,8 +150,7 @@ async def test_what_a_reused_node_depends_on_is_not_needed(
     assert ("not needed" in page) == ("unneeded" in expected.values())
 
 
-async def test_what_is_not_needed_is_shown_while_the_run_goes_on() -> None:
-    """And what has not been looked at is pending."""
+async def test_unneeded_nodes_are_shown_while_the_run_goes_on() -> None:
     reused, held = chain(3), AsyncNode(name="held")
     gate = Gate("held")
     async with mounted() as (site, runs):
@@ -179,7 +175,7 @@ def _all_nodes(roots: list[Any]) -> list[Any]:
 
 
 async def test_node_that_has_not_started_has_a_page() -> None:
-    """With its configuration, what it depends on, and its state in the run that knows it."""
+    """With its configuration, its dependencies, and its state in the run."""
     gate = Gate("held")
     held = AsyncNode(name="held")
     waiting = Node(name="top", below=(held,))
@@ -204,8 +200,8 @@ async def test_node_that_has_not_started_has_a_page() -> None:
     assert "DONE" == done.json()["status"]
 
 
-async def test_node_of_a_queued_run_and_of_a_cancelled_one_has_a_page() -> None:
-    """Though no event has named it."""
+async def test_nodes_of_queued_and_cancelled_runs_have_a_page() -> None:
+    """Though no event has named them."""
     gate = Gate("held")
     async with mounted(max_running=1) as (site, runs):
         await runs.submit([AsyncNode(name="held")])
@@ -242,7 +238,6 @@ async def test_two_classes_of_one_name_are_counted_apart_on_the_page_and_live() 
 
 
 async def test_page_of_more_nodes_than_cells_counts_them_all() -> None:
-    """The sections that have no cells too."""
     async with mounted() as (site, runs):
         gate = Gate("held")
         run = await runs.submit([AsyncNode(name="held"), Node(name="top", below=tuple(flat(5200)))])
