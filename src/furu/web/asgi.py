@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+import furu.web.responses as responses
 from furu._common.checks import check_flag, check_int
 from furu.errors import FuruError, FuruUsageError
 from furu.graph import Graph
@@ -23,18 +24,6 @@ from furu.web.pages import Pages
 from furu.web.queries import Queries
 from furu.web.reading import SEE_LOG, NodeFacts, node_values
 from furu.web.requests import event_number, json_body, listing, node_hash, wants_stream
-from furu.web.responses import (
-    STATIC_FILES,
-    SecurityHeaders,
-    base_path,
-    error_response,
-    html_response,
-    http_error_response,
-    json_response,
-    left_response,
-    refusal,
-    static_response,
-)
 
 __all__ = ["app"]
 
@@ -85,10 +74,10 @@ def app(
 
     application = Starlette(
         routes=site.routes(),
-        middleware=[Middleware(SecurityHeaders)],
+        middleware=[Middleware(responses.SecurityHeaders)],
         exception_handlers={
-            HTTPException: http_error_response,
-            ClientDisconnect: left_response,
+            HTTPException: responses.http_error_response,
+            ClientDisconnect: responses.left_response,
             FuruError: site.failed,
         },
         lifespan=lifespan,
@@ -122,7 +111,7 @@ class _Site:
             Route("/api/store", self.store),
             Route("/api/jobs", self.list_jobs),
             Route("/api/jobs/{job}", self.start_job, methods=["POST"]),
-            *(Route(f"/static/{name}", static_response(name)) for name in STATIC_FILES),
+            *(Route(f"/static/{name}", responses.static_response(name)) for name in responses.STATIC_FILES),
         ]
 
     # ---- pages ----
@@ -131,7 +120,7 @@ class _Site:
         live, recent = (
             list(map(self._queries.facts, runs)) for runs in (self._runs.live(), self._runs.recent())
         )
-        return html_response(_pages(request).index(live, recent, self._jobs.values()))
+        return responses.html_response(_pages(request).index(live, recent, self._jobs.values()))
 
     async def run_page(self, request: Request) -> Response:
         run = self._run_of(request)
@@ -145,42 +134,44 @@ class _Site:
             problem = f"The graph cannot be shown: {reason}"
         snapshot = self._queries.snapshot(run)  # last, so that it is fresh
         page = _pages(request).run
-        return html_response(await self._queries.for_runs.run(page, snapshot, graph, problem))
+        return responses.html_response(await self._queries.for_runs.run(page, snapshot, graph, problem))
 
     async def node_page(self, request: Request) -> Response:
         facts, run = await self._node_of(request)
         page = _pages(request).node
         if run is None:
-            return html_response(await self._queries.for_store.run(page, facts))
+            return responses.html_response(await self._queries.for_store.run(page, facts))
         graph, snapshot = await self._queries.graph(run), self._queries.snapshot(run)
 
         def make() -> str:
             return page(facts, snapshot.facts, snapshot.states(graph)[facts.hash])
 
-        return html_response(await self._queries.for_runs.run(make))
+        return responses.html_response(await self._queries.for_runs.run(make))
 
     async def store_page(self, request: Request) -> Response:
         summary = await self._queries.store()
-        return html_response(await self._queries.for_store.run(_pages(request).store, summary))
+        return responses.html_response(await self._queries.for_store.run(_pages(request).store, summary))
 
     async def nodes_page(self, request: Request) -> Response:
         node_class, state, after = listing(request)
         nodes = await self._queries.nodes(node_class, state, after)
-        return html_response(await self._queries.for_store.run(_pages(request).nodes, nodes, state))
+        return responses.html_response(
+            await self._queries.for_store.run(_pages(request).nodes, nodes, state)
+        )
 
     # ---- JSON ----
 
     async def runs(self, request: Request) -> Response:
         runs = [*self._runs.live(), *self._runs.recent()]
-        return json_response([self._queries.facts(run) for run in runs])
+        return responses.json_response([self._queries.facts(run) for run in runs])
 
     async def run(self, request: Request) -> Response:
-        return json_response(self._queries.facts(self._run_of(request)))
+        return responses.json_response(self._queries.facts(self._run_of(request)))
 
     async def graph(self, request: Request) -> Response:
         graph = await self._queries.graph(self._run_of(request))
         value = {"nodes": graph.nodes, "is_cut": graph.is_cut}
-        return await self._queries.for_runs.run(json_response, value)
+        return await self._queries.for_runs.run(responses.json_response, value)
 
     async def events(self, request: Request) -> Response:
         after = event_number(request)
@@ -188,13 +179,13 @@ class _Site:
 
     async def node(self, request: Request) -> Response:
         facts, _ = await self._node_of(request)
-        return json_response(node_values(facts))
+        return responses.json_response(node_values(facts))
 
     async def store(self, request: Request) -> Response:
-        return json_response(await self._queries.store())
+        return responses.json_response(await self._queries.store())
 
     async def list_jobs(self, request: Request) -> Response:
-        return json_response({name: job.parameters() for name, job in self._jobs.items()})
+        return responses.json_response({name: job.parameters() for name, job in self._jobs.items()})
 
     async def start_job(self, request: Request) -> Response:
         job = self._jobs.get(request.path_params["job"])
@@ -218,9 +209,9 @@ class _Site:
         try:
             run = await self._runs.submit(roots, title=job.name)
         except (RunsFullError, RunsClosedError) as error:
-            return refusal(error)
-        location = f"{base_path(request)}/api/runs/{run.id}"
-        return json_response(self._queries.facts(run), 202, {"location": location})
+            return responses.refusal(error)
+        location = f"{responses.base_path(request)}/api/runs/{run.id}"
+        return responses.json_response(self._queries.facts(run), 202, {"location": location})
 
     # ---- parts ----
 
@@ -240,11 +231,11 @@ class _Site:
         """Log an error that furu raised, and answer 500."""
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         message = str(error) if self._show_details else f"This failed. {SEE_LOG}"
-        return error_response(request, 500, message)
+        return responses.error_response(request, 500, message)
 
 
 def _pages(request: Request) -> Pages:
-    return Pages(base_path(request))
+    return Pages(responses.base_path(request))
 
 
 def _by_name(jobs: Iterable[Job]) -> dict[str, Job]:

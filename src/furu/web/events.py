@@ -129,7 +129,7 @@ async def _run_messages(
 ) -> _Messages:
     """Yield the messages of a run from after a change to its end, and comments while it is quiet.
 
-    If the run has not reached this change, it is one of an earlier process, and everything is sent.
+    A change that the run has not reached is from an earlier process; then everything is sent.
     """
     if after > run.progress.last_change:
         after = 0

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import urlencode
 
+import furu.web.parts as parts
 from furu._common.text import printable
 from furu.drawing import DrawnNode
 from furu.graph import UNNEEDED, ClassNode, Graph, GraphNode
@@ -18,21 +19,6 @@ from furu.service.progress import NodeProgress
 from furu.web.drawing import draw
 from furu.web.html import Child, Html, document, el, join, text_block
 from furu.web.jobs import Job
-from furu.web.parts import (
-    attempt_section,
-    badge,
-    count_list,
-    count_of_nodes,
-    cut,
-    duration,
-    label_of,
-    left_out,
-    result_block,
-    run_times,
-    settled,
-    table,
-    when,
-)
 from furu.web.reading import MAX_LISTED, STATES, NodeFacts, RunFacts, RunSnapshot, StorePage, StoreSummary
 
 __all__ = ["Pages"]
@@ -68,7 +54,9 @@ class Pages:
             el("h2", f"Recent: {len(recent)}"),
             self._runs(recent) if recent else el("p", "No run has ended yet.", class_="quiet"),
             el("h2", "Jobs") if described else None,
-            table(("Job", "Arguments", "When all clients have left"), described) if described else None,
+            parts.table(("Job", "Arguments", "When all clients have left"), described)
+            if described
+            else None,
             refresh=bool(live),
         )
 
@@ -88,11 +76,16 @@ class Pages:
                 "p",
                 el("span", run.state, class_=f"badge {run.state}", id="state"),
                 " ",
-                el("span", run_times(run), class_="quiet"),
+                el("span", parts.run_times(run), class_="quiet"),
             ),
             el("p", id="connection", class_="problem", role="status", hidden=True) if is_live else None,
-            el("progress", id="progress", max=sum(run.counts.values()) or 1, value=settled(run.counts)),
-            count_list(run.counts),
+            el(
+                "progress",
+                id="progress",
+                max=sum(run.counts.values()) or 1,
+                value=parts.settled(run.counts),
+            ),
+            parts.count_list(run.counts),
             el("p", printable(run.error), class_="problem") if run.error and not snapshot.failed else None,
             el("p", problem, class_="problem") if problem else None,
             el("h2", "Failed"),
@@ -117,24 +110,28 @@ class Pages:
         """
         info = node.info
         config = json.dumps(info.config, indent=2, ensure_ascii=False) if info.config is not None else None
-        attempts = [attempt_section(attempt, node.logs.get(attempt.number)) for attempt in info.attempts]
+        attempts = [
+            parts.attempt_section(attempt, node.logs.get(attempt.number)) for attempt in info.attempts
+        ]
         return self._page(
             printable(node.name),
             el("p", el("a", "Store", href=f"{self._base}/store"), class_="trail"),
             el("h1", printable(node.name)),
-            el("p", badge(str(info.status))),
+            el("p", parts.badge(str(info.status))),
             el("p", printable(info.problem), class_="problem") if info.problem else None,
             self._node_facts(node, run, run_state),
             el("h2", "Configuration"),
-            text_block(cut(config)) if config is not None else el("p", "Not recorded yet.", class_="quiet"),
+            text_block(parts.cut(config))
+            if config is not None
+            else el("p", "Not recorded yet.", class_="quiet"),
             el("h2", "Depends on") if node.depends_on else None,
             el("ul", *(el("li", self._node_link(key)) for key in node.depends_on[:MAX_LISTED])),
-            left_out(len(node.depends_on), MAX_LISTED),
+            parts.left_out(len(node.depends_on), MAX_LISTED),
             el("h2", "Result") if info.result is not None else None,
-            result_block(info.result) if info.result is not None else None,
+            parts.result_block(info.result) if info.result is not None else None,
             el("h2", f"Attempts: {node.attempt_count}"),
             *reversed(attempts),
-            left_out(node.attempt_count, len(attempts)),
+            parts.left_out(node.attempt_count, len(attempts)),
         )
 
     def _node_facts(self, node: NodeFacts, run: RunFacts | None, run_state: str) -> Html:
@@ -142,11 +139,11 @@ class Pages:
         facts: list[tuple[str, Child]] = [("Class", printable(info.node_class)), ("Hash", node.hash)]
         if run is not None:
             link = el("a", printable(run.title)[:200], href=f"{self._base}/runs/{run.id}")
-            facts.append(("Run", join(link, f": {label_of(run_state)}")))
+            facts.append(("Run", join(link, f": {parts.label_of(run_state)}")))
         if info.started_at is not None:
-            facts.append(("Started", when(info.started_at)))
+            facts.append(("Started", parts.when(info.started_at)))
         if info.duration_sec is not None:
-            facts.append(("Took", duration(info.duration_sec)))
+            facts.append(("Took", parts.duration(info.duration_sec)))
         if node.directory:
             facts.append(("Directory", printable(node.directory)))
         return el("dl", *(join(el("dt", name), el("dd", value)) for name, value in facts))
@@ -177,7 +174,9 @@ class Pages:
             el("h1", "Store"),
             el("p", el("code", printable(summary.store)), class_="quiet") if summary.store else None,
             el("p", f"{total:,} nodes{', and more that were not counted in time' if partial else ''}"),
-            table(("Class", *states), rows) if rows else el("p", "The store is empty.", class_="quiet"),
+            parts.table(("Class", *states), rows)
+            if rows
+            else el("p", "The store is empty.", class_="quiet"),
         )
 
     def nodes(self, page: StorePage, state: str | None) -> str:
@@ -190,10 +189,10 @@ class Pages:
             el("p", el("a", "Store", href=f"{self._base}/store"), class_="trail"),
             el("h1", printable(page.node_class)),
             el("p", f"in state {state}", class_="quiet") if state else None,
-            table(
+            parts.table(
                 ("Node", "State"),
                 [
-                    el("tr", el("td", self._node_link(key)), el("td", badge(status)))
+                    el("tr", el("td", self._node_link(key)), el("td", parts.badge(status)))
                     for key, status in page.nodes
                 ],
             ),
@@ -234,13 +233,13 @@ class Pages:
             el(
                 "tr",
                 el("td", el("a", printable(run.title)[:200], href=f"{self._base}/runs/{run.id}")),
-                el("td", badge(run.state)),
-                el("td", f"{settled(run.counts):,}", class_="number"),
-                el("td", run_times(run)),
+                el("td", parts.badge(run.state)),
+                el("td", f"{parts.settled(run.counts):,}", class_="number"),
+                el("td", parts.run_times(run)),
             )
             for run in runs
         ]
-        return table(("Run", "State", "Nodes", "Time"), rows)
+        return parts.table(("Run", "State", "Nodes", "Time"), rows)
 
     def _graph(self, graph: Graph, snapshot: RunSnapshot) -> list[Child]:
         """The graph drawn by node, or by class if there are many nodes; and a cell for each node."""
@@ -281,14 +280,14 @@ class Pages:
             for key in cls.hashes[:room]
         ]
         counts = Counter(states[key] for key in cls.hashes)
-        text = ", ".join(f"{count:,} {label_of(state)}" for state, count in sorted(counts.items()))
+        text = ", ".join(f"{count:,} {parts.label_of(state)}" for state, count in sorted(counts.items()))
         needs = f"needs {printable(', '.join(cls.depends_on))}" if cls.depends_on else ""
         return el(
             "section",
             el("h3", printable(label), " ", el("span", text, class_="quiet counts")),
             el("p", needs, class_="quiet") if needs else None,
             el("div", *cells, class_="cells"),
-            left_out(len(cls.hashes), room),
+            parts.left_out(len(cls.hashes), room),
             data_class=cls.node_class,
             data_total=len(cls.hashes),
             data_unneeded=counts[UNNEEDED],
@@ -310,7 +309,7 @@ class Pages:
 
 
 def _class_box(cls: ClassNode, label: str) -> DrawnNode:
-    detail = count_of_nodes(len(cls.hashes))
+    detail = parts.count_of_nodes(len(cls.hashes))
     return DrawnNode(cls.node_class, label, detail, "class", cls.level, cls.depends_on)
 
 

@@ -194,9 +194,9 @@ def read_node(settings: Settings, node_hash: str, *, show_details: bool) -> Node
     except FuruStoreError:
         next(directories_of_classes(settings.store), None)  # raises if the store itself cannot be listed
         return None
-    found = inspect(entry)
-    info = dataclasses.replace(found, attempts=found.attempts[-_SHOWN_ATTEMPTS:])
-    count = len(found.attempts)
+    info = inspect(entry)
+    count = len(info.attempts)
+    info = dataclasses.replace(info, attempts=info.attempts[-_SHOWN_ATTEMPTS:])
     if show_details:
         return NodeFacts(info, info.depends_on, str(entry.directory), count, read_logs(info))
     if info.problem:
@@ -290,7 +290,7 @@ def list_nodes(
 ) -> StorePage:
     """Return the next nodes of a class, only those in `state` if it is given, for about `limit_sec`.
 
-    Looks at one node at least, so that a reader gets on. Raises `FuruStoreError` if the store cannot be
+    Looks at one node at least, so every page gets further. Raises `FuruStoreError` if the store cannot be
     listed.
     """
     nodes: list[tuple[str, str]] = []
