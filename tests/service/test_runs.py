@@ -1,4 +1,4 @@
-"""Runs that clients share: who starts, who follows, who cancels, and how a service ends."""
+"""Shared runs: starting, following, cancelling, and the end of the service."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Loop(Furu[int]):
 
 
 async def status(node: Furu[Any]) -> Status:
-    """What the store says, asked off the loop."""
+    """Read the status in a thread."""
     return await anyio.to_thread.run_sync(node.status)
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 class CancelledAt:
-    """Awaits a coroutine and calls `cancel` at the beginning of one of its steps."""
+    """Awaits a coroutine and calls `cancel` before one of its steps."""
 
     def __init__(self, work: Coroutine[Any, Any, None], step: int, cancel: Callable[[], object]) -> None:
         self._work, self._step, self._cancel = work, step, cancel
@@ -46,7 +46,7 @@ class CancelledAt:
 
 
 async def cancelled_by_a_scope(work: Coroutine[Any, Any, None], step: int) -> bool:
-    """Cancel as anyio and trio do. Return whether the work came as far."""
+    """Cancel as anyio and trio do. Return whether the work reached this step."""
     with anyio.CancelScope() as scope:
         stepped = CancelledAt(work, step, scope.cancel)
         await stepped

@@ -1,4 +1,4 @@
-"""When `Runs` end: stopped before, while and after they live; entered elsewhere; left by errors."""
+"""How `Runs` end: stopped before, in or after the block, or by an error."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.anyio
 
 
 def in_a_thread(stop: Callable[[], None]) -> None:
-    """Call from a thread without a loop, to its end."""
+    """Call it in a thread without a loop, and wait."""
     thread = threading.Thread(target=stop)
     thread.start()
     thread.join()
 
 
 def in_a_signal_handler(stop: Callable[[], None]) -> None:
-    """Call where the interpreter runs signal handlers: between two bytecodes of the main thread."""
+    """Call it in a signal handler, which runs between two bytecodes of the main thread."""
     before = signal.signal(signal.SIGUSR1, lambda *_: stop())
     try:
         signal.raise_signal(signal.SIGUSR1)

@@ -1,4 +1,4 @@
-"""What clients do not see: paths, messages of exceptions and logs, unless the host shows them; secrets."""
+"""Clients see no paths, messages of exceptions and logs unless the host shows them, and never secrets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import anyio
 import pytest
 from starlette.applications import Starlette
 
-from furu import Furu, use_settings
+from furu import Furu, run_local_async, use_settings
 from furu.service import Runs
 from furu.web import FollowRun, job
 from tests.web.asgi_calls import Answer, ask, mounted, post
@@ -33,7 +33,7 @@ class Failing(Furu[int]):
 
 
 class Pathless(Furu[int]):
-    """Cannot even say what it depends on."""
+    """Raises when it is asked for its dependencies."""
 
     name: str
 
@@ -163,10 +163,9 @@ async def test_fields_with_repr_false_are_never_sent(fails: bool) -> None:
     async def compute(roots: Any, **options: Any) -> Any:
         begun.set()
         await go_on.wait()
-        return await real(roots, **options)
+        return await run_local_async(roots, **options)
 
     async with service(show_details=True, compute=compute) as (site, runs):
-        real = Runs()._compute
         run = await runs.submit([node])
         await begun.wait()
         early = [await ask(site, f"/furu/{place}/{node.furu_hash}") for place in ("nodes", "api/nodes")] + [

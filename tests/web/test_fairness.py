@@ -1,4 +1,4 @@
-"""Pages, jobs and clients that do not get in each other's way: slow graphs, large stores, cut bodies."""
+"""Slow graphs, large stores and clients that leave do not delay other requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Slow(Furu[int]):
-    """A node whose dependencies take as long to name as the test wants."""
+    """A node whose `_dependencies` takes as long as the test wants."""
 
     name: str
 
