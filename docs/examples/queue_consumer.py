@@ -1,14 +1,14 @@
-"""A consumer of a queue, as a bot is: each message asks for a number, and some ask for the same."""
+"""A consumer of a message queue: each message asks for a number, and some ask for the same one."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
 from furu import Furu
-from furu.web import Runs
+from furu.service import Runs
 
 
 class Price(Furu[int]):
-    """A price that another server knows."""
+    """A price that another server sets."""
 
     item: str
 
@@ -34,7 +34,7 @@ async def messages() -> AsyncIterator[str]:
 async def answer(runs: Runs, text: str, computed: dict[str, int]) -> str:
     offer = Offer(prices=tuple(Price(item=item) for item in text.split()))
     if not await asyncio.to_thread(offer.exists):
-        async with runs.follow([offer]) as run:  # at most `max_running` run at once, the others wait
+        async with runs.follow([offer]) as run:  # waits if `max_running` runs are running
             report = await run.wait()
         computed[run.id] = report.computed
     return f"{text}: {await offer.aget()}"
@@ -43,7 +43,7 @@ async def answer(runs: Runs, text: str, computed: dict[str, int]) -> str:
 async def main() -> None:
     computed: dict[str, int] = {}
     tasks = []
-    in_hand = asyncio.Semaphore(10)  # as many as may run and wait: more would be a RunsFullError
+    in_hand = asyncio.Semaphore(10)  # max_running + max_queued: one more would raise RunsFullError
     async with Runs(max_running=2, max_queued=8, grace_sec=5) as runs:
         async for text in messages():
             if text == "stop":

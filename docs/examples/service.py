@@ -1,7 +1,7 @@
 """A service that analyses documents: post one, follow its analysis, fetch the report.
 
 A document is analysed in a graph of cached nodes, one for each paragraph, so what two documents share is
-computed once, and so is what a new version of a document has not changed.
+computed once, and a new version of a document computes only its changed paragraphs.
 """
 
 import asyncio
@@ -23,10 +23,11 @@ from pydantic import BaseModel, Field
 
 import furu.web
 from furu import Furu, FuruComputeError, check_cancelled
+from furu.service import RunCancelledError, Runs, RunsClosedError, RunsFullError
 
 
 class Paragraph(Furu[dict[str, int]]):
-    """How often each word stands in a paragraph."""
+    """How often each word occurs in a paragraph."""
 
     text: str
 
@@ -40,7 +41,7 @@ class Paragraph(Furu[dict[str, int]]):
 
 
 class Report(Furu[dict[str, int]]):
-    """The ten words that a document uses most."""
+    """The ten most frequent words of a document."""
 
     paragraphs: tuple[Paragraph, ...]
 
@@ -62,12 +63,12 @@ def make_report(text: str) -> Report:
     return Report(paragraphs=tuple(Paragraph(text=part) for part in paragraphs if part))
 
 
-runs = furu.web.Runs(max_running=4, max_queued=32, grace_sec=3)
+runs = Runs(max_running=4, max_queued=32, grace_sec=3)
 reports: dict[str, Report] = {}  # a real service would keep the documents in its database
 
 
 def stop_runs_at(number: int) -> None:
-    """Stop the runs as soon as a signal comes: the server first waits for clients, and they for runs."""
+    """Stop the runs as soon as a signal arrives. The server waits for its clients, which wait for runs."""
     server = signal.getsignal(number)
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -81,7 +82,7 @@ def stop_runs_at(number: int) -> None:
 @asynccontextmanager
 async def lifespan(_: FastAPI) -> AsyncIterator[None]:
     async with runs:
-        if threading.current_thread() is threading.main_thread():  # only there may signals be handled
+        if threading.current_thread() is threading.main_thread():  # only it may set handlers
             stop_runs_at(signal.SIGINT)
             stop_runs_at(signal.SIGTERM)
         yield
@@ -91,29 +92,29 @@ app = FastAPI(lifespan=lifespan)
 app.mount("/furu", furu.web.app(runs, jobs=[furu.web.job("report", make_report)]))
 
 
-@app.exception_handler(furu.web.RunsFullError)
+@app.exception_handler(RunsFullError)
 async def answer_full(request: Request, error: Exception) -> Response:
     return JSONResponse({"detail": "too many analyses are waiting"}, 429, {"Retry-After": "5"})
 
 
-@app.exception_handler(furu.web.RunsClosedError)
-@app.exception_handler(furu.web.RunCancelledError)
+@app.exception_handler(RunsClosedError)
+@app.exception_handler(RunCancelledError)
 async def answer_closed(request: Request, error: Exception) -> Response:
     return JSONResponse({"detail": "the service is shutting down"}, 503, {"Retry-After": "5"})
 
 
 @app.exception_handler(FuruComputeError)
 async def answer_failed(request: Request, error: Exception) -> Response:
-    return JSONResponse({"detail": "the analysis failed"}, 500)  # the log furu.web says why
+    return JSONResponse({"detail": "the analysis failed"}, 500)  # the log furu.service says why
 
 
 @app.post("/documents", response_model=None)
 async def post_document(document: Document, accept: Annotated[str, Header()] = "") -> Response:
-    """Start the analysis and say where its result will be; or stream its progress if that is wanted."""
+    """Start the analysis and return where its result will be, or stream its progress."""
     report = make_report(document.text)
     reports[report.furu_hash] = report
     place = {"document": f"/documents/{report.furu_hash}"}
-    if await asyncio.to_thread(report.exists):  # there is nothing to run
+    if await asyncio.to_thread(report.exists):  # nothing to run
         return JSONResponse(place)
     if "text/event-stream" in accept:
         return furu.web.FollowRun(runs, [report], on_disconnect="cancel", stream=True)
@@ -123,7 +124,7 @@ async def post_document(document: Document, accept: Annotated[str, Header()] = "
 
 @app.get("/documents/{document}")
 async def get_report(document: str) -> dict[str, int]:
-    """Return the report. If it is not there yet, wait for the analysis, which goes on without clients."""
+    """Return the report, when it is there. The analysis goes on if the client leaves."""
     if (report := reports.get(document)) is None:
         raise HTTPException(404, "no such document was posted")
     if not await asyncio.to_thread(report.exists):

@@ -1,41 +1,49 @@
-"""A graph as text that other programs draw, or as a page that draws itself. Reads no store.
+"""Draws graphs: as Mermaid, as DOT, and as a page that draws itself. Reads no store.
 
-Every name in it is written as text: nothing in a graph becomes markup, a statement or a script.
+Names and values are always escaped: nothing in a graph becomes markup, a statement or a script.
 """
 
 from __future__ import annotations
 
 import importlib.resources
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+__all__ = ["DrawnNode", "edges", "layout", "to_dot", "to_html", "to_mermaid"]
+
 _COLOURS = {"DONE": "#2da44e", "FAILED": "#cf222e", "IN_PROGRESS": "#bf8700", "TODO": "#8c959f"}
-# A layer of more nodes than this, and than makes the page about 1.6 times as wide as high, is wrapped.
+# Layers are wrapped so that a drawing is about 1.6 times as wide as high; shorter ones never are.
 _MIN_ROWS = 12
 _SWEEPS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnNode:
-    """A node as it is drawn. `text` is all of it, `name` its class."""
+    """A node, or all nodes of a class, as a box. `key` is a hash, or the class.
 
-    hash: str
+    `name` is the class as it is shown, `detail` says more; a box stands right of all boxes of lower
+    `level`, and leads to `href`.
+    """
+
+    key: str
     name: str
-    text: str
-    status: str
+    detail: str
+    state: str
+    level: int
     depends_on: tuple[str, ...]
+    href: str | None = None
 
 
 def to_mermaid(nodes: Sequence[DrawnNode]) -> str:
-    """Return a Mermaid flowchart, from what is depended on to what depends on it."""
+    """Return a Mermaid flowchart. Its arrows lead from dependencies to their dependents."""
     names = _numbered(nodes)
     lines = ["flowchart LR"]
     for node in nodes:
-        label = f"{node.name} {node.hash[:8]}".replace("&", "&amp;").replace('"', "&quot;")
+        label = f"{node.name} {node.key[:8]}".replace("&", "&amp;").replace('"', "&quot;")
         label = label.replace("<", "&lt;").replace(">", "&gt;")
-        lines.append(f'  {names[node.hash]}["{label}"]:::{node.status.lower()}')
-    lines += [f"  {names[below]} --> {names[above]}" for below, above in _edges(nodes)]
+        lines.append(f'  {names[node.key]}["{label}"]:::{node.state.lower()}')
+    lines += [f"  {names[below]} --> {names[above]}" for below, above in edges(nodes)]
     lines += [
         f"  classDef {status.lower()} fill:{colour},color:#fff,stroke:none"
         for status, colour in _COLOURS.items()
@@ -48,20 +56,20 @@ def to_dot(nodes: Sequence[DrawnNode]) -> str:
     names = _numbered(nodes)
     lines = ["digraph furu {", "  rankdir=LR;", '  node [shape=box, style=filled, fontcolor="white"];']
     for node in nodes:
-        label, tip = (_quoted(text) for text in (f"{node.name} {node.hash[:8]}", node.text))
-        colour = _COLOURS[node.status]
-        lines.append(f'  {names[node.hash]} [label={label}, tooltip={tip}, fillcolor="{colour}"];')
-    lines += [f"  {names[below]} -> {names[above]};" for below, above in _edges(nodes)]
+        label, tip = (_quoted(text) for text in (f"{node.name} {node.key[:8]}", node.detail))
+        colour = _COLOURS[node.state]
+        lines.append(f'  {names[node.key]} [label={label}, tooltip={tip}, fillcolor="{colour}"];')
+    lines += [f"  {names[below]} -> {names[above]};" for below, above in edges(nodes)]
     return "\n".join([*lines, "}"]) + "\n"
 
 
 def to_html(nodes: Sequence[DrawnNode]) -> str:
-    """Return a page that needs nothing else: it can be moved and zoomed, searched and followed."""
+    """Return a page that loads nothing: people move, zoom and search the graph, and follow its edges."""
     places = layout(nodes)
-    index = {node.hash: number for number, node in enumerate(nodes)}
+    index = {node.key: number for number, node in enumerate(nodes)}
     drawn = {
-        "nodes": [[node.hash, node.name, node.text, node.status, *places[node.hash]] for node in nodes],
-        "edges": [[index[below], index[above]] for below, above in _edges(nodes)],
+        "nodes": [[node.key, node.name, node.detail, node.state, *places[node.key]] for node in nodes],
+        "edges": [[index[below], index[above]] for below, above in edges(nodes)],
         "colours": _COLOURS,
     }
     # Inside a script element only `<` could end it, or begin a comment.
@@ -70,23 +78,24 @@ def to_html(nodes: Sequence[DrawnNode]) -> str:
     return page.replace("{{data}}", data)
 
 
-def layout(nodes: Sequence[DrawnNode]) -> dict[str, tuple[float, float]]:
-    """Return a place for each node: layers from left to right, each node right of all it depends on.
+def layout(nodes: Sequence[DrawnNode], *, gap: float = 0.6) -> dict[str, tuple[float, float]]:
+    """Return a place for each node: a column and a row, with layers from left to right, `gap` apart.
 
-    Within a layer nodes stand by the mean place of what they depend on (Sugiyama's barycentres), and a
-    layer that is much wider than others is wrapped into columns.
+    Nodes of a layer are sorted by the mean place of their neighbours (Sugiyama's barycentres). A layer
+    that is much higher than the others is wrapped into several columns. Row 0 is in the middle.
     """
     layers = _layers(nodes)
-    dependents: dict[str, list[str]] = {node.hash: [] for node in nodes}
-    for below, above in _edges(nodes):
+    depends_on: dict[str, list[str]] = {node.key: [] for node in nodes}
+    dependents: dict[str, list[str]] = {node.key: [] for node in nodes}
+    for below, above in edges(nodes):
+        depends_on[above].append(below)
         dependents[below].append(above)
-    depends_on = {node.hash: [key for key in node.depends_on if key in dependents] for node in nodes}
     for sweep in range(_SWEEPS):
         neighbours, order = (depends_on, layers) if sweep % 2 == 0 else (dependents, layers[::-1])
-        place = {key: number / len(layer) for layer in layers for number, key in enumerate(layer)}
+        place = {key: row / len(layer) for layer in layers for row, key in enumerate(layer)}
         for layer in order:
-            layer.sort(key=lambda key: _mean([place[one] for one in neighbours[key]], place[key]))
-            place.update({key: number / len(layer) for number, key in enumerate(layer)})
+            layer.sort(key=lambda key: _mean([place[other] for other in neighbours[key]], place[key]))
+            place.update({key: row / len(layer) for row, key in enumerate(layer)})
     rows = max(_MIN_ROWS, round((2.4 * len(nodes)) ** 0.5))
     places: dict[str, tuple[float, float]] = {}
     x = 0.0
@@ -96,32 +105,29 @@ def layout(nodes: Sequence[DrawnNode]) -> dict[str, tuple[float, float]]:
         for number, key in enumerate(layer):
             column, row = divmod(number, height)
             places[key] = (x + column, row - (height - 1) / 2)
-        x += columns + 0.6
+        x += columns + gap
     return places
 
 
+def edges(nodes: Sequence[DrawnNode]) -> list[tuple[str, str]]:
+    """Return the edges between `nodes`, each as a dependency and its dependent."""
+    known = {node.key for node in nodes}
+    return [(below, node.key) for node in nodes for below in node.depends_on if below in known]
+
+
 def _layers(nodes: Sequence[DrawnNode]) -> list[list[str]]:
-    """Put each node one layer above the highest that it depends on; nodes come after those."""
-    depth: dict[str, int] = {}
-    for node in nodes:
-        depth[node.hash] = 1 + max((depth[key] for key in node.depends_on if key in depth), default=-1)
-    layers: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
-    for node in sorted(nodes, key=lambda one: one.name):
-        layers[depth[node.hash]].append(node.hash)
-    return layers
+    layers: dict[int, list[str]] = {level: [] for level in sorted({node.level for node in nodes})}
+    for node in sorted(nodes, key=lambda node: node.name):
+        layers[node.level].append(node.key)
+    return list(layers.values())
 
 
 def _mean(places: Sequence[float], otherwise: float) -> float:
     return sum(places) / len(places) if places else otherwise
 
 
-def _edges(nodes: Sequence[DrawnNode]) -> Iterable[tuple[str, str]]:
-    known = {node.hash for node in nodes}
-    return [(below, node.hash) for node in nodes for below in node.depends_on if below in known]
-
-
 def _numbered(nodes: Sequence[DrawnNode]) -> dict[str, str]:
-    return {node.hash: f"n{number}" for number, node in enumerate(nodes)}
+    return {node.key: f"n{number}" for number, node in enumerate(nodes)}
 
 
 def _quoted(text: str) -> str:

@@ -1,37 +1,33 @@
-"""The graph under a run's roots, as plain values to show. Starts nothing; computes nothing.
+"""The graph under some roots: the walk over it, and its nodes and classes as values to show.
 
-It calls the classes' `_dependencies`, which may read input files, so a running loop does it in a thread.
+Walking calls the nodes' `_dependencies`, which may read input files: a running loop walks in a thread.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from furu._common.origin import class_name
+from furu.events import class_labels
 from furu.node.base import Node
-from furu.node.dependencies import dependencies, postorder
+from furu.node.dependencies import ClassNames, dependencies, postorder
 
-# A page with more nodes than this does not help people.
-MAX_GRAPH_NODES = 20_000
-# The state of a node that a run did not look at, because what depends on it was reused.
+__all__ = ["UNNEEDED", "ClassNode", "Graph", "GraphNode", "make_graph", "walk"]
+
+# The state of a node that a run did not look at, because everything that depends on it was reused.
 UNNEEDED = "unneeded"
 
 
 @dataclass(frozen=True, slots=True)
 class GraphNode:
-    """A node, its class as ``module:Class``, and how many nodes at most lie below it in a row."""
+    """A node of class ``module:Class``. `level` is the length of the longest chain of nodes below it."""
 
     hash: str
     node_class: str
     level: int
     depends_on: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """The class without its module."""
-        return self.node_class.rpartition(":")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +39,12 @@ class ClassNode:
     hashes: tuple[str, ...]
     depends_on: tuple[str, ...]
 
-    @property
-    def name(self) -> str:
-        """The class without its module."""
-        return self.node_class.rpartition(":")[2]
-
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The nodes under some roots, each after what it depends on. `is_cut`: there are more.
+    """The nodes under some roots, each after its dependencies. If `is_cut`, some nodes were left out.
 
-    `sources` has the nodes themselves by hash; `roots` are the hashes of the roots.
+    `sources` maps hashes to the nodes themselves; `roots` are the hashes of the roots.
     """
 
     nodes: tuple[GraphNode, ...]
@@ -61,71 +52,84 @@ class Graph:
     sources: Mapping[str, Node[Any]]
     roots: frozenset[str]
 
+    def labels(self) -> dict[str, str]:
+        """Return how to show each class: its name, or ``module:Class`` if two classes share the name."""
+        return class_labels({node.node_class for node in self.nodes})
+
     def by_class(self) -> tuple[ClassNode, ...]:
-        """Return the classes, those that come first in a run first."""
+        """Return the classes, those that are computed first in front."""
         members: dict[str, list[GraphNode]] = {}
         class_of = {node.hash: node.node_class for node in self.nodes}
         for node in self.nodes:
             members.setdefault(node.node_class, []).append(node)
-        found = [
+        classes = [
             ClassNode(
                 node_class,
                 max(node.level for node in nodes),
                 tuple(node.hash for node in nodes),
-                _others(node_class, nodes, class_of),
+                _other_classes(node_class, nodes, class_of),
             )
             for node_class, nodes in members.items()
         ]
-        return tuple(sorted(found, key=lambda one: (one.level, one.node_class)))
+        return tuple(sorted(classes, key=lambda cls: (cls.level, cls.node_class)))
 
     def states(self, known: Mapping[str, str], *, is_finished: bool) -> dict[str, str]:
-        """Return the state of every node: that in `known`, ``unneeded`` if all that depends on the node was
-        reused (or the run has finished without it), else ``pending``."""
-        found: dict[str, str] = {}
+        """Return the state of every node, which is that in `known` if there is one.
+
+        Of the others, a node is ``unneeded`` if all its dependents were reused or the run has finished
+        without it, and ``pending`` otherwise.
+        """
+        states: dict[str, str] = {}
         wanted = set(self.roots)
-        for node in reversed(self.nodes):  # those that depend on a node come before it
+        for node in reversed(self.nodes):  # so that dependents come first
             state = known.get(node.hash)
             if state is None:
                 state = "pending" if node.hash in wanted and not is_finished else UNNEEDED
-            found[node.hash] = state
+            states[node.hash] = state
             if state not in ("reused", UNNEEDED):
                 wanted.update(node.depends_on)
-        return found
+        return states
 
 
-def walk_graph(roots: Iterable[Node[Any]], max_nodes: int = MAX_GRAPH_NODES) -> Graph:
-    """Return the graph at and under `roots`, of at most `max_nodes` nodes.
+def walk(
+    roots: Iterable[Node[Any]], max_nodes: int | None = None
+) -> Iterator[tuple[Node[Any], list[Node[Any]]]]:
+    """Yield each node at and under `roots` once, after its dependencies, and these with it.
 
-    Raises `FuruCycleError`, and what the nodes' own `_dependencies` raise.
+    Stops looking at new nodes after `max_nodes` of them. Raises `FuruCycleError`, `FuruUsageError` if two
+    classes share a name, and whatever the nodes' own `_dependencies` raise.
     """
-    known: dict[str, int] = {}
-    below_of: dict[str, tuple[str, ...]] = {}
-    sources: dict[str, Node[Any]] = {}
+    known: dict[str, list[Node[Any]]] = {}
+
+    def expand(node: Node[Any]) -> list[Node[Any]] | None:
+        if node.furu_hash in known or len(known) == max_nodes:
+            return None
+        below = known[node.furu_hash] = dependencies(node)
+        return below
+
+    classes = ClassNames()
+    for root in roots:
+        for node in postorder(root, expand, classes):
+            yield node, known[node.furu_hash]
+
+
+def make_graph(roots: Iterable[Node[Any]], max_nodes: int | None = None) -> Graph:
+    """Return the graph at and under `roots`, of at most `max_nodes` nodes. Raises as `walk` does."""
+    roots = tuple(roots)
+    root_hashes = frozenset(root.furu_hash for root in roots)
+    levels: dict[str, int] = {}
     nodes: list[GraphNode] = []
-    is_cut = False
-
-    def below(node: Node[Any]) -> list[Node[Any]] | None:
-        nonlocal is_cut
-        if node.furu_hash in below_of:
-            return None
-        if len(below_of) >= max_nodes:
-            is_cut = True
-            return None
-        found = dependencies(node)
-        below_of[node.furu_hash] = tuple([one.furu_hash for one in found])
-        return found
-
-    wanted = tuple(roots)
-    for root in wanted:
-        for node in postorder(root, below):
-            depends_on = below_of[node.furu_hash]
-            level = 1 + max((known[key] for key in depends_on if key in known), default=-1)
-            known[node.furu_hash] = level
-            sources[node.furu_hash] = node
-            nodes.append(GraphNode(node.furu_hash, class_name(type(node)), level, depends_on))
-    return Graph(tuple(nodes), is_cut, sources, frozenset(root.furu_hash for root in wanted))
+    sources: dict[str, Node[Any]] = {}
+    for node, below in walk(roots, max_nodes):
+        key = node.furu_hash
+        depends_on = tuple([dependency.furu_hash for dependency in below])
+        levels[key] = 1 + max((levels[other] for other in depends_on if other in levels), default=-1)
+        sources[key] = node
+        nodes.append(GraphNode(key, class_name(type(node)), levels[key], depends_on))
+    named = root_hashes.union(*(node.depends_on for node in nodes))
+    return Graph(tuple(nodes), len(named) > len(nodes), sources, root_hashes)
 
 
-def _others(node_class: str, nodes: list[GraphNode], class_of: dict[str, str]) -> tuple[str, ...]:
+def _other_classes(node_class: str, nodes: list[GraphNode], class_of: dict[str, str]) -> tuple[str, ...]:
     needed = {class_of[key] for node in nodes for key in node.depends_on if key in class_of}
     return tuple(sorted(needed - {node_class}))

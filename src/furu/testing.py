@@ -13,8 +13,8 @@ from typing import Any
 from furu.context import Cancellation
 from furu.execution.workers.base import Job, Lane
 from furu.execution.workers.call import call
+from furu.graph import walk
 from furu.node.base import Node, artifact_of, is_async
-from furu.node.dependencies import dependencies, postorder
 from furu.node.furu import Furu
 from furu.node.load import exists
 from furu.settings import use_settings
@@ -73,24 +73,15 @@ def check_declared(*roots: Node[Any]) -> None:
     with tempfile.TemporaryDirectory(prefix="furu-check-") as folder:
         # Two stores, however many nodes: each that is computed in has an owner, who holds a file open.
         alone, whole = Path(folder, "alone"), Path(folder, "whole")
-        seen: set[str] = set()
-
-        def below(node: Node[Any]) -> list[Node[Any]] | None:
-            if node.furu_hash in seen:
-                return None
-            seen.add(node.furu_hash)
-            return dependencies(node)
-
-        for root in roots:
-            for node in postorder(root, below):
-                _compute_alone(node, alone, whole)
+        for node, below in walk(roots):
+            _compute_alone(node, below, alone, whole)
 
 
-def _compute_alone(node: Node[Any], alone: Path, whole: Path) -> None:
+def _compute_alone(node: Node[Any], below: list[Node[Any]], alone: Path, whole: Path) -> None:
     for directory in alone.glob("*"):
         if directory.name != OWNERS:
             shutil.rmtree(directory)
-    for dependency in dependencies(node):
+    for dependency in below:
         _take_over(dependency, whole, alone)
     with use_settings(store=alone):
         if exists(node):  # an input file, which is there without an artifact

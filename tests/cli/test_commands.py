@@ -18,7 +18,6 @@ from typer.testing import CliRunner, Result
 
 from furu import Status
 from furu.cli.app import app
-from furu.drawing import DrawnNode, layout, to_dot, to_html, to_mermaid
 
 MODULE = """
 import os, pathlib, time
@@ -337,25 +336,6 @@ def test_page_holds_every_node_and_needs_nothing_else(work: Path) -> None:
     data = re.search(r'<script id="data" type="application/json">(.*?)</script>', page)
     assert data is not None
     assert 4 == len(json.loads(data[1])["nodes"])
-
-
-def test_names_in_a_graph_become_no_markup() -> None:
-    """Whatever a configuration holds."""
-    evil = '</script><script>alert(1)</script>"];\n'
-    nodes = [DrawnNode("0" * 32, evil, evil, "TODO", ())]
-    assert 2 == to_html(nodes).count("</script>")
-    assert "<script>alert" not in to_mermaid(nodes)
-    assert '\\"];\\n' in to_dot(nodes)
-
-
-def test_wide_layer_is_wrapped_and_every_node_right_of_what_it_depends_on() -> None:
-    """2,000 nodes on one base make no column of 2,000."""
-    base = DrawnNode("base", "Base", "", "DONE", ())
-    nodes = [base, *(DrawnNode(f"{n}", "Node", "", "DONE", ("base",)) for n in range(2000))]
-    places = layout(nodes)
-    assert all(places["base"][0] < places[node.hash][0] for node in nodes[1:])
-    assert 2001 == len(set(places.values()))
-    assert max(y for _, y in places.values()) - min(y for _, y in places.values()) < 100
 
 
 # ---- gc ----

@@ -29,7 +29,7 @@ import anyio.to_thread
 import trio
 
 from furu import Furu, FuruComputeError, run_local_async, stream_local
-from furu.service.runs import RunCancelledError, Runs
+from furu.service import RunCancelledError, Runs
 from tests.faults.interrupt_nodes import make
 from tests.faults.interrupts import EXAMPLES, MISSES, Findings, kinds_of
 from tests.faults.observer import Observer

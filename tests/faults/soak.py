@@ -45,7 +45,7 @@ from furu import (
     use_settings,
 )
 from furu.execution.workers import ProcessWorkers
-from furu.service.runs import RunCancelledError, Runs
+from furu.service import RunCancelledError, Runs
 from tests.faults.observer import Observer
 from tests.faults.soak_nodes import FAILING, FORKING, STEADY, Flaky, draw, may_fail, roots_of, value_of
 

@@ -1,11 +1,10 @@
-"""Runs that clients share: who starts, who follows, who cancels, and how a service ends."""
+"""Shared runs: starting, following, cancelling, and the end of the service."""
 
 from __future__ import annotations
 
 import functools
 import logging
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +20,11 @@ from furu import (
     run_local_async,
     use_settings,
 )
-from furu.web import Run, RunCancelledError, Runs, RunsClosedError, RunsFullError
-from tests.graphs import AsyncNode, Computed, Node, actions, diamond, flat, recording
+from furu.service import Run, RunCancelledError, Runs, RunsClosedError, RunsFullError
+from tests.graphs import AsyncNode, Computed, Node, actions, diamond, flat
+from tests.service.gates import Gate
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def computed() -> Iterator[Computed]:
-    """What the nodes of this test computed."""
-    with recording() as record:
-        yield record
-
-
-class Gate:
-    """Holds an async node until it is opened, and tells that the node has begun."""
-
-    def __init__(self, name: str) -> None:
-        self.begun, self.opened = anyio.Event(), anyio.Event()
-        actions[name] = self._pass
-
-    async def _pass(self) -> None:
-        self.begun.set()
-        await self.opened.wait()
 
 
 class Loop(Furu[int]):
@@ -58,7 +39,7 @@ class Loop(Furu[int]):
 
 
 async def status(node: Furu[Any]) -> Status:
-    """What the store says, asked off the loop."""
+    """Read the status in a thread."""
     return await anyio.to_thread.run_sync(node.status)
 
 
@@ -70,7 +51,6 @@ async def wait(runs: Runs, roots: list[Any], followed: list[Run], **options: Any
 
 
 async def test_followed_run_computes_and_reports() -> None:
-    """Its report is that of the run."""
     async with Runs() as runs, runs.follow([diamond()]) as run:
         report = await run.wait()
     assert (4, "finished") == (report.computed, run.state)
@@ -78,8 +58,7 @@ async def test_followed_run_computes_and_reports() -> None:
     assert [run] == runs.recent()
 
 
-async def test_two_followers_of_the_same_roots_share_one_run(computed: Computed) -> None:
-    """In whatever order they name them."""
+async def test_followers_of_the_same_roots_in_any_order_share_one_run(computed: Computed) -> None:
     gate = Gate("a")
     roots = [AsyncNode(name="a"), AsyncNode(name="b")]
     async with Runs() as runs, runs.follow(roots) as first, runs.follow(roots[::-1]) as second:
@@ -89,8 +68,7 @@ async def test_two_followers_of_the_same_roots_share_one_run(computed: Computed)
     assert {"a": 1, "b": 1} == computed.counts()
 
 
-async def test_stores_are_not_shared(tmp_path: Path) -> None:
-    """The same roots in another store are another run."""
+async def test_same_roots_in_another_store_are_another_run(tmp_path: Path) -> None:
     async with Runs() as runs:
         with use_settings(store=tmp_path / "one"):
             first = await runs.submit([diamond()])
@@ -99,8 +77,7 @@ async def test_stores_are_not_shared(tmp_path: Path) -> None:
         assert [4, 4] == [(await run.wait()).computed for run in (first, second)]
 
 
-async def test_last_follower_that_leaves_cancels(computed: Computed) -> None:
-    """And not one before it."""
+async def test_last_follower_that_leaves_cancels_the_run(computed: Computed) -> None:
     gate = Gate("a")
     async with Runs() as runs:
         async with runs.follow([AsyncNode(name="a")]) as run:
@@ -115,7 +92,6 @@ async def test_last_follower_that_leaves_cancels(computed: Computed) -> None:
 
 
 async def test_run_goes_on_for_the_followers_that_stay() -> None:
-    """To its end, whoever leaves before."""
     gate = Gate("a")
     async with Runs() as runs, runs.follow([AsyncNode(name="a")]) as run:
         async with runs.follow([AsyncNode(name="a")]):
@@ -124,8 +100,7 @@ async def test_run_goes_on_for_the_followers_that_stay() -> None:
         assert 1 == (await run.wait()).computed
 
 
-async def test_one_follower_that_said_finish_lets_the_run_go_on() -> None:
-    """Whoever else said cancel, before or after."""
+async def test_run_goes_on_after_any_follower_asked_for_finish() -> None:
     gate = Gate("a")
     roots = [AsyncNode(name="a")]
     async with Runs() as runs:
@@ -136,7 +111,7 @@ async def test_one_follower_that_said_finish_lets_the_run_go_on() -> None:
 
 
 async def test_new_follower_of_a_cancelled_run_gets_a_new_run() -> None:
-    """Which shares the nodes that the old one is still at."""
+    """The new run shares the nodes that the old one still computes."""
     begun, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -154,8 +129,8 @@ async def test_new_follower_of_a_cancelled_run_gets_a_new_run() -> None:
     assert ("cancelled", 1) == (first.state, report.computed + report.reused)
 
 
-async def test_no_more_run_than_may_and_no_more_wait() -> None:
-    """The next is refused, but not one who joins."""
+async def test_limits_on_running_and_queued_runs_hold() -> None:
+    """A follower that joins a run is not rejected."""
     gates = [Gate("a"), Gate("b")]
     async with Runs(max_running=1, max_queued=1) as runs:
         first = await runs.submit([AsyncNode(name="a")])
@@ -171,7 +146,7 @@ async def test_no_more_run_than_may_and_no_more_wait() -> None:
         assert 1 == (await (await runs.submit([AsyncNode(name="c")])).wait()).computed
 
 
-async def test_queued_run_that_is_left_never_starts(computed: Computed) -> None:
+async def test_queued_run_without_followers_never_starts(computed: Computed) -> None:
     """And its place is free."""
     gate = Gate("a")
     async with Runs(max_running=1, max_queued=1) as runs:
@@ -184,8 +159,8 @@ async def test_queued_run_that_is_left_never_starts(computed: Computed) -> None:
     assert ({"a": 1}, None) == (computed.counts(), queued.started_at)
 
 
-async def test_queued_run_that_is_left_wakes_those_that_watch_it() -> None:
-    """It ends without an event of its own."""
+async def test_queued_run_that_is_cancelled_wakes_its_watchers() -> None:
+    """Though it ends without an event."""
     gate = Gate("a")
     async with Runs(max_running=1) as runs:
         await runs.submit([AsyncNode(name="a")])
@@ -201,7 +176,7 @@ async def test_queued_run_that_is_left_wakes_those_that_watch_it() -> None:
 async def test_queued_run_uses_the_store_of_its_follower(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever the environment says by the time that it starts."""
+    """Even if the environment changes before it starts."""
     gate, node = Gate("a"), AsyncNode(name="b")
     async with Runs(max_running=1) as runs:
         await runs.submit([AsyncNode(name="a")])
@@ -215,8 +190,7 @@ async def test_queued_run_uses_the_store_of_its_follower(
     assert Status.DONE is await status(node)
 
 
-async def test_failure_is_the_error_of_every_follower() -> None:
-    """With its report."""
+async def test_every_follower_of_a_failed_run_gets_its_error() -> None:
 
     def fail() -> None:
         raise ValueError("no such split")
@@ -229,8 +203,7 @@ async def test_failure_is_the_error_of_every_follower() -> None:
     assert ("failed", 1) == (run.state, run.report.failed if run.report else 0)
 
 
-async def test_unexpected_error_is_logged_and_told(caplog: pytest.LogCaptureFixture) -> None:
-    """And ends nothing but its run."""
+async def test_unexpected_error_is_logged_and_raised_to_followers(caplog: pytest.LogCaptureFixture) -> None:
 
     async def compute(roots: object, **_: object) -> Any:
         raise RuntimeError("broken")
@@ -241,8 +214,7 @@ async def test_unexpected_error_is_logged_and_told(caplog: pytest.LogCaptureFixt
     assert "ended with an error" in caplog.text
 
 
-async def test_service_that_ends_lets_runs_finish() -> None:
-    """Within its grace, and starts no other."""
+async def test_ending_service_lets_runs_finish_and_starts_no_other() -> None:
     gate = Gate("a")
     async with anyio.create_task_group() as tasks, Runs(grace_sec=10) as runs:
         run = await runs.submit([AsyncNode(name="a")])
@@ -263,8 +235,10 @@ async def _open_when_blocked(gate: Gate) -> None:
     gate.opened.set()
 
 
-async def test_service_that_ends_cancels_and_names_what_goes_on(caplog: pytest.LogCaptureFixture) -> None:
-    """After its grace; nothing is left IN_PROGRESS, and what waited never starts."""
+async def test_ending_service_cancels_and_names_runs_that_outlast_its_grace(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """No node is left IN_PROGRESS, and queued runs never start."""
     gate = Gate("a")
     begun = threading.Event()
     actions["begun"] = begun.set
@@ -275,14 +249,13 @@ async def test_service_that_ends_cancels_and_names_what_goes_on(caplog: pytest.L
         await gate.begun.wait()
         await anyio.to_thread.run_sync(begun.wait)
     assert ["cancelled", "cancelled"] == [run.state, queued.state]
-    [record] = [record for record in caplog.records if record.name == "furu.web"]
+    [record] = [record for record in caplog.records if record.name == "furu.service"]
     assert (logging.WARNING, True) == (record.levelno, "the long one" in record.getMessage())
     assert queued.id not in record.getMessage()
     assert Status.TODO is await status(roots[0])
 
 
-async def test_error_of_the_service_itself_lets_runs_finish_and_is_raised() -> None:
-    """As it was."""
+async def test_error_of_the_service_is_raised_after_its_runs_have_finished() -> None:
     gate = Gate("a")
     with pytest.raises(KeyError):
         async with Runs() as runs:
@@ -293,8 +266,8 @@ async def test_error_of_the_service_itself_lets_runs_finish_and_is_raised() -> N
     assert "finished" == run.state
 
 
-async def test_a_hundred_followers_a_third_of_whom_leave(computed: Computed) -> None:
-    """Every node once, every place free again, no follower left."""
+async def test_hundred_followers_of_whom_a_third_leave_compute_each_node_once(computed: Computed) -> None:
+    """Afterwards all places are free and no follower is left."""
     nodes = flat(12)
     async with Runs(max_running=2, max_queued=200) as runs:
         followed: list[Run] = []
@@ -320,8 +293,8 @@ async def test_a_hundred_followers_a_third_of_whom_leave(computed: Computed) -> 
     assert {node.name: 1 for node in nodes} == computed.counts()
 
 
-async def test_host_whose_threads_are_all_busy_is_not_in_the_way() -> None:
-    """They may be waiting for this very run."""
+async def test_runs_need_no_thread_of_the_host() -> None:
+    """Its threads may all be waiting for this very run."""
     limiter = anyio.to_thread.current_default_thread_limiter()
     everyone = [object() for _ in range(int(limiter.total_tokens))]
     for borrower in everyone:
@@ -335,8 +308,7 @@ async def test_host_whose_threads_are_all_busy_is_not_in_the_way() -> None:
             limiter.release_on_behalf_of(borrower)
 
 
-async def test_only_so_many_ended_runs_are_kept() -> None:
-    """The last ones."""
+async def test_newest_ended_runs_are_kept() -> None:
     async with Runs(keep=2) as runs:
         ended = []
         for node in flat(3):
@@ -347,23 +319,20 @@ async def test_only_so_many_ended_runs_are_kept() -> None:
         assert [None, ended[1]] == [runs.get(run.id) for run in ended[:2]]
 
 
-async def test_run_options_are_those_of_the_service() -> None:
-    """Through `compute`."""
+async def test_compute_sets_the_options_of_runs() -> None:
     async with Runs(compute=functools.partial(run_local_async, window_size="dfs")) as runs:
         assert 3 == (await (await runs.submit(flat(3))).wait()).computed
 
 
 @pytest.mark.parametrize("roots", ["ab", Node(name="a"), ["a"], 7], ids=repr)
-async def test_what_are_no_roots_is_refused(roots: Any) -> None:
-    """Before anything is started."""
+async def test_bad_roots_are_rejected_before_anything_starts(roots: Any) -> None:
     async with Runs() as runs:
         with pytest.raises(FuruUsageError, match="root"):
             await runs.submit(roots)
         assert [] == runs.live()
 
 
-async def test_misuse_is_told() -> None:
-    """With what to write."""
+async def test_misuse_is_an_error_that_says_what_to_write() -> None:
     with pytest.raises(RunsClosedError, match="async with runs"):
         await Runs().submit([diamond()])
     async with Runs() as runs:
@@ -385,7 +354,8 @@ async def test_misuse_is_told() -> None:
     ],
     ids=str,
 )
-async def test_bad_options_are_errors(options: dict[str, Any], error: type[Exception]) -> None:
-    """Which name the option."""
+async def test_bad_options_are_errors_that_name_the_option(
+    options: dict[str, Any], error: type[Exception]
+) -> None:
     with pytest.raises(error, match=next(iter(options))):
         Runs(**options)

@@ -12,7 +12,8 @@ import anyio.lowlevel
 import pytest
 
 from furu._common.loops import in_thread
-from furu.web import FollowRun, Run, RunCancelledError, Runs
+from furu.service import Run, RunCancelledError, Runs
+from furu.web import FollowRun
 from tests.graphs import AsyncNode
 from tests.web.asgi_calls import ask
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 
 class CancelledAt:
-    """Awaits a coroutine and calls `cancel` at the beginning of one of its steps."""
+    """Awaits a coroutine and calls `cancel` before one of its steps."""
 
     def __init__(self, work: Coroutine[Any, Any, None], step: int, cancel: Callable[[], object]) -> None:
         self._work, self._step, self._cancel = work, step, cancel
@@ -45,7 +46,7 @@ class CancelledAt:
 
 
 async def cancelled_by_a_scope(work: Coroutine[Any, Any, None], step: int) -> bool:
-    """Cancel as anyio and trio do. Return whether the work came as far."""
+    """Cancel as anyio and trio do. Return whether the work reached this step."""
     with anyio.CancelScope() as scope:
         stepped = CancelledAt(work, step, scope.cancel)
         await stepped
@@ -87,7 +88,7 @@ async def answer(runs: Runs, roots: list[Any]) -> None:
 
 async def stream(runs: Runs, roots: list[Any]) -> None:
     """Follow for a client that reads the progress."""
-    await ask(FollowRun(runs, roots, stream=True), "/")
+    await ask(FollowRun(runs, roots, stream=True, pace_sec=0), "/")
 
 
 @pytest.mark.parametrize("way", [follow, submit, answer, stream], ids=lambda way: way.__name__)
@@ -96,12 +97,10 @@ async def test_follower_that_is_cancelled_at_any_step_leaves_nothing_behind(
     way: Callable[..., Coroutine[Any, Any, None]],
     cancelled: Callable[[Coroutine[Any, Any, None], int], Awaitable[bool]],
     anyio_backend: str,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every place is free again, and the next run of the same roots computes them."""
+    """All places are free, and the next runs of the same roots compute them."""
     if cancelled is cancelled_natively and anyio_backend == "trio":
         pytest.skip("trio has no other way than scopes")
-    monkeypatch.setattr("furu.web.events._PACE_SEC", 0)
     step = 0
     reached = True
     async with Runs(max_running=1, max_queued=1, cancel_sec=0, keep=1000) as runs:
@@ -127,7 +126,7 @@ async def _is_free(runs: Runs) -> None:
 
 @pytest.mark.filterwarnings("ignore:coroutine 'Runs._execute' was never awaited")
 async def test_task_of_a_run_that_is_cancelled_before_it_begins_is_settled(anyio_backend: str) -> None:
-    """As asyncio does with every task when a loop ends."""
+    """When a loop ends, asyncio cancels all its tasks."""
     if anyio_backend == "trio":
         pytest.skip("on trio every task begins")
     runs = Runs()
@@ -145,7 +144,7 @@ async def test_task_of_a_run_that_is_cancelled_before_it_begins_is_settled(anyio
 
 
 async def test_service_that_is_cancelled_at_any_step_settles_its_runs() -> None:
-    """And raises nothing but its cancellation."""
+    """It raises only its cancellation."""
     step = 0
     reached = True
     while reached:

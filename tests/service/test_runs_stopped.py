@@ -1,10 +1,10 @@
-"""When `Runs` end: stopped before, while and after they live; entered elsewhere; left by errors."""
+"""How `Runs` end: stopped before, in or after the block, or by an error."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -12,28 +12,22 @@ import anyio.lowlevel
 import pytest
 
 from furu import FuruError, FuruUsageError
-from furu.web import RunCancelledError, Runs, RunsClosedError
-from tests.graphs import AsyncNode, Computed, actions, diamond, recording
+from furu.service import RunCancelledError, Runs, RunsClosedError
+from tests.graphs import AsyncNode, Computed, diamond
+from tests.service.gates import Gate
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(autouse=True)
-def computed() -> Iterator[Computed]:
-    """What the nodes of this test computed."""
-    with recording() as record:
-        yield record
-
-
 def in_a_thread(stop: Callable[[], None]) -> None:
-    """Call from a thread without a loop, to its end."""
+    """Call it in a thread without a loop, and wait."""
     thread = threading.Thread(target=stop)
     thread.start()
     thread.join()
 
 
 def in_a_signal_handler(stop: Callable[[], None]) -> None:
-    """Call where the interpreter runs signal handlers: between two bytecodes of the main thread."""
+    """Call it in a signal handler, which runs between two bytecodes of the main thread."""
     before = signal.signal(signal.SIGUSR1, lambda *_: stop())
     try:
         signal.raise_signal(signal.SIGUSR1)
@@ -62,8 +56,7 @@ async def test_stop_before_the_block_is_remembered(way: Callable[..., None], com
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_stop_in_the_block_is_seen_at_once(way: Callable[..., None]) -> None:
-    """By the next statement, before the loop runs again."""
+async def test_no_run_starts_after_stop_even_before_the_loop_runs_again(way: Callable[..., None]) -> None:
     async with Runs() as runs:
         way(runs.stop)
         with pytest.raises(RunsClosedError, match="shutting down"):
@@ -72,7 +65,6 @@ async def test_stop_in_the_block_is_seen_at_once(way: Callable[..., None]) -> No
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_stop_after_the_block_changes_nothing(way: Callable[..., None]) -> None:
-    """Nor does it when the loop that the runs lived on has ended."""
     async with Runs() as runs:
         pass
     way(runs.stop)
@@ -81,7 +73,6 @@ async def test_stop_after_the_block_changes_nothing(way: Callable[..., None]) ->
 
 
 def test_stop_after_the_loop_has_ended_does_not_raise(anyio_backend: str) -> None:
-    """There is nothing left to end."""
     runs = Runs()
 
     async def live() -> None:
@@ -100,28 +91,21 @@ def test_stop_after_the_loop_has_ended_does_not_raise(anyio_backend: str) -> Non
     anyio.run(follow, backend=anyio_backend)
 
 
-async def test_queued_run_ends_when_the_service_was_stopped_while_it_waited() -> None:
-    """Though the runs that run have time left."""
-    go_on, begun = anyio.Event(), anyio.Event()
-
-    async def hold() -> None:
-        begun.set()
-        await go_on.wait()
-
-    actions["a"] = hold
+async def test_stop_cancels_queued_runs_at_once() -> None:
+    """Though the grace of running ones is not over."""
+    gate = Gate("a")
     async with Runs(max_running=1, grace_sec=60) as runs:
         first = await runs.submit([AsyncNode(name="a")])
-        await begun.wait()
+        await gate.begun.wait()
         second = await runs.submit([AsyncNode(name="b")])
         runs.stop()
         with pytest.raises(RunCancelledError):
             await second.wait()
-        go_on.set()
+        gate.opened.set()
         assert 1 == (await first.wait()).computed
 
 
-async def test_runs_of_another_loop_are_refused(anyio_backend: str) -> None:
-    """With an error, in place of a run that no loop runs."""
+async def test_runs_of_another_loop_are_rejected(anyio_backend: str) -> None:
     async with Runs() as runs:
 
         async def follow() -> None:
@@ -132,8 +116,7 @@ async def test_runs_of_another_loop_are_refused(anyio_backend: str) -> None:
         assert 4 == (await (await runs.submit([diamond()])).wait()).computed
 
 
-async def test_runs_that_keep_none_still_tell_their_followers() -> None:
-    """A run that has ended is forgotten at once; its followers can still read it."""
+async def test_run_that_is_not_kept_can_still_be_read_by_its_followers() -> None:
     async with Runs(keep=0) as runs:
         run = await runs.submit([diamond()])
         assert 4 == (await run.wait()).computed
@@ -151,10 +134,10 @@ async def test_runs_that_keep_none_still_tell_their_followers() -> None:
     ],
     ids=repr,
 )
-async def test_no_error_of_a_run_reaches_a_follower_as_a_group(
+async def test_followers_never_get_an_exception_group(
     error: BaseException, expected: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A group of one is that one, others are the cause; the service and its other runs go on."""
+    """They get the only error of a group, or an error whose cause is the group."""
 
     async def compute(roots: Any, **_: object) -> Any:
         raise error
@@ -172,7 +155,7 @@ async def test_no_error_of_a_run_reaches_a_follower_as_a_group(
 
 @pytest.mark.parametrize("grouped", [False, True])
 async def test_interrupt_in_a_run_ends_the_service_and_is_raised_bare(grouped: bool) -> None:
-    """It is for the process; every run is settled before."""
+    """All runs are settled first."""
     go_on = anyio.Event()
 
     async def compute(roots: Any, **_: object) -> Any:

@@ -1,4 +1,4 @@
-"""Requests to an ASGI application without a server: whole, as a stream, and cut off."""
+"""Requests to an ASGI application without a server: complete, streamed, and cut off."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import anyio.lowlevel
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from furu.web import Job, Runs
+from furu.service import Runs
+from furu.web import Job
 from furu.web import app as pages
 
 
@@ -31,7 +32,7 @@ async def mounted(
 
 @dataclass
 class Answer:
-    """What came back, so far."""
+    """The response, as far as it has come."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -55,7 +56,7 @@ class Answer:
 
 
 class Call:
-    """One request that is under way."""
+    """A request that is under way."""
 
     def __init__(self) -> None:
         self.answer = Answer()
@@ -110,7 +111,7 @@ class Tags(HTMLParser):
 
 
 def links(answer: Answer) -> list[str]:
-    """Where the links of a page lead."""
+    """The targets of the links of a page."""
     return [there for tag, attrs in Tags(answer.text).found if tag == "a" and (there := attrs.get("href"))]
 
 
@@ -165,8 +166,9 @@ async def under_way(
     is_cut: bool = False,
     is_deaf: bool = False,
 ) -> AsyncIterator[Call]:
-    """Make a request whose answer may be looked at as it comes; wait for its end. `is_cut`: its body never
-    ends; `is_deaf`: nothing can be sent to the client."""
+    """Make a request whose answer can be read as it comes, and wait for its end.
+
+    If `is_cut`, the body never ends; if `is_deaf`, nothing can be sent to the client."""
     call = Call()
     async with anyio.create_task_group() as tasks:
         scope = _scope(method, target, headers or {})

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Chromium, which asks nobody for anything."""
+    """Chromium, without access to the network."""
     path = os.environ.get("CHROMIUM") or shutil.which("chromium")
     assert path, "install Chromium, or name it with CHROMIUM"
     with sync_playwright() as playwright:
@@ -45,14 +45,14 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def server(store: Path) -> Iterator[Server]:
-    """A service with a store of its own."""
-    with serving(SERVICE, store, "1") as one:
-        yield one
+    """A service on the store of this test."""
+    with serving(SERVICE, store, "1") as server:
+        yield server
 
 
 @pytest.fixture(params=[f"{size}-{scheme}" for size in SIZES for scheme in ("light", "dark")])
 def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
-    """A page, of which every message on its console is an error."""
+    """A page. Every message on its console is an error."""
     size, _, scheme = request.param.partition("-")
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
@@ -78,7 +78,8 @@ def plain_page(browser: Browser) -> Iterator[Page]:
 
 
 def keep(page: Page, request: pytest.FixtureRequest, name: str) -> None:
-    """Keep a screenshot, and see that nothing makes the page itself scroll sideways."""
+    """Keep a screenshot, and check that the page as a whole does not scroll sideways."""
+    page.wait_for_load_state()  # without its stylesheet a page is wider
     sizes = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     wide, room = page.evaluate(sizes)
     if folder := os.environ.get("SCREENSHOTS"):
@@ -101,14 +102,14 @@ def state(server: Server, run: str) -> str:
 
 
 def open_gate(server: Server, number: int) -> None:
-    """Let a source that waits go on."""
+    """Let a waiting source go on."""
     httpx.post(f"{server.url}/gates/{number}", trust_env=False)
 
 
-def test_run_is_watched_live_to_its_end_and_its_failed_node_is_read(
+def test_run_can_be_watched_to_its_end_and_its_failed_node_read(
     page: Page, server: Server, request: pytest.FixtureRequest
 ) -> None:
-    """From the first page on, by clicks only; a script in an exception's message is text."""
+    """By clicks from the first page on. A script in the message of an exception is text."""
     start(server, "summary", sources=48, parts=6)
     page.goto(f"{server.url}/furu/")
     keep(page, request, "index")
@@ -142,10 +143,8 @@ def test_run_is_watched_live_to_its_end_and_its_failed_node_is_read(
     expect(page.locator("tbody tr")).to_have_count(5)
 
 
-def test_run_of_5000_nodes_is_a_page_that_lives(
-    page: Page, server: Server, request: pytest.FixtureRequest
-) -> None:
-    """Every node is a cell, and the numbers move to the end."""
+def test_page_of_5000_nodes_is_live(page: Page, server: Server, request: pytest.FixtureRequest) -> None:
+    """Every node has a cell, and the counts change to the end."""
     run = start(server, "small", count=5000)
     page.goto(f"{server.url}/furu/runs/{run}")
     assert 5000 == page.locator(".cell").count()
@@ -155,16 +154,16 @@ def test_run_of_5000_nodes_is_a_page_that_lives(
     keep(page, request, "many")
 
 
-def test_counts_of_more_nodes_than_cells_move(plain_page: Page, server: Server) -> None:
-    """To the last one, while the run goes on and without loading the page again."""
+def test_counts_include_nodes_without_a_cell(plain_page: Page, server: Server) -> None:
+    """They change while the run goes on, without loading the page again."""
     page = plain_page
     run = start(server, "held", count=7000)
     page.goto(f"{server.url}/furu/runs/{run}")
     page.evaluate("window.same = true")
     assert 5000 == page.locator(".cell").count()
-    small = page.locator('section[data-class="Small"] .counts')
+    small = page.locator('section[data-class$=":Small"] .counts')
     expect(small).to_have_text("7,000 done", timeout=60_000)
-    expect(page.locator('section[data-class="Source"] .counts')).to_have_text("1 running")
+    expect(page.locator('section[data-class$=":Source"] .counts')).to_have_text("1 running")
     expect(page.locator("#running li")).to_have_text(re.compile("Source"))
     expect(page.locator("#state")).to_have_text("running")
     assert page.evaluate("window.same"), "the page changes without being loaded again"
@@ -172,8 +171,9 @@ def test_counts_of_more_nodes_than_cells_move(plain_page: Page, server: Server) 
     expect(page.locator("#state")).to_have_text("finished")
 
 
-def test_run_that_ends_before_its_page_listens_is_shown_as_ended(plain_page: Page, server: Server) -> None:
-    """The stream is opened only when the run is over."""
+def test_run_that_ends_before_its_stream_is_opened_is_shown_as_ended(
+    plain_page: Page, server: Server
+) -> None:
     page = plain_page
     run = start(server, "held", count=10)
 
@@ -191,8 +191,8 @@ def test_run_that_ends_before_its_page_listens_is_shown_as_ended(plain_page: Pag
     expect(page.locator(".cell.done")).to_have_count(11)
 
 
-def test_lost_server_is_shown_and_one_without_the_run_too(plain_page: Page, store: Path) -> None:
-    """First the connection is retried; a new process does not know the run."""
+def test_page_says_that_the_server_is_lost_or_no_longer_has_the_run(plain_page: Page, store: Path) -> None:
+    """The page retries the connection, and a new process does not know the run."""
     page = plain_page
     with serving(SERVICE, store, "1") as server:
         run = start(server, "held", count=10)
@@ -207,8 +207,8 @@ def test_lost_server_is_shown_and_one_without_the_run_too(plain_page: Page, stor
         expect(page.locator("#state")).to_have_text("unknown")
 
 
-def test_connection_that_is_lost_for_a_while_is_made_good(plain_page: Page, server: Server) -> None:
-    """The page shows what happened meanwhile, and nothing twice."""
+def test_page_catches_up_after_the_connection_was_lost(plain_page: Page, server: Server) -> None:
+    """It shows what happened meanwhile, and nothing twice."""
     page = plain_page
     run = start(server, "summary", sources=48, parts=6)
     broken = True
@@ -231,10 +231,10 @@ def test_connection_that_is_lost_for_a_while_is_made_good(plain_page: Page, serv
     expect(page.locator("#state")).to_have_text("failed", timeout=15_000)
 
 
-def test_what_a_reused_root_did_not_need_is_shown(
+def test_nodes_that_a_reused_root_did_not_need_are_shown(
     page: Page, server: Server, request: pytest.FixtureRequest
 ) -> None:
-    """The sources of the parts that were merged before."""
+    """They are the sources of parts that were merged before."""
     for number in (46, 47):
         open_gate(server, number)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""What a service under load must show, with figures: `nox -s load`. Ends with an error where one is missed.
+"""A service under load must meet some figures: `nox -s load`. Ends with an error if it misses one.
 
 Not part of the tests: it takes a minute or two, and latencies are those of the machine that it runs on.
 """
@@ -28,7 +28,7 @@ GRACE_SEC = 2.0
 
 
 class Client:
-    """One connection that is kept, and plain HTTP/1.1 on it: a client that costs little."""
+    """A cheap client: plain HTTP/1.1 on one connection that is kept open."""
 
     def __init__(self, url: str) -> None:
         self._host, self._port = urlsplit(url).hostname, urlsplit(url).port
@@ -55,7 +55,7 @@ class Client:
 
 
 async def latencies(client: Client, *, until: asyncio.Event, most: int) -> list[float]:
-    """How long a trivial request takes, over and over."""
+    """Measure how long a trivial request takes, again and again."""
     found = []
     while not until.is_set() and len(found) < most:
         begun = time.perf_counter()
@@ -78,7 +78,7 @@ def show(name: str, found: list[float]) -> float:
 
 
 async def measure(server: Server, kind: str) -> None:
-    """A trivial endpoint, idle and beside a run of many small nodes that somebody watches."""
+    """A trivial endpoint, idle and beside a run of many small nodes that a client watches."""
     client = await Client(server.url).open()
     show(f"idle ({kind})", await latencies(client, until=asyncio.Event(), most=1000))
     run = await client.value("POST", "/furu/api/jobs/small", {"count": NODES})
@@ -122,7 +122,7 @@ async def drop_out(server: Server, number: int, draw: random.Random) -> None:
 
 async def overlap(server: Server) -> None:
     """200 clients at once, ten times; a third drop out."""
-    draw = random.Random(7)  # no secret
+    draw = random.Random(7)
     client = await Client(server.url).open()
     seen = []
     for turn in range(10):

@@ -1,4 +1,4 @@
-"""A service to be loaded: `python load_service.py PORT GRACE_SEC [thread|process]`."""
+"""A service for the load tests: `python load_service.py PORT GRACE_SEC [thread|process]`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ from starlette.routing import Mount, Route
 import furu.web
 from furu import Furu, check_cancelled, run_local_async
 from furu.execution.workers import ProcessWorkers
+from furu.service import Runs
 
 computed: Counter[str] = Counter()
 
 
 class Small(Furu[int]):
-    """As small as a node may be, with a little pure Python."""
+    """A very small node, with a little pure Python."""
 
     number: int
 
@@ -37,7 +38,7 @@ class Small(Furu[int]):
 
 
 class Slow(Furu[int]):
-    """Works for a second, and ends early if it may."""
+    """Works for a second, and ends early if its run is cancelled."""
 
     number: int
 
@@ -61,12 +62,12 @@ class Shared(Furu[int]):
         return self.number
 
 
-# Sources that wait until somebody opens their gate.
+# These sources wait until their gate is opened.
 gates = {46: threading.Event(), 47: threading.Event()}
 
 
 class Source(Furu[int]):
-    """One of many."""
+    """One of many sources."""
 
     number: int
 
@@ -78,7 +79,7 @@ class Source(Furu[int]):
 
 
 class Merged(Furu[int]):
-    """What some sources give; the third has a bad day."""
+    """The sum of some sources; the third one fails."""
 
     name: str
     sources: tuple[Source, ...]
@@ -92,7 +93,7 @@ class Merged(Furu[int]):
 
 
 class Summary(Furu[int]):
-    """What all parts give."""
+    """The sum of all parts."""
 
     parts: tuple[Merged, ...]
 
@@ -136,7 +137,7 @@ async def open_gate(request: Request) -> PlainTextResponse:
 
 
 async def facts(_: Request) -> JSONResponse:
-    """What must not grow, and what must be once."""
+    """Figures that must not grow, and counts that must be 1."""
     return JSONResponse(
         {
             "descriptors": len(os.listdir("/proc/self/fd")),
@@ -171,7 +172,7 @@ compute = functools.partial(
     workers=ProcessWorkers() if WORKERS == "process" else None,
     on_failure="continue",
 )
-runs = furu.web.Runs(max_running=8, max_queued=300, grace_sec=GRACE_SEC, cancel_sec=0.3, compute=compute)
+runs = Runs(max_running=8, max_queued=300, grace_sec=GRACE_SEC, cancel_sec=0.3, compute=compute)
 JOBS = [
     furu.web.job("small", make_small, on_disconnect="finish"),
     furu.web.job("slow", make_slow, on_disconnect="finish"),

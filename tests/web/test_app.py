@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,15 @@ from starlette.routing import Mount
 
 import furu.web
 from furu import Furu, FuruComputeError, FuruUsageError
-from furu.web import Runs, app, job
-from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
+from furu.service import Runs
+from furu.web import RunEvents, app, job
+from tests.graphs import AsyncNode, Node, actions, chain, diamond, flat
+from tests.service.gates import Gate
 from tests.web.asgi_calls import Answer, Tags, ask, links, mounted, post, under_way
 
 pytestmark = pytest.mark.anyio
 
 SCRIPT = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(autouse=True)
-def computed() -> Iterator[Computed]:
-    """What the nodes of this test computed."""
-    with recording() as record:
-        yield record
 
 
 class Talker(Furu[str]):
@@ -83,8 +77,7 @@ def assert_inert(answer: Answer) -> None:
 # ---- jobs ----
 
 
-async def test_job_that_finishes_answers_at_once_and_says_where_its_run_is() -> None:
-    """202, and the run by its id."""
+async def test_job_with_on_disconnect_finish_answers_202_and_the_location_of_its_run() -> None:
     async with service() as (site, runs):
         answer = await post(site, "/furu/api/jobs/node", {"name": "a"})
         assert (202, "node") == (answer.status, answer.json()["title"])
@@ -94,8 +87,8 @@ async def test_job_that_finishes_answers_at_once_and_says_where_its_run_is() -> 
         assert ("finished", {"done": 1}) == (there.json()["state"], there.json()["counts"])
 
 
-async def test_job_that_is_cancelled_answers_when_it_has_ended() -> None:
-    """With the run as it ended; a failed one too, with its error."""
+async def test_job_with_on_disconnect_cancel_answers_when_its_run_has_ended() -> None:
+    """If the run failed, the answer holds the error."""
 
     def fail() -> None:
         raise ValueError("no such split")
@@ -108,45 +101,32 @@ async def test_job_that_is_cancelled_answers_when_it_has_ended() -> None:
 
 
 @pytest.mark.parametrize("job_name", ["held", "kept"])
-async def test_client_that_leaves_cancels_as_the_job_says(job_name: str) -> None:
-    """The last one cancels a run that is held, and not one that is kept."""
-    begun, go_on = anyio.Event(), anyio.Event()
-
-    async def hold() -> None:
-        begun.set()
-        await go_on.wait()
-
-    actions["a"] = hold
+async def test_last_client_that_leaves_cancels_the_run_unless_the_job_says_finish(job_name: str) -> None:
+    gate = Gate("a")
     headers = {"content-type": "application/json", "accept": "text/event-stream"}
     async with service(cancel_sec=0) as (site, runs):
         target = f"/furu/api/jobs/{job_name}"
         async with under_way(site, target, method="POST", body=b'{"name": "a"}', headers=headers) as call:
-            await begun.wait()
+            await gate.begun.wait()
             await call.until('"running"')
             [run] = runs.live()
             call.left.set()
-        go_on.set()
+        gate.opened.set()
         await run.wait_ended()
     assert {"held": "cancelled", "kept": "finished"}[job_name] == run.state
 
 
-async def test_full_queue_is_429_and_a_service_that_ends_503() -> None:
-    """Each says when to come back, whichever way the answer is wanted."""
-    begun, go_on = anyio.Event(), anyio.Event()
-
-    async def hold() -> None:
-        begun.set()
-        await go_on.wait()
-
-    actions["a"] = hold
+async def test_full_queue_is_429_and_ending_service_is_503() -> None:
+    """Both say when to retry, whichever way the client wants the answer."""
+    gate = Gate("a")
     async with service(max_running=1, max_queued=0) as (site, runs):
         await post(site, "/furu/api/jobs/kept", {"name": "a"})
-        await begun.wait()
+        await gate.begun.wait()
         full = [await post(site, f"/furu/api/jobs/{name}", {"name": "b"}) for name in ("kept", "held")]
         runs.stop()
         await anyio.wait_all_tasks_blocked()
         ending = [await post(site, f"/furu/api/jobs/{name}", {"name": "b"}) for name in ("kept", "held")]
-        go_on.set()
+        gate.opened.set()
     assert [429, 429, 503, 503] == [answer.status for answer in full + ending]
     assert all("retry-after" in answer.headers and answer.json()["error"] for answer in full + ending)
 
@@ -172,10 +152,9 @@ async def test_full_queue_is_429_and_a_service_that_ends_503() -> None:
     ],
     ids=lambda value: str(value)[:30],
 )
-async def test_bad_post_is_the_clients_error(
+async def test_bad_post_is_answered_4xx_and_starts_nothing(
     target: str, body: Any, headers: dict[str, str], status: int
 ) -> None:
-    """Told as such, and nothing is started."""
     async with service() as (site, runs):
         sent = {"content-type": "application/json", **headers}
         answer = await ask(site, f"/furu{target}", method="POST", body=body, headers=sent)
@@ -188,8 +167,7 @@ async def test_bad_post_is_the_clients_error(
 # ---- streams ----
 
 
-async def test_stream_tells_every_node_and_ends() -> None:
-    """Each node's last state is told, with growing ids."""
+async def test_stream_reports_the_last_state_of_every_node_and_ends() -> None:
     async with service() as (site, runs):
         run = await runs.submit(flat(700))
         answer = await ask(site, f"/furu/api/runs/{run.id}/events")
@@ -201,26 +179,19 @@ async def test_stream_tells_every_node_and_ends() -> None:
 
 
 @pytest.mark.parametrize("way", ["header", "query"])
-async def test_client_that_comes_back_is_told_what_it_missed(way: str) -> None:
-    """And nothing that it has seen."""
-    begun, go_on = anyio.Event(), anyio.Event()
-
-    async def hold() -> None:
-        begun.set()
-        await go_on.wait()
-
-    actions["b"] = hold
+async def test_client_that_reconnects_gets_only_what_it_missed(way: str) -> None:
+    gate = Gate("b")
     first = AsyncNode(name="a")
     second = AsyncNode(name="b", below=(first,))
     async with service() as (site, runs):
         run = await runs.submit([second])
         async with under_way(site, f"/furu/api/runs/{run.id}/events") as call:
-            await begun.wait()
+            await gate.begun.wait()
             await call.until(second.furu_hash)
             call.left.set()
         seen = call.answer.events()[-1][1]
         assert "running" == run.state
-        go_on.set()
+        gate.opened.set()
         await run.wait()
         target = f"/furu/api/runs/{run.id}/events"
         headers = {"last-event-id": str(seen)} if way == "header" else {}
@@ -229,8 +200,7 @@ async def test_client_that_comes_back_is_told_what_it_missed(way: str) -> None:
     assert [second.furu_hash] == told
 
 
-async def test_number_that_no_event_had_yet_is_told_everything() -> None:
-    """As to a client of an earlier process."""
+async def test_client_with_an_event_number_of_an_earlier_process_gets_everything() -> None:
     async with service() as (site, runs):
         run = await runs.submit([diamond()])
         await run.wait()
@@ -238,43 +208,33 @@ async def test_number_that_no_event_had_yet_is_told_everything() -> None:
     assert 4 == len(answer.events()[0][2]["nodes"])
 
 
-async def test_watcher_that_leaves_changes_nothing() -> None:
-    """And one whose connection breaks: to watch is not to follow."""
-    begun, go_on = anyio.Event(), anyio.Event()
-
-    async def hold() -> None:
-        begun.set()
-        await go_on.wait()
-
-    actions["a"] = hold
+async def test_watcher_that_leaves_does_not_change_the_run() -> None:
+    gate = Gate("a")
     async with service() as (site, runs), runs.follow([AsyncNode(name="a")]) as run:
-        await begun.wait()
+        await gate.begun.wait()
         async with under_way(site, f"/furu/api/runs/{run.id}/events") as call:
             await call.until("running")
             call.left.set()
         assert "running" == run.state
-        go_on.set()
+        gate.opened.set()
         assert 1 == (await run.wait()).computed
 
 
-async def test_quiet_stream_is_kept_alive(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By comments, which are no events."""
-    monkeypatch.setattr("furu.web.events._KEEP_ALIVE_SEC", 0.01)
-    go_on = anyio.Event()
-    actions["a"] = go_on.wait
-    async with service() as (site, runs):
+async def test_quiet_stream_is_kept_alive_by_comments() -> None:
+    gate = Gate("a")
+    async with service() as (_, runs):
         run = await runs.submit([AsyncNode(name="a")])
-        async with under_way(site, f"/furu/api/runs/{run.id}/events") as call:
+        async with under_way(RunEvents(run, keep_alive_sec=0.01), "/") as call:
             await call.until(": nothing new")
-            go_on.set()
+            gate.opened.set()
     assert "end" == call.answer.events()[-1][0]
 
 
 # ---- pages and JSON ----
 
 
-async def test_every_link_of_every_page_leads_somewhere() -> None:
-    """From the first page to runs, nodes and the store, below the mount."""
+async def test_every_link_of_every_page_leads_to_a_page() -> None:
+    """Starting from the first page, below the path of the mount."""
     async with service() as (site, runs):
         run = await runs.submit([diamond(), *chain(3).below])
         await run.wait()
@@ -289,21 +249,14 @@ async def test_every_link_of_every_page_leads_somewhere() -> None:
     assert {f"/furu/runs/{run.id}", f"/furu/nodes/{diamond().furu_hash}", "/furu/store"} <= seen
 
 
-async def test_live_run_page_carries_its_stream_and_an_ended_one_does_not() -> None:
-    """A page of a run that has ended needs no script."""
-    begun, go_on = anyio.Event(), anyio.Event()
-
-    async def hold() -> None:
-        begun.set()
-        await go_on.wait()
-
-    actions["a"] = hold
+async def test_page_of_a_live_run_has_a_script_and_that_of_an_ended_run_has_none() -> None:
+    gate = Gate("a")
     async with service() as (site, runs):
         run = await runs.submit([AsyncNode(name="a")])
-        await begun.wait()
+        await gate.begun.wait()
         live = await ask(site, f"/furu/runs/{run.id}")
         index = await ask(site, "/furu/")
-        go_on.set()
+        gate.opened.set()
         await run.wait()
         ended = await ask(site, f"/furu/runs/{run.id}")
     assert f'data-events="/furu/api/runs/{run.id}/events" data-after="' in live.text
@@ -312,7 +265,7 @@ async def test_live_run_page_carries_its_stream_and_an_ended_one_does_not() -> N
     assert "live.js" not in ended.text
 
 
-async def test_failed_node_shows_its_traceback_log_and_configuration() -> None:
+async def test_failed_node_is_shown_with_traceback_log_and_configuration() -> None:
     """On its page and as JSON."""
     node = Talker(text="bad split", fails=True)
     async with service(show_details=True) as (site, runs):
@@ -328,8 +281,7 @@ async def test_failed_node_shows_its_traceback_log_and_configuration() -> None:
         assert part in page.text
 
 
-async def test_store_is_told_by_class_and_state() -> None:
-    """And its nodes in pages."""
+async def test_store_is_counted_by_class_and_state_and_listed_in_pages() -> None:
     async with service() as (site, runs):
         await (await runs.submit([diamond(), *flat(300)])).wait()
         summary = (await ask(site, "/furu/api/store")).json()
@@ -343,8 +295,7 @@ async def test_store_is_told_by_class_and_state() -> None:
     assert "/nodes/" not in none.text
 
 
-async def test_graph_is_given_with_its_edges() -> None:
-    """Each node after what it depends on."""
+async def test_graph_as_json_has_each_node_after_its_dependencies() -> None:
     async with service() as (site, runs):
         run = await runs.submit([diamond()])
         await run.wait()
@@ -354,7 +305,6 @@ async def test_graph_is_given_with_its_edges() -> None:
 
 
 async def test_page_of_5000_nodes_has_a_cell_for_each_and_is_drawn_by_class() -> None:
-    """Whatever state they are in."""
     roots = [Node(name="top", below=tuple(flat(4998))), AsyncNode(name="other")]
     release = threading.Event()
     actions["f0"] = lambda: release.wait(10)
@@ -365,8 +315,7 @@ async def test_page_of_5000_nodes_has_a_cell_for_each_and_is_drawn_by_class() ->
     assert 2 == page.text.count('class="box class"')
 
 
-async def test_run_whose_graph_cannot_be_walked_has_a_page_that_says_so() -> None:
-    """The rest of the page stands."""
+async def test_page_of_a_run_whose_graph_cannot_be_walked_says_so() -> None:
 
     class Broken(Furu[int]):
         def _dependencies(self) -> Any:
@@ -418,8 +367,8 @@ async def test_text_of_nodes_is_inert_wherever_it_is_shown(text: str) -> None:
     ],
     ids=lambda value: value[:12],
 )
-async def test_what_is_not_there_is_404_wherever_it_is_asked_for(bad: str) -> None:
-    """With a page or JSON that says so, and no word of the request in it."""
+async def test_unknown_nodes_runs_and_files_are_404(bad: str) -> None:
+    """The answer does not repeat the request."""
     async with service() as (site, _):
         places = (
             "nodes",
@@ -443,14 +392,13 @@ async def test_what_is_not_there_is_404_wherever_it_is_asked_for(bad: str) -> No
     ids=lambda value: value[:20],
 )
 async def test_bad_listing_is_400(query: str) -> None:
-    """A class is compared, a state and a hash are of a form."""
     async with service() as (site, _):
         assert 400 == (await ask(site, f"/furu/store/nodes?{query}")).status
 
 
 @pytest.mark.parametrize("name", ["../../etc", "%2e%2e%2f", "os:system", "owners", "%3Cscript%3E"])
 async def test_class_that_is_not_in_the_store_has_no_nodes(name: str) -> None:
-    """It names nothing to import and no path to read."""
+    """It is not imported, and not used as a path."""
     async with service() as (site, runs):
         await (await runs.submit([diamond()])).wait()
         page = await ask(site, f"/furu/store/nodes?class={name}")
@@ -471,8 +419,8 @@ async def test_bad_event_number_is_400(number: str) -> None:
         assert {400} == {query.status} | ({header.status} if number.isascii() else set())
 
 
-async def test_every_answer_is_guarded() -> None:
-    """Pages, JSON, errors and streams: nothing in them may run, be framed or be guessed at."""
+async def test_every_response_has_the_security_headers() -> None:
+    """Pages, JSON, errors and streams."""
     async with service() as (site, runs):
         run = await runs.submit([diamond()])
         await run.wait()
@@ -493,8 +441,8 @@ async def test_every_answer_is_guarded() -> None:
             assert "nosniff" == headers["x-content-type-options"]
 
 
-async def test_links_stay_on_this_server_wherever_it_is_mounted() -> None:
-    """Whatever a path says that a mount takes a name from."""
+async def test_links_stay_on_this_server_wherever_the_application_is_mounted() -> None:
+    """Even if the mount takes part of its path from the request."""
     async with Runs() as runs:
         site = Starlette(routes=[Mount("/{tenant}", app(runs)), Mount("/", app(runs))])
         for target in ("/%5cexample.org/", "/%22%3e%3cscript%3e/", "//example.org/"):
@@ -503,8 +451,8 @@ async def test_links_stay_on_this_server_wherever_it_is_mounted() -> None:
                 assert not link.startswith("//")
 
 
-async def test_foreign_files_in_the_store_are_no_error(store: Path) -> None:
-    """A link, a damaged record and a directory of another make are told or passed over."""
+async def test_foreign_and_damaged_files_in_the_store_are_not_an_error(store: Path) -> None:
+    """A damaged record is reported; a link and a foreign directory are skipped."""
     node = Node(name="a")
     async with service() as (site, runs):
         await (await runs.submit([node])).wait()
@@ -521,8 +469,8 @@ async def test_foreign_files_in_the_store_are_no_error(store: Path) -> None:
 # ---- the application itself ----
 
 
-async def test_served_by_itself_it_enters_its_runs() -> None:
-    """By the lifespan that a mounted application does not have."""
+async def test_application_that_is_served_by_itself_enters_its_runs() -> None:
+    """Its lifespan does, which a mounted application does not have."""
     runs = Runs()
     alone = app(runs, jobs=JOBS)
     async with alone.router.lifespan_context(alone):
@@ -531,27 +479,23 @@ async def test_served_by_itself_it_enters_its_runs() -> None:
     assert 503 == (await post(alone, "/api/jobs/held", {"name": "b"})).status
 
 
-async def test_jobs_are_told_apart_by_name() -> None:
-    """Two of one name, and what is no job, are errors."""
+async def test_two_jobs_of_one_name_and_objects_that_are_not_jobs_are_rejected() -> None:
     with pytest.raises(FuruUsageError, match="two jobs are called node"):
         app(Runs(), jobs=[JOBS[0], JOBS[0]])
     with pytest.raises(FuruUsageError, match=r"furu\.web\.job"):
         app(Runs(), jobs=[make_node])  # type: ignore[list-item]
 
 
-def test_without_the_extra_the_error_says_what_to_install() -> None:
-    """When the package is imported."""
+def test_import_without_the_extra_says_what_to_install() -> None:
     code = "import sys; sys.modules['starlette'] = None; import furu.web"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (1, True) == (done.returncode, 'pip install "furu[web]"' in done.stderr)
 
 
-def test_public_names_are_those_that_are_said() -> None:
-    """No underscore means public; modules are not names."""
+def test_public_names_are_those_in_all() -> None:
     there = {
         name
         for name, value in vars(furu.web).items()
-        if not name.startswith("_")
-        and getattr(value, "__module__", "").startswith(("furu.web", "furu.service"))
+        if not name.startswith("_") and getattr(value, "__module__", "").startswith("furu.web")
     }
     assert sorted(there) == sorted(furu.web.__all__)

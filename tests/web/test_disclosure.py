@@ -1,11 +1,10 @@
-"""What clients do not see: paths, messages of exceptions and logs, unless the host shows them; secrets."""
+"""Clients see no paths, messages of exceptions and logs unless the host shows them, and never secrets."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +12,14 @@ import anyio
 import pytest
 from starlette.applications import Starlette
 
-from furu import Furu, use_settings
-from furu.web import FollowRun, Runs, job
-from tests.graphs import Computed, recording
+from furu import Furu, run_local_async, use_settings
+from furu.service import Runs
+from furu.web import FollowRun, job
 from tests.web.asgi_calls import Answer, ask, mounted, post
 
 pytestmark = pytest.mark.anyio
 
 MESSAGE = "cannot reach db.internal as admin"
-
-
-@pytest.fixture(autouse=True)
-def computed() -> Iterator[Computed]:
-    """What the nodes of this test computed."""
-    with recording() as record:
-        yield record
 
 
 class Failing(Furu[int]):
@@ -41,7 +33,7 @@ class Failing(Furu[int]):
 
 
 class Pathless(Furu[int]):
-    """Cannot even say what it depends on."""
+    """Raises when it is asked for its dependencies."""
 
     name: str
 
@@ -114,7 +106,7 @@ service = functools.partial(mounted, [job("make", make)])
 async def test_clients_see_no_path_and_no_message_of_an_exception(
     cls: type[Any], store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In no page, JSON or stream; the log of the service has them."""
+    """Not in any page, JSON or stream. The logs of the service have them."""
     async with service() as (site, runs):
         answers = await every_answer(site, runs, cls(name="a"))
         answers["job"] = await post(site, "/furu/api/jobs/make", {"name": "b"})
@@ -125,7 +117,9 @@ async def test_clients_see_no_path_and_no_message_of_an_exception(
         assert answer.status in (200, 404), target
         for secret in (str(store), MESSAGE, "Traceback", 'File "'):
             assert secret not in answer.text, target
-    logged = "\n".join(record.getMessage() for record in caplog.records if record.name == "furu.web")
+    logged = "\n".join(
+        [record.getMessage() for record in caplog.records if record.name.startswith("furu.")]
+    )
     assert MESSAGE in logged
 
 
@@ -143,8 +137,7 @@ async def test_clients_see_which_node_failed_and_the_class_of_the_error() -> Non
     assert "ConnectionError" in answers[f"nodes/{node.furu_hash}"].text
 
 
-async def test_host_may_show_details(store: Path) -> None:
-    """Messages, tracebacks, logs and directories."""
+async def test_host_may_show_messages_tracebacks_logs_and_directories(store: Path) -> None:
     node = Failing(name="a")
     async with service(show_details=True) as (site, runs):
         answers = await every_answer(site, runs, node)
@@ -162,18 +155,17 @@ async def test_host_may_show_details(store: Path) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-async def test_fields_that_are_not_shown_are_not_sent(fails: bool) -> None:
-    """With details too: neither by the store nor by a live run that knows the node."""
+async def test_fields_with_repr_false_are_never_sent(fails: bool) -> None:
+    """Not even with details, and neither from the store nor from a live run."""
     node = Fetch(login=Login("ann", "swordfish"), token="xyzzy", fails=fails)
     begun, go_on = anyio.Event(), anyio.Event()
 
     async def compute(roots: Any, **options: Any) -> Any:
         begun.set()
         await go_on.wait()
-        return await real(roots, **options)
+        return await run_local_async(roots, **options)
 
     async with service(show_details=True, compute=compute) as (site, runs):
-        real = Runs()._compute
         run = await runs.submit([node])
         await begun.wait()
         early = [await ask(site, f"/furu/{place}/{node.furu_hash}") for place in ("nodes", "api/nodes")] + [
@@ -192,7 +184,7 @@ async def test_fields_that_are_not_shown_are_not_sent(fails: bool) -> None:
 async def test_store_that_cannot_be_listed_is_500_without_its_path(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The log has the path; this is not a missing node."""
+    """It is not a missing node, and the log has the path."""
     store = tmp_path / "secret-store"
     store.mkdir()
     looping = store / "loop"
@@ -206,8 +198,8 @@ async def test_store_that_cannot_be_listed_is_500_without_its_path(
     assert "secret-store" in caplog.text
 
 
-async def test_error_of_a_job_function_that_is_not_the_clients_is_not_shown() -> None:
-    """A setting with a wrong value is a `ValueError` too."""
+async def test_settings_error_of_a_job_function_is_not_shown_to_clients() -> None:
+    """Though it is a `ValueError`."""
 
     def wrong(name: str) -> Furu[int]:
         with use_settings(lease_sec=-1):
@@ -220,11 +212,10 @@ async def test_error_of_a_job_function_that_is_not_the_clients_is_not_shown() ->
 
 
 async def test_failed_run_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
-    """However many follow it."""
-    caplog.set_level(logging.ERROR, "furu.web")
+    caplog.set_level(logging.ERROR, "furu.service")
     async with service() as (_, runs):
         for _number in range(3):
             await (await runs.submit([Failing(name="a")])).wait_ended()
     assert 3 == sum(
-        "failed" in record.getMessage() for record in caplog.records if record.name == "furu.web"
+        "failed" in record.getMessage() for record in caplog.records if record.name == "furu.service"
     )

@@ -1,33 +1,30 @@
-"""Pages, jobs and clients that do not get in each other's way: slow graphs, large stores, cut bodies."""
+"""Slow graphs, large stores and clients that leave do not delay other requests."""
 
 from __future__ import annotations
 
 import logging
 import re
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import anyio
 import pytest
 
 from furu import Furu
+from furu._common.loops import in_thread
+from furu.service import Runs
+from furu.settings import current_settings
 from furu.web import job, reading
-from tests.graphs import Computed, Node, actions, flat, recording
+from furu.web.pages import Pages
+from furu.web.reading import StorePage, StoreSummary, list_nodes, summarize_store
+from tests.graphs import Node, actions, flat
 from tests.web.asgi_calls import ask, links, mounted, post, under_way
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture(autouse=True)
-def computed() -> Iterator[Computed]:
-    """What the nodes of this test computed."""
-    with recording() as record:
-        yield record
-
-
 class Slow(Furu[int]):
-    """A node whose dependencies take as long to name as the test wants."""
+    """A node whose `_dependencies` takes as long as the test wants."""
 
     name: str
 
@@ -66,8 +63,8 @@ class Held:
             assert await anyio.to_thread.run_sync(self._there.acquire, True, 10)
 
 
-async def test_jobs_and_the_store_are_answered_while_pages_of_runs_are_slow() -> None:
-    """Twenty pages whose graphs take their time keep neither from answering; each graph is walked once."""
+async def test_slow_pages_of_runs_do_not_delay_jobs_and_the_store() -> None:
+    """Each graph is walked once for all twenty pages."""
     async with mounted(JOBS) as (site, runs):
         slow = [await runs.submit([Slow(name=name)]) for name in "ab"]
         for run in slow:
@@ -89,8 +86,8 @@ async def test_jobs_and_the_store_are_answered_while_pages_of_runs_are_slow() ->
             held.opened.set()
 
 
-async def test_jobs_are_answered_while_the_store_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty listings of a disk that hangs keep no thread that a job needs."""
+async def test_slow_store_does_not_delay_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty listings of a disk that hangs take no thread that a job needs."""
     there, opened = threading.Semaphore(0), threading.Event()
 
     def hang(*_: Any, **__: Any) -> Any:
@@ -123,43 +120,44 @@ async def compute(runs: Any, roots: list[Any]) -> None:
     await (await runs.submit(roots)).wait()
 
 
-async def test_listing_that_runs_out_of_time_goes_on_where_it_stopped(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Page by page it shows every node once, whether one matches or none."""
-    monkeypatch.setattr(reading, "LIST_SEC", -1)
-    async with mounted() as (site, runs):
+async def test_listing_that_runs_out_of_time_goes_on_where_it_stopped() -> None:
+    """Page by page every node is shown once, whether all nodes match or none does."""
+    async with Runs() as runs:
         await compute(runs, flat(7))
-        for query, expected in (("", 7), ("&state=DONE", 7), ("&state=FAILED", 0)):
-            target: str | None = f"/furu/store/nodes?class=tests.graphs:Node{query}"
-            shown: list[str] = []
-            pages = 0
-            while target is not None:
-                page = await ask(site, target)
-                pages += 1
-                shown += re.findall(r"/nodes/([0-9a-f]{32})", page.text)
-                target = next((link for link in links(page) if "after=" in link), None)
-                assert (target is not None) == ("Looking took too long" in page.text)
-            assert (expected, expected) == (len(shown), len(set(shown)))
-            assert 1 < pages < 10
+    for state, expected in ((None, 7), ("DONE", 7), ("FAILED", 0)):
+        shown: list[str] = []
+        after: str | None = ""
+        count = 0
+        while after is not None:
+            page = await in_thread(late_page, state, after)
+            count += 1
+            shown += [node_hash for node_hash, _ in page.nodes]
+            after = page.next_after
+            assert (after is not None) == page.is_cut
+            assert page.is_cut == ("took too long" in Pages("").nodes(page, state))
+        assert (expected, expected) == (len(shown), len(set(shown)))
+        assert 1 < count < 10
 
 
-async def test_count_that_runs_out_of_time_names_every_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And says which of them are not counted to their end."""
-    async with mounted() as (site, runs):
+def late_page(state: str | None, after: str) -> StorePage:
+    """Return a page whose time is over before it starts."""
+    return list_nodes(current_settings(), "tests.graphs:Node", state, after, limit_sec=-1)
+
+
+async def test_count_that_runs_out_of_time_names_every_class_and_which_are_not_counted() -> None:
+    def count(limit_sec: float) -> StoreSummary:
+        return summarize_store(current_settings(), show_details=False, limit_sec=limit_sec)
+
+    async with Runs() as runs:
         await compute(runs, [*flat(3), Slow(name="a")])
-        whole = (await ask(site, "/furu/api/store")).json()
-        monkeypatch.setattr(reading, "COUNT_SEC", -1)
-        cut = (await ask(site, "/furu/api/store")).json()
-        page = await ask(site, "/furu/store")
-    assert [] == whole["partial"]
-    assert set(whole["classes"]) == set(cut["classes"]) == set(cut["partial"])
-    assert 2 == page.text.count("not all counted")
-    assert 2 == len([link for link in links(page) if "class=" in link])
+    whole, cut = [await in_thread(count, limit_sec) for limit_sec in (10, -1)]
+    page = Pages("").store(cut)
+    assert () == whole.partial
+    assert set(whole.classes) == set(cut.classes) == set(cut.partial)
+    assert (2, 2) == (page.count("not all counted"), page.count("class=tests."))
 
 
-async def test_listing_of_a_class_does_not_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A store of millions of other nodes does not slow it."""
+async def test_listing_of_a_class_does_not_read_other_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     async with mounted() as (site, runs):
         await compute(runs, [*flat(3), Slow(name="a")])
 
@@ -173,8 +171,8 @@ async def test_listing_of_a_class_does_not_look_at_the_others(monkeypatch: pytes
     assert (200, []) == (none.status, re.findall(r"/nodes/[0-9a-f]{32}", none.text))
 
 
-async def test_nodes_of_a_class_whose_name_is_too_long_for_a_directory_are_listed() -> None:
-    """Under the name that the store has for it."""
+async def test_class_whose_name_is_too_long_for_a_directory_is_listed() -> None:
+    """Under the shortened name that the store has for it."""
     long = type("L" * 300, (Furu,), {"__module__": __name__, "_create": lambda _: 1})
     async with mounted() as (site, runs):
         await (await runs.submit([long()])).wait_ended()
@@ -188,7 +186,7 @@ async def test_nodes_of_a_class_whose_name_is_too_long_for_a_directory_are_liste
 
 
 @pytest.mark.parametrize("sent", [b"", b'{"name"'], ids=["before the body", "in the body"])
-async def test_client_that_leaves_in_its_body_is_not_an_error(
+async def test_client_that_leaves_while_it_sends_its_body_is_not_an_error(
     sent: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing starts, nothing is raised to the server, nothing is logged."""
@@ -204,8 +202,8 @@ async def test_client_that_leaves_in_its_body_is_not_an_error(
     assert [] == [record for record in caplog.records if record.name.startswith(("furu", "starlette"))]
 
 
-async def test_client_that_leaves_while_the_answer_is_sent_is_not_an_error() -> None:
-    """Where the server's `send` raises, as those of ASGI 2.4 do."""
+async def test_client_that_leaves_while_it_gets_the_answer_is_not_an_error() -> None:
+    """The `send` of ASGI 2.4 servers raises an error then."""
     async with mounted(JOBS) as (site, runs):
         run = await runs.submit([Node(name="a")])
         await run.wait()

@@ -31,8 +31,7 @@ def test_arguments_are_decoded_as_annotated() -> None:
     assert {"name": "str", "below": "int", "tags": "tuple[str, ...]"} == one.parameters()
 
 
-def test_one_node_will_do() -> None:
-    """A function may return the node itself."""
+def test_job_function_may_return_a_single_node() -> None:
 
     def single(name: str) -> Node:
         return Node(name=name)
@@ -55,14 +54,12 @@ def test_one_node_will_do() -> None:
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_bad_arguments_are_the_clients_error(body: bytes, why: str) -> None:
-    """Each with what is wrong."""
+def test_bad_arguments_are_job_input_errors_that_say_why(body: bytes, why: str) -> None:
     with pytest.raises(JobInputError, match=why):
         job("make", make).make_roots(body)
 
 
-def test_other_errors_of_the_function_are_its_own() -> None:
-    """They are not told as the client's."""
+def test_other_errors_of_a_job_function_are_not_the_clients() -> None:
 
     def broken() -> Node:
         raise KeyError("x")
@@ -104,13 +101,12 @@ async def _coroutine() -> Any:
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_what_cannot_be_a_job_is_refused_when_it_is_registered(name: Any, function: Any) -> None:
+def test_bad_job_is_rejected_when_it_is_made(name: Any, function: Any) -> None:
     """And not at the first request."""
     with pytest.raises(FuruUsageError):
         job(name, function)
 
 
-def test_policy_is_one_of_two() -> None:
-    """Anything else is an error."""
-    with pytest.raises(FuruUsageError, match="'cancel' or 'finish'"):
+def test_other_values_of_on_disconnect_are_errors() -> None:
+    with pytest.raises(ValueError, match="'cancel' or 'finish'"):
         job("make", make, on_disconnect="ignore")  # type: ignore[arg-type]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import pytest
 from fastapi import APIRouter, Depends, FastAPI, HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
-from furu.web import Runs, app, job
-from tests.graphs import AsyncNode, Computed, Node, actions, recording
+from furu.service import Runs
+from furu.web import app, job
+from tests.graphs import AsyncNode, Node, actions
 from tests.web.asgi_calls import ask, links, post, under_way
 
 pytestmark = pytest.mark.anyio
@@ -33,13 +33,6 @@ TARGETS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def computed() -> Iterator[Computed]:
-    """What the nodes of this test computed."""
-    with recording() as record:
-        yield record
-
-
 def refuse() -> None:
     """A dependency that lets no request through."""
     raise HTTPException(401)
@@ -55,8 +48,8 @@ def authorized(user: str, password: str) -> dict[str, str]:
     return {"authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
-async def test_dependencies_of_the_host_do_not_guard_what_is_mounted() -> None:
-    """Neither those of the application nor those of a router: the page warns of this."""
+async def test_dependencies_of_the_host_do_not_guard_a_mounted_application() -> None:
+    """Neither those of the application nor those of a router. The how-to warns of this."""
     async with Runs() as runs:
         for host in (FastAPI(dependencies=[Depends(refuse)]), FastAPI()):
             router = APIRouter(dependencies=[Depends(refuse)])
@@ -68,10 +61,10 @@ async def test_dependencies_of_the_host_do_not_guard_what_is_mounted() -> None:
     assert "`dependencies=`" in PAGE.read_text()
 
 
-async def test_wrapper_of_the_page_guards_everything_that_is_mounted(
+async def test_wrapper_of_the_how_to_guards_every_route(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The code of the how-to, as it is there: each route, streams and jobs too."""
+    """Streams and jobs too, with the code as the page has it."""
     monkeypatch.setenv("PAGES_PASSWORD", "xyzzy")
     [code] = [
         block
@@ -102,8 +95,8 @@ async def test_wrapper_of_the_page_guards_everything_that_is_mounted(
         assert 202 == (await post(host, "/furu/api/jobs/node", {"name": "b"}, **right)).status
 
 
-async def test_links_keep_the_prefix_that_a_proxy_takes_away() -> None:
-    """Where the server knows it as its root path: in pages, in the script's addresses, in locations."""
+async def test_links_keep_the_prefix_that_a_proxy_removes() -> None:
+    """If the server knows it as its root path: in pages, addresses of the script, and locations."""
     hold = anyio.Event()
     actions["held"] = hold.wait
     async with Runs() as runs:
@@ -130,8 +123,7 @@ async def test_links_keep_the_prefix_that_a_proxy_takes_away() -> None:
     assert (404, "application/json") == (lost.status, lost.headers["content-type"])
 
 
-async def test_compression_of_the_host_does_not_hold_events_back() -> None:
-    """They come as they happen."""
+async def test_compression_of_the_host_does_not_delay_events() -> None:
     hold = anyio.Event()
     actions["held"] = hold.wait
     async with Runs() as runs:

@@ -4,40 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
-import anyio
 import pytest
 
 from furu import Furu
 from furu.events import NodeDone, NodePlanned, NodeStarted
 from furu.service.progress import Progress
-from furu.web import Run
 from furu.web.reading import take_snapshot
-from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
+from tests.graphs import AsyncNode, Node, chain, diamond, flat
+from tests.service.gates import Gate
 from tests.web.asgi_calls import ask, mounted
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def computed() -> Iterator[Computed]:
-    """What the nodes of this test computed."""
-    with recording() as record:
-        yield record
-
-
-class Hold:
-    """Holds an async node until it is opened."""
-
-    def __init__(self, name: str) -> None:
-        self.begun, self.opened = anyio.Event(), anyio.Event()
-        actions[name] = self._pass
-
-    async def _pass(self) -> None:
-        self.begun.set()
-        await self.opened.wait()
 
 
 def cells(page: str) -> dict[str, str]:
@@ -52,14 +31,13 @@ def counts(page: str) -> Counter[str]:
 
 
 async def test_snapshot_does_not_change_with_its_run() -> None:
-    """Nor does anything in it."""
     async with mounted() as (_, runs):
-        hold = Hold("a")
+        gate = Gate("a")
         run = await runs.submit([AsyncNode(name="a"), AsyncNode(name="b")])
-        await hold.begun.wait()
+        await gate.begun.wait()
         before = take_snapshot(run, show_details=False)
         copy = (dict(before.progress.nodes), dict(before.progress.counts), before.facts)
-        hold.opened.set()
+        gate.opened.set()
         await run.wait()
         after = take_snapshot(run, show_details=False)
     assert copy == (before.progress.nodes, before.progress.counts, before.facts)
@@ -68,7 +46,7 @@ async def test_snapshot_does_not_change_with_its_run() -> None:
 
 
 async def test_page_and_stream_together_miss_nothing_whenever_the_page_is_made() -> None:
-    """After every change of a run: the page as it was made then, then its stream, give the final states."""
+    """For each change of a run: a page made then and its stream add up to the final states."""
     nodes = flat(30)
     pages: list[str] = []
     async with mounted() as (site, runs):
@@ -95,14 +73,13 @@ async def test_page_and_stream_together_miss_nothing_whenever_the_page_is_made()
             assert Counter(cells(page).values()) - Counter(pending=31) == counts(page)
 
 
-async def test_run_that_ends_between_its_page_and_its_stream_still_ends_the_stream() -> None:
-    """With the state that it has ended in."""
-    hold = Hold("a")
+async def test_stream_ends_if_the_run_ended_before_the_stream_was_opened() -> None:
+    gate = Gate("a")
     async with mounted() as (site, runs):
         run = await runs.submit([AsyncNode(name="a")])
-        await hold.begun.wait()
+        await gate.begun.wait()
         page = (await ask(site, f"/furu/runs/{run.id}")).text
-        hold.opened.set()
+        gate.opened.set()
         await run.wait()
         after = re.findall(r'data-after="(\d+)"', page)[0]
         answer = await ask(site, f"/furu/api/runs/{run.id}/events?after={after}")
@@ -110,21 +87,21 @@ async def test_run_that_ends_between_its_page_and_its_stream_still_ends_the_stre
     assert "finished" == answer.events()[-1][2]["state"]
 
 
-async def test_run_that_is_not_kept_is_404_for_its_stream() -> None:
-    """So the page can say that it is gone."""
-    hold = Hold("a")
+async def test_stream_of_a_run_that_is_not_kept_is_404() -> None:
+    """So that the page can say so."""
+    gate = Gate("a")
     async with mounted(keep=0) as (site, runs):
         run = await runs.submit([AsyncNode(name="a")])
-        await hold.begun.wait()
+        await gate.begun.wait()
         page = (await ask(site, f"/furu/runs/{run.id}")).text
-        hold.opened.set()
+        gate.opened.set()
         await run.wait()
         for target in re.findall(r'data-(?:events|run)="([^"]+)"', page):
             assert 404 == (await ask(site, target)).status
 
 
 async def test_stream_has_the_counts_of_classes_and_the_first_running_nodes() -> None:
-    """Those of the classes that changed, so that they are right whatever has a cell."""
+    """Nodes without a cell are counted too."""
     progress = Progress()
     for number in range(70):
         progress(NodePlanned(f"{number:032x}", "tests:Small", "default", ()))
@@ -133,7 +110,7 @@ async def test_stream_has_the_counts_of_classes_and_the_first_running_nodes() ->
     for number in range(30):
         progress(NodeDone(f"{number:032x}", "tests:Small", "default", 0.1, "thread-1", 0.0))
     assert [f"{number:032x}" for number in range(30, 70)] == [node.hash for node in progress.running()]
-    assert {"Small": {"running": 40, "done": 30}} == {
+    assert {"tests:Small": {"running": 40, "done": 30}} == {
         name: dict(+found) for name, found in progress.class_counts.items()
     }
     async with mounted() as (site, runs):
@@ -143,7 +120,7 @@ async def test_stream_has_the_counts_of_classes_and_the_first_running_nodes() ->
     for _, _, value in answer.events()[:-1]:
         classes |= value["classes"]
         assert {"hash", "name"} >= {key for node in value["running"] for key in node}
-    assert {"Node": {"done": 4}, "AsyncNode": {"done": 1}} == classes
+    assert {"tests.graphs:Node": {"done": 4}, "tests.graphs:AsyncNode": {"done": 1}} == classes
 
 
 @pytest.mark.parametrize(
@@ -160,10 +137,9 @@ async def test_stream_has_the_counts_of_classes_and_the_first_running_nodes() ->
     ],
     ids=["all", "part", "shared", "root below a root"],
 )
-async def test_what_a_reused_node_depends_on_is_not_needed(
+async def test_dependencies_of_reused_nodes_are_shown_as_not_needed(
     made: list[Any], roots: list[Any], expected: dict[str, str]
 ) -> None:
-    """On the page of the run, and on those of its nodes."""
     async with mounted() as (site, runs):
         await (await runs.submit(made)).wait()
         run = await runs.submit(roots)
@@ -174,17 +150,16 @@ async def test_what_a_reused_node_depends_on_is_not_needed(
     assert ("not needed" in page) == ("unneeded" in expected.values())
 
 
-async def test_what_is_not_needed_is_shown_while_the_run_goes_on() -> None:
-    """And what has not been looked at is pending."""
+async def test_unneeded_nodes_are_shown_while_the_run_goes_on() -> None:
     reused, held = chain(3), AsyncNode(name="held")
-    hold = Hold("held")
+    gate = Gate("held")
     async with mounted() as (site, runs):
         await (await runs.submit([reused])).wait()
         top = Node(name="top", below=(held,))
         run = await runs.submit([reused, top])
-        await hold.begun.wait()
+        await gate.begun.wait()
         states = cells((await ask(site, f"/furu/runs/{run.id}")).text)
-        hold.opened.set()
+        gate.opened.set()
         await run.wait()
     assert {"reused": 1, "unneeded": 2, "planned": 1, "running": 1} == Counter(states.values())
 
@@ -200,17 +175,17 @@ def _all_nodes(roots: list[Any]) -> list[Any]:
 
 
 async def test_node_that_has_not_started_has_a_page() -> None:
-    """With its configuration, what it depends on, and its state in the run that knows it."""
-    hold = Hold("held")
+    """With its configuration, its dependencies, and its state in the run."""
+    gate = Gate("held")
     held = AsyncNode(name="held")
     waiting = Node(name="top", below=(held,))
     async with mounted() as (site, runs):
         run = await runs.submit([waiting])
-        await hold.begun.wait()
+        await gate.begun.wait()
         page = await ask(site, f"/furu/nodes/{waiting.furu_hash}")
         value = await ask(site, f"/furu/api/nodes/{waiting.furu_hash}")
         running = await ask(site, f"/furu/api/nodes/{held.furu_hash}")
-        hold.opened.set()
+        gate.opened.set()
         await run.wait()
         done = await ask(site, f"/furu/api/nodes/{waiting.furu_hash}")
     assert (200, 200) == (page.status, value.status)
@@ -225,45 +200,51 @@ async def test_node_that_has_not_started_has_a_page() -> None:
     assert "DONE" == done.json()["status"]
 
 
-async def test_node_of_a_queued_run_and_of_a_cancelled_one_has_a_page() -> None:
-    """Though no event has named it."""
-    hold = Hold("held")
+async def test_nodes_of_queued_and_cancelled_runs_have_a_page() -> None:
+    """Though no event has named them."""
+    gate = Gate("held")
     async with mounted(max_running=1) as (site, runs):
         await runs.submit([AsyncNode(name="held")])
-        await hold.begun.wait()
+        await gate.begun.wait()
         async with runs.follow([chain(2)]) as queued:
             early = await ask(site, f"/furu/nodes/{chain(1).furu_hash}")
         await queued.wait_ended()
         late = await ask(site, f"/furu/nodes/{chain(1).furu_hash}")
-        hold.opened.set()
+        gate.opened.set()
     for page in (early, late):
         assert 200 == page.status
         assert ": pending" in page.text
 
 
-async def test_classes_of_one_name_are_not_counted_together() -> None:
-    """Events name classes without modules: neither section says that it counts live."""
-
+async def test_two_classes_of_one_name_are_counted_apart_on_the_page_and_live() -> None:
     def make(module: str) -> type[Any]:
         return type("Twin", (Furu,), {"__module__": module, "__qualname__": "Twin", "_create": lambda _: 1})
 
     roots = [make("alpha")(), make("beta")(), *flat(2)]
     async with mounted() as (site, runs):
-        run: Run = await runs.submit(roots)
-        await run.wait_ended()
+        run = await runs.submit(roots)
+        await run.wait()
         page = (await ask(site, f"/furu/runs/{run.id}")).text
-    assert ["Node"] == re.findall(r'data-class="(\w+)"', page)
+        answer = await ask(site, f"/furu/api/runs/{run.id}/events")
+    names = ["alpha:Twin", "beta:Twin", "tests.graphs:Node"]
+    assert names == re.findall(r'data-class="([^"]+)"', page)
+    assert ["alpha:Twin ", "beta:Twin ", "Node "] == re.findall(r"<h3>([^<]+)<", page)
+    classes = answer.events()[0][2]["classes"]
+    assert {
+        "alpha:Twin": {"done": 1},
+        "beta:Twin": {"done": 1},
+        "tests.graphs:Node": {"done": 2},
+    } == classes
 
 
 async def test_page_of_more_nodes_than_cells_counts_them_all() -> None:
-    """The sections that have no cells too."""
     async with mounted() as (site, runs):
-        hold = Hold("held")
+        gate = Gate("held")
         run = await runs.submit([AsyncNode(name="held"), Node(name="top", below=tuple(flat(5200)))])
-        await hold.begun.wait()
+        await gate.begun.wait()
         page = (await ask(site, f"/furu/runs/{run.id}")).text
         runs.stop()
-        hold.opened.set()
+        gate.opened.set()
         await run.wait_ended()
     assert 5000 == page.count('class="cell ')
     assert ["1", "5201"] == sorted(re.findall(r'data-total="(\d+)"', page))

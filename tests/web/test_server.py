@@ -32,8 +32,8 @@ def states() -> Counter[Status]:
     return Counter(entry.status() for entry in catalog.walk(current_settings()))
 
 
-def test_example_analyses_documents_and_shares_what_they_share(store: Path, client: httpx.Client) -> None:
-    """Post, stream, fetch, watch; the second version of a document computes what is new; it ends clean."""
+def test_example_computes_shared_paragraphs_once(store: Path, client: httpx.Client) -> None:
+    """Post, stream, fetch and watch documents, of which two share a paragraph."""
     first, second = "one two two\n\nthree", "one two two\n\nthree three three"
     with serving(EXAMPLE, store) as server, client:
         posted = client.post(f"{server.url}/documents", json={"text": first})
@@ -59,10 +59,10 @@ def test_example_analyses_documents_and_shares_what_they_share(store: Path, clie
     assert {Status.DONE: 5} == states()
 
 
-def test_sigterm_in_mid_run_leaves_nothing_in_progress_and_a_restart_goes_on(
+def test_sigterm_leaves_nothing_in_progress_and_a_restart_goes_on(
     store: Path, client: httpx.Client
 ) -> None:
-    """Though a client watches and one waits; what was done is not done again."""
+    """Although a client watches. Nodes that are done are not computed again."""
     with serving(SERVICE, store, "0.2") as server, client:
         run = client.post(f"{server.url}/furu/api/jobs/slow", json={"count": 12}).json()
         events = f"{server.url}/furu/api/runs/{run['id']}/events"
@@ -82,8 +82,10 @@ def test_sigterm_in_mid_run_leaves_nothing_in_progress_and_a_restart_goes_on(
     assert {Status.DONE: 12} == states()
 
 
-def test_client_that_leaves_in_its_body_leaves_no_traceback(store: Path, client: httpx.Client) -> None:
-    """At the routes of the example and at those of the pages."""
+def test_client_that_leaves_while_it_sends_its_body_causes_no_traceback(
+    store: Path, client: httpx.Client
+) -> None:
+    """Neither at the routes of the example nor at those of the pages."""
     with serving(EXAMPLE, store) as server, client:
         for target in ("/documents", "/furu/api/jobs/report"):
             host, _, port = server.url.removeprefix("http://").partition(":")
@@ -113,10 +115,10 @@ SERVERS = {
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", SERVERS)
-def test_every_server_ends_its_runs_at_a_signal_though_clients_watch(
+def test_signal_ends_runs_under_every_server_though_clients_watch(
     name: str, store: Path, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The example hears of the signal itself, whatever the server does first."""
+    """The example gets the signal itself, whatever the server does first."""
     pytest.importorskip({"gunicorn": "uvicorn_worker"}.get(name, name))
     monkeypatch.syspath_prepend(str(EXAMPLE.parent))
     text = "word " * 19_000  # half a minute of work

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,8 +18,7 @@ import furu.store.catalog as catalog
 from furu.cli.output import complain, console, say, show_table, size
 from furu.cli.roots import load_roots
 from furu.errors import FuruError
-from furu.node.base import Node
-from furu.node.dependencies import dependencies, postorder
+from furu.graph import walk
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Status
 from furu.store.layout import is_identifier
@@ -71,21 +70,10 @@ def gc(
 
 
 def closure(roots: str) -> None:
-    """Print the hashes of nodes and of all they depend on: what `furu gc --keep` keeps."""
-    seen: set[str] = set()
-
-    def below(node: Node[Any]) -> list[Node[Any]] | None:
-        if node.furu_hash in seen:
-            return None
-        seen.add(node.furu_hash)
-        return dependencies(node)
-
-    with contextlib.redirect_stdout(sys.stderr):  # what the user's code prints is not among the hashes
-        nodes: list[Node[Any]] = [*load_roots(roots)]
-        for root in nodes:
-            for _ in postorder(root, below):
-                pass
-    print("\n".join(seen))
+    """Print the hashes of nodes and of all they depend on, which `furu gc --keep` keeps."""
+    with contextlib.redirect_stdout(sys.stderr):  # user code may print while it is imported or walked
+        hashes = [node.furu_hash for node, _ in walk(load_roots(roots))]
+    print("\n".join(hashes))
 
 
 def _hashes_below(target: str) -> list[str]:

@@ -14,13 +14,13 @@ from furu.cli.output import complain
 from furu.cli.roots import HELP, load_roots
 from furu.drawing import DrawnNode, to_dot, to_html, to_mermaid
 from furu.errors import FuruError
+from furu.graph import make_graph
 from furu.node.base import Node, describe
-from furu.node.dependencies import dependencies, postorder
 from furu.node.load import status
 
 
 class Format(StrEnum):
-    """What a graph is written as."""
+    """The formats of a drawing."""
 
     MERMAID = "mermaid"
     DOT = "dot"
@@ -35,10 +35,10 @@ def graph(
     as_: Annotated[Format, typer.Option("--format", "-f", help="What to write.")] = Format.MERMAID,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The file to write, in place of stdout.", dir_okay=False),
+        typer.Option("--output", "-o", help="The file to write instead of stdout.", dir_okay=False),
     ] = None,
 ) -> None:
-    """Draw nodes and all they depend on, with their states, as Mermaid, DOT, or a page of its own."""
+    """Draw nodes and all they depend on, with their states: as Mermaid, as DOT, or as a page."""
     text = _WRITERS[as_](_drawn(load_roots(roots)))
     if output is None:
         sys.stdout.write(text)
@@ -51,21 +51,12 @@ def graph(
 
 
 def _drawn(roots: Sequence[Node[Any]]) -> list[DrawnNode]:
-    seen: set[str] = set()
+    graph = make_graph(roots)
+    labels = graph.labels()
     drawn = []
-    below: dict[str, list[str]] = {}
-
-    def visit(node: Node[Any]) -> list[Node[Any]] | None:
-        if node.furu_hash in seen:
-            return None
-        seen.add(node.furu_hash)
-        found = dependencies(node)
-        below[node.furu_hash] = [one.furu_hash for one in found]
-        return found
-
-    for root in roots:
-        for node in postorder(root, visit):
-            key = node.furu_hash
-            name = type(node).__qualname__
-            drawn.append(DrawnNode(key, name, describe(node), status(node), tuple(below.pop(key))))
+    for node in graph.nodes:
+        source, name = graph.sources[node.hash], labels[node.node_class]
+        drawn.append(
+            DrawnNode(node.hash, name, describe(source), status(source), node.level, node.depends_on)
+        )
     return drawn

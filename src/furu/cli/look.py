@@ -18,6 +18,7 @@ from furu.errors import FuruError, FuruStoreError
 from furu.planning.compare import Difference, differences, is_node
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Status
+from furu.store.node_json import node_json, read_logs
 
 _STATES = (Status.DONE, Status.FAILED, Status.IN_PROGRESS, Status.TODO)
 _MAX_RESULT_CHARS = 2000
@@ -117,24 +118,8 @@ def _when(at: float | None) -> str:
 
 
 def _as_json(info: catalog.NodeInfo) -> dict[str, Any]:
-    attempts = []
-    for attempt in info.attempts:
-        log = catalog.read_log(info.entry, attempt.number)
-        fields = {name: getattr(attempt, name) for name in attempt.__slots__}
-        attempts.append({**fields, "log": log.text if log else None})
-    return {
-        "class": info.node_class,
-        "hash": info.entry.hash,
-        "status": info.status,
-        "directory": str(info.entry.directory),
-        "config": info.config,
-        "codec": info.codec,
-        "result": json.loads(info.result) if info.result is not None else None,
-        "started_at": info.started_at,
-        "duration_sec": info.duration_sec,
-        "attempts": attempts,
-        "problem": info.problem,
-    }
+    result = json.loads(info.result) if info.result is not None else None
+    return {**node_json(info, read_logs(info)), "directory": str(info.entry.directory), "result": result}
 
 
 def explain(node: Hash) -> None:

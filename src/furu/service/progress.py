@@ -1,8 +1,8 @@
-"""How far one run has come: its nodes by their last change, numbered. Touches no disk, and starts nothing.
+"""How far a run has come: the state of each node, and the number of its last change. Pure.
 
-A follower that has seen change n asks for the changes after n. It gets the latest state of each node that
-changed, once: a follower may be away for any time, and no list of events grows. A page starts from a
-snapshot, which has the number of its last change.
+A follower that has seen change n asks for the changes after n, and gets the latest state of each node that
+has changed since. So a follower may be away for any time, and no list of events grows. A page starts from
+a snapshot, which holds the number of its last change.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Literal
 
 import anyio
@@ -28,6 +28,8 @@ from furu.events import (
     NodeWaiting,
     RunFinished,
 )
+
+__all__ = ["NodeProgress", "NodeState", "Progress", "Snapshot"]
 
 NodeState = Literal[
     "planned",
@@ -66,25 +68,30 @@ _STATES: dict[type[Event], NodeState] = {
 }
 _RUNNING = ("running", "overran")
 _UNSETTLED = (*_RUNNING, "waiting", "retrying")
-# Of more nodes that run at once, clients see the first.
+# If more nodes run at once, clients see the first ones.
 _MAX_RUNNING_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
 class NodeProgress:
-    """A node after change number `change`. `name` is its class; `error` is one line."""
+    """A node, of class ``module:Class``, after change number `change`. `error` is one line."""
 
     hash: str
-    name: str
+    node_class: str
     state: NodeState
     change: int
     duration_sec: float | None = None
     error: str = ""
 
+    @property
+    def name(self) -> str:
+        """The class's name without its module."""
+        return self.node_class.rpartition(":")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A run's progress after change number `last_change`: every part of it belongs to that moment."""
+    """The progress of a run at one moment: after change number `last_change`."""
 
     last_change: int
     counts: Mapping[NodeState, int]
@@ -93,70 +100,66 @@ class Snapshot:
 
 
 class Progress:
-    """Takes a run's events, on its loop. It keeps one small value for each node of the run.
+    """Takes the events of a run, on its loop, and keeps one small value for each node.
 
-    `last_change` is the number of the last change, from 1; 0 before any. `class_counts` are the counts of
-    each class, by the name that events have for it.
+    Changes are numbered from 1; `last_change` is 0 before the first. `class_counts` holds the counts of
+    each class, ``module:Class``.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[NodeState] = Counter()
         self.class_counts: dict[str, Counter[NodeState]] = {}
         self.last_change = 0
-        self._nodes: dict[str, NodeProgress] = {}  # by their last change, oldest first
+        self._nodes: dict[str, NodeProgress] = {}  # in the order of their last change
         self._unsettled: dict[str, None] = {}
-        self._running: dict[str, None] = {}  # in the order in which they began
+        self._running: dict[str, None] = {}  # longest running first
         self._changed: anyio.Event | None = None  # only while a follower waits
 
     def __call__(self, event: Event) -> None:
         """Take an event of the run."""
         if isinstance(event, RunFinished):
             for key in list(self._unsettled):
-                self._set(key, self._nodes[key].name, "stopped")
+                self._set(key, self._nodes[key].node_class, "stopped")
             self.touch()
         elif isinstance(event, _NodeEvent):
             self._set(
                 event.hash,
-                event.name,
+                event.node_class,
                 _STATES[type(event)],
                 getattr(event, "duration_sec", None),
                 getattr(event, "error", ""),
             )
 
     def touch(self) -> None:
-        """Count a change of the run itself, and wake those that wait for one."""
+        """Count a change of the run itself, and wake the followers that wait for one."""
         self.last_change += 1
         if self._changed is not None:
             self._changed.set()
             self._changed = None
 
     def snapshot(self) -> Snapshot:
-        """Return the progress as it is now; what happens later does not change it."""
+        """Return a copy of the progress as it is now."""
         return Snapshot(self.last_change, +self.counts, dict(self._nodes), self.running())
 
     def running(self) -> tuple[NodeProgress, ...]:
-        """Return the first nodes of those that run, the longest running first."""
+        """Return the nodes that run, longest running first, but not more than clients see."""
         return tuple([self._nodes[key] for key in islice(self._running, _MAX_RUNNING_SHOWN)])
 
     def since(self, change: int) -> list[NodeProgress]:
         """Return the nodes that changed after `change`, in the order of their last change."""
-        found = []
-        for node in reversed(self._nodes.values()):
-            if node.change <= change:
-                break
-            found.append(node)
-        return found[::-1]
+        newest_first = takewhile(lambda node: node.change > change, reversed(self._nodes.values()))
+        return list(newest_first)[::-1]
 
     async def wait_changed(self, change: int) -> None:
-        """Return once there was a change after `change`."""
+        """Wait until there has been a change after `change`."""
         while self.last_change <= change:
             self._changed = self._changed or anyio.Event()
             await self._changed.wait()
 
     def _set(
-        self, key: str, name: str, state: NodeState, duration_sec: float | None = None, error: str = ""
+        self, key: str, cls: str, state: NodeState, duration_sec: float | None = None, error: str = ""
     ) -> None:
-        counts = self.class_counts.setdefault(name, Counter())
+        counts = self.class_counts.setdefault(cls, Counter())
         earlier = self._nodes.pop(key, None)
         if earlier is not None:
             self.counts[earlier.state] -= 1
@@ -164,7 +167,7 @@ class Progress:
         self.counts[state] += 1
         counts[state] += 1
         self.touch()
-        self._nodes[key] = NodeProgress(key, name, state, self.last_change, duration_sec, error)
+        self._nodes[key] = NodeProgress(key, cls, state, self.last_change, duration_sec, error)
         _keep(self._unsettled, key, state in _UNSETTLED)
         _keep(self._running, key, state in _RUNNING)
 

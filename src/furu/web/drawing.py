@@ -1,88 +1,66 @@
-"""A graph as boxes in columns with lines between them, as SVG. Pure: places and writes, reads nothing.
-
-Every box stands to the right of all that it depends on.
-"""
+"""A graph as boxes and lines, as SVG. Pure."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from furu.drawing import DrawnNode, edges, layout
 from furu.web.html import Html, el, join
 
+__all__ = ["draw"]
+
 _WIDTH, _HEIGHT = 168, 38
-_GAP_X, _GAP_Y, _MARGIN = 44, 12, 6
+# From one column, or row, to the next; layers stand further apart, so that there is room for lines.
+_STEP_X, _STEP_Y, _LAYER_GAP, _MARGIN = 180, 50, 0.2, 6
 _MAX_LABEL_CHARS = 22
 
-
-@dataclass(frozen=True, slots=True)
-class Box:
-    """Something to draw. `state` becomes its class, `detail` the line under its name."""
-
-    key: str
-    name: str
-    detail: str
-    level: int
-    depends_on: tuple[str, ...]
-    state: str
-    href: str | None = None
+_Place = tuple[int, int]
 
 
-def draw(boxes: Sequence[Box]) -> Html:
-    """Return the drawing. Lines to nodes without a box are left out."""
-    places = _places(boxes)
-    lines = [
-        _line(places[below], places[box.key])
-        for box in boxes
-        for below in box.depends_on
-        if below in places
-    ]
+def draw(nodes: Sequence[DrawnNode]) -> Html:
+    """Return the drawing, without lines to nodes that are not among `nodes`."""
+    places = _places(nodes)
     width = max((x for x, _ in places.values()), default=0) + _WIDTH + _MARGIN
     height = max((y for _, y in places.values()), default=0) + _HEIGHT + _MARGIN
     return el(
         "svg",
-        *lines,
-        *(_box(box, *places[box.key]) for box in boxes),
+        *(_line(places[below], places[above]) for below, above in edges(nodes)),
+        *(_box(node, *places[node.key]) for node in nodes),
         class_="graph",
         width=width,
         height=height,
         viewBox=f"0 0 {width} {height}",
         role="img",
-        aria_label=f"graph of {len(boxes)}",
+        aria_label=f"graph of {len(nodes)}",
     )
 
 
-def _places(boxes: Sequence[Box]) -> dict[str, tuple[int, int]]:
-    columns: dict[int, list[Box]] = defaultdict(list)
-    for box in boxes:
-        columns[box.level].append(box)
-    tallest = max((len(column) for column in columns.values()), default=0)
-    places = {}
-    for number, level in enumerate(sorted(columns)):
-        column = columns[level]
-        top = _MARGIN + (tallest - len(column)) * (_HEIGHT + _GAP_Y) // 2
-        for row, box in enumerate(column):
-            places[box.key] = (_MARGIN + number * (_WIDTH + _GAP_X), top + row * (_HEIGHT + _GAP_Y))
-    return places
+def _places(nodes: Sequence[DrawnNode]) -> dict[str, _Place]:
+    """Return the left upper corner of each box."""
+    places = layout(nodes, gap=_LAYER_GAP)
+    top = min((row for _, row in places.values()), default=0.0)
+    return {
+        key: (_MARGIN + round(column * _STEP_X), _MARGIN + round((row - top) * _STEP_Y))
+        for key, (column, row) in places.items()
+    }
 
 
-def _line(start: tuple[int, int], end: tuple[int, int]) -> Html:
+def _line(start: _Place, end: _Place) -> Html:
     x1, y1 = start[0] + _WIDTH, start[1] + _HEIGHT // 2
     x2, y2 = end[0], end[1] + _HEIGHT // 2
     bend = (x2 - x1) // 2
     return el("path", d=f"M{x1} {y1}C{x1 + bend} {y1} {x2 - bend} {y2} {x2} {y2}")
 
 
-def _box(box: Box, x: int, y: int) -> Html:
+def _box(node: DrawnNode, x: int, y: int) -> Html:
     inside = join(
-        el("title", f"{box.name} {box.detail}"),
+        el("title", f"{node.name} {node.detail}"),
         el("rect", x=x, y=y, width=_WIDTH, height=_HEIGHT, rx=6),
-        el("text", _shortened(box.name), x=x + 10, y=y + 16),
-        el("text", _shortened(box.detail), class_="detail", x=x + 10, y=y + 31),
+        el("text", _shortened(node.name), x=x + 10, y=y + 16),
+        el("text", _shortened(node.detail), class_="detail", x=x + 10, y=y + 31),
     )
-    group = el("g", inside, class_=f"box {box.state}", data_box=box.key)
-    return el("a", group, href=box.href) if box.href else group
+    group = el("g", inside, class_=f"box {node.state}", data_box=node.key)
+    return el("a", group, href=node.href) if node.href else group
 
 
 def _shortened(text: str) -> str:

@@ -1,4 +1,4 @@
-"""HTML whose text is always escaped: markup can only be made by `el`. Pure."""
+"""HTML whose text is always escaped: only `el` makes markup. Pure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import html
 
 from furu._common.text import printable
 
+__all__ = ["Child", "Html", "document", "el", "join", "text_block"]
+
 _VOID = frozenset({"link", "meta", "br"})
 
 
 class Html(str):
-    """Markup that `el` made: it is not escaped again."""
+    """Markup, which is not escaped again."""
 
     __slots__ = ()
 
@@ -19,10 +21,11 @@ Child = Html | str | int | float | None
 
 
 def el(tag: str, *children: Child, **attributes: str | float | bool | None) -> Html:
-    """Return an element. Text among its children and all values of attributes are escaped.
+    """Return an element. All text in it and all values of attributes are escaped.
 
-    An underscore in an attribute's name stands for a dash, one at its end for nothing (`class_`); None
-    and False leave the attribute out, True writes its name only. A child that is None is left out.
+    An underscore in the name of an attribute becomes a dash, and one at its end is dropped (`class_`).
+    Attributes that are None or False are left out, and of those that are True only the name is written.
+    Children that are None are left out.
 
     >>> el("a", "<b>", href="/?a=1&b=2")
     '<a href="/?a=1&amp;b=2">&lt;b&gt;</a>'
@@ -38,12 +41,12 @@ def el(tag: str, *children: Child, **attributes: str | float | bool | None) -> H
 
 
 def join(*children: Child) -> Html:
-    """Return markup and text in a row, the text escaped."""
+    """Return markup and text one after another, the text escaped."""
     return Html("".join(_child(child) for child in children if child is not None))
 
 
 def text_block(text: str) -> Html:
-    """Return text of many lines, with characters that are not printable written as escapes."""
+    """Return a text of several lines, with unprintable characters as escapes."""
     lines = [printable(line.expandtabs(4)) for line in text.split("\n")]
     return el("pre", "\n".join(lines))
 

@@ -1,33 +1,32 @@
-"""The pages, from plain values to HTML. Pure: reads no disk, no request and no live run.
+"""The pages, as HTML made from plain values. Pure: reads no disk, no request and no live run.
 
-Every link is made here, of the path that the application is mounted at and of hashes; whatever a node, a
-log or an exception says is text.
+Links are made of hashes and of the path that the application is mounted at. Whatever a node, a log or an
+exception contains is shown as text.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args
 from urllib.parse import urlencode
 
+import furu.web.parts as parts
 from furu._common.text import printable
-from furu.graph import UNNEEDED, ClassNode, Graph
-from furu.service.progress import NodeProgress, NodeState
-from furu.store.catalog import AttemptInfo, LogText
-from furu.web.drawing import Box, draw
+from furu.drawing import DrawnNode
+from furu.graph import UNNEEDED, ClassNode, Graph, GraphNode
+from furu.service.progress import NodeProgress
+from furu.web.drawing import draw
 from furu.web.html import Child, Html, document, el, join, text_block
 from furu.web.jobs import Job
 from furu.web.reading import MAX_LISTED, STATES, NodeFacts, RunFacts, RunSnapshot, StorePage, StoreSummary
 
-# People do not read a drawing of more boxes; more cells make a page slow.
+__all__ = ["Pages"]
+
+# Larger drawings are hard to read, and more cells make a page slow.
 _MAX_BOXES = 60
 _MAX_COLUMN = 12
 _MAX_CELLS = 5_000
-_MAX_SHOWN_CHARS = 20_000
-_COUNTED: tuple[NodeState, ...] = get_args(NodeState)
 
 
 class Pages:
@@ -37,15 +36,15 @@ class Pages:
         self._base = base
 
     def index(self, live: Sequence[RunFacts], recent: Sequence[RunFacts], jobs: Iterable[Job]) -> str:
-        """The runs of this process, and the jobs that it can start."""
+        """The runs of this process, and the jobs that clients may start."""
         described = [
             el(
                 "tr",
-                el("td", el("code", one.name)),
-                el("td", _parameters(one)),
-                el("td", one.on_disconnect),
+                el("td", el("code", job.name)),
+                el("td", _parameters(job)),
+                el("td", job.on_disconnect),
             )
-            for one in jobs
+            for job in jobs
         ]
         return self._page(
             "Runs",
@@ -55,13 +54,17 @@ class Pages:
             el("h2", f"Recent: {len(recent)}"),
             self._runs(recent) if recent else el("p", "No run has ended yet.", class_="quiet"),
             el("h2", "Jobs") if described else None,
-            _table(("Job", "Arguments", "When all clients left"), described) if described else None,
+            parts.table(("Job", "Arguments", "When all clients have left"), described)
+            if described
+            else None,
             refresh=bool(live),
         )
 
     def run(self, snapshot: RunSnapshot, graph: Graph | None, problem: str = "") -> str:
-        """One run: how far it is, its graph, its nodes. All of it is of the moment of the snapshot, and the
-        page's stream goes on from there."""
+        """One run: how far it has come, its graph and its nodes, all at the moment of the snapshot.
+
+        If the run is live, the page's script follows it from that moment on.
+        """
         run, progress = snapshot.facts, snapshot.progress
         is_live = run.ended_at is None
         here = f"{self._base}/api/runs/{run.id}"
@@ -73,11 +76,16 @@ class Pages:
                 "p",
                 el("span", run.state, class_=f"badge {run.state}", id="state"),
                 " ",
-                el("span", _run_times(run), class_="quiet"),
+                el("span", parts.run_times(run), class_="quiet"),
             ),
             el("p", id="connection", class_="problem", role="status", hidden=True) if is_live else None,
-            el("progress", id="progress", max=sum(run.counts.values()) or 1, value=_settled(run.counts)),
-            _counts(run.counts),
+            el(
+                "progress",
+                id="progress",
+                max=sum(run.counts.values()) or 1,
+                value=parts.settled(run.counts),
+            ),
+            parts.count_list(run.counts),
             el("p", printable(run.error), class_="problem") if run.error and not snapshot.failed else None,
             el("p", problem, class_="problem") if problem else None,
             el("h2", "Failed"),
@@ -96,42 +104,52 @@ class Pages:
         )
 
     def node(self, node: NodeFacts, run: RunFacts | None = None, run_state: str = "") -> str:
-        """One node: its configuration, dependencies, attempts with their tracebacks and logs. Where the
-        store has no configuration yet, `run` is a run that knows the node, in `run_state`."""
-        config = json.dumps(node.config, indent=2, ensure_ascii=False) if node.config is not None else None
-        facts: list[tuple[str, Child]] = [("Class", printable(node.node_class)), ("Hash", node.hash)]
-        if run is not None:
-            link = el("a", printable(run.title)[:200], href=f"{self._base}/runs/{run.id}")
-            facts.append(("Run", join(link, f": {_label(run_state)}")))
-        if node.started_at is not None:
-            facts.append(("Started", _when(node.started_at)))
-        if node.duration_sec is not None:
-            facts.append(("Took", _duration(node.duration_sec)))
-        if node.directory:
-            facts.append(("Directory", printable(node.directory)))
+        """One node: its configuration, its dependencies, and its attempts with their tracebacks and logs.
+
+        If the store has no configuration of the node yet, `run` is a run with this node in `run_state`.
+        """
+        info = node.info
+        config = json.dumps(info.config, indent=2, ensure_ascii=False) if info.config is not None else None
+        attempts = [
+            parts.attempt_section(attempt, node.logs.get(attempt.number)) for attempt in info.attempts
+        ]
         return self._page(
             printable(node.name),
             el("p", el("a", "Store", href=f"{self._base}/store"), class_="trail"),
             el("h1", printable(node.name)),
-            el("p", _badge(node.status)),
-            el("p", printable(node.problem), class_="problem") if node.problem else None,
-            el("dl", *(join(el("dt", name), el("dd", value)) for name, value in facts)),
+            el("p", parts.badge(str(info.status))),
+            el("p", printable(info.problem), class_="problem") if info.problem else None,
+            self._node_facts(node, run, run_state),
             el("h2", "Configuration"),
-            text_block(_cut(config))
+            text_block(parts.cut(config))
             if config is not None
             else el("p", "Not recorded yet.", class_="quiet"),
             el("h2", "Depends on") if node.depends_on else None,
             el("ul", *(el("li", self._node_link(key)) for key in node.depends_on[:MAX_LISTED])),
-            _left_out(len(node.depends_on), MAX_LISTED),
-            el("h2", "Result") if node.result is not None else None,
-            _result(node.result) if node.result is not None else None,
+            parts.left_out(len(node.depends_on), MAX_LISTED),
+            el("h2", "Result") if info.result is not None else None,
+            parts.result_block(info.result) if info.result is not None else None,
             el("h2", f"Attempts: {node.attempt_count}"),
-            *(_attempt(one, node.logs.get(one.number)) for one in reversed(node.attempts)),
-            _left_out(node.attempt_count, len(node.attempts)),
+            *reversed(attempts),
+            parts.left_out(node.attempt_count, len(attempts)),
         )
 
+    def _node_facts(self, node: NodeFacts, run: RunFacts | None, run_state: str) -> Html:
+        info = node.info
+        facts: list[tuple[str, Child]] = [("Class", printable(info.node_class)), ("Hash", node.hash)]
+        if run is not None:
+            link = el("a", printable(run.title)[:200], href=f"{self._base}/runs/{run.id}")
+            facts.append(("Run", join(link, f": {parts.label_of(run_state)}")))
+        if info.started_at is not None:
+            facts.append(("Started", parts.when(info.started_at)))
+        if info.duration_sec is not None:
+            facts.append(("Took", parts.duration(info.duration_sec)))
+        if node.directory:
+            facts.append(("Directory", printable(node.directory)))
+        return el("dl", *(join(el("dt", name), el("dd", value)) for name, value in facts))
+
     def store(self, summary: StoreSummary) -> str:
-        """The store by class and state. Counts of a class that were cut off say so."""
+        """How many nodes of each class of the store are in each state."""
         partial = set(summary.partial)
         states = [state for state in STATES if any(counts[state] for counts in summary.classes.values())]
         rows = [
@@ -156,11 +174,13 @@ class Pages:
             el("h1", "Store"),
             el("p", el("code", printable(summary.store)), class_="quiet") if summary.store else None,
             el("p", f"{total:,} nodes{', and more that were not counted in time' if partial else ''}"),
-            _table(("Class", *states), rows) if rows else el("p", "It is empty.", class_="quiet"),
+            parts.table(("Class", *states), rows)
+            if rows
+            else el("p", "The store is empty.", class_="quiet"),
         )
 
     def nodes(self, page: StorePage, state: str | None) -> str:
-        """Some nodes of one class."""
+        """Some nodes of a class."""
         query = {"class": page.node_class, "after": page.next_after or ""} | (
             {"state": state} if state else {}
         )
@@ -169,26 +189,24 @@ class Pages:
             el("p", el("a", "Store", href=f"{self._base}/store"), class_="trail"),
             el("h1", printable(page.node_class)),
             el("p", f"in state {state}", class_="quiet") if state else None,
-            _table(
+            parts.table(
                 ("Node", "State"),
                 [
-                    el("tr", el("td", self._node_link(key)), el("td", _badge(status)))
+                    el("tr", el("td", self._node_link(key)), el("td", parts.badge(status)))
                     for key, status in page.nodes
                 ],
             ),
-            el("p", "Looking took too long, so this page is not full.", class_="quiet")
+            el("p", "Reading the store took too long, so this page is not full.", class_="quiet")
             if page.is_cut
             else None,
-            el("p", el("a", "Go on", href=f"{self._base}/store/nodes?{urlencode(query)}"))
+            el("p", el("a", "Next page", href=f"{self._base}/store/nodes?{urlencode(query)}"))
             if page.next_after
             else None,
         )
 
     def error(self, status_code: int, message: str) -> str:
-        """An error, with its status code."""
+        """An error and its status code."""
         return self._page(f"{status_code}", el("h1", f"{status_code}"), el("p", printable(message)))
-
-    # ---- parts ----
 
     def _page(
         self,
@@ -215,52 +233,29 @@ class Pages:
             el(
                 "tr",
                 el("td", el("a", printable(run.title)[:200], href=f"{self._base}/runs/{run.id}")),
-                el("td", _badge(run.state)),
-                el("td", f"{_settled(run.counts):,}", class_="number"),
-                el("td", _run_times(run)),
+                el("td", parts.badge(run.state)),
+                el("td", f"{parts.settled(run.counts):,}", class_="number"),
+                el("td", parts.run_times(run)),
             )
             for run in runs
         ]
-        return _table(("Run", "State", "Nodes", "Time"), rows)
+        return parts.table(("Run", "State", "Nodes", "Time"), rows)
 
     def _graph(self, graph: Graph, snapshot: RunSnapshot) -> list[Child]:
-        """The graph drawn, by node where they are few and by class where they are many; all nodes as
-        cells."""
-        classes = graph.by_class()
-        states = snapshot.states(graph)
-        by_name = Counter(one.name for one in classes)
+        """The graph drawn by node, or by class if there are many nodes; and a cell for each node."""
+        classes, labels, states = graph.by_class(), graph.labels(), snapshot.states(graph)
         widest = max(Counter(node.level for node in graph.nodes).values(), default=0)
         if len(graph.nodes) <= _MAX_BOXES and widest <= _MAX_COLUMN:
             boxes = [
-                Box(
-                    node.hash,
-                    node.name,
-                    node.hash[:12],
-                    node.level,
-                    node.depends_on,
-                    states[node.hash],
-                    f"{self._base}/nodes/{node.hash}",
-                )
-                for node in graph.nodes
+                self._node_box(node, labels[node.node_class], states[node.hash]) for node in graph.nodes
             ]
         else:
-            boxes = [
-                Box(
-                    one.node_class,
-                    one.name,
-                    _nodes(len(one.hashes)),
-                    one.level,
-                    one.depends_on,
-                    "class",
-                )
-                for one in classes[:_MAX_BOXES]
-            ]
+            boxes = [_class_box(cls, labels[cls.node_class]) for cls in classes[:_MAX_BOXES]]
         sections: list[Child] = []
         room = _MAX_CELLS
-        for one in classes:
-            # Events name classes without their modules: of two of one name, neither is counted live.
-            sections.append(self._cells(one, states, room, is_counted=by_name[one.name] == 1))
-            room = max(room - len(one.hashes), 0)
+        for cls in classes:
+            sections.append(self._cells(cls, labels[cls.node_class], states, room))
+            room = max(room - len(cls.hashes), 0)
         more = f" of the first {len(graph.nodes):,}; there are more" if graph.is_cut else ""
         return [
             el("h2", "Graph"),
@@ -269,29 +264,32 @@ class Pages:
             *sections,
         ]
 
-    def _cells(self, one: ClassNode, states: Mapping[str, str], room: int, *, is_counted: bool) -> Html:
+    def _node_box(self, node: GraphNode, label: str, state: str) -> DrawnNode:
+        href = f"{self._base}/nodes/{node.hash}"
+        return DrawnNode(node.hash, label, node.hash[:12], state, node.level, node.depends_on, href)
+
+    def _cells(self, cls: ClassNode, label: str, states: Mapping[str, str], room: int) -> Html:
         cells = [
             el(
                 "a",
                 class_=f"cell {states[key]}",
                 id=f"n{key}",
                 href=f"{self._base}/nodes/{key}",
-                title=f"{one.name} {key[:12]}",
+                title=f"{label} {key[:12]}",
             )
-            for key in one.hashes[:room]
+            for key in cls.hashes[:room]
         ]
-        counts = Counter(states[key] for key in one.hashes)
-        text = ", ".join(f"{count:,} {_label(state)}" for state, count in sorted(counts.items()))
+        counts = Counter(states[key] for key in cls.hashes)
+        text = ", ".join(f"{count:,} {parts.label_of(state)}" for state, count in sorted(counts.items()))
+        needs = f"needs {printable(', '.join(cls.depends_on))}" if cls.depends_on else ""
         return el(
             "section",
-            el("h3", printable(one.name), " ", el("span", text, class_="quiet counts")),
-            el("p", "needs ", printable(", ".join(one.depends_on)), class_="quiet")
-            if one.depends_on
-            else None,
+            el("h3", printable(label), " ", el("span", text, class_="quiet counts")),
+            el("p", needs, class_="quiet") if needs else None,
             el("div", *cells, class_="cells"),
-            _left_out(len(one.hashes), room),
-            data_class=one.name if is_counted else None,
-            data_total=len(one.hashes),
+            parts.left_out(len(cls.hashes), room),
+            data_class=cls.node_class,
+            data_total=len(cls.hashes),
             data_unneeded=counts[UNNEEDED],
         )
 
@@ -310,99 +308,10 @@ class Pages:
         return el("a", shown, href=f"{self._base}/store/nodes?{urlencode(query)}")
 
 
-def _attempt(attempt: AttemptInfo, log: LogText | None) -> Html:
-    took = f"took {_duration(attempt.duration_sec)}" if attempt.duration_sec is not None else ""
-    began = _when(attempt.started_at) if attempt.started_at is not None else ""
-    facts = " · ".join(part for part in (began, took, printable(attempt.owner)) if part)
-    return el(
-        "section",
-        el("h3", f"Attempt {attempt.number} ", _badge(attempt.state)),
-        el("p", facts, class_="quiet") if facts else None,
-        el("p", printable(attempt.error), class_="problem") if attempt.error else None,
-        el("h4", "Traceback") if attempt.traceback else None,
-        text_block("".join(_lines(attempt.traceback))) if attempt.traceback else None,
-        el("h4", "Log") if log is not None else None,
-        el("p", f"{log.left_out_bytes:,} bytes before this are left out.", class_="quiet")
-        if log is not None and log.left_out_bytes
-        else None,
-        text_block(log.text) if log is not None else None,
-    )
-
-
-def _lines(traceback: Iterable[str]) -> Iterable[str]:
-    return (line if line.endswith("\n") else f"{line}\n" for line in traceback)
-
-
-def _label(state: str) -> str:
-    return "not needed" if state == UNNEEDED else state
-
-
-def _badge(state: str) -> Html:
-    return el("span", state, class_=f"badge {state.lower()}")
-
-
-def _counts(counts: Mapping[Any, int]) -> Html:
-    """Every count that there may be, so that the live part only changes numbers."""
-    items = [
-        el(
-            "li",
-            el("b", f"{counts.get(state, 0):,}", data_count=state),
-            f" {state}",
-            class_=state,
-            hidden=not counts.get(state, 0),
-        )
-        for state in _COUNTED
-    ]
-    return el("ul", *items, class_="counts", id="counts")
-
-
-def _nodes(count: int) -> str:
-    return f"{count:,} node" if count == 1 else f"{count:,} nodes"
-
-
-def _settled(counts: Mapping[Any, int]) -> int:
-    return sum(counts.get(state, 0) for state in ("done", "reused", "failed"))
-
-
-def _table(heads: Sequence[str], rows: Sequence[Html]) -> Html:
-    head = el("thead", el("tr", *(el("th", name) for name in heads)))
-    return el("div", el("table", head, el("tbody", *rows)), class_="scroll", tabindex=0)
+def _class_box(cls: ClassNode, label: str) -> DrawnNode:
+    detail = parts.count_of_nodes(len(cls.hashes))
+    return DrawnNode(cls.node_class, label, detail, "class", cls.level, cls.depends_on)
 
 
 def _parameters(job: Job) -> str:
     return ", ".join(f"{name}: {kind}" for name, kind in job.parameters().items()) or "none"
-
-
-def _left_out(count: int, shown: int) -> Html | None:
-    return el("p", f"and {count - shown:,} more", class_="quiet") if count > shown else None
-
-
-def _cut(text: str) -> str:
-    more = len(text) - _MAX_SHOWN_CHARS
-    return f"{text[:_MAX_SHOWN_CHARS]}\n… and {more:,} characters more" if more > 0 else text
-
-
-def _result(result: bytes) -> Html:
-    """A result's beginning: it may have hundreds of megabytes."""
-    shown = result[:_MAX_SHOWN_CHARS].decode("utf-8", "replace")
-    more = len(result) - _MAX_SHOWN_CHARS
-    return text_block(f"{shown}\n… and {more:,} bytes more" if more > 0 else shown)
-
-
-def _run_times(run: RunFacts) -> str:
-    if run.started_at is None:
-        return f"since {_when(run.created_at)}"
-    if run.ended_at is None:
-        return f"since {_when(run.started_at)}"
-    return f"{_when(run.started_at)}, took {_duration(run.ended_at - run.started_at)}"
-
-
-def _when(seconds: float) -> str:
-    try:
-        return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
-    except (ValueError, OverflowError, OSError):  # a record may hold any number
-        return "at an unknown time"
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:,.1f} s"

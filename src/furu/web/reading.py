@@ -1,8 +1,8 @@
-"""What clients see of a store and of runs, as plain values. What may hold paths, messages of exceptions or
-other internals leaves this module only with `show_details`.
+"""What clients see of the store and of runs, as plain values.
 
-Reads the store, so it runs in threads, but for what it takes of live runs, on their loop. Changes nothing.
-A class or a state that a request names is only compared with those that exist.
+Paths, messages of exceptions and other internals leave this module only with `show_details`. A class or a
+state that a request names is only compared with those that exist. What reads the store is called in
+threads; what reads live runs is called on their loop.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from furu._common.origin import class_name
 from furu._common.text import describe_error
 from furu.errors import FuruComputeError, FuruStoreError
 from furu.graph import Graph
-from furu.node.base import Node, configuration
+from furu.node.base import Node, artifact_of, configuration
 from furu.node.dependencies import dependencies
 from furu.service.progress import NodeProgress, NodeState, Snapshot
-from furu.service.runs import Run, RunState
+from furu.service.run import Run, RunState
 from furu.settings import Settings
 from furu.store.artifact import Status
 from furu.store.catalog import (
@@ -35,26 +34,42 @@ from furu.store.catalog import (
     find,
     find_class,
     inspect,
-    read_log,
     walk,
 )
+from furu.store.node_json import node_json, read_logs
+
+__all__ = [
+    "MAX_LISTED",
+    "SEE_LOG",
+    "STATES",
+    "NodeFacts",
+    "RunFacts",
+    "RunSnapshot",
+    "StorePage",
+    "StoreSummary",
+    "describe_node",
+    "list_nodes",
+    "node_values",
+    "read_node",
+    "run_facts",
+    "shown_progress",
+    "summarize_store",
+    "take_snapshot",
+]
 
 logger = logging.getLogger("furu.web")
 
-# A page must not keep a thread for longer than people wait; the rest is another page.
-LIST_SEC = 1.0
-COUNT_SEC = 2.0
-NODES_A_PAGE = 200
-# The last ones; a node may have failed for years.
-SHOWN_ATTEMPTS = 20
-# Of a run with very many roots, clients see some: each message would hold them all.
+# The nodes in a list on a page.
+MAX_LISTED = 50
+_NODES_A_PAGE = 200
+# The last attempts of a node: it may have failed for years.
+_SHOWN_ATTEMPTS = 20
+# The first roots of a run: every message holds them.
 _MAX_ROOTS = 100
 _NAMED_FAILURES = 3
-# Nodes in a list on a page.
-MAX_LISTED = 50
 
-UNREADABLE = "UNREADABLE"
-STATES = (*(str(status) for status in Status), UNREADABLE)
+_UNREADABLE = "UNREADABLE"
+STATES = (*(str(status) for status in Status), _UNREADABLE)
 
 SEE_LOG = "The log of the service has more."
 _ERROR_NAME = re.compile(r"[\w.<>]{1,200}\Z")
@@ -65,7 +80,7 @@ _ERROR_NAME = re.compile(r"[\w.<>]{1,200}\Z")
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """A run as clients see it at one moment; it is JSON as it stands."""
+    """A run as clients see it at one moment, ready to be sent as JSON."""
 
     id: str
     title: str
@@ -97,14 +112,14 @@ def run_facts(run: Run, *, show_details: bool = False) -> RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class RunSnapshot:
-    """A run with its nodes at one moment: what a page of it shows."""
+    """A run and its nodes at one moment, as its page shows them."""
 
     facts: RunFacts
     progress: Snapshot
     failed: tuple[NodeProgress, ...]
 
     def states(self, graph: Graph) -> dict[str, str]:
-        """Return the state of every node of the run's graph."""
+        """Return the state of each node of the run's graph."""
         known = {key: node.state for key, node in self.progress.nodes.items()}
         return graph.states(known, is_finished=self.facts.state == "finished")
 
@@ -147,31 +162,30 @@ def shown_progress(nodes: Iterable[NodeProgress], *, show_details: bool) -> list
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """A node as clients see it. `attempts` are the last ones; `logs` their logs, by number; `directory`
-    and what else may hold paths are empty unless details are shown."""
+    """A node as clients see it. `info` holds its last attempts, out of `attempt_count`.
 
-    hash: str
-    node_class: str
-    status: str
-    config: dict[str, Any] | None
+    `logs` are those of the attempts, by number. `logs` and `directory` are empty unless details are shown.
+    """
+
+    info: NodeInfo
     depends_on: tuple[str, ...]
-    started_at: float | None = None
-    duration_sec: float | None = None
-    problem: str = ""
-    result: bytes | None = None
     directory: str = ""
-    attempts: tuple[AttemptInfo, ...] = ()
     attempt_count: int = 0
     logs: Mapping[int, LogText] = field(default_factory=dict)
 
     @property
+    def hash(self) -> str:
+        """The node's hash."""
+        return self.info.entry.hash
+
+    @property
     def name(self) -> str:
-        """The class without its module."""
-        return self.node_class.rpartition(":")[2]
+        """The class's name without its module."""
+        return self.info.node_class.rpartition(":")[2]
 
 
 def read_node(settings: Settings, node_hash: str, *, show_details: bool) -> NodeFacts | None:
-    """Return what the store knows of a node, by its whole hash; None where it has no such node.
+    """Return what the store knows of the node with this hash, or None if the store does not have it.
 
     Raises `FuruStoreError` if the store cannot be listed.
     """
@@ -181,61 +195,37 @@ def read_node(settings: Settings, node_hash: str, *, show_details: bool) -> Node
         next(directories_of_classes(settings.store), None)  # raises if the store itself cannot be listed
         return None
     info = inspect(entry)
-    problem = info.problem
-    if problem and not show_details:
-        logger.warning("the node %s %s: %s", entry.name, entry.hash, problem)
-        problem = f"A file of this node is damaged or cannot be read. {SEE_LOG}"
-    attempts = info.attempts[-SHOWN_ATTEMPTS:]
-    return NodeFacts(
-        hash=entry.hash,
-        node_class=info.node_class,
-        status=str(info.status),
-        config=info.config,
-        depends_on=info.depends_on,
-        started_at=info.started_at,
-        duration_sec=info.duration_sec,
-        problem=problem,
-        result=info.result,
-        directory=str(entry.directory) if show_details else "",
-        attempts=attempts if show_details else tuple(map(_without_details, attempts)),
-        attempt_count=len(info.attempts),
-        logs=_read_logs(info) if show_details else {},
-    )
+    count = len(info.attempts)
+    info = dataclasses.replace(info, attempts=info.attempts[-_SHOWN_ATTEMPTS:])
+    if show_details:
+        return NodeFacts(info, info.depends_on, str(entry.directory), count, read_logs(info))
+    if info.problem:
+        logger.warning("the node %s %s: %s", entry.name, entry.hash, info.problem)
+        info = dataclasses.replace(
+            info, problem=f"A file of this node is damaged or cannot be read. {SEE_LOG}"
+        )
+    info = dataclasses.replace(info, attempts=tuple(map(_without_details, info.attempts)))
+    return NodeFacts(info, info.depends_on, attempt_count=count)
 
 
 def describe_node(node: Node[Any], recorded: NodeFacts | None) -> NodeFacts:
-    """Return a node whose configuration is not recorded yet as its run knows it, with the attempts that are
-    recorded. Calls the node's own methods."""
-    facts = recorded or NodeFacts(node.furu_hash, class_name(type(node)), str(Status.TODO), None, ())
-    depends_on = tuple([one.furu_hash for one in dependencies(node)])
-    return dataclasses.replace(facts, config=configuration(node), depends_on=depends_on)
+    """Return a node whose configuration is not recorded yet, as the node itself describes it.
+
+    Keeps the attempts that are recorded. Calls the node's own methods.
+    """
+    if recorded is None:
+        artifact = artifact_of(node)
+        module, _, cls = artifact.node_class.partition(":")
+        entry = Entry(artifact.settings, artifact.files, module, cls, artifact.hash)
+        recorded = NodeFacts(NodeInfo(entry, Status.TODO, artifact.node_class, None, ()), ())
+    info = dataclasses.replace(recorded.info, config=configuration(node))
+    depends_on = tuple([dependency.furu_hash for dependency in dependencies(node)])
+    return dataclasses.replace(recorded, info=info, depends_on=depends_on)
 
 
 def node_values(facts: NodeFacts) -> dict[str, Any]:
-    """Return a node as JSON for clients: all but its result."""
-    return {
-        "hash": facts.hash,
-        "class": facts.node_class,
-        "status": facts.status,
-        "config": facts.config,
-        "depends_on": facts.depends_on,
-        "started_at": facts.started_at,
-        "duration_sec": facts.duration_sec,
-        "problem": facts.problem,
-        "attempts": [
-            {
-                "number": attempt.number,
-                "state": attempt.state,
-                "owner": attempt.owner,
-                "error": attempt.error,
-                "traceback": attempt.traceback,
-                "started_at": attempt.started_at,
-                "duration_sec": attempt.duration_sec,
-                "log": facts.logs[attempt.number].text if attempt.number in facts.logs else None,
-            }
-            for attempt in facts.attempts
-        ],
-    }
+    """Return a node as JSON for clients: everything but its result and directory."""
+    return {**node_json(facts.info, facts.logs), "depends_on": facts.depends_on}
 
 
 def _without_details(attempt: AttemptInfo) -> AttemptInfo:
@@ -244,26 +234,16 @@ def _without_details(attempt: AttemptInfo) -> AttemptInfo:
     return dataclasses.replace(attempt, owner="", error=error, traceback=())
 
 
-def _read_logs(info: NodeInfo) -> dict[int, LogText]:
-    """Return the end of the log of each of the last attempts that has one."""
-    found = {}
-    for attempt in info.attempts[-SHOWN_ATTEMPTS:]:
-        try:
-            log = read_log(info.entry, attempt.number)
-        except FuruStoreError as error:
-            log = LogText(str(error), 0)
-        if log is not None:
-            found[attempt.number] = log
-    return found
-
-
 # ---- the store ----
 
 
 @dataclass(frozen=True, slots=True)
 class StoreSummary:
-    """The nodes of a store by class and state; it is JSON as it stands. `partial` names the classes that
-    were not counted to their end, because that took too long. `store` is empty unless details are shown."""
+    """How many nodes of each class are in each state, ready to be sent as JSON.
+
+    `partial` names the classes that were not counted to the end, because that took too long. `store` is
+    empty unless details are shown.
+    """
 
     store: str
     classes: dict[str, Counter[str]]
@@ -272,8 +252,11 @@ class StoreSummary:
 
 @dataclass(frozen=True, slots=True)
 class StorePage:
-    """Some nodes of a class, by hash: hash and state of each. `next_after`: the hash after which the next
-    page goes on; None if there are no more. `is_cut`: the page ended because it took too long."""
+    """Some nodes of a class, each with its state, sorted by hash.
+
+    The next page starts after the hash `next_after`, which is None on the last one. If `is_cut`, the page
+    is not full because it took too long.
+    """
 
     node_class: str
     nodes: list[tuple[str, str]]
@@ -281,9 +264,9 @@ class StorePage:
     is_cut: bool
 
 
-def summarize_store(settings: Settings, *, show_details: bool) -> StoreSummary:
-    """Count for a bounded time. Raises `FuruStoreError` if the store cannot be listed."""
-    deadline = time.monotonic() + COUNT_SEC
+def summarize_store(settings: Settings, *, show_details: bool, limit_sec: float = 2.0) -> StoreSummary:
+    """Count nodes for at most `limit_sec`. Raises `FuruStoreError` if the store cannot be listed."""
+    deadline = time.monotonic() + limit_sec
     classes = {name: Counter[str]() for name in _class_names(settings)}
     counted: set[str] = set()
     current = ""
@@ -302,25 +285,28 @@ def summarize_store(settings: Settings, *, show_details: bool) -> StoreSummary:
     return StoreSummary(str(settings.store) if show_details else "", classes, partial)
 
 
-def list_nodes(settings: Settings, node_class: str, state: str | None, after: str) -> StorePage:
-    """Return the next nodes of a class that are in a state, if one is given, for a bounded time.
+def list_nodes(
+    settings: Settings, node_class: str, state: str | None, after: str, *, limit_sec: float = 1.0
+) -> StorePage:
+    """Return the next nodes of a class, only those in `state` if it is given, for about `limit_sec`.
 
-    Raises `FuruStoreError` if the store cannot be listed.
+    Looks at one node at least, so every page gets further. Raises `FuruStoreError` if the store cannot be
+    listed.
     """
-    found: list[tuple[str, str]] = []
-    deadline = time.monotonic() + LIST_SEC
+    nodes: list[tuple[str, str]] = []
+    deadline = time.monotonic() + limit_sec
     seen = after
     for entry in _nodes_of(settings, node_class):
         if entry.hash <= after:
             continue
         is_late = time.monotonic() > deadline and seen != after
-        if len(found) == NODES_A_PAGE or is_late:
-            return StorePage(node_class, found, seen, is_late)
-        now = _state(entry)
-        if state is None or state == now:
-            found.append((entry.hash, now))
+        if len(nodes) == _NODES_A_PAGE or is_late:
+            return StorePage(node_class, nodes, seen, is_late)
+        current = _state(entry)
+        if state is None or state == current:
+            nodes.append((entry.hash, current))
         seen = entry.hash
-    return StorePage(node_class, found, None, False)
+    return StorePage(node_class, nodes, None, False)
 
 
 def _class_names(settings: Settings) -> list[str]:
@@ -328,7 +314,7 @@ def _class_names(settings: Settings) -> list[str]:
 
 
 def _nodes_of(settings: Settings, node_class: str) -> Iterator[Entry]:
-    """Yield the nodes of a class of the store, by hash."""
+    """Yield the nodes of a class, sorted by hash."""
     if node_class not in _class_names(settings):
         return
     module, _, cls = node_class.partition(":")
@@ -337,7 +323,7 @@ def _nodes_of(settings: Settings, node_class: str) -> Iterator[Entry]:
     if first is not None:
         yield first
         yield from entries
-    else:  # its name was too long for a directory, or is not printable
+    else:  # the name was cut for its directory, or is not printable
         yield from (entry for entry in walk(settings) if entry.name == node_class)
 
 
@@ -345,4 +331,4 @@ def _state(entry: Entry) -> str:
     try:
         return entry.status()
     except FuruStoreError:
-        return UNREADABLE
+        return _UNREADABLE

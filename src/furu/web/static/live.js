@@ -1,5 +1,4 @@
-// Follows a run: what the server sends is only ever set as text, as a class out of a list, or as a link
-// to a hash.
+// Follows a run. What the server sends is only used as text, as a class from a list, or as a hash in a link.
 "use strict";
 
 const STATES = new Set([
@@ -59,7 +58,7 @@ function showClass(name, counts) {
   const known = Object.values(counts).reduce((sum, count) => sum + count, 0);
   const all = Object.entries(counts);
   all.push(["pending", Number(section.dataset.total) - known - unneeded], ["not needed", unneeded]);
-  const parts = all.filter(([, count]) => count > 0).sort(([one], [other]) => (one < other ? -1 : 1));
+  const parts = all.filter(([, count]) => count > 0).sort(([a], [b]) => (a < b ? -1 : 1));
   section.querySelector(".counts").textContent =
     parts.map(([state, count]) => count.toLocaleString("en") + " " + state).join(", ");
 }
@@ -99,7 +98,7 @@ function follow() {
     source.close();
     const run = JSON.parse(message.data);
     showRun(run.state, run.counts);
-    // The page of a run that has ended is complete, and opens no stream.
+    // The page of a run that has ended is complete and needs no script.
     look((status) => (status === 200 ? location.reload() : say("The run has ended. " + whyGone(status))));
   });
   source.addEventListener("error", () => {
@@ -124,7 +123,7 @@ function whyGone(status) {
   return status === 0 ? "The service does not answer." : "The service answers " + status + ": reload the page.";
 }
 
-// Asks for the run and calls back with the status of the answer, 0 if there is none.
+// Asks for the run and calls `then` with the status of the answer, or with 0 if there is none.
 function look(then) {
   fetch(main.dataset.run, { cache: "no-store" }).then((answer) => then(answer.status), () => then(0));
 }

@@ -1,0 +1,48 @@
+"""What the store knows of a node, as JSON: the same for the command line and the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from furu.errors import FuruStoreError
+from furu.store.catalog import AttemptInfo, LogText, NodeInfo, read_log
+
+__all__ = ["node_json", "read_logs"]
+
+
+def node_json(info: NodeInfo, logs: Mapping[int, LogText]) -> dict[str, Any]:
+    """Return a node with its attempts and their logs, but without its result and directory."""
+    return {
+        "class": info.node_class,
+        "hash": info.entry.hash,
+        "status": info.status,
+        "config": info.config,
+        "depends_on": info.depends_on,
+        "codec": info.codec,
+        "started_at": info.started_at,
+        "duration_sec": info.duration_sec,
+        "attempts": [_attempt_json(attempt, logs.get(attempt.number)) for attempt in info.attempts],
+        "problem": info.problem,
+    }
+
+
+def read_logs(info: NodeInfo) -> dict[int, LogText]:
+    """Return the end of the log of each attempt that has one, by number.
+
+    In place of a log that cannot be read stands the reason.
+    """
+    logs = {}
+    for attempt in info.attempts:
+        try:
+            log = read_log(info.entry, attempt.number)
+        except FuruStoreError as error:
+            log = LogText(str(error), 0)
+        if log is not None:
+            logs[attempt.number] = log
+    return logs
+
+
+def _attempt_json(attempt: AttemptInfo, log: LogText | None) -> dict[str, Any]:
+    fields = {name: getattr(attempt, name) for name in attempt.__slots__}
+    return {**fields, "log": log.text if log is not None else None}

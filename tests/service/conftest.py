@@ -1,0 +1,16 @@
+"""A record of what the nodes of each test computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.graphs import Computed, recording
+
+
+@pytest.fixture(autouse=True)
+def computed() -> Iterator[Computed]:
+    """What the nodes of this test computed."""
+    with recording() as record:
+        yield record
