@@ -23,7 +23,7 @@ __all__ = ["Walk"]
 class Walk:
     """Drives discovery for one run, and calls functions of the scheduler on the loop.
 
-    `take` gets each batch, `deliver` what a step raised; `stepped` is called when a step has left its thread.
+    `take` gets each batch, `deliver` what a step raised; `stepped` is called when a step has ended.
 
     `is_walking`: there is something left to walk, or a step is on its way. `is_exhausted`: all roots have
     been read. `is_stepping`: a step is in its thread.
