@@ -53,11 +53,13 @@ def lines(path: Path) -> int:
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:
-    """The functions of a file, and how many lines each has, with decorators and docstring."""
+    """The functions of a file, and how many lines each has, without its docstring."""
     for node in ast.walk(parsed(path)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.end_lineno:
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
-            yield node.name, node.end_lineno - first + 1
+            head = node.body[0]
+            docstring = ast.get_docstring(node) is not None and head.end_lineno
+            yield node.name, node.end_lineno - first + 1 - (docstring and docstring - head.lineno + 1)
 
 
 def defined(path: Path) -> set[str]:

@@ -38,7 +38,7 @@ def test_run_is_linear_in_its_nodes(shape: str) -> None:
 def test_nothing_is_kept_of_a_root_behind_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less than 64 bytes a root: a run through a window takes the memory of the window, and that of the
     last nodes whose times are remembered. It may grow once, as when threads are added, but not always."""
-    monkeypatch.setattr(report, "_REMEMBERED_NODES", 100)
+    monkeypatch.setattr(report, "REMEMBERED_NODES", 100)
     sizes: list[int] = []
 
     def roots() -> Iterator[Furu[int]]:

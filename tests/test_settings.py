@@ -246,9 +246,9 @@ def test_block_that_names_the_store_does_not_look_for_one(monkeypatch: pytest.Mo
     monkeypatch.delenv("FURU_PATH")
 
     def refuse(*args: Any) -> Any:
-        raise AssertionError("looked for a project")
+        raise AssertionError("looked for the working directory")
 
-    monkeypatch.setattr("furu.settings._default_store", refuse)
+    monkeypatch.setattr("os.getcwd", refuse)
     with use_settings(store="/tmp/named") as settings:
         assert Path("/tmp/named") == settings.store
 

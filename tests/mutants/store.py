@@ -136,7 +136,7 @@ STORE = (
     Mutant(
         "the heartbeat keeps idle owners",
         LOCAL,
-        "if not owner.attempts and now - owner.idle_since >= _IDLE_SEC:",
+        "if not owner.attempts and now - owner.idle_since >= self._idle_sec:",
         "if False:",
         (MEMORY + "test_heartbeat_ends_idle_owners_and_then_itself",),
     ),

@@ -83,12 +83,9 @@ def test_owners_in_use_are_never_ended(process: Process, tmp_path: Path) -> None
     assert len(process.owners) <= 4
 
 
-def test_heartbeat_ends_idle_owners_and_then_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_heartbeat_ends_idle_owners_and_then_itself() -> None:
     """A store that is not in use holds no descriptor, no lock and no thread."""
-    monkeypatch.setattr("furu.store.local._IDLE_SEC", 0.01)
-    process = Process()
+    process = Process(idle_sec=0.01)
     with acting_as(process), use_settings(lease_sec=0.06):
         compute(artifact())
         hearts = [thread for thread in threading.enumerate() if thread.name == "furu-heartbeat"]

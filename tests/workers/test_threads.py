@@ -18,8 +18,7 @@ from blockbuster import BlockBuster
 from furu import FuruComputeError, run_local, run_local_async
 from furu._common.loops import Waker
 from furu.events import Event, NodeDone, NodeOverran, NodeStarted, PlanKnown
-from furu.execution.workers import threads
-from furu.execution.workers.serial import SerialPolicy
+from furu.execution.workers.serial import SerialPolicy, Usage
 from furu.execution.workers.threads import ThreadWorkers
 from tests.graphs import AsyncNode, Computed, Node, actions, chain, flat, recording
 
@@ -143,30 +142,55 @@ async def test_nothing_begins_serially_after_a_failure_that_the_loop_does_not_kn
     assert ["n0", "n1", "n2"] == record.order
 
 
-def test_node_that_ends_while_serial_mode_is_left_is_heard_of(
-    monkeypatch: pytest.MonkeyPatch, no_blocking_calls: BlockBuster
+class Leaving(SerialPolicy):
+    """Leaves serial mode at the first look, and calls a function just before."""
+
+    def __init__(self, just_before: Callable[[], None]) -> None:
+        self._just_before = just_before
+        self._leaving: int | None = None
+        super().__init__()
+
+    def is_slow(self, before: Usage, now: Usage, *, is_late: bool) -> bool:
+        self._leaving = threading.get_ident()
+        return True
+
+    @property
+    def is_serial(self) -> bool:  # type: ignore[override]
+        """Asked for on the loop, after all news was delivered and before the mode is left."""
+        if self._leaving == threading.get_ident():
+            self._leaving = None
+            self._just_before()
+        return self._is_serial
+
+    @is_serial.setter
+    def is_serial(self, value: bool) -> None:
+        self._is_serial = value
+
+
+def test_outcome_of_a_node_that_ends_as_serial_mode_is_left_is_delivered(
+    no_blocking_calls: BlockBuster,
 ) -> None:
-    """Nothing else is left to wake the loop: all others depend on it."""
+    """Nothing else wakes the loop: the next node does not end before."""
     no_blocking_calls.deactivate()  # the loop is to be held here
-    let_go, ended, withdrawn = threading.Event(), threading.Event(), threading.Event()
-    withdraw, next_job = threads._ThreadCrew._withdraw, threads._ThreadCrew._next
+    let_go, next_began, delivered = threading.Event(), threading.Event(), threading.Event()
+    ended_in_time: list[bool] = []
 
-    def withdraw_after_the_end(self: threads._ThreadCrew) -> None:
+    def end_the_first() -> None:
         let_go.set()
-        assert ended.wait(10)
-        withdraw(self)
-        withdrawn.set()
+        next_began.wait(10)
 
-    def next_after_withdrawal(self: threads._ThreadCrew, thread: Any) -> Any:
-        if let_go.is_set() and not ended.is_set():
-            ended.set()
-            assert withdrawn.wait(10)
-        return next_job(self, thread)
+    def wait_delivered() -> None:
+        next_began.set()
+        ended_in_time.append(delivered.wait(5))
 
-    monkeypatch.setattr(threads._ThreadCrew, "_withdraw", withdraw_after_the_end)
-    monkeypatch.setattr(threads._ThreadCrew, "_next", next_after_withdrawal)
-    actions["n0"] = lambda: let_go.wait(10)
-    assert 40 == run_local([chain(40)]).computed
+    def on_event(event: Event) -> None:
+        if isinstance(event, NodeDone):
+            delivered.set()
+
+    actions.update(n0=lambda: let_go.wait(10), n1=wait_delivered)
+    workers = ThreadWorkers(policy=lambda: Leaving(end_the_first))
+    assert 40 == run_local([chain(40)], workers=workers, on_event=on_event).computed
+    assert [True] == ended_in_time
 
 
 # ---- time limits ----

@@ -31,7 +31,7 @@ Sink = Callable[[Event], object]
 
 
 # The plan grows a few hundred nodes at a time: nodes done so long ago are hardly found to be needed.
-_REMEMBERED_NODES = 4096
+REMEMBERED_NODES = 4096
 
 
 class Sinks:
@@ -166,7 +166,7 @@ class Times:
     def _remember(self, key: str) -> None:
         """Keep for a while the chain to a node on which nothing depends that has been found so far."""
         self._recent.append(key)
-        if len(self._recent) > _REMEMBERED_NODES:
+        if len(self._recent) > REMEMBERED_NODES:
             oldest = self._recent.popleft()
             if oldest not in self._dependents:
                 self._paths.pop(oldest, None)

@@ -41,7 +41,7 @@ _BEATS_PER_LEASE = 6
 # misses two beats: it may live in a copy of this virtual machine, where its lock is not seen.
 _BEATS_OF_A_COPY = 2
 # A store that is not in use holds no descriptor and no heartbeat. Between two nodes it is in use.
-_IDLE_SEC = 5.0
+IDLE_SEC = 5.0
 _MAX_IDLE_OWNERS = 4
 # How many files of `owners/` a new owner looks at for those that killed processes left.
 _SWEPT_OWNERS = 64
@@ -96,6 +96,7 @@ class Process:
         boot: Callable[[], str] = boot_id,
         leases: Leases | None = None,
         beats: bool = True,
+        idle_sec: float = IDLE_SEC,
         lock: threading.RLock | None = None,
     ) -> None:
         self.lock = lock or threading.RLock()
@@ -109,6 +110,7 @@ class Process:
         self.owners: list[Owner] = []
         self._boot = boot
         self._beats = beats
+        self._idle_sec = idle_sec
         self._current: dict[Path, Owner] = {}
         self._attempts: dict[str, Running] = {}
         self._waiters: dict[str, list[Callable[[], object]]] = {}
@@ -211,14 +213,14 @@ class Process:
                 self._changed.clear()
                 now = time.monotonic()
                 for owner in tuple(self.owners):
-                    if not owner.attempts and now - owner.idle_since >= _IDLE_SEC:
+                    if not owner.attempts and now - owner.idle_since >= self._idle_sec:
                         self._end(owner)
                 if not self.owners:
                     self._heart = None
                     return
                 beating = [(owner, owner.file) for owner in self.owners]
                 shortest_sec = min(owner.record.lease_sec for owner in self.owners) / _BEATS_PER_LEASE
-                wait_sec = min(shortest_sec, _IDLE_SEC)
+                wait_sec = min(shortest_sec, self._idle_sec)
             for owner, file in beating:
                 self._touch(owner, file.number)
             del beating  # or an owner that ends while this thread waits would not be closed
