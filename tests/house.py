@@ -77,6 +77,22 @@ def defined(path: Path) -> set[str]:
     return {name for name in names if _is_private(name)}
 
 
+def public_names(path: Path) -> set[str]:
+    """The names without an underscore that a module defines, but for type variables and loggers."""
+    names: set[str] = set()
+    for node in parsed(path).body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            made_by = getattr(node.value, "func", None)
+            if getattr(made_by, "id", "") in ("TypeVar", "TypeVarTuple"):
+                continue
+            if getattr(made_by, "attr", "") != "getLogger":
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return {name for name in names if not name.startswith("_")}
+
+
 def foreign_members(module: str) -> set[str]:
     """The private names that a module takes from another package, as imports or as members."""
     path, own = modules()[module], set[str]()

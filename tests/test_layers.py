@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import furu
-from tests.house import lines, modules, package, parsed
+from tests.house import lines, modules, package, parsed, public_names
 
 # Bottom first: a module imports only from its own package and from those above this line in the list.
 HOUSE = [
@@ -43,6 +43,33 @@ HOUSE = [
 PURE = ["execution.plan", "execution.window", "execution.workers.serial"]
 IMPURE = {"anyio", "asyncio", "os", "pathlib", "threading", "time", "furu.store", "furu.node"}
 MOST_OF_THE_HOUSE = 0.25
+# What users import beside `furu` itself, or what docs/reference/api.md describes.
+PUBLIC = [
+    "errors",
+    "retry",
+    "settings",
+    "context",
+    "report",
+    "events",
+    "node.furu",
+    "node.file",
+    "store.catalog",
+    "store.removal",
+    "observing.trace",
+    "observing.otel",
+    "execution.local",
+    "execution.stream",
+    "execution.workers.base",
+    "execution.workers.threads",
+    "execution.workers.processes",
+    "execution.workers.dask",
+    "planning.summary",
+    "service.runs",
+    "service.run",
+    "graph",
+    "drawing",
+    "testing",
+]
 
 
 MODULES = modules()
@@ -135,3 +162,10 @@ def test_version_is_that_of_the_distribution() -> None:
     except metadata.PackageNotFoundError:
         pytest.skip("furu is not installed, only on the path")
     assert version == furu.__version__
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_public_module_lists_its_names(name: str) -> None:
+    """All of them, once; what is private has an underscore."""
+    listed = importlib.import_module(f"furu.{name}").__all__
+    assert sorted(public_names(MODULES[name])) == sorted(listed)

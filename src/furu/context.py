@@ -13,6 +13,8 @@ import msgspec
 
 from furu.errors import FuruCancelledError, FuruTimeoutError
 
+__all__ = ["Cancellation", "EXEC_CONTEXT", "ExecContext", "check_cancelled", "executor_context"]
+
 
 class ExecContext(msgspec.Struct, frozen=True):
     """What a `get()` may do here.

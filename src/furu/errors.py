@@ -29,6 +29,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+__all__ = [
+    "Failure",
+    "FuruCancelledError",
+    "FuruComputeError",
+    "FuruCycleError",
+    "FuruError",
+    "FuruIdentityError",
+    "FuruInProgressError",
+    "FuruLoadError",
+    "FuruMissingArtifactError",
+    "FuruResultError",
+    "FuruRunningLoopError",
+    "FuruSettingsError",
+    "FuruSpecMismatchError",
+    "FuruStalledError",
+    "FuruStoreError",
+    "FuruTimeoutError",
+    "FuruUsageError",
+    "FuruWorkerError",
+]
+
 
 class FuruError(Exception):
     """Base of every error that furu raises on purpose."""

@@ -16,6 +16,26 @@ from typing import Literal
 
 from furu.report import RunReport
 
+__all__ = [
+    "End",
+    "Event",
+    "NodeAbandoned",
+    "NodeDone",
+    "NodeFailed",
+    "NodeOverran",
+    "NodePlanned",
+    "NodeRetried",
+    "NodeReused",
+    "NodeStarted",
+    "NodeWaiting",
+    "PlanKnown",
+    "RootActivated",
+    "RootCompleted",
+    "RunFinished",
+    "RunStarted",
+    "class_labels",
+]
+
 End = Literal["finished", "failed", "cancelled"]
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from furu._common.text import printable, seconds
 from furu.errors import Failure
 
+__all__ = ["ClassTime", "NAMED", "NodeTime", "RunReport"]
+
 # What a report names of each: it stays small however many nodes ran.
 NAMED = 10
 

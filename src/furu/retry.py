@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from furu.errors import FuruUsageError
 
+__all__ = ["Retry"]
+
 _MOST_DELAY_SEC = 60.0
 
 

@@ -20,6 +20,15 @@ from typing import Any, Literal, cast, get_args
 
 from furu.errors import FuruSettingsError
 
+__all__ = [
+    "DEFAULT_LEASE_SEC",
+    "DEFAULT_MAX_RESULT_BYTES",
+    "Durability",
+    "Settings",
+    "current_settings",
+    "use_settings",
+]
+
 Durability = Literal["process", "power"]
 
 # Long enough for a network filesystem that shows a changed mtime a minute late.

@@ -20,6 +20,8 @@ from furu.node.load import exists
 from furu.settings import use_settings
 from furu.store.layout import OWNERS
 
+__all__ = ["Total", "chain", "check_declared", "diamond", "flat", "from_edges"]
+
 
 class Total(Furu[int]):
     """One more than the nodes below it add up to. A node for tests of what runs nodes."""

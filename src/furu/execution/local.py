@@ -34,6 +34,8 @@ from furu.report import RunReport
 from furu.settings import Settings, current_settings, use_settings
 from furu.store.claim import open_store
 
+__all__ = ["run_local", "run_local_async"]
+
 
 def run_local(
     roots: Iterable[Furu[Any]],

@@ -21,6 +21,8 @@ from furu.node.furu import Furu
 from furu.observing.report import Sink, Sinks
 from furu.report import RunReport
 
+__all__ = ["DEFAULT_BUFFER_EVENTS", "EventStream", "EventsDropped", "RunOptions", "stream_local"]
+
 # A reader that is a moment behind loses nothing; one that has stopped costs no more memory than this.
 DEFAULT_BUFFER_EVENTS = 10_000
 

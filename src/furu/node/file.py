@@ -14,6 +14,8 @@ from furu.errors import FuruError, FuruIdentityError
 from furu.node.furu import Furu
 from furu.node.identity import DIGEST_BYTES
 
+__all__ = ["File"]
+
 # Two writes within a filesystem's clock tick leave the same stamp, so the digest of a file this young is
 # not remembered.
 _SETTLED_NS = 2 * 10**9

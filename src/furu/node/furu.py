@@ -31,6 +31,8 @@ from furu.node.shapes import builtin_base
 from furu.store.artifact import Artifact, Status, survey
 from furu.store.attempt import Attempt, running_attempt
 
+__all__ = ["Furu"]
+
 T = TypeVar("T")
 
 
@@ -81,7 +83,7 @@ class Furu(Node[T]):
         `_create` first, and pass it on.
         """
         artifact = artifact_of(self)
-        attempt = attempt_at(artifact)
+        attempt = _attempt_at(artifact)
         if attempt is not None:
             return Path(attempt.files_directory())
         record = artifact.read()
@@ -101,7 +103,7 @@ class Furu(Node[T]):
         artifact = artifact_of(self)
 
         def write_line() -> Any:
-            attempt = attempt_at(artifact)
+            attempt = _attempt_at(artifact)
             return attempt.log if attempt is not None else None
 
         cls = type(self)
@@ -160,7 +162,7 @@ def _interrupt(*_: object) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-def attempt_at(artifact: Artifact) -> Attempt | None:
+def _attempt_at(artifact: Artifact) -> Attempt | None:
     """Return the attempt that runs here at a node, also in a fork of it, until the node is published."""
     attempt = running_attempt(artifact)
     if attempt is not None and not attempt.is_of_this_process and artifact.is_done():

@@ -11,6 +11,8 @@ from furu.events import Event, NodeDone, NodeFailed, NodeRetried, RunFinished, R
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer, TracerProvider
 
+__all__ = ["Spans"]
+
 
 class Spans:
     """Makes a span of a run, and below it one of each attempt at a node. Use as `on_event`, for one run.

@@ -26,6 +26,8 @@ from furu.events import (
     RunStarted,
 )
 
+__all__ = ["Slice", "Trace"]
+
 _PID = 1
 _CRITICAL_ROW = 0
 

@@ -25,6 +25,8 @@ from furu.planning.simulate import simulate
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Status
 
+__all__ = ["Durations", "Forecast", "PlanSummary", "PlannedNode", "plan_local", "summarize"]
+
 # Nodes that a summary names; it counts all.
 _NAMED_NODES = 1000
 _SHOWN_CHARS = 120

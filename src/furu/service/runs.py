@@ -34,7 +34,7 @@ from furu.service.run import (
 )
 from furu.settings import current_settings, use_settings
 
-__all__ = ["Runs"]
+__all__ = ["Compute", "Runs"]
 
 logger = logging.getLogger("furu.service")
 

@@ -32,6 +32,25 @@ from furu.store.record import (
     store_failed,
 )
 
+__all__ = [
+    "AttemptInfo",
+    "AttemptState",
+    "Entry",
+    "LogText",
+    "MAX_LOG_BYTES",
+    "MAX_SIZED_FILES",
+    "NodeInfo",
+    "directories_of_classes",
+    "find",
+    "find_class",
+    "find_node",
+    "inspect",
+    "read_log",
+    "read_small_done",
+    "recorded_duration_sec",
+    "walk",
+]
+
 # What people read of a log at once; a log may be larger than memory.
 MAX_LOG_BYTES = 2**16
 # An artifact is a handful of files; more than this is counted no further.

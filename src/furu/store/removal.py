@@ -19,6 +19,8 @@ from furu.store.catalog import Entry, directories_of_classes
 from furu.store.claim import take
 from furu.store.record import store_failed
 
+__all__ = ["remove", "remove_left_over"]
+
 _REMOVED = "removed-"
 
 

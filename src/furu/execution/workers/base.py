@@ -19,6 +19,8 @@ from furu._common.origin import class_name
 from furu.errors import FuruComputeError, FuruInProgressError
 from furu.node.base import Node, retry_of
 
+__all__ = ["Begun", "Crew", "Deliver", "Job", "Lane", "News", "Outcome", "Overran", "Withdrawn", "Workers"]
+
 _class_name = functools.lru_cache(class_name)  # asked twice for each node
 
 

@@ -30,6 +30,8 @@ from furu.node.failure import timeout_error
 if TYPE_CHECKING:
     from distributed import Client
 
+__all__ = ["DaskWorkers"]
+
 _CANCEL_POLL_SEC = 0.01
 
 

@@ -26,6 +26,8 @@ from furu.execution.workers.tasks import TaskCrew
 from furu.node.base import describe, timeout_sec_of
 from furu.node.failure import end_of_dead, timeout_error
 
+__all__ = ["ProcessWorkers"]
+
 # How many children are started for a node of which none lives long enough to begin with it.
 _MOST_STARTS = 3
 

@@ -36,6 +36,8 @@ from furu.execution.workers.call import call, drop_frames, failed_outcome
 from furu.execution.workers.serial import SerialPolicy, Usage
 from furu.node.base import timeout_sec_of
 
+__all__ = ["ThreadWorkers"]
+
 # A queue lasts about as long as serial mode is patient; it is refilled before it runs dry.
 _QUEUE = 64
 _QUEUE_LOW = 16
