@@ -21,8 +21,9 @@ autodoc_member_order = "bysource"
 python_maximum_signature_line_length = 90
 
 # Nothing is fetched from other projects' sites, so only references to furu's own names are checked.
-# Type variables, such as furu.node.furu.T, have no page, nor have a list of options and the base of Furu.
-nitpick_ignore_regex = [("py:.*", r"(?!furu\b).*"), ("py:class", r"furu\.(\w+\.)*(T|RunOptions|Node)")]
+# Type variables, lists of options and the base of Furu have no page.
+WITHOUT_PAGE = r"furu\.(\w+\.)*(T|RunOptions|SettingsChanges|Node)"
+nitpick_ignore_regex = [("py:.*", r"(?!furu\b).*"), ("py:class", WITHOUT_PAGE)]
 
 myst_heading_anchors = 3
 

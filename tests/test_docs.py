@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+import furu
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
@@ -105,3 +108,29 @@ def test_readme_has_exactly_two_set_up_commands() -> None:
         'python -m pip install ".[cli]" && furu demo',
         "python -m pip install nox && nox -s tests",
     ] == commands
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "index.md",
+        "how-to/store-files-and-large-results.md",
+        "how-to/retry-time-out-and-limit.md",
+        "how-to/run-many-roots-in-a-window.md",
+        "how-to/choose-and-configure-a-store.md",
+    ],
+)
+def test_examples_of_a_page_print_what_it_shows(page: str, tmp_path: Path) -> None:
+    """All of them, in order, as one script."""
+    script = tmp_path / "page.py"
+    script.write_text("".join(blocks(ROOT / "docs" / page, "python")))
+    assert "".join(blocks(ROOT / "docs" / page, "text")) == run(script, tmp_path)
+
+
+def test_reference_shows_every_public_name() -> None:
+    reference = (ROOT / "docs" / "reference" / "api.md").read_text()
+    shown = set(re.findall(r":: furu\.(?:[\w.]+\.)?(\w+)|`furu\.(\w+)`", reference))
+    names = {name for pair in shown for name in pair}
+    for module in re.findall(r"automodule:: (\S+)", reference):
+        names |= set(importlib.import_module(module).__all__)
+    assert set() == set(furu.__all__) - names
