@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockBuster
 
-from furu import File, Furu, FuruComputeError, FuruMissingArtifactError, current_settings, run_local
-from furu.testing import Total, chain, check_declared, diamond, flat, from_edges
+from furu import File, Furu, FuruComputeError, FuruMissingArtifactError, Retry, current_settings, run_local
+from furu.testing import Total, chain, check_declared, diamond, flat, from_edges, instant_retries
 
 
 class Hidden(Furu[int]):
@@ -132,3 +132,20 @@ def test_plugin_gives_each_test_a_store_of_its_own(furu_store: Path) -> None:
     assert furu_store == current_settings().store
     run_local([chain(1)])
     assert furu_store.is_dir()
+
+
+def test_instant_retries_wait_for_nothing() -> None:
+    """The delay would be half a minute or more, and half a second or more by default."""
+    failures = [ConnectionError("busy")]
+
+    class Flaky(Furu[int]):
+        _retry = Retry(attempts=2, on=ConnectionError, delay_sec=3600)
+
+        def _create(self) -> int:
+            if failures:
+                raise failures.pop()
+            return 1
+
+    with instant_retries():
+        assert 1 == run_local([Flaky()]).retried
+    assert 0.5 <= Retry(attempts=2, on=OSError).delay_after(1) <= 1.5

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypedDict, Unpack, cast, get_args
 
 from furu.errors import FuruSettingsError
 
@@ -25,6 +25,7 @@ __all__ = [
     "DEFAULT_MAX_RESULT_BYTES",
     "Durability",
     "Settings",
+    "SettingsChanges",
     "current_settings",
     "use_settings",
 ]
@@ -72,6 +73,16 @@ class Settings:
             raise FuruSettingsError(f"allow_shared must be True or False, not {self.allow_shared!r}")
 
 
+class SettingsChanges(TypedDict, total=False):
+    """The fields that `use_settings` may override."""
+
+    store: str | os.PathLike[str]
+    lease_sec: float
+    durability: Durability
+    max_result_bytes: int
+    allow_shared: bool
+
+
 _OVERRIDE: ContextVar[Settings | None] = ContextVar("furu_settings", default=None)
 
 
@@ -87,7 +98,9 @@ def current_settings() -> Settings:
 
 
 @contextmanager
-def use_settings(settings: Settings | None = None, /, **changes: Any) -> Iterator[Settings]:
+def use_settings(
+    settings: Settings | None = None, /, **changes: Unpack[SettingsChanges]
+) -> Iterator[Settings]:
     """Override settings for a block: whole (`settings`), or field by field (`changes`).
 
     The override lives in a context variable: it is seen by the code in the block, by tasks started
@@ -110,7 +123,8 @@ def use_settings(settings: Settings | None = None, /, **changes: Any) -> Iterato
             f"{settings!r}"
         )
     base = settings or _OVERRIDE.get() or _from_environment(named="store" in changes)
-    chosen = dataclasses.replace(base, **changes) if changes else base
+    fields: dict[str, Any] = {**changes}  # a store may be text, which Settings makes a path
+    chosen = dataclasses.replace(base, **fields) if fields else base
     token = _OVERRIDE.set(chosen)
     try:
         yield chosen

@@ -64,7 +64,7 @@ bench = Bench()
 
 
 class Shared(Furu[int]):
-    _retry = Retry(attempts=2, on=(ConnectionError,))
+    _retry = Retry(attempts=2, on=ConnectionError, delay_sec=0)
     name: str
     below: tuple[Furu[int], ...] = ()
 

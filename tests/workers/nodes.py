@@ -139,7 +139,7 @@ Transient.register(ZeroDivisionError)
 class Flaky(Act):
     """Fails once in one way, if its class is to be tried again for that; otherwise for good."""
 
-    _retry = Retry(attempts=2, on=(ConnectionError, Transient))
+    _retry = Retry(attempts=2, on=(ConnectionError, Transient), delay_sec=0)
 
     def _act(self) -> Any:
         assert self.folder is not None

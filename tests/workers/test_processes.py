@@ -55,7 +55,7 @@ class Wants(Furu[int]):
 class Stubborn(Act):
     """Tried again when its process dies."""
 
-    _retry = Retry(attempts=2, on=(FuruWorkerError,))
+    _retry = Retry(attempts=2, on=FuruWorkerError, delay_sec=0)
 
 
 def chain(length: int) -> Link:
