@@ -16,6 +16,9 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, TypeVarTuple, cast
 
+# A signal that comes just before a thread begins to sleep does not wake it: it is seen at the next look.
+_LOOK_SEC = 0.5
+
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
@@ -62,8 +65,8 @@ class Step:
 
     def wait_over(self) -> None:
         """Wait for the end. May be called again by a caller that was interrupted here."""
-        if not self.is_over:
-            self._ended.acquire()
+        while not self.is_over and not self._ended.acquire(timeout=_LOOK_SEC):
+            pass
 
 
 class _Thread:
