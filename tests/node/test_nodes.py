@@ -1142,3 +1142,9 @@ def test_no_class_is_kept_alive_by_its_nodes_being_asked(record: Computed) -> No
     actions.clear()
     assert 1 == Node(name="a").get()
     assert ["a", "a"] == record.order
+
+
+def test_place_of_a_node_in_the_store_is_where_its_artifact_lies() -> None:
+    node = chain(1)
+    node.get()
+    assert Path(node._artifact().files.done).is_file()

@@ -496,6 +496,7 @@ def test_public_names_are_those_in_all() -> None:
     there = {
         name
         for name, value in vars(furu.web).items()
-        if not name.startswith("_") and getattr(value, "__module__", "").startswith("furu.web")
+        if not name.startswith("_")
+        and getattr(value, "__module__", "").startswith(("furu.web", "furu.service"))
     }
     assert sorted(there) == sorted(furu.web.__all__)

@@ -78,6 +78,10 @@ class Node(Identified, Generic[T]):
         """The identity of this configuration, 32 hexadecimal digits; the same in every process."""
         return self._furu_hash
 
+    def _artifact(self) -> Artifact:
+        """The node's place in the current store, for who looks into a store from a program or a shell."""
+        return artifact_of(self)
+
     def __setattr__(self, name: str, value: object) -> None:
         raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
 

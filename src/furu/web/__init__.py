@@ -7,6 +7,7 @@ except ModuleNotFoundError as error:
         'furu.web needs starlette: pip install "furu[web]"', name="starlette"
     ) from error
 
+from furu.service import Run, RunCancelledError, Runs, RunsClosedError, RunsFullError
 from furu.web.asgi import app
 from furu.web.events import FollowRun, RunEvents
 from furu.web.jobs import Job, JobInputError, job
@@ -15,7 +16,12 @@ __all__ = [
     "FollowRun",
     "Job",
     "JobInputError",
+    "Run",
+    "RunCancelledError",
     "RunEvents",
+    "Runs",
+    "RunsClosedError",
+    "RunsFullError",
     "app",
     "job",
 ]
