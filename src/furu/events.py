@@ -53,9 +53,10 @@ class _OfNode:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
-    """The run begins. `max_workers` is its bound on nodes at once."""
+    """The run begins. At most `max_workers` nodes, and `max_async` async ones, are computed at once."""
 
     max_workers: int
+    max_async: int
     window_size: str | int
     at: float
 
@@ -102,7 +103,8 @@ class PlanKnown:
 
 @dataclass(frozen=True, slots=True)
 class NodeStarted(_OfNode):
-    """A worker began with a node."""
+    """A worker began to compute a node. `worker` names the worker, such as ``thread-2``, ``process-1``,
+    ``dask-5``, or ``async-3`` for an async node on the event loop."""
 
     hash: str
     node_class: str

@@ -45,7 +45,8 @@ class RunReport:
     With a generator of roots a node is forgotten when it is done, and one that a later root reaches
     again counts as reused again.
 
-    `work_sec` is the time that all computed nodes took, added up. `critical_path_sec` is the longest
+    `work_sec` is the time that all computed nodes took, added up; `async_sec` is the part of it that async
+    nodes took, which need no worker. `critical_path_sec` is the longest
     chain of computed nodes that depend on each other, which no number of workers makes shorter;
     `critical_path` names the nodes on it that took longest, and `slowest` those of all, ten at most.
     `classes` are those that took longest, ten at most.
@@ -62,6 +63,7 @@ class RunReport:
     failures: tuple[Failure, ...] = ()
     max_workers: int = 1
     work_sec: float = 0.0
+    async_sec: float = 0.0
     critical_path_sec: float = 0.0
     critical_path: tuple[NodeTime, ...] = ()
     slowest: tuple[NodeTime, ...] = ()
@@ -69,8 +71,9 @@ class RunReport:
 
     @property
     def efficiency(self) -> float:
-        """The share of the workers' time that went into nodes: work / (makespan x workers)."""
-        return self.work_sec / (self.wall_sec * self.max_workers) if self.wall_sec > 0 else 0.0
+        """The share of the workers' time spent computing: (work - async work) / (makespan x workers)."""
+        available_sec = self.wall_sec * self.max_workers
+        return (self.work_sec - self.async_sec) / available_sec if available_sec > 0 else 0.0
 
     def __str__(self) -> str:
         counts = [f"computed {self.computed}", f"reused {self.reused}", f"failed {self.failed}"]
@@ -94,8 +97,10 @@ class RunReport:
 
     def _details(self) -> Iterator[tuple[str, str]]:
         if self.computed:
-            work = f"{seconds(self.work_sec)} of work on {self.max_workers} workers"
+            work = f"{seconds(self.work_sec - self.async_sec)} of work on {self.max_workers} workers"
             yield "workers", f"{work}, {self.efficiency:.0%} of their time"
+            if self.async_sec:
+                yield "async nodes", f"{seconds(self.async_sec)} on the event loop"
             share = self.critical_path_sec / self.wall_sec if self.wall_sec > 0 else 0.0
             yield "critical path", f"{seconds(self.critical_path_sec)}, {share:.0%} of the run"
             yield "on it", _named_times(self.critical_path)

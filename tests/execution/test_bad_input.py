@@ -28,18 +28,22 @@ def nothing_is_computed() -> Iterator[Computed]:
         assert [] == computed.order
 
 
+@pytest.mark.parametrize("limit", ["max_workers", "max_async"])
+@pytest.mark.parametrize("call", [run_local, plan_local])
 @pytest.mark.parametrize("wrong", [True, False, "8", 1.5, None])
-def test_max_workers_of_a_wrong_type(wrong: Any) -> None:
-    """A bool is not a number of workers."""
-    with pytest.raises(TypeError, match=f"max_workers must be an int, not {wrong!r}"):
-        run_local([diamond()], max_workers=wrong)
+def test_limits_of_a_wrong_type_are_rejected(call: Any, limit: str, wrong: Any) -> None:
+    """A bool is not a number of nodes."""
+    with pytest.raises(TypeError, match=f"{limit} must be an int, not {wrong!r}"):
+        call([diamond()], **{limit: wrong})
 
 
+@pytest.mark.parametrize("limit", ["max_workers", "max_async"])
+@pytest.mark.parametrize("call", [run_local, plan_local])
 @pytest.mark.parametrize("wrong", [0, -1])
-def test_max_workers_below_one(wrong: int) -> None:
-    """None can compute nothing."""
-    with pytest.raises(ValueError, match=f"max_workers must be 1 or more, not {wrong}"):
-        run_local([diamond()], max_workers=wrong)
+def test_limits_below_one_are_rejected(call: Any, limit: str, wrong: int) -> None:
+    """With a limit of zero the run could not end."""
+    with pytest.raises(ValueError, match=f"{limit} must be 1 or more, not {wrong}"):
+        call([diamond()], **{limit: wrong})
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "", "depth", "3"])

@@ -159,6 +159,7 @@ async def test_node_has_one_look_pending_however_slow_the_disk_is() -> None:
         workers=clock,
         async_workers=clock,
         max_workers=4,
+        max_async=4,
         emit=lambda event: counts.update([type(event)]),
         poll_interval_sec=1e-9,
         on_failure="stop",

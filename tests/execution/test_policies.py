@@ -393,9 +393,9 @@ def test_key_at_its_limit_blocks_no_other() -> None:
         ([("gpu", 1)], TypeError),
     ],
 )
-def test_spec_limits_that_make_no_sense_are_an_error(wrong: Any, error: type[Exception]) -> None:
-    """Before anything runs."""
-    with pytest.raises(error, match="spec_limits must map spec keys to ints"):
+def test_spec_limits_of_wrong_types_or_below_one_are_rejected(wrong: Any, error: type[Exception]) -> None:
+    """The message names the option, and the key if that is known."""
+    with pytest.raises(error, match=r"spec_limits(\['gpu'\])? must "):
         run_local([Node(name="a")], spec_limits=wrong)
 
 

@@ -97,7 +97,7 @@ async def test_async_nodes_side_by_side_have_places_of_their_own() -> None:
     actions["a"] = actions["b"] = meet
     events: list[Event] = []
     roots = [AsyncNode(name="a"), AsyncNode(name="b"), AsyncNode(name="c")]
-    await run_local_async(roots, max_workers=2, on_event=events.append)
+    await run_local_async(roots, max_async=2, on_event=events.append)
     workers = [event.worker for event in events if isinstance(event, NodeDone)]
     assert {"async-1", "async-2"} == set(workers)
     assert 3 == len(workers)
@@ -289,6 +289,14 @@ def test_efficiency_is_work_by_the_workers_time() -> None:
     """Of no run it is nothing."""
     assert 0.5 == RunReport(wall_sec=2, max_workers=4, work_sec=4).efficiency
     assert 0.0 == RunReport().efficiency
+
+
+def test_efficiency_leaves_out_async_nodes() -> None:
+    """They need no worker: a hundred of them would make it a hundred times too high."""
+    report = RunReport(computed=101, wall_sec=2, max_workers=4, work_sec=204, async_sec=200)
+    assert 0.5 == report.efficiency
+    assert "4.00 s of work on 4 workers, 50% of their time" in report.summary()
+    assert "async nodes: 200.00 s on the event loop" in report.summary()
 
 
 def test_summary_says_where_the_time_went() -> None:

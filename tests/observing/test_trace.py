@@ -64,7 +64,7 @@ def test_arrows_lead_from_dependencies_to_dependents() -> None:
 def test_critical_path_is_marked_and_has_a_row_of_its_own() -> None:
     """a(1) <- c(1), b(5)"""
     traced = Trace()
-    traced(RunStarted(2, "bfs", 100.0))
+    traced(RunStarted(2, 100, "bfs", 100.0))
     for key, below in [("a", ()), ("b", ()), ("c", ("a",))]:
         traced(NodePlanned(key, key, "default", below))
     traced(NodeDone("b", "b", "default", 5.0, "thread-2", 100.0))

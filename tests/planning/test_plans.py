@@ -11,11 +11,11 @@ from blockbuster import BlockBuster
 
 from furu import File, Furu, FuruComputeError, PlanSummary, plan_local, run_local
 from furu.demo import analyse
-from furu.execution.discovery import Found, RootRead, RootWalked
+from furu.execution.discovery import Fact, Found, RootRead, RootWalked
 from furu.execution.workers.base import Job, Lane
 from furu.planning.simulate import simulate
 from furu.store.artifact import Status
-from tests.graphs import Computed, Node, actions, chain, diamond, flat, recording
+from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
 from tests.test_demo import TREE, write
 
 
@@ -177,6 +177,18 @@ def test_simulated_diamond_takes_its_work_or_its_critical_path(workers: int, mak
     """
     facts = facts_of(diamond())
     assert makespan == simulate(facts, lambda job: 1.0, max_workers=workers, window_size="bfs")
+
+
+@pytest.mark.parametrize(("max_async", "makespan"), [(1, 6.0), (3, 2.0), (100, 1.0)])
+def test_simulated_async_nodes_have_a_limit_of_their_own(max_async: int, makespan: float) -> None:
+    """Six async nodes and a worker that none of them needs."""
+    nodes = [AsyncNode(name=f"a{number}") for number in range(6)]
+    jobs = [Job(node, node.furu_hash, Lane(True, "default")) for node in nodes]
+    facts: list[Fact] = []
+    for number, job in enumerate(jobs):
+        facts += [RootRead(job.key, job.node_class, number), Found(job, Status.TODO), RootWalked(job.key)]
+    limits = {"max_workers": 1, "max_async": max_async}
+    assert makespan == simulate(facts, lambda job: 1.0, **limits, window_size="bfs")
 
 
 @pytest.mark.parametrize(("window", "makespan"), [("bfs", 3.0), ("dfs", 9.0), (2, 6.0)])

@@ -42,7 +42,8 @@ class Kind:
         return cls(does=does, **fields)
 
     async def run(self, *nodes: Act, **options: Any) -> RunReport:
-        return await run_local_async(nodes, workers=self.workers, max_workers=2, **options)
+        options = {"max_workers": 2, "max_async": 2, **options}
+        return await run_local_async(nodes, workers=self.workers, **options)
 
 
 @pytest.fixture(params=KINDS)
@@ -209,7 +210,7 @@ async def test_cancelled_run_ends_and_the_next_one_finishes(kind: Kind, gate: Ga
     assert Status.DONE == await in_thread(node.status)
 
 
-async def test_no_more_than_max_workers_are_started(kind: Kind) -> None:
+async def test_no_more_nodes_are_started_than_the_limit_of_their_kind(kind: Kind) -> None:
     """The third starts when one has ended."""
     events: list[Event] = []
     nodes = [kind.node(f"sum {number}") for number in range(6)]
@@ -227,7 +228,7 @@ async def test_failure_stops_what_has_not_begun(kind: Kind) -> None:
     nodes = [kind.node("fail"), *(kind.node(f"sum {number}") for number in range(5))]
     events: list[Event] = []
     with pytest.raises(FuruComputeError):
-        await run_local_async(nodes, workers=kind.workers, max_workers=1, on_event=events.append)
+        await kind.run(*nodes, max_workers=1, max_async=1, on_event=events.append)
     assert 1 == sum(isinstance(event, NodeStarted) for event in events)
 
 

@@ -19,11 +19,14 @@ _NAMED = 20
 def plan(
     roots: Annotated[str, typer.Argument(help=HELP)],
     max_workers: Annotated[int, typer.Option(min=1, help="How many nodes would be computed at once.")] = 8,
+    max_async: Annotated[int, typer.Option(min=1, help="How many async nodes would be computed.")] = 100,
     window: Annotated[str, typer.Option(help="How many roots at once: dfs, bfs or a number.")] = "bfs",
     every: Annotated[bool, typer.Option("--all", help="Name a thousand nodes, not twenty.")] = False,
 ) -> None:
     """Say what `furu run` would compute, why, and how long it would take. Computes and writes nothing."""
-    summary = plan_local(load_roots(roots), max_workers=max_workers, window_size=parse_window(window))
+    summary = plan_local(
+        load_roots(roots), max_workers=max_workers, max_async=max_async, window_size=parse_window(window)
+    )
     out = console()
     say(out, f"{current_settings().store}:")
     for line in str(summary).splitlines():

@@ -22,6 +22,7 @@ from furu.report import RunReport
 def run(
     roots: Annotated[str, typer.Argument(help=HELP)],
     max_workers: Annotated[int, typer.Option(min=1, help="How many nodes are computed at once.")] = 8,
+    max_async: Annotated[int, typer.Option(min=1, help="How many async nodes are computed at once.")] = 100,
     window: Annotated[
         str, typer.Option(help="How many roots are active at once: dfs, bfs or a number.")
     ] = "bfs",
@@ -50,6 +51,7 @@ def run(
         report = Interruptible(progress=progress).run(
             nodes,
             max_workers=max_workers,
+            max_async=max_async,
             window_size=parse_window(window),
             workers=_workers(workers),
             on_event=traced,
@@ -108,7 +110,7 @@ def _show(report: RunReport, as_json: bool) -> None:
 
 def _as_json(report: RunReport) -> dict[str, Any]:
     counts = ("computed", "reused", "failed", "skipped", "abandoned", "retried", "overran", "max_workers")
-    times = ("wall_sec", "work_sec", "critical_path_sec", "efficiency")
+    times = ("wall_sec", "work_sec", "async_sec", "critical_path_sec", "efficiency")
     return {
         **{name: getattr(report, name) for name in counts},
         **{name: round(getattr(report, name), 6) for name in times},

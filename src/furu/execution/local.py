@@ -1,4 +1,4 @@
-"""`run_local` and `run_local_async`: wiring only. What each part does is in the module it comes from."""
+"""`run_local` and `run_local_async`: they check the options and put the parts of a run together."""
 
 from __future__ import annotations
 
@@ -15,14 +15,11 @@ from furu.events import End, Event, RunStarted
 from furu.execution.discovery import Discovery
 from furu.execution.interrupts import interrupts_of_scripts
 from furu.execution.options import (
-    check_grace,
-    check_max_workers,
-    check_on_failure,
-    check_poll_interval,
-    check_progress,
+    DEFAULT_MAX_ASYNC,
+    DEFAULT_MAX_WORKERS,
+    check_limits,
+    check_options,
     check_roots,
-    check_spec_limits,
-    check_workers,
     progress_is_wanted,
 )
 from furu.execution.scheduler import OnFailure, Scheduler
@@ -40,7 +37,8 @@ __all__ = ["run_local", "run_local_async"]
 def run_local(
     roots: Iterable[Furu[Any]],
     *,
-    max_workers: int = 8,
+    max_workers: int = DEFAULT_MAX_WORKERS,
+    max_async: int = DEFAULT_MAX_ASYNC,
     window_size: str | int = "bfs",
     poll_interval_sec: float = 0.25,
     workers: Workers | None = None,
@@ -51,15 +49,15 @@ def run_local(
     on_event: Callable[[Event], object] | None = None,
     progress: bool | None = None,
 ) -> RunReport:
-    """Compute what is missing of `roots` and all they depend on; return what was done.
+    """Compute what is missing of `roots` and everything they depend on, and return what was done.
 
-    `run_local_async` on an event loop of its own: the same arguments, guarantees and errors. With
-    `progress=None` it is shown where stderr is a terminal and rich (the extra `cli`) is installed.
+    The blocking twin of `run_local_async`, on a new event loop: same arguments, guarantees and errors. With
+    `progress=None`, progress is shown if stderr is a terminal and rich (the extra `cli`) is installed.
 
-    In a script's main thread the first Ctrl-C cancels the run and says on stderr which nodes it waits for,
-    and then KeyboardInterrupt is raised; the second ends the program at once.
+    In the main thread of a script, the first Ctrl-C cancels the run, prints on stderr which nodes it still
+    waits for, and raises KeyboardInterrupt when they have ended. A second Ctrl-C ends the process at once.
 
-    Raises `FuruRunningLoopError` where an event loop is running already: await `run_local_async` there.
+    Raises `FuruRunningLoopError` if an event loop is running in this thread: await `run_local_async` there.
     """
     if loop_is_running():
         raise FuruRunningLoopError(
@@ -71,6 +69,7 @@ def run_local(
         run_local_async,
         roots,
         max_workers=max_workers,
+        max_async=max_async,
         window_size=window_size,
         poll_interval_sec=poll_interval_sec,
         workers=workers,
@@ -95,7 +94,8 @@ def run_local(
 async def run_local_async(
     roots: Iterable[Furu[Any]],
     *,
-    max_workers: int = 8,
+    max_workers: int = DEFAULT_MAX_WORKERS,
+    max_async: int = DEFAULT_MAX_ASYNC,
     window_size: str | int = "bfs",
     poll_interval_sec: float = 0.25,
     workers: Workers | None = None,
@@ -108,52 +108,57 @@ async def run_local_async(
 ) -> RunReport:
     """Compute what is missing of `roots` and everything they depend on, and return what was done.
 
-    Runs on the caller's event loop, asyncio's or trio's, and keeps it free: nodes run in threads, or
-    on the loop where their `_create` is async.
+    Runs on the caller's event loop, asyncio's or trio's, and does not block it: nodes run in threads, nodes
+    with an `async def _create` on the loop.
 
-    Guarantees: a node starts after everything it depends on is DONE; each node is computed once, also
-    if other runs need it at the same time; nodes start in the order of the roots, then depth first.
-    If the run is cancelled, running nodes finish and publish before the cancellation goes on its way.
+    Guarantees: a node starts after everything it depends on is DONE. Each node is computed once, even if
+    other runs need it at the same time. Nodes start in the order of the roots, then depth first. If the run
+    is cancelled, the nodes that are running finish and publish before the cancellation is raised.
 
     Args:
-        roots: The nodes that are wanted. With a window of ``"dfs"`` or an int they may come from a
-            generator, which is read only as the window moves (in a worker thread).
-        max_workers: How many nodes are computed at once, at most, in threads; as many async ones.
+        roots: The wanted nodes. With a window of ``"dfs"`` or an int they may come from a generator, which
+            is read, in a worker thread, only as the window moves.
+        max_workers: The greatest number of nodes computed at once in threads, or by `workers`.
+        max_async: The greatest number of async nodes computed at once. They wait on the loop and need no
+            worker, so there may be many.
         window_size: How many roots are active at once: ``"dfs"`` one, ``"bfs"`` all, or an int.
         poll_interval_sec: How often to look at nodes that another process is computing. Nothing else
             is polled.
-        workers: What computes the nodes that are not async: threads (None), `ProcessWorkers()`,
-            `DaskWorkers(...)` of `furu.execution.workers`.
-        on_failure: ``"stop"``: start nothing more once a node has failed. ``"continue"``: run all
-            that does not depend on it. Either way the run then raises. An error that reading `roots` raises
-            counts as a failure here, and is raised as it is.
-        retry_failed: Whether a node that failed in an earlier run is tried again, or fails this run.
-        spec_limits: How many nodes of a spec key (`_executor_spec_key()`) are computed at once, at most,
-            such as ``{"gpu": 1}``. A key at its limit keeps no other waiting.
+        workers: What computes the nodes that are not async: threads (None), `ProcessWorkers()` or
+            `DaskWorkers(...)`.
+        on_failure: ``"stop"``: start no more nodes once a node has failed. ``"continue"``: run everything
+            that does not depend on a failed node. Either way the run then raises. An exception raised
+            while `roots` is read counts as a failure here, and is raised unchanged.
+        retry_failed: Whether nodes that failed in an earlier run are tried again; if not, they fail this
+            run.
+        spec_limits: The greatest number of nodes computed at once for each spec key
+            (`_executor_spec_key()`), such as ``{"gpu": 1}``. A key at its limit delays no other key.
         grace_sec: How long a run that was cancelled, or in which a node failed, waits for its running
-            nodes; None: to their end. After that async nodes are cancelled, and threads are left to
-            finish and publish by themselves (the interpreter waits for them before it exits).
-        on_event: Called on the loop with each event of the run; it must return soon.
-        progress: Whether to show on stderr, in a thread of its own, how far the run is; needs rich (the
-            extra `cli`). None: no, for stderr is the host application's.
+            nodes; None: until they end. Then async nodes are cancelled, and threads are left to finish and
+            publish by themselves (the interpreter waits for them before it exits).
+        on_event: Called on the loop with each event of the run. It must return quickly.
+        progress: Whether to show progress on stderr, from a thread of its own; needs rich (the extra
+            `cli`). None means no, since stderr belongs to the host application.
 
     Raises:
-        FuruComputeError: Nodes failed. It names the first and where its state is stored; the original
-            is its `__cause__`, all failures are in `.failures`, the counts in `.report`.
-        FuruCycleError: Nodes depend on each other in a circle.
+        FuruComputeError: Nodes failed. It names the first one and where its state is stored; the original
+            exception is its `__cause__`, all failures are in `.failures`, the counts in `.report`.
+        FuruCycleError: Nodes depend on each other in a cycle.
         FuruStoreError: The store cannot be used.
-        FuruUsageError, TypeError, ValueError: An argument is not what it must be.
+        FuruUsageError, TypeError, ValueError: An argument is wrong.
     """
     check_roots(roots)
-    check_max_workers(max_workers)
-    check_poll_interval(poll_interval_sec)
-    check_workers(workers)
-    check_on_failure(on_failure)
-    check_spec_limits(spec_limits)
-    check_grace(grace_sec)
-    check_progress(progress)
+    check_limits(max_workers, max_async)
+    check_options(
+        poll_interval_sec=poll_interval_sec,
+        workers=workers,
+        on_failure=on_failure,
+        spec_limits=spec_limits,
+        grace_sec=grace_sec,
+        progress=progress,
+    )
     window = Window(window_size)
-    # Here and not in each node: looked up once, off the loop, and proof against a later chdir.
+    # Once for all nodes: off the loop, and before a node can change the working directory.
     settings = await in_thread(current_settings)
     async with _showing(settings, max_workers) if progress else contextlib.nullcontext() as shown:
         recorder = Recorder(Sinks(shown, on_event), max_workers=max_workers)
@@ -168,26 +173,27 @@ async def run_local_async(
             workers=workers or ThreadWorkers(),
             async_workers=EventLoopWorkers(),
             max_workers=max_workers,
+            max_async=max_async,
             emit=recorder,
             poll_interval_sec=poll_interval_sec,
             on_failure=on_failure,
             spec_limits=spec_limits or {},
             grace_sec=grace_sec,
         )
-        recorder(RunStarted(max_workers, window_size, time.time()))
+        recorder(RunStarted(max_workers, max_async, window_size, time.time()))
         with use_settings(settings):
             return await _to_its_end(scheduler, recorder)
     raise AssertionError("showing a run swallows nothing")
 
 
 def _showing(settings: Settings, max_workers: int) -> AbstractAsyncContextManager[Sink]:
-    from furu.observing.progress import showing  # with what it counts and draws by: only where it is wanted
+    from furu.observing.progress import showing  # imports rich: only if progress is wanted
 
     return showing(settings, max_workers=max_workers)
 
 
 async def _to_its_end(scheduler: Scheduler, recorder: Recorder) -> RunReport:
-    """Run, and report it however it ends."""
+    """Run, and make the report, however the run ends."""
     end: End = "cancelled"
     failed: FuruComputeError | None = None
     try:

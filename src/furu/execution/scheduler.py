@@ -60,6 +60,7 @@ class Scheduler:
         workers: Workers,
         async_workers: Workers,
         max_workers: int,
+        max_async: int,
         emit: Callable[[Event], None],
         poll_interval_sec: float,
         on_failure: OnFailure,
@@ -69,9 +70,8 @@ class Scheduler:
         self._discovery = discovery
         self._window = window
         self._walk = Walk(discovery, window, take=self._take, deliver=self._deliver, stepped=self._wake)
-        self._kinds = {False: workers, True: async_workers}
+        self._kinds = {False: (workers, max_workers), True: (async_workers, max_async)}
         self._crews: dict[bool, Crew] = {}
-        self._max_workers = max_workers
         self._emit = emit
         self._on_failure = on_failure
         self._spec_limits = spec_limits
@@ -152,11 +152,11 @@ class Scheduler:
             raise _run_error(self._failures)
 
     def _open(self, tasks: TaskGroup) -> None:
-        for is_async, workers in self._kinds.items():
+        for is_async, (workers, limit) in self._kinds.items():
             self._crews[is_async] = workers.open(
                 tasks,
                 self._deliver,
-                max_workers=self._max_workers,
+                max_workers=limit,
                 stop_on_failure=self._on_failure == "stop",
             )
 

@@ -11,6 +11,7 @@ from typing import Any, TypedDict, Unpack
 
 import anyio
 
+from furu._common.checks import check_int
 from furu._common.loops import is_being_cancelled
 from furu.errors import FuruUsageError
 from furu.events import Event
@@ -31,6 +32,7 @@ class RunOptions(TypedDict, total=False):
     """The options of `run_local_async`, for what passes them on."""
 
     max_workers: int
+    max_async: int
     window_size: str | int
     poll_interval_sec: float
     workers: Workers | None
@@ -116,10 +118,7 @@ async def stream_local(
     Raises, when the block is left, what `run_local_async` raises; an exception of the block's own goes
     before that. `TypeError` or `ValueError` for a buffer that holds nothing.
     """
-    if isinstance(buffer_events, bool) or not isinstance(buffer_events, int):
-        raise TypeError(f"buffer_events must be an int, not {buffer_events!r}")
-    if buffer_events < 1:
-        raise ValueError(f"buffer_events must be 1 or more, not {buffer_events!r}")
+    check_int("buffer_events", buffer_events, least=1)
     stream = EventStream(buffer_events)
     errors: list[BaseException] = []  # the block's own, if any, is put first
     options["on_event"] = Sinks(stream._put, options.get("on_event"))

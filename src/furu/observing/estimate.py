@@ -125,7 +125,8 @@ class Estimate:
         for key, node in self._running.items():
             begun += min(max(now - node.at, 0.0), lengths[self._left[key].node_class])
         worked = begun + sum(one.work_sec for one in self.classes.values())
-        at_once = worked / elapsed_sec if elapsed_sec > 0 and self.done else float(self._max_workers)
+        first_guess = max(self._max_workers, self.running)  # async nodes need no worker
+        at_once = worked / elapsed_sec if elapsed_sec > 0 and self.done else float(first_guess)
         chain = self._longest_chain_sec(lengths)
         return max((work - begun) / max(at_once, 0.01), chain)
 

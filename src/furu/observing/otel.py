@@ -40,6 +40,7 @@ class Spans:
         if isinstance(event, RunStarted):
             self._run = self._tracer.start_span("furu.run", start_time=_ns(event.at))
             self._run.set_attribute("furu.max_workers", event.max_workers)
+            self._run.set_attribute("furu.max_async", event.max_async)
             self._run.set_attribute("furu.window_size", str(event.window_size))
         elif isinstance(event, NodeDone):
             self._node(event, None)

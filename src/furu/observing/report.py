@@ -95,6 +95,7 @@ class Recorder:
             failures=failures,
             max_workers=self._max_workers,
             work_sec=times.work_sec,
+            async_sec=times.async_sec,
             critical_path_sec=times.longest.total_sec,
             critical_path=times.longest.slowest,
             slowest=times.slowest,
@@ -123,6 +124,7 @@ class Times:
 
     def __init__(self) -> None:
         self.work_sec = 0.0
+        self.async_sec = 0.0
         self.longest = _NO_PATH
         self.slowest: tuple[NodeTime, ...] = ()  # of all
         self._depends_on: dict[str, tuple[str, ...]] = {}
@@ -140,6 +142,8 @@ class Times:
     def done(self, event: NodeDone) -> None:
         """A node was computed. Costs its degree."""
         self.work_sec += event.duration_sec
+        if event.worker.startswith("async-"):
+            self.async_sec += event.duration_sec
         total = self._of_class.setdefault(event.node_class, [0, 0.0])
         total[0] += 1
         total[1] += event.duration_sec

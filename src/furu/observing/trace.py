@@ -59,7 +59,8 @@ class Trace:
         """Take an event."""
         if isinstance(event, RunStarted):
             self._began_at = event.at
-            self._run = {"max_workers": event.max_workers, "window_size": event.window_size}
+            limits = {"max_workers": event.max_workers, "max_async": event.max_async}
+            self._run = {**limits, "window_size": event.window_size}
         elif isinstance(event, NodePlanned):
             if event.depends_on:
                 self._depends_on[event.hash] = event.depends_on

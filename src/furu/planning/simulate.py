@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 
 from furu.events import Event
 from furu.execution.discovery import Batch, Fact, Found, RootRead
+from furu.execution.options import DEFAULT_MAX_ASYNC
 from furu.execution.scheduler import Scheduler
 from furu.execution.window import Window
 from furu.execution.workers.base import Begun, Deliver, Job, Outcome
@@ -30,6 +31,7 @@ def simulate(
     duration_sec: Callable[[Job], float],
     *,
     max_workers: int,
+    max_async: int = DEFAULT_MAX_ASYNC,
     window_size: str | int,
     spec_limits: Mapping[str, int] | None = None,
 ) -> float:
@@ -47,6 +49,7 @@ def simulate(
             workers=clock,
             async_workers=clock,
             max_workers=max_workers,
+            max_async=max_async,
             emit=_ignore,
             poll_interval_sec=1.0,
             on_failure="stop",

@@ -15,7 +15,7 @@ from furu._common.origin import class_name, module_name
 from furu._common.text import printable, seconds
 from furu.errors import Failure
 from furu.execution.discovery import Discovery, Fact, Found
-from furu.execution.options import check_max_workers, check_roots
+from furu.execution.options import DEFAULT_MAX_ASYNC, DEFAULT_MAX_WORKERS, check_limits, check_roots
 from furu.execution.window import parse_window_size
 from furu.execution.workers.base import Job
 from furu.node.base import describe
@@ -120,7 +120,7 @@ class PlanSummary:
 
 
 def summarize(
-    discovery: Discovery, settings: Settings, *, max_workers: int, window_size: str | int
+    discovery: Discovery, settings: Settings, *, max_workers: int, max_async: int, window_size: str | int
 ) -> PlanSummary:
     """Walk everything that a discovery finds; count it, tell reasons, and simulate runs."""
     facts = list(_facts(discovery))
@@ -139,7 +139,7 @@ def summarize(
     critical_path_sec, forecasts = None, []
     if durations.are_known and not statuses[Status.FAILED] and len(to_compute) <= _MAX_SIMULATED_NODES:
         critical_path_sec = _critical_path_sec(to_compute, durations)
-        run = functools.partial(simulate, facts, durations)
+        run = functools.partial(simulate, facts, durations, max_async=max_async)
         for workers, window in _combinations(max_workers, window_size):
             makespan_sec = run(max_workers=workers, window_size=window)
             forecasts.append(Forecast(workers, window, makespan_sec))
@@ -219,7 +219,8 @@ def _combinations(max_workers: int, window_size: str | int) -> list[tuple[int, s
 def plan_local(
     roots: Iterable[Furu[Any]],
     *,
-    max_workers: int = 8,
+    max_workers: int = DEFAULT_MAX_WORKERS,
+    max_async: int = DEFAULT_MAX_ASYNC,
     window_size: str | int = "bfs",
     retry_failed: bool = True,
 ) -> PlanSummary:
@@ -228,7 +229,9 @@ def plan_local(
     Reads `roots` to its end. Raises as `run_local` does for roots, graphs and options that it cannot run.
     """
     check_roots(roots)
-    check_max_workers(max_workers)
+    check_limits(max_workers, max_async)
     parse_window_size(window_size)
     discovery = Discovery(roots, remember=True, retry_failed=retry_failed, thorough=True)
-    return summarize(discovery, current_settings(), max_workers=max_workers, window_size=window_size)
+    return summarize(
+        discovery, current_settings(), max_workers=max_workers, max_async=max_async, window_size=window_size
+    )

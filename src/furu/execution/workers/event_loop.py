@@ -11,7 +11,7 @@ from furu.execution.workers.tasks import TaskCrew
 
 
 class EventLoopWorkers:
-    """Runs async nodes as tasks of the run, at most `max_workers` at once, under a limiter of its own.
+    """Runs async nodes as tasks of the run, at most the run's `max_async` at once.
 
     A node's store operations run in threads; what its `_create` does on the loop is its own affair.
     """
