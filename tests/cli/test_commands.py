@@ -210,7 +210,7 @@ def test_first_interrupt_waits_for_what_runs_and_says_so(work: Path, number: int
     assert process.stderr is not None
     process.send_signal(number)
     told = process.stderr.readline()
-    assert "interrupted; waiting for 1 node to finish: Slow HASH8. Again: leave at once." in plain(told)
+    assert "interrupted; waiting for 1 node to finish: Slow HASH8. Again: exit at once." in plain(told)
     (work / "end").touch()
     process.communicate(timeout=10)
     assert 130 == process.returncode

@@ -167,5 +167,7 @@ def test_spec_key_that_is_no_text_names_the_node() -> None:
         def _executor_spec_key(self) -> Any:
             return None
 
-    with pytest.raises(FuruComputeError, match=r"Keyless\(.*_executor_spec_key\(\) must return a str"):
+    with pytest.raises(
+        FuruComputeError, match=r"Keyless\(.*_executor_spec_key\(\) must return a non-empty str"
+    ):
         run_local([Keyless(name="k")])

@@ -119,7 +119,7 @@ async def test_cancelled_scope_lets_an_async_node_finish_and_publish() -> None:
                 release.set()
 
             tasks.start_soon(cancel)
-            await run_local_async(nodes, max_workers=1)
+            await run_local_async(nodes, max_async=1)
     assert scope.cancelled_caught
     check_end(await statuses(nodes), computing=1, total=3)
 

@@ -50,8 +50,8 @@ RUNNING = (
     Mutant(
         "what a node's own method raises ends the walk",
         DISCOVERY,
-        "            except BaseException as error:  # whatever",
-        "            except ZeroDivisionError as error:  # whatever",
+        "            except BaseException as error:  # from the node's",
+        "            except ZeroDivisionError as error:  # from the node's",
         ("node/test_one_bad_node.py::test_whatever_a_method_of_a_node_raises_fails_this_node_alone",),
     ),
     Mutant(

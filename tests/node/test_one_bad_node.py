@@ -112,7 +112,7 @@ def test_bad_node_stops_a_run_that_stops(hook: str, record: Computed) -> None:
 def test_spec_key_of_a_wrong_kind_fails_its_node_alone(answer: object) -> None:
     """And says what the method must return."""
     cls = type("Bad", (Node,), {"_executor_spec_key": lambda self: answer})
-    with pytest.raises(FuruComputeError, match=r"must return a str that is not empty, not") as caught:
+    with pytest.raises(FuruComputeError, match=r"must return a non-empty str, not") as caught:
         run_local([cls(name="bad"), *flat(3)], on_failure="continue")
     assert 3 == caught.value.report.computed
 
@@ -266,8 +266,9 @@ async def test_failed_nodes_keep_no_local_variables_while_the_run_goes_on(
     """Their tracebacks still name the lines."""
     peak.clear()
     gc.collect()
+    limits = {"max_workers": 2, "max_async": 2}
     with pytest.raises(FuruComputeError) as caught:
-        await run_local_async([cls(n=n, how=how) for n in range(60)], on_failure="continue", max_workers=2)
+        await run_local_async([cls(n=n, how=how) for n in range(60)], **limits, on_failure="continue")
     assert max(peak) <= 6
     assert 60 == len(caught.value.failures)
     for failure in caught.value.failures:

@@ -1,7 +1,8 @@
-"""From roots to nodes, their edges and their statuses. Touches the disk, so it runs off the loop.
+"""Walks from the roots to nodes, their dependencies and their statuses. It reads the disk, so it runs off
+the loop.
 
-Works in bounded steps, each in one thread at a time; what a step found goes to the loop as plain facts.
-Goes down only where something may have to be computed: a DONE node hides everything below it.
+The walk is done in bounded steps, one at a time, in a worker thread. A step returns plain facts, which the
+loop processes. Dependencies of a DONE node are not visited.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from furu.node.load import status as status_of
 from furu.store.artifact import Status, survey
 from furu.store.record import EndedRecord
 
-# A step ends after so many facts or so long, whichever is first: small enough that the first nodes
-# start at once and that the loop takes a batch in a millisecond or two.
+# A step ends after this many facts or this time, whichever comes first: small enough that the first nodes
+# start at once, and that the loop processes a batch within two milliseconds.
 _STEP_FACTS = 256
 _STEP_SEC = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A node and what the store says of it. For one that is TODO what it depends on, found before; for one
-    that is FAILED how it failed, earlier or while it was looked at."""
+    """A node and its status. If it is TODO, `depends_on` holds the keys of its dependencies, which were
+    found before; if it is FAILED, `failure` says how it failed, earlier or just now."""
 
     job: Job
     status: Status
@@ -56,7 +57,7 @@ class RootRead:
 
 @dataclass(frozen=True, slots=True)
 class RootWalked:
-    """Everything at and below a root has been found."""
+    """A root and everything it depends on has been found."""
 
     key: str
 
@@ -66,8 +67,8 @@ Fact = Found | RootRead | RootWalked
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one step found. `idle`: nothing is left to walk until there is room for more roots;
-    `exhausted`: there are no more roots, because they ended or because reading them raised `error`."""
+    """What one step found. `idle`: nothing is left to walk until there is room for more roots.
+    `exhausted`: there are no more roots; `error` is the exception that ended them, if one did."""
 
     facts: list[Fact]
     idle: bool
@@ -76,14 +77,14 @@ class Batch:
 
 
 class Source(Protocol):
-    """Where a scheduler gets its nodes from: a walk, or what an earlier walk has found."""
+    """Where a scheduler gets its nodes from: a walk, or the recorded facts of an earlier walk."""
 
     def step(self, room: int | None, again: Sequence[Node[Any]] = ()) -> Batch:
         """Return what is found next, reading at most `room` roots."""
         ...
 
     def forget(self, key: str) -> None:
-        """A node is done."""
+        """Note that a node is done."""
         ...
 
     def stop(self) -> None:
@@ -92,14 +93,14 @@ class Source(Protocol):
 
 
 class Discovery:
-    """Walks the graph under the roots. `step` in a worker thread; `forget` and `stop` from anywhere.
+    """Walks the graph under the roots. Call `step` in a worker thread, `forget` and `stop` in any thread.
 
-    With `remember` a node is looked at once in a run; without it a node is forgotten when it is done,
-    so that a generator of roots runs in the memory of its window. With `retry_failed` a node that
-    failed before counts as TODO. With `thorough` every node's status is looked up exactly.
+    With `remember`, a node is visited once in a run. Without it, a node is forgotten when it is done, so
+    that the memory of a run over a generator of roots depends only on the window. With `retry_failed`,
+    nodes that failed before count as TODO. With `thorough`, the exact status of every node is looked up.
     `before_work` is called once, before the first TODO node is returned.
 
-    Whatever one of a node's own methods raises, or the store about its directory, is that node's failure.
+    An exception from a node's own methods, or from the store about its directory, is that node's failure.
     """
 
     def __init__(
@@ -114,8 +115,8 @@ class Discovery:
         self._roots = enumerate(roots)
         self._remember = remember
         self._retry_failed = retry_failed
-        # One stat tells whether a node is done. Why it is not costs a listing, and a claim finds that
-        # out by itself; only where an earlier failure is to end the run does it matter now.
+        # A single stat shows whether a node is done. The exact status costs a listing, and a claim looks it
+        # up anyway; it matters here only if an earlier failure is to end the run.
         self._thorough = thorough or not retry_failed
         self._before_work = before_work
         self._known: set[str] = set()
@@ -128,11 +129,11 @@ class Discovery:
         self._stopped = False
 
     def step(self, room: int | None, again: Sequence[Node[Any]] = ()) -> Batch:
-        """Walk on for a bounded time, reading at most `room` roots (None: any number), and looking
-        anew, thoroughly, at the nodes in `again`.
+        """Continue the walk for a bounded time. Reads at most `room` roots (None: any number), and looks up
+        the exact status of the nodes in `again`.
 
-        Raises `FuruCycleError`, and `FuruStoreError` if the store cannot be used. What reading the roots
-        raises, `FuruUsageError` for a root that is not a node included, ends the roots.
+        Raises `FuruCycleError`, and `FuruStoreError` if the store cannot be used. An exception while the
+        roots are read, or a root that is not a node, ends the roots and is returned in the batch.
         """
         self._room = room
         self._again.extend(again)
@@ -154,12 +155,12 @@ class Discovery:
         return Batch(facts, False, self._exhausted, self._roots_error)
 
     def forget(self, key: str) -> None:
-        """A node is done: a later root that reaches it looks at it anew, unless all is remembered."""
+        """Forget a node that is done, unless all are remembered: a later root will look it up again."""
         if not self._remember:
             self._known.discard(key)
 
     def stop(self) -> None:
-        """End the step that is running, and every later one, as soon as it looks at another node."""
+        """End the current step, and every later one, at the next node."""
         self._stopped = True
 
     def _next_walk(self) -> Iterator[Fact] | None:
@@ -173,7 +174,7 @@ class Discovery:
             item = next(self._roots, None)
             if item is not None:
                 check_root(item[1], item[0])
-        except BaseException as error:  # of the caller's own: raised when what was found has been computed
+        except BaseException as error:  # the caller's own; raised when the known nodes have been computed
             self._roots_error, item = error, None
         if item is None:
             self._exhausted = True
@@ -190,7 +191,8 @@ class Discovery:
         yield RootWalked(root.furu_hash)
 
     def _below(self, top: Node[Any], again: str | None = None) -> Iterator[Fact]:
-        """Find what is at and below a node. The node whose hash is `again` is looked at thoroughly."""
+        """Find a node and its dependencies. For the node whose hash is `again`, look up the exact
+        status."""
         found: deque[Found] = deque()
         todo: dict[str, Found] = {}
 
@@ -203,7 +205,7 @@ class Discovery:
             self._known.add(key)
             try:
                 fact, below = self._look_at(node, thorough=self._thorough or key == again)
-            except BaseException as error:  # whatever a method of the node's own raises, an exit too
+            except BaseException as error:  # from the node's own methods, SystemExit included
                 fact, below = self._failed(node, error), None
             if below is None:
                 found.append(fact)
@@ -219,7 +221,7 @@ class Discovery:
         yield from found
 
     def _look_at(self, node: Node[Any], *, thorough: bool) -> tuple[Found, list[Node[Any]] | None]:
-        """Return a node's state, and for one that is TODO what to look at before it."""
+        """Return a node with its status, and its dependencies if it is TODO."""
         status = self._status(node, thorough=thorough)
         if status is Status.TODO:
             below = dependencies(node)
@@ -234,7 +236,7 @@ class Discovery:
 
     def _failed(self, node: Node[Any], error: BaseException) -> Found:
         if isinstance(error, FuruStoreError):
-            self._begin_work()  # a store that cannot be used at all is not this node's failure
+            self._begin_work()  # raises if the whole store is unusable, which is not this node's failure
         drop_frames(error)
         failed = compute_error(node, error, Path(artifact_of(node).files.directory))
         return Found(_idle_job(node), Status.FAILED, failure=failed.failures[0])
@@ -252,11 +254,11 @@ class Discovery:
 
 
 class _Stopped(Exception):
-    """The run is ending, and what else could be found is not wanted."""
+    """The run is ending, and no more facts are wanted."""
 
 
 def check_root(root: object, number: int) -> None:
-    """Raise `FuruUsageError` for a root that is not a node, saying what it is instead."""
+    """Raise `FuruUsageError` if a root is not a node, and say what it is instead."""
     if isinstance(root, Furu):
         return
     if isinstance(root, type) and issubclass(root, Furu):
@@ -271,24 +273,24 @@ def _job(node: Node[Any]) -> Job:
     spec_key = node._executor_spec_key()
     if not isinstance(spec_key, str) or not spec_key:
         raise FuruUsageError(
-            f"{describe(node)}._executor_spec_key() must return a str that is not empty, not {spec_key!r}"
+            f"{describe(node)}._executor_spec_key() must return a non-empty str, not {spec_key!r}"
         )
     return Job(node, node.furu_hash, _lane(is_async(node), spec_key))
 
 
 def _idle_job(node: Node[Any]) -> Job:
-    """Return the job of a node that is not to be computed, whatever kind of worker it asks for."""
+    """Return a job for a node that will not be computed, without asking for its spec key."""
     return Job(node, node.furu_hash, _lane(False, "default"))
 
 
 @functools.lru_cache
 def _lane(is_async: bool, spec_key: str) -> Lane:
-    """One for all its nodes: there are few, and a million nodes."""
+    """Return one shared object for all nodes of a lane: lanes are few, and nodes may be a million."""
     return Lane(is_async, spec_key)
 
 
 def _earlier_failure(node: Node[Any]) -> Failure:
-    """Return what the store holds of the last failure of a node that is FAILED."""
+    """Return the recorded failure of a node that is FAILED."""
     artifact = artifact_of(node)
     found = survey(artifact)
     error = found.record.error if isinstance(found.record, EndedRecord) else "unknown"

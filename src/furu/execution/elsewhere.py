@@ -1,16 +1,16 @@
-"""The nodes of a run that other owners are computing: when to look at each of them again.
+"""Nodes of a run that other owners are computing, and when to look at each of them again.
 
-    held      this process computes it, and reports when it has released it
-    polled    another process computes it; nothing reports its end
+    held      this process computes it, and will report its release
+    polled    another process computes it, and nothing reports its end
     due       to be looked at next: released, or just found taken
-    looking   discovery looks at it now
+    looking   discovery is looking at it
 
-          add ──> held ──> due ──> looking ──> held or polled, or forgotten: it is no longer another's
+          add ──> held ──> due ──> looking ──> held or polled, or forgotten: no other owner computes it now
                    │        ^
             polled └────────┘ after poll_interval_sec
 
-A node is looked at by one look at a time, and a round of polling begins `poll_interval_sec` after the last
-look of the round before, so looks never pile up, however slow the disk is.
+There is at most one look at a node at a time, and a round of polling begins `poll_interval_sec` after the
+last look of the previous round, so looks never pile up, even on a slow disk.
 
 Used on the run's loop; only `_report_release` is called in other threads.
 """
@@ -33,13 +33,13 @@ from furu.store.claim import when_released
 
 
 class Elsewhere:
-    """Holds the nodes of other owners. `changed` is called on the loop when one is due."""
+    """Keeps the nodes of other owners. `changed` is called on the loop when a node is due."""
 
     def __init__(self, poll_interval_sec: float, changed: Callable[[], object]) -> None:
         self._poll_interval_sec = poll_interval_sec
         self._changed = changed
         self._jobs: dict[str, Job] = {}
-        # How to end the waits for the nodes that are held.
+        # Two functions that end the wait for each held node.
         self._held: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {}
         self._polled: dict[str, Job] = {}
         self._due: dict[str, Job] = {}
@@ -56,17 +56,17 @@ class Elsewhere:
 
     @property
     def next_look(self) -> float:
-        """The time, by the loop's clock, at which a look is due without any news."""
+        """The loop's time at which the next round of polling is due."""
         return self._next_round if self._polled and not self._round else math.inf
 
     def add(self, job: Job) -> None:
-        """A claim found the node taken. Raises `FuruCycleError` if its owner waits for this run."""
+        """Add a node that a claim found taken. Raises `FuruCycleError` if its owner waits for this run."""
         self._jobs[job.key] = job
         if not self._hold(job):
-            self._due[job.key] = job  # it may have ended since the claim
+            self._due[job.key] = job  # the other owner may have finished since the claim
 
     def still(self, job: Job) -> None:
-        """A look found the node taken. Raises `FuruCycleError` if its owner waits for this run."""
+        """Keep a node that a look found taken. Raises `FuruCycleError` if its owner waits for this run."""
         self._jobs[job.key] = job
         self._looked_at(job.key)
         if not self._hold(job):
@@ -75,7 +75,7 @@ class Elsewhere:
             self._polled[job.key] = job
 
     def take_due(self) -> list[Node[Any]]:
-        """Return the nodes to look at now. `still` or `forget` follows for each."""
+        """Return the nodes to look at now. Each look is followed by `still` or `forget`."""
         if anyio.current_time() >= self.next_look:
             self._due |= self._polled
             self._round, self._polled = set(self._polled), {}
@@ -83,7 +83,7 @@ class Elsewhere:
         return [job.node for job in due.values()]
 
     def forget(self, key: str) -> None:
-        """The node is no longer another owner's, or no longer wanted."""
+        """Drop a node that no other owner computes any more, or that is no longer wanted."""
         if self._jobs.pop(key, None) is not None:
             self._end_wait(key)
             self._polled.pop(key, None)
@@ -91,12 +91,12 @@ class Elsewhere:
             self._looked_at(key)
 
     def close(self) -> None:
-        """Wait for nothing any more, so that nothing of the process keeps the run alive."""
+        """End all waits, so that nothing in this process keeps a reference to the run."""
         for key in list(self._jobs):
             self.forget(key)
 
     def _hold(self, job: Job) -> bool:
-        """Wait until this process releases the node; False if another process has it."""
+        """Wait for the release of a node by this process. Returns False if another process has it."""
         released = functools.partial(self._report_release, job.key)
         take_back = when_released(artifact_of(job.node), released)
         if take_back is None:
@@ -121,7 +121,7 @@ class Elsewhere:
                 self._next_round = anyio.current_time() + self._poll_interval_sec
 
     def _report_release(self, key: str) -> None:
-        """In whatever thread."""
+        """Called in any thread."""
         self._released.append(key)
         self._waker.wake()
 

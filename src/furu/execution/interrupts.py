@@ -1,5 +1,5 @@
-"""Ctrl-C while a run blocks the main thread: the first drains the run and says what it waits for, the
-second leaves the process at once."""
+"""Ctrl-C while a run blocks the main thread. The first cancels the run and reports what it still waits for;
+the second ends the process at once."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ logger = logging.getLogger("furu.run")
 
 EXIT_CODE = 130  # as a shell reports a program that SIGINT ended
 _NAMED = 5
-# By then the loop has heard from its threads what they are at, and most short nodes have ended.
+# By then the loop knows which nodes are running, and most short ones have ended.
 _TELL_SEC = 0.1
 
 
 class Interrupts:
-    """Ends a run when the process gets one of some signals. Give it to the run as `on_event`.
+    """Ends a run when the process receives one of `signals`. Pass it to the run as `on_event`.
 
-    The first signal cancels the run, whose running nodes finish and publish, and `say` is called with what
-    it waits for. The second leaves the process at once, without a word; the store survives that.
+    The first signal cancels the run, whose running nodes finish and publish, and calls `say` with a message
+    that names them. The second ends the process at once, which the store survives.
     """
 
     def __init__(self, signals: Collection[signal.Signals], say: Callable[[str], None]) -> None:
@@ -52,17 +52,17 @@ class Interrupts:
         self.occurred = False
 
     def __call__(self, event: Event) -> None:
-        """Take an event of the run."""
+        """Process an event of the run."""
         if isinstance(event, NodeStarted):
             self._running[event.hash] = event
         elif isinstance(event, (NodeDone, NodeFailed, NodeRetried, NodeReused, NodeWaiting)):
             self._running.pop(event.hash, None)
 
     def run(self, run: Callable[[], Awaitable[R]]) -> R | None:
-        """Run an async function on a loop in this thread, the main one. None if a signal cancelled it."""
+        """Run an async function on a loop in the main thread. Returns None if a signal cancelled it."""
         before = {number: signal.signal(number, self._interrupt) for number in self._signals}
         try:
-            # In this thread, unlike `run_in_new_loop`: the handler raises nothing in the loop's own code.
+            # In this thread, unlike `run_in_new_loop`: the handler never raises in the loop's own code.
             return run_loop_here(self._run, run)
         finally:
             for number, handler in before.items():
@@ -91,7 +91,7 @@ class Interrupts:
     def _drain(self, scope: anyio.CancelScope, telling: threading.Timer) -> None:
         scope.cancel()
         try:
-            telling.start()  # not in the signal's handler, which may have interrupted the start of a thread
+            telling.start()  # not in the signal handler, which may have interrupted the start of a thread
         except RuntimeError:  # no thread can be started
             self._tell()
 
@@ -100,14 +100,14 @@ class Interrupts:
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         nodes = "1 node" if len(names) == 1 else f"{len(names)} nodes"
         waiting = f"waiting for {nodes} to finish: {', '.join(names[:_NAMED])}{more}"
-        self._say(f"interrupted; {waiting if names else 'ending the run'}. Again: leave at once.")
+        self._say(f"interrupted; {waiting if names else 'ending the run'}. Again: exit at once.")
 
 
 def interrupts_of_scripts() -> Interrupts | None:
-    """Return what handles Ctrl-C for a script's blocking run.
+    """Return the handler of Ctrl-C for a script's blocking run.
 
-    None outside the main thread, at an interactive prompt, and where the program has a handler of its own
-    or ignores the signal.
+    None outside the main thread, at an interactive prompt, and if the program handles or ignores the signal
+    itself.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or hasattr(sys, "ps1"):

@@ -1,16 +1,16 @@
-"""Which nodes may start. Bookkeeping on keys only: never touches disk, clock or threads.
+"""Which nodes may start. Pure bookkeeping on keys: no disk, no clock, no threads.
 
     add ──> BLOCKED <──> READY ──> STARTED ──> done: leaves the plan
                │           ^          │
-               │           └──────────┤ WAITING: another owner is at it, or it is to be tried again later
-               └──> lost <────────────┘ failed, or something below it failed
+               │           └──────────┤ WAITING: another owner computes it, or it will be retried later
+               └──> lost <────────────┘ failed, or one of its dependencies failed
 
-In-degrees are counted, so every event costs its node's degree and nothing is ever searched. A key that
-is not in the plan is done: a node is added after everything it depends on, and leaves when it is done.
+The plan counts in-degrees, so each event costs its node's degree and nothing is searched. A key that is not
+in the plan is done: a node is added after all its dependencies, and leaves when it is done.
 
-Where workers compute serially, one job after another, a started node may be *presumed* done: nodes that
-wait for nothing else may follow it in the same queue before it has ended. Whether it goes well is known
-only later; `withdraw` takes every presumption back.
+Workers that compute serially run one job after another. A node in their queue may be *presumed* done, so
+that its dependents can follow it in the same queue before it has ended. If it fails, `withdraw` takes every
+presumption back.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ Lane = TypeVar("Lane", bound=Hashable)
 
 
 class State(enum.Enum):
-    """Where a node of the plan is."""
+    """The state of a node in the plan."""
 
     BLOCKED = "blocked"
     READY = "ready"
     STARTED = "started"
     WAITING = "waiting"
 
-    # Members are counted by at every step, and the hash of `enum.Enum` is Python code.
+    # Every step counts states, and the hash of `enum.Enum` is written in Python.
     __hash__ = object.__hash__
 
 
@@ -45,21 +45,21 @@ class _Entry(Generic[Lane]):
         self.lane = lane
         self.state = State.BLOCKED
         self.in_degree = 0
-        # How many of those it depends on are presumed done; they are not in its in-degree.
+        # How many dependencies are presumed done; they do not count in the in-degree.
         self.presumed = 0
         self.dependents: list[str] = []
 
 
 class Plan(Generic[Lane]):
-    """The nodes that are known and not done, and which of them may start.
+    """The nodes that are known but not done, and which of them may start.
 
-    Ready nodes come out in the order in which they were added. Each has a *lane*, the kind of worker it
-    needs: a lane without room keeps no other lane waiting.
+    Ready nodes are taken in the order in which they were added. Each has a *lane*, the kind of worker it
+    needs: a lane without room does not delay other lanes.
     """
 
     def __init__(self) -> None:
         self._entries: dict[str, _Entry[Lane]] = {}
-        # Heaps of (order, key). What is no longer ready is left in them, and dropped at the top.
+        # Heaps of (order, key). Keys that are no longer ready are dropped when they reach the top.
         self._ready: dict[Lane, list[tuple[int, str]]] = {}
         self._presumed: dict[str, None] = {}
         self._lost: set[str] = set()
@@ -77,14 +77,14 @@ class Plan(Generic[Lane]):
         return self._counts[state]
 
     def is_lost(self, key: str) -> bool:
-        """Whether a node failed, or depends on one that did."""
+        """Whether a node failed, or depends on a node that did."""
         return key in self._lost
 
     def add(self, key: str, lane: Lane, depends_on: Iterable[str]) -> list[str]:
-        """Add a node after all it depends on, each named once; a key not in the plan counts as done.
+        """Add a node after all its dependencies, each named once. A key not in the plan counts as done.
 
-        A node that is waiting may be added again: it keeps its place and its dependents. If
-        something it depends on is lost, so is the node, and whatever depends on it: returns those.
+        A node that is waiting may be added again: it keeps its order and its dependents. If a dependency is
+        lost, the node and everything that depends on it is lost too; returns their keys.
         """
         entry = self._entries.get(key)
         if entry is not None and entry.state is not State.WAITING:
@@ -111,14 +111,14 @@ class Plan(Generic[Lane]):
         return []
 
     def add_waiting(self, key: str, lane: Lane) -> None:
-        """Add a node that another owner is computing: its dependents wait, and it needs no worker."""
+        """Add a node that another owner is computing: its dependents wait, but it needs no worker."""
         self._set(self._enter(key, lane), State.WAITING)
 
     def get_ready(self, may_start: Callable[[Lane, bool], bool]) -> str | None:
-        """Take the first ready node whose lane may start one, which is thereby started; None if none.
+        """Start the first ready node whose lane has room, and return its key; None if there is none.
 
-        `may_start(lane, presuming)` says whether the lane has room; with `presuming` the node is to
-        follow, serially, on nodes that are only presumed done.
+        `may_start(lane, presuming)` returns whether the lane has room. `presuming` means that some
+        dependencies of the node are only presumed done.
         """
         best: list[tuple[int, str]] | None = None
         for lane, heap in self._ready.items():
@@ -135,7 +135,7 @@ class Plan(Generic[Lane]):
         return key
 
     def presume_done(self, key: str) -> None:
-        """Count a started node as done for those that will follow it in the same queue."""
+        """Count a started node as done for dependents that will follow it in the same queue."""
         self._presumed[key] = None
         for dependent, entry in self._known(self._entry(key, State.STARTED).dependents):
             entry.in_degree -= 1
@@ -143,7 +143,7 @@ class Plan(Generic[Lane]):
             self._make_ready_if_free(dependent, entry)
 
     def withdraw(self, not_begun: Iterable[str]) -> None:
-        """Presume nothing any more; the started nodes in `not_begun` are ready, or blocked, again."""
+        """Take back every presumption. The started nodes in `not_begun` are ready or blocked again."""
         for key in self._presumed:
             for _, entry in self._known(self._entries[key].dependents):
                 entry.in_degree += 1
@@ -157,8 +157,8 @@ class Plan(Generic[Lane]):
             self._make_ready_if_free(key, entry)
 
     def done(self, key: str) -> None:
-        """A started or waiting node is done: it leaves the plan, and the dependents that waited
-        for nothing else become ready."""
+        """Remove a started or waiting node that is done. Dependents that waited only for it become
+        ready."""
         self._entry(key, State.STARTED, State.WAITING)
         presumed = key in self._presumed
         if presumed:
@@ -171,12 +171,12 @@ class Plan(Generic[Lane]):
                 self._make_ready_if_free(dependent, entry)
 
     def waits(self, key: str) -> None:
-        """A started node, not presumed done, is another owner's, or is to be tried again later."""
+        """Let a started node wait, for another owner or for a retry. It must not be presumed done."""
         self._set(self._entry(key, State.STARTED), State.WAITING)
 
     def failed(self, key: str) -> list[str]:
-        """A node, not presumed done, failed: it leaves the plan, if it is there, with all that depends
-        on it, which is returned."""
+        """Remove a failed node and all nodes that depend on it; return the latter. The failed node may be
+        unknown to the plan, and must not be presumed done."""
         self._lost.add(key)
         skipped: list[str] = []
         pending = self._leave(key) if key in self._entries else []
@@ -189,7 +189,7 @@ class Plan(Generic[Lane]):
         return skipped
 
     def in_state(self, state: State) -> list[str]:
-        """Return the nodes in a state, in their order. Looks at every node: not for the hot path."""
+        """Return the nodes in a state, in order. Looks at every node: not for the hot path."""
         found = [key for key, entry in self._entries.items() if entry.state is state]
         return sorted(found, key=lambda key: self._entries[key].order)
 
@@ -207,7 +207,7 @@ class Plan(Generic[Lane]):
         return entry.dependents
 
     def _known(self, keys: Iterable[str]) -> Iterator[tuple[str, _Entry[Lane]]]:
-        """Look up dependents; one that is not there is lost, through another of its dependencies."""
+        """Look up dependents. Those that are missing were lost through another dependency."""
         for key in keys:
             if (entry := self._entries.get(key)) is not None:
                 yield key, entry

@@ -1,7 +1,7 @@
-"""The loop of a run: ask for room, take what is ready, dispatch it; wait; reap all that happened; again.
+"""The loop of a run: dispatch what is ready while there is room, wait, reap what has happened, repeat.
 
-One task owns the plan, the window and the nodes, so nothing here is locked. Everything that happens
-elsewhere (what discovery found, how a job ended) comes through one inbox. Never touches disk.
+One task owns the plan, the window and the nodes, so nothing here is locked. Results of discovery and of
+jobs arrive through one inbox. Never touches the disk.
 """
 
 from __future__ import annotations
@@ -49,8 +49,7 @@ OnFailure = Literal["stop", "continue"]
 
 
 class Scheduler:
-    """Runs one graph to one end: nodes with an `async def _create` on `async_workers`, others on
-    `workers`."""
+    """Runs one graph: nodes with an `async def _create` on `async_workers`, the others on `workers`."""
 
     def __init__(
         self,
@@ -82,10 +81,10 @@ class Scheduler:
         self._running: set[str] = set()
         self._begun: dict[str, Begun] = {}
         self._running_of: Counter[str] = Counter()  # by spec key
-        # Nodes that failed and wait for their next attempt.
+        # Failed nodes that wait for their next attempt.
         self._delayed: dict[str, Outcome] = {}
         self._elsewhere = Elsewhere(poll_interval_sec, self._walk.want)
-        # Active roots that are in the plan, with how often each was asked for.
+        # Active roots in the plan, and how often each of them was given.
         self._roots: Counter[str] = Counter()
         self._plan_is_known = False
 
@@ -99,26 +98,26 @@ class Scheduler:
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """The nodes that failed so far, in the order in which they did."""
+        """The nodes that have failed so far, in that order."""
         return tuple(self._failures)
 
     @property
     def skipped(self) -> int:
-        """The nodes that are known and were not computed: not started, or below them one failed."""
+        """How many known nodes were not computed: not started, or dependent on a node that failed."""
         return self._lost + len(self._plan) - self._abandoned
 
     @property
     def is_settled(self) -> bool:
-        """Whether all has happened that can before a running node ends."""
+        """Whether nothing more can happen before a running node ends."""
         if self._awake.is_set() or self._inbox or self._walk.is_walking:
             return False
         return self._walk.is_exhausted or self._window.room() == 0
 
     async def run(self) -> None:
-        """Run until everything is done, or a failure has stopped the run and the running nodes ended.
+        """Run until all nodes are done, or a failure has stopped the run and its running nodes have ended.
 
-        Raises `FuruComputeError` if nodes failed; what discovery raised; a cancellation, after the
-        running nodes have ended or `grace_sec` is over. What had ended by then is reaped in each case.
+        Raises `FuruComputeError` if nodes failed, any exception that discovery raised, or the cancellation,
+        once the running nodes have ended or `grace_sec` is over. Jobs that have ended are always reaped.
         """
         cancelled = True
         try:
@@ -129,22 +128,22 @@ class Scheduler:
                     tasks.start_soon(self._walk.run, self._elsewhere)
                     await self._loop()
                     cancelled = False
-                except Exception as error:  # raised below, where no task group wraps it
+                except Exception as error:  # raised below, so that the task group does not wrap it
                     self._error = self._error or error
                     cancelled = False
                 finally:
                     self._stop(cancel=cancelled)
                     await self._drain()
                 tasks.cancel_scope.cancel()
-            if cancelled:  # not from outside: one of the run's own tasks was, by asyncio's Task.cancel()
+            if cancelled:  # by asyncio's Task.cancel() of one of the run's tasks, not from outside
                 self._error = self._error or asyncio.CancelledError("a task of the run was cancelled")
-        except BaseExceptionGroup as group:  # of the tasks that help the workers
+        except BaseExceptionGroup as group:  # from helper tasks of the workers
             self._error = self._error or _first_error(group)
         finally:
             self._reap()
             self._elsewhere.close()
         if self._failures:
-            for outcome in list(self._delayed.values()):  # they are not retried
+            for outcome in list(self._delayed.values()):  # they will not be retried
                 self._fail(outcome)
         if self._error is not None:
             raise self._error
@@ -170,7 +169,8 @@ class Scheduler:
             self._reap()
 
     async def _drain(self) -> None:
-        """Wait, cancelled or not, for what runs to end; when `grace_sec` is over, leave it."""
+        """Wait until the running jobs have ended, even if cancelled; abandon them when `grace_sec` is
+        over."""
         grace_sec = math.inf if self._grace_sec is None else self._grace_sec
         interrupt: BaseException | None = None
         try:
@@ -181,7 +181,7 @@ class Scheduler:
                     except anyio.get_cancelled_exc_class() as error:
                         if grace.cancel_called:
                             raise
-                        interrupt = error  # no scope shields from asyncio's own Task.cancel()
+                        interrupt = error  # a scope does not shield from asyncio's own Task.cancel()
                     self._awake = anyio.Event()
                     self._reap()
         finally:
@@ -191,7 +191,7 @@ class Scheduler:
             raise interrupt
 
     def _abandon(self) -> None:
-        """Leave what still runs to its thread, and take no notice of it."""
+        """Leave the jobs that are still running to their threads, and ignore how they end."""
         self._walk.abandon()
         left = [job for crew in self._crews.values() for job in crew.abandon()]
         self._abandoned = len(left)
@@ -199,7 +199,7 @@ class Scheduler:
             self._emit(NodeAbandoned(job.key, job.node_class, job.spec_key))
         if left:
             named = ", ".join(describe(job.node) for job in left[:10])
-            logger.warning("left in their threads, to finish by themselves: %s", named)
+            logger.warning("still running, left to finish in their threads: %s", named)
 
     def _dispatch(self) -> None:
         while not self._stopping and (key := self._plan.get_ready(self._may_start)) is not None:
@@ -212,7 +212,7 @@ class Scheduler:
             crew.start(job)
 
     def _may_start(self, lane: Lane, presuming: bool) -> bool:
-        # Only one kind of workers computes serially, so what is presumed done is in its queue.
+        # Only one kind of workers computes serially, so nodes that are presumed done are in its queue.
         crew = self._crews[lane.is_async]
         if self._running_of[lane.spec_key] >= self._spec_limits.get(lane.spec_key, math.inf):
             return False
@@ -329,7 +329,7 @@ class Scheduler:
             self._retry(outcome)
         elif outcome.end == "failed":
             self._fail(outcome)
-        elif not self._stopping:  # by asyncio's own Task.cancel(), of the task that computed it
+        elif not self._stopping:  # asyncio's own Task.cancel() cancelled the task that computed it
             self._deliver(asyncio.CancelledError(f"{describe(job.node)} was cancelled"))
 
     def _no_longer_running(self, job: Job) -> None:
@@ -359,7 +359,7 @@ class Scheduler:
         limit = timeout_sec_of(job.node) or 0.0
         self._emit(NodeOverran(job.key, job.node_class, job.spec_key, limit))
         logger.warning(
-            "%s has taken longer than its _timeout_sec of %g s and goes on: a thread cannot be stopped",
+            "%s has exceeded its _timeout_sec of %g s and is still running: a thread cannot be stopped",
             describe(job.node),
             limit,
         )
@@ -400,12 +400,12 @@ class Scheduler:
     def _wait(self, until: Callable[[Job], None], job: Job) -> None:
         try:
             until(job)
-        except FuruCycleError as error:  # the owner waits for this run
+        except FuruCycleError as error:  # the other owner waits for this run
             self._deliver(error)
         self._walk.want()
 
     def _leave(self, keys: list[str]) -> None:
-        """Nodes have left the plan: drop what is kept for them, and the roots among them complete."""
+        """Drop what is kept for nodes that have left the plan, and complete the roots among them."""
         for key in keys:
             self._elsewhere.forget(key)
             for kept in (self._jobs, self._begun, self._delayed):
@@ -419,7 +419,7 @@ class Scheduler:
         self._walk.want()
 
     def _stop(self, *, cancel: bool = False) -> None:
-        """Start nothing more: neither nodes nor walks. What runs goes on to its end."""
+        """Start no more nodes and no more walks. Running nodes continue to their end."""
         self._stopping = True
         self._walk.stop()
         for crew in self._crews.values():
@@ -427,7 +427,7 @@ class Scheduler:
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return one of a group's errors that is not a cancellation."""
+    """Return an error of a group that is not a cancellation, if there is one."""
     rest = group.split(anyio.get_cancelled_exc_class())[1]
     error: BaseException = rest or group
     while isinstance(error, BaseExceptionGroup):
@@ -436,7 +436,7 @@ def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _run_error(failures: list[Failure]) -> FuruComputeError:
-    """Make one error of a run's failures: the first one's, naming how many others there are."""
+    """Make one error for all failures of a run: the first one, with the number of others."""
     first = failures[0]
     message = first.message
     if len(failures) > 1:

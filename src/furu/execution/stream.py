@@ -1,4 +1,4 @@
-"""`stream_local`: a run whose events are read as they come. The run never waits for who reads them."""
+"""`stream_local`: a run whose events are read while it goes on. The run never waits for the reader."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from furu.report import RunReport
 
 __all__ = ["DEFAULT_BUFFER_EVENTS", "EventStream", "EventsDropped", "RunOptions", "stream_local"]
 
-# A reader that is a moment behind loses nothing; one that has stopped costs no more memory than this.
+# A reader that is briefly behind loses nothing, and one that has stopped costs a bounded amount of memory.
 DEFAULT_BUFFER_EVENTS = 10_000
 
 
 class RunOptions(TypedDict, total=False):
-    """The options of `run_local_async`, for what passes them on."""
+    """The options of `run_local_async`, for functions that pass them on."""
 
     max_workers: int
     max_async: int
@@ -46,7 +46,7 @@ class RunOptions(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class EventsDropped:
-    """The reader of a stream was too slow: so many events, older than the next, were not kept for it."""
+    """The reader of a stream was too slow: this many events, all before the next one, were dropped."""
 
     count: int
 
@@ -54,9 +54,9 @@ class EventsDropped:
 class EventStream:
     """The events of a run, in order: `async for event in stream`. It ends after `RunFinished`.
 
-    At most `buffer_events` wait to be read. Where the reader is slower than that, the oldest are dropped,
-    and an `EventsDropped` that says how many stands in their place. Of several readers, each event goes to
-    one, and all end with the stream.
+    At most `buffer_events` wait to be read. If the reader is slower, the oldest are dropped, and an
+    `EventsDropped` with their number is read in their place. With several readers, each event is read by
+    one of them, and all of them end with the stream.
     """
 
     def __init__(self, buffer_events: int) -> None:
@@ -69,7 +69,7 @@ class EventStream:
 
     @property
     def report(self) -> RunReport:
-        """The run's report. Raises `FuruUsageError` before the run has finished well."""
+        """The run's report. Raises `FuruUsageError` unless the run has finished without an error."""
         if self._report is None:
             raise FuruUsageError("the run has no report yet: read the stream to its end first")
         return self._report
@@ -83,7 +83,7 @@ class EventStream:
                 raise StopAsyncIteration
             if self._awake.is_set():
                 self._awake = anyio.Event()
-            await self._awake.wait()  # one event for all readers
+            await self._awake.wait()  # wakes all readers
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             return EventsDropped(dropped)
@@ -108,19 +108,19 @@ async def stream_local(
     buffer_events: int = DEFAULT_BUFFER_EVENTS,
     **options: Unpack[RunOptions],
 ) -> AsyncIterator[EventStream]:
-    """Run as `run_local_async` does, with the same options, and read the run's events as they come.
+    """Run like `run_local_async`, with the same options, and read the run's events while it goes on.
 
-    ``async with stream_local(roots) as events:`` and then ``async for event in events:``. Guarantees: the
-    events are in order, `RunFinished` is the last; the run never waits for the reader, see `EventStream`.
-    Leaving the block before that cancels the run, whose running nodes finish and publish. On trio and
-    asyncio.
+    Use it as ``async with stream_local(roots) as events:`` and then ``async for event in events:``.
 
-    Raises, when the block is left, what `run_local_async` raises; an exception of the block's own goes
-    before that. `TypeError` or `ValueError` for a buffer that holds nothing.
+    Guarantees: the events come in order, and `RunFinished` is the last. The run never waits for the reader,
+    see `EventStream`. Leaving the block earlier cancels the run, whose running nodes finish and publish.
+
+    Raises what `run_local_async` raises when the block is left, unless the block itself raises; `TypeError`
+    or `ValueError` if `buffer_events` is not an int of 1 or more.
     """
     check_int("buffer_events", buffer_events, least=1)
     stream = EventStream(buffer_events)
-    errors: list[BaseException] = []  # the block's own, if any, is put first
+    errors: list[BaseException] = []  # an error of the block itself comes first
     options["on_event"] = Sinks(stream._put, options.get("on_event"))
     run = functools.partial(run_local_async, roots, **options)
     async with anyio.create_task_group() as tasks:
@@ -129,7 +129,7 @@ async def stream_local(
             yield stream
         except anyio.get_cancelled_exc_class():
             raise
-        except BaseException as error:  # raised below, where no task group wraps it
+        except BaseException as error:  # raised below, so that the task group does not wrap it
             errors.insert(0, error)
         if not stream._ended:
             tasks.cancel_scope.cancel()

@@ -1,7 +1,7 @@
-"""Walking the graph while it runs: discovery, one step at a time, in a thread of its own.
+"""Drives discovery while a run goes on, one step at a time, in a worker thread.
 
 Reads a root only when the window has room for it, and looks again at nodes of other owners when they are
-due. The scheduler takes each batch on the loop.
+due. The scheduler processes each batch on the loop.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ __all__ = ["Walk"]
 
 
 class Walk:
-    """Drives discovery for one run, and calls functions of the scheduler on the loop.
+    """Drives discovery for one run, and calls functions of the scheduler on the loop: `take` with each
+    batch, `deliver` with an exception that a step raised, `stepped` when a step has ended.
 
-    `take` gets each batch, `deliver` what a step raised; `stepped` is called when a step has ended.
-
-    `is_walking`: there is something left to walk, or a step is on its way. `is_exhausted`: all roots have
-    been read. `is_stepping`: a step is in its thread.
+    `is_walking`: there is more to walk, or a step is running. `is_exhausted`: all roots have been read.
+    `is_stepping`: a step is running in its thread.
     """
 
     def __init__(
@@ -54,21 +53,21 @@ class Walk:
         return self._step_scope is not None
 
     def want(self) -> None:
-        """Look again whether there is anything to walk: a root may be read, or a node looked at."""
+        """Check again whether there is anything to walk: a root to read, or a node to look at."""
         self._wanted.set()
 
     def stop(self) -> None:
-        """Begin no other step. The one that is in its thread ends early."""
+        """Begin no more steps. A running step ends early."""
         self._is_stopping = True
         self._discovery.stop()
 
     def abandon(self) -> None:
-        """Leave the step that is in its thread, if there is one, and drop what it finds."""
+        """Leave a running step to its thread, and ignore its result."""
         if self._step_scope is not None:
             self._step_scope.cancel()
 
     async def run(self, elsewhere: Elsewhere) -> None:
-        """Walk on as long as there is something to walk, until `stop`."""
+        """Walk until `stop`."""
         limiter = anyio.CapacityLimiter(1)
         try:
             while not self._is_stopping:
@@ -82,7 +81,7 @@ class Walk:
                     if batch is not None:
                         self._deliver(batch)
                     return
-                # Now, and not when the loop runs again: the next step depends on it.
+                # Before the next checkpoint: the next step depends on it.
                 self.is_walking, self.is_exhausted = not batch.idle, batch.exhausted
                 self._take(batch)
         except Exception as error:
@@ -91,7 +90,7 @@ class Walk:
     async def _next_batch(
         self, room: int | None, again: Sequence[Node[Any]], limiter: anyio.CapacityLimiter
     ) -> Batch | BaseException | None:
-        """Return what the next step found or raised; None if it was left to its thread."""
+        """Return what the next step found or raised; None if it was abandoned."""
         try:
             with anyio.CancelScope(shield=True) as self._step_scope:
                 return await anyio.to_thread.run_sync(
@@ -103,8 +102,8 @@ class Walk:
             self._stepped()
 
     def _step(self, room: int | None, again: Sequence[Node[Any]]) -> Batch | BaseException:
-        """Return what a step found, in a thread. An exception is a value here: a `CancelledError` that the
-        caller's own generator raises would otherwise pass for one of the loop's."""
+        """Run a step in a worker thread. An exception is returned: a `CancelledError` raised by the
+        caller's generator would otherwise look like a cancellation by the loop."""
         try:
             return self._discovery.step(room, again)
         except BaseException as error:

@@ -1,8 +1,8 @@
-"""How many roots are active at once. Pure: counts, and reads nothing.
+"""How many roots are active at once. Pure counting.
 
-"dfs"   one root at a time, to its end
-"bfs"   all of them
-k >= 1  up to k; the next is activated as one completes
+"dfs"   one root at a time
+"bfs"   all roots
+k >= 1  up to k roots; the next is activated when one completes
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from furu.errors import FuruError
 
 
 class Window:
-    """Counts active roots. `room()` is asked before roots are read, so that a generator of a million
-    roots is read only as the window moves."""
+    """Counts active roots. Roots are read only when there is `room()`, so a generator of a million roots is
+    read as the window moves."""
 
     def __init__(self, window_size: str | int) -> None:
         self._limit = parse_window_size(window_size)
@@ -20,29 +20,29 @@ class Window:
 
     @property
     def active(self) -> int:
-        """The number of roots that are active now."""
+        """The number of active roots."""
         return self._active
 
     def room(self) -> int | None:
-        """How many more roots may become active; None for any number."""
+        """Return how many more roots may become active; None for any number."""
         return None if self._limit is None else self._limit - self._active
 
     def activated(self, count: int = 1) -> None:
-        """Roots became active. Raises `FuruError` beyond the room there was."""
+        """Count roots that became active. Raises `FuruError` if there was no room for them."""
         room = self.room()
         if room is not None and count > room:
             raise FuruError(f"{count} roots activated in a window with room for {room}")
         self._active += count
 
     def completed(self) -> None:
-        """One active root is done with."""
+        """Count one active root as completed."""
         if self._active == 0:
             raise FuruError("a root completed and none is active")
         self._active -= 1
 
 
 def parse_window_size(window_size: str | int) -> int | None:
-    """Return the greatest number of active roots, None for all. Raises `TypeError` or `ValueError`."""
+    """Return the greatest number of active roots; None for all. Raises `TypeError` or `ValueError`."""
     allowed = "window_size must be 'dfs' (one root at a time), 'bfs' (all roots) or an int of 1 or more"
     if isinstance(window_size, bool) or not isinstance(window_size, (str, int)):
         raise TypeError(f"{allowed}, not {window_size!r}")
