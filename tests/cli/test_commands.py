@@ -457,7 +457,7 @@ def test_term_ends_what_does_not_run_nodes_as_an_interrupt_does(ignored: bool) -
         "import os, signal, furu.store.catalog as catalog\n"
         f"if {ignored}: signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "from furu.cli import main\n"
-        "catalog.walk = lambda *_: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "catalog.walk = lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM)\n"
         "import sys; sys.argv[1:] = ['status']\n"
         "main()\n"
     )

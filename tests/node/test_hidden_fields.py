@@ -44,8 +44,8 @@ def test_fields_that_are_not_shown_are_not_recorded(fails: bool, store: Path) ->
     source.get()
     with pytest.raises(FuruComputeError) if fails else contextlib.nullcontext():
         node.get()
-    [entry] = catalog.find_class(current_settings(), node.__module__, "Query")
-    info = catalog.inspect(entry)
+    [artifact] = catalog.walk(current_settings(), node_class=f"{node.__module__}:Query")
+    info = catalog.inspect(artifact)
     assert info.config is not None
     assert ({"user": "ann", "password": "<hidden>"}, "<hidden>") == (
         info.config["account"],

@@ -10,6 +10,7 @@ import pytest
 from furu import Furu, FuruComputeError, FuruStoreError, Status, current_settings, run_local
 from furu._common.text import printable
 from furu.store import catalog
+from furu.store.artifact import Artifact
 from tests.graphs import Node, actions, diamond, recording
 
 
@@ -25,7 +26,7 @@ class Talker(Furu[int]):
         return 7
 
 
-def entries() -> list[catalog.Entry]:
+def entries() -> list[Artifact]:
     """All that is in this test's store."""
     return list(catalog.walk(current_settings()))
 
@@ -48,7 +49,7 @@ def test_walk_finds_every_node_with_its_state() -> None:
         with pytest.raises(FuruComputeError):
             run_local([Node(name="bad")])
     assert ["DONE"] * 4 + ["FAILED"] == sorted(entry.status() for entry in entries())
-    assert {"tests.graphs:Node"} == {entry.name for entry in entries()}
+    assert {"tests.graphs:Node"} == {node.node_class for node in entries()}
     assert [entry.hash for entry in entries()] == sorted(entry.hash for entry in entries())
 
 
@@ -65,8 +66,10 @@ def test_published_node_tells_its_configuration_attempt_and_time() -> None:
     assert [("published", 1)] == [(one.state, one.number) for one in found.attempts]
     assert b"5" == found.result
     assert found.duration_sec is not None
-    assert found.duration_sec == catalog.recorded_duration_sec(found.entry)
-    assert found.entry.size_bytes() > 100
+    record = catalog.read_small(found.artifact)
+    assert record is not None
+    assert found.duration_sec == record.duration_sec
+    assert catalog.size_bytes(found.artifact) > 100
 
 
 def test_failed_node_tells_owner_error_traceback_and_log() -> None:
@@ -79,7 +82,7 @@ def test_failed_node_tells_owner_error_traceback_and_log() -> None:
     assert (Status.FAILED, "failed") == (found.status, attempt.state)
     assert f"pid {os.getpid()} on " in attempt.owner
     assert "raise ValueError" in "\n".join(attempt.traceback)
-    log = catalog.read_log(found.entry, attempt.number)
+    log = catalog.read_log(found.artifact, attempt.number)
     assert log is not None
     assert log.text.endswith("INFO about to\n")
 
@@ -88,7 +91,7 @@ def test_log_is_read_from_its_end_up_to_a_size() -> None:
     """A log may be larger than memory."""
     node = Talker()
     run_local([node])
-    log = catalog.read_log(info(node).entry, 1, max_bytes=3)
+    log = catalog.read_log(info(node).artifact, 1, max_bytes=3)
     assert log is not None
     assert "to\n" == log.text
     assert log.left_out_bytes > 10
@@ -126,7 +129,7 @@ def test_hostile_names_and_links_are_passed_over(store: Path, tmp_path: Path) ->
     (store / "module" / "%1B[2J%FF" / ("2" * 32)).mkdir()
     (store / "file").write_text("x")
     (found,) = entries()
-    assert "module:\\x1b[2J\ufffd" == found.name
+    assert "module:\\x1b[2J\ufffd" == found.node_class
     assert Status.TODO is found.status()
 
 
@@ -148,8 +151,8 @@ def test_damaged_files_are_told_as_problems_of_their_node(store: Path) -> None:
         "cannot be used" if "cannot be used" in one.problem else one.problem for one in infos
     ]
     assert "unreadable" == infos[-1].attempts[0].state
-    assert catalog.read_log(infos[-1].entry, 1) is None
-    assert infos[-1].entry.size_bytes() == 0
+    assert catalog.read_log(infos[-1].artifact, 1) is None
+    assert catalog.size_bytes(infos[-1].artifact) == 0
 
 
 def test_record_of_another_class_is_a_problem() -> None:
@@ -157,12 +160,12 @@ def test_record_of_another_class_is_a_problem() -> None:
     with recording():
         node = Node(name="a")
         run_local([node])
-    entry = info(node).entry
+    entry = info(node).artifact
     moved = entry.directory.parent.parent / "Other" / node.furu_hash
     moved.parent.mkdir()
     entry.directory.rename(moved)
     (found,) = [catalog.inspect(one) for one in entries()]
-    assert "says that it is a tests.graphs:Node" in found.problem
+    assert "it belongs to tests.graphs:Node" in found.problem
     assert found.config is None
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from furu import FuruComputeError, Status, current_settings, run_local
-from furu.store.catalog import Entry, find
+from furu.store.artifact import Artifact
+from furu.store.catalog import find
 from furu.store.removal import remove, remove_left_over
 from tests.graphs import Computed, Node, actions, flat, recording
 
@@ -21,7 +22,7 @@ def record() -> Iterator[Computed]:
         yield record
 
 
-def entry(node: Node) -> Entry:
+def entry(node: Node) -> Artifact:
     """Where a node lies."""
     return find(current_settings(), node.furu_hash)
 

@@ -20,7 +20,7 @@ from furu.cli.roots import load_roots
 from furu.errors import FuruError
 from furu.graph import walk
 from furu.settings import Settings, current_settings
-from furu.store.artifact import Status
+from furu.store.artifact import Artifact, Status
 from furu.store.layout import is_identifier
 from furu.store.removal import remove, remove_left_over
 
@@ -91,21 +91,21 @@ def _hashes_below(target: str) -> list[str]:
     return [line for line in done.stdout.split() if is_identifier(line)]
 
 
-_Chosen = list[tuple[catalog.Entry, float]]
+_Chosen = list[tuple[Artifact, float]]
 
 
 def _choose(settings: Settings, kept: set[str], before: float | None, problems: list[str]) -> _Chosen:
     """Show what may be removed, and return it with the time when it last changed."""
     chosen: _Chosen = []
     counts, sizes = Counter[str](), Counter[str]()
-    for entry in catalog.walk(settings, problems):
-        if entry.hash in kept:
+    for artifact in catalog.walk(settings, problems=problems):
+        if artifact.hash in kept:
             continue
-        changed_at = _changed_at(entry)
-        if (before is None or changed_at < before) and _is_idle(entry, problems):
-            chosen.append((entry, changed_at))
-            counts[entry.name] += 1
-            sizes[entry.name] += entry.size_bytes()
+        changed_at = _changed_at(artifact)
+        if (before is None or changed_at < before) and _is_idle(artifact, problems):
+            chosen.append((artifact, changed_at))
+            counts[artifact.node_class] += 1
+            sizes[artifact.node_class] += catalog.size_bytes(artifact)
     out = console()
     say(out, f"{settings.store}: {len(chosen):,} nodes to remove, {size(sizes.total())}")
     rows = [[name, counts[name], size(sizes[name])] for name in sorted(counts)]
@@ -119,14 +119,14 @@ def _remove(settings: Settings, chosen: _Chosen, problems: list[str]) -> None:
     except (FuruError, OSError) as error:
         problems.append(f"what earlier removals left could not be removed: {error}")
     removed = spared = 0
-    for entry, changed_at in chosen:
+    for artifact, changed_at in chosen:
         try:
-            if _changed_at(entry) == changed_at and remove(entry):
+            if _changed_at(artifact) == changed_at and remove(artifact):
                 removed += 1
             else:
                 spared += 1
         except (FuruError, OSError) as error:
-            problems.append(f"{entry.name} {entry.hash} was not removed: {error}")
+            problems.append(f"{artifact} was not removed: {error}")
     more = f"; {spared:,} are being computed, have changed, or were gone" if spared else ""
     say(console(), f"removed {removed:,} nodes{more}")
 
@@ -142,18 +142,18 @@ def _ask(yes: bool) -> None:
         raise typer.Exit(0)
 
 
-def _is_idle(entry: catalog.Entry, problems: list[str]) -> bool:
+def _is_idle(artifact: Artifact, problems: list[str]) -> bool:
     try:
-        return entry.status() is not Status.IN_PROGRESS
+        return artifact.status() is not Status.IN_PROGRESS
     except (FuruError, OSError) as error:
-        problems.append(f"{entry.name} {entry.hash} is kept, because it cannot be read: {error}")
+        problems.append(f"{artifact} is kept, because it cannot be read: {error}")
         return False
 
 
-def _changed_at(entry: catalog.Entry) -> float:
+def _changed_at(artifact: Artifact) -> float:
     """Return when the node's directory or its `done` last changed; the future where that is unknown."""
     times = []
-    for path in (entry.files.directory, entry.files.done):
+    for path in (artifact.files.directory, artifact.files.done):
         with contextlib.suppress(OSError):
             times.append(os.lstat(path).st_mtime)
     return max(times, default=math.inf)

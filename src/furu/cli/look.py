@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections import Counter
@@ -17,7 +18,7 @@ from furu.cli.output import complain, console, say, show_table, size
 from furu.errors import FuruError, FuruStoreError
 from furu.planning.compare import Difference, differences, is_node
 from furu.settings import Settings, current_settings
-from furu.store.artifact import Status
+from furu.store.artifact import Artifact, Status
 from furu.store.node_json import node_json, read_logs
 
 _STATES = (Status.DONE, Status.FAILED, Status.IN_PROGRESS, Status.TODO)
@@ -37,9 +38,9 @@ def status(as_json: AsJson = False) -> None:
     counts: dict[str, Counter[str]] = {}
     sizes: Counter[str] = Counter()
     problems: list[str] = []
-    for entry in catalog.walk(settings, problems):
-        counts.setdefault(entry.name, Counter())[_state(entry)] += 1
-        sizes[entry.name] += entry.size_bytes()
+    for artifact in catalog.walk(settings, problems=problems):
+        counts.setdefault(artifact.node_class, Counter())[_state(artifact)] += 1
+        sizes[artifact.node_class] += catalog.size_bytes(artifact)
     out = console()
     if as_json:
         classes = {name: {**count, "size_bytes": sizes[name]} for name, count in counts.items()}
@@ -57,9 +58,9 @@ def status(as_json: AsJson = False) -> None:
         complain(f"not counted: {problem}")
 
 
-def _state(entry: catalog.Entry) -> str:
+def _state(artifact: Artifact) -> str:
     try:
-        return entry.status()
+        return artifact.status()
     except FuruStoreError:
         return _UNREADABLE
 
@@ -71,9 +72,9 @@ def show(node: Hash, as_json: AsJson = False) -> None:
     if as_json:
         say(out, json.dumps(_as_json(info)))
         return
-    say(out, f"{info.node_class} {info.entry.hash}", "bold")
+    say(out, f"{info.node_class} {info.artifact.hash}", "bold")
     say(out, f"state      {info.status}")
-    say(out, f"directory  {info.entry.directory}")
+    say(out, f"directory  {info.artifact.directory}")
     if info.problem:
         say(out, f"problem    {info.problem}", "red")
     if info.duration_sec is not None:
@@ -83,10 +84,10 @@ def show(node: Hash, as_json: AsJson = False) -> None:
     if info.result is not None:
         _show_block(out, "result", info.result.decode("utf-8", "replace"))
     for attempt in info.attempts:
-        _show_attempt(out, info.entry, attempt)
+        _show_attempt(out, info.artifact, attempt)
 
 
-def _show_attempt(out: Console, entry: catalog.Entry, attempt: catalog.AttemptInfo) -> None:
+def _show_attempt(out: Console, artifact: Artifact, attempt: catalog.AttemptInfo) -> None:
     by = f" by {attempt.owner}" if attempt.owner else ""
     when = f" {_when(attempt.started_at)}" if attempt.started_at is not None else ""
     took = f", after {attempt.duration_sec:.3f} s" if attempt.duration_sec is not None else ""
@@ -94,7 +95,7 @@ def _show_attempt(out: Console, entry: catalog.Entry, attempt: catalog.AttemptIn
     say(out, f"attempt {attempt.number}: {attempt.state}{by}{when}{took}", "bold")
     for line in attempt.traceback or ([attempt.error] if attempt.error else []):
         say(out, f"  {line}")
-    log = catalog.read_log(entry, attempt.number)
+    log = catalog.read_log(artifact, attempt.number)
     if log is not None:
         left_out = f", its first {size(log.left_out_bytes)} left out" if log.left_out_bytes else ""
         _show_block(out, f"log{left_out}", log.text, cut=False)
@@ -119,7 +120,7 @@ def _when(at: float | None) -> str:
 
 def _as_json(info: catalog.NodeInfo) -> dict[str, Any]:
     result = json.loads(info.result) if info.result is not None else None
-    return {**node_json(info, read_logs(info)), "directory": str(info.entry.directory), "result": result}
+    return {**node_json(info, read_logs(info)), "directory": str(info.artifact.directory), "result": result}
 
 
 def explain(node: Hash) -> None:
@@ -130,15 +131,15 @@ def explain(node: Hash) -> None:
     settings = current_settings()
     info = catalog.inspect(catalog.find(settings, node))
     if info.config is None:
-        raise FuruError(f"the store holds no configuration of {info.entry.name} {info.entry.hash}")
+        raise FuruError(f"the store holds no configuration of {info.artifact}")
     out = console()
     nearest = _nearest(info)
     if nearest is None:
-        say(out, f"{info.node_class} {info.entry.hash} is the only node of its class that has ended")
+        say(out, f"{info.node_class} {info.artifact.hash} is the only node of its class that has ended")
         return
     say(out, f"{info.node_class}", "bold")
-    say(out, f"  this     {info.entry.hash}, {info.status}")
-    say(out, f"  nearest  {nearest.entry.hash}, {nearest.status}")
+    say(out, f"  this     {info.artifact.hash}, {info.status}")
+    say(out, f"  nearest  {nearest.artifact.hash}, {nearest.status}")
     for line in _explained(settings, nearest, info, 1):
         say(out, line)
 
@@ -175,22 +176,20 @@ def _value(value: Any) -> str:
 
 def _of_node(settings: Settings, value: dict[str, Any]) -> catalog.NodeInfo | None:
     """Look up a node that a configuration names; it may be an input file, which the store does not hold."""
-    module, _, name = str(value["node"]).partition(":")
-    entry = catalog.find_node(settings, module, name, str(value["hash"]))
-    info = catalog.inspect(entry) if entry else None
+    found = catalog.walk(settings, node_class=str(value["node"]), prefix=str(value["hash"]))
+    artifact = next(found, None)
+    info = catalog.inspect(artifact) if artifact else None
     return info if info and info.config is not None else None
 
 
 def _nearest(info: catalog.NodeInfo) -> catalog.NodeInfo | None:
     """Find the node of the same class whose configuration differs in the fewest places."""
-    module, _, name = info.node_class.partition(":")
     best: tuple[int, catalog.NodeInfo] | None = None
-    for number, entry in enumerate(catalog.find_class(info.entry.settings, module, name)):
-        if number >= _MAX_SIBLINGS:
-            break
-        if entry.hash == info.entry.hash:
+    siblings = catalog.walk(info.artifact.settings, node_class=info.node_class)
+    for artifact in itertools.islice(siblings, _MAX_SIBLINGS):
+        if artifact.hash == info.artifact.hash:
             continue
-        other = catalog.inspect(entry)
+        other = catalog.inspect(artifact)
         if other.config is None:
             continue
         count = len(differences(other.config, info.config or {}))

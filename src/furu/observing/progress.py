@@ -221,13 +221,12 @@ class Recorded:
 
     def __call__(self, node_class: str) -> float | None:
         """Return the mean duration of a class, by its full name; None where nothing of it is published."""
-        module, _, qualname = node_class.rpartition(":")
         try:
-            found = itertools.islice(catalog.find_class(self._settings, module, qualname), _READ_DURATIONS)
-            durations = [catalog.recorded_duration_sec(entry) for entry in found]
+            found = itertools.islice(catalog.walk(self._settings, node_class=node_class), _READ_DURATIONS)
+            records = [catalog.read_small(artifact) for artifact in found]
         except FuruStoreError:  # the run itself says so
             return None
-        told = [one for one in durations if one is not None]
+        told = [record.duration_sec for record in records if record is not None]
         return sum(told) / len(told) if told else None
 
 

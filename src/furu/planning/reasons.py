@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import furu.store.catalog as catalog
-from furu._common.origin import class_name, module_name
+from furu._common.origin import class_name
 from furu.node.base import Node, artifact_of, configuration
 from furu.node.file import File
 from furu.node.readable import HIDDEN
@@ -91,10 +91,10 @@ class Reasons:
 
     def _read(self, cls: type[Node[Any]]) -> dict[str, list[Mapping[str, Any]]]:
         before: dict[str, list[Mapping[str, Any]]] = {}
-        entries = catalog.find_class(self._settings, module_name(cls), cls.__qualname__)
-        unwanted = (entry for entry in entries if entry.hash not in self._wanted)
-        for entry in itertools.islice(unwanted, _MAX_READ):
-            record = catalog.read_small_done(entry)
+        artifacts = catalog.walk(self._settings, node_class=class_name(cls))
+        unwanted = (artifact for artifact in artifacts if artifact.hash not in self._wanted)
+        for artifact in itertools.islice(unwanted, _MAX_READ):
+            record = catalog.read_small(artifact)
             if record is not None:
                 before.setdefault(_outline(record.config), []).append(record.config)
         return before

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import furu.store.catalog as catalog
-from furu._common.origin import class_name, module_name
+from furu._common.origin import class_name
 from furu._common.text import printable, seconds
 from furu.errors import Failure
 from furu.execution.discovery import Discovery, Fact, Found
@@ -166,9 +166,9 @@ class Durations:
         self._of_class: dict[type, float] = {}
         self.unknown: list[str] = []
         for cls in dict.fromkeys(type(job.node) for job in jobs):
-            entries = catalog.find_class(settings, module_name(cls), cls.__qualname__)
-            told = map(catalog.recorded_duration_sec, itertools.islice(entries, _READ_DURATIONS))
-            known = [one for one in told if one is not None]
+            artifacts = catalog.walk(settings, node_class=class_name(cls))
+            records = map(catalog.read_small, itertools.islice(artifacts, _READ_DURATIONS))
+            known = [record.duration_sec for record in records if record is not None]
             if known:
                 self._of_class[cls] = sum(known) / len(known)
             else:

@@ -23,7 +23,7 @@ import msgspec
 
 from furu.errors import FuruStoreError
 from furu.settings import Settings
-from furu.store.layout import NodeFiles, parse_numbered
+from furu.store.layout import NodeFiles, is_directory_of_class, parse_numbered
 from furu.store.local import this_process
 from furu.store.record import (
     MAX_RECORD_BYTES,
@@ -36,6 +36,7 @@ from furu.store.record import (
     read_done,
     read_open,
     store_failed,
+    unusable,
 )
 from furu.store.trust import refuse_shared
 
@@ -71,12 +72,34 @@ def identify(info: os.stat_result) -> tuple[int, int, int]:
 
 
 class Artifact(msgspec.Struct, frozen=True):
-    """One node's place in one store: all that the store knows of a node."""
+    """One node's place in a store.
+
+    `node_class` is the class's full name, ``module:Class``. For an artifact that was found by looking into
+    a store it is what the name of the directory says, for people: printable, and cut if the name was too
+    long.
+    """
 
     settings: Settings
     files: NodeFiles
     node_class: str
     hash: str
+
+    def __str__(self) -> str:
+        return f"{self.node_class} {self.hash}"
+
+    @property
+    def directory(self) -> Path:
+        """The node's directory."""
+        return Path(self.files.directory)
+
+    def status(self) -> Status:
+        """Return the node's status. Raises `FuruStoreError` if the store cannot be read."""
+        return survey(self).status
+
+    def is_of_class(self, node_class: str) -> bool:
+        """Whether nodes of a class, which a record names, are stored where this one is."""
+        directory = self.files.class_directory
+        return node_class == self.node_class or is_directory_of_class(directory, node_class)
 
     def is_done(self) -> bool:
         """Whether something was published: one stat."""
@@ -94,16 +117,22 @@ class Artifact(msgspec.Struct, frozen=True):
         whole = stat.S_ISREG(info.st_mode) and info.st_size > 0
         return (Done.PUBLISHED if whole else Done.DAMAGED), identify(info)
 
-    def read(self) -> DoneRecord | None:
-        """Read what was published; None where there is nothing. Raises `FuruStoreError`."""
+    def read(self, max_bytes: int | None = None) -> DoneRecord | None:
+        """Read the published record, with the result; None if there is none.
+
+        Raises `FuruStoreError` if the file is damaged, belongs to another node, or is larger than
+        `max_bytes` (by default, than a result may be).
+        """
         refuse_shared(self.settings, this_process().trusted)
-        return read_done(
-            self.files.done,
-            node_class=self.node_class,
-            node_hash=self.hash,
-            # The document holds the configuration and some words beside the result.
-            max_bytes=self.settings.max_result_bytes + MAX_RECORD_BYTES,
-        )
+        if max_bytes is None:  # the document holds the configuration beside the result
+            max_bytes = self.settings.max_result_bytes + MAX_RECORD_BYTES
+        record = read_done(self.files.done, max_bytes)
+        if record is not None and not (record.hash == self.hash and self.is_of_class(record.node_class)):
+            raise unusable(
+                self.files.done,
+                f"it belongs to {record.node_class} {record.hash}, not {self}",
+            )
+        return record
 
     def names(self) -> list[str]:
         """Return every name in the node's directory."""

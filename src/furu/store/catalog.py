@@ -1,8 +1,9 @@
-"""What is in a store, for people who look at it: every node by class and state, and all that is known of
-one. Changes nothing, imports nothing that a store names, and follows no symbolic link.
+"""What is in a store, for people who look at it: every node by class and state, and the details of one
+node.
 
-Whatever stands in a store may be damaged, foreign or hostile. Entries that are not node directories are
-skipped; a file that cannot be read is reported as a `problem` of its node, and never ends the walk.
+Changes nothing, imports nothing that a store names, and follows no symbolic link. Files in a store may be
+damaged, foreign or hostile. Entries that are not node directories are skipped; a file that cannot be read
+is reported as a `problem` of its node, and does not end the walk.
 """
 
 from __future__ import annotations
@@ -20,40 +21,36 @@ from urllib.parse import unquote
 from furu._common.text import printable
 from furu.errors import FuruStoreError
 from furu.settings import Settings
-from furu.store.artifact import Artifact, Status, survey
-from furu.store.layout import LOG, OWNERS, NodeFiles, encode_component, is_identifier, node_files
+from furu.store.artifact import Artifact, Status
+from furu.store.layout import LOG, OWNERS, NodeFiles, class_directory, is_identifier
 from furu.store.record import (
     MAX_RECORD_BYTES,
     READ_FLAGS,
     DoneRecord,
     EndedRecord,
     OwnerRecord,
-    read_done,
     store_failed,
 )
 
 __all__ = [
     "AttemptInfo",
     "AttemptState",
-    "Entry",
     "LogText",
     "MAX_LOG_BYTES",
     "MAX_SIZED_FILES",
     "NodeInfo",
-    "directories_of_classes",
+    "class_directories",
     "find",
-    "find_class",
-    "find_node",
     "inspect",
     "read_log",
-    "read_small_done",
-    "recorded_duration_sec",
+    "read_small",
+    "size_bytes",
     "walk",
 ]
 
-# What people read of a log at once; a log may be larger than memory.
+# How much of a log is read at once; a log may be larger than memory.
 MAX_LOG_BYTES = 2**16
-# An artifact is a handful of files; more than this is counted no further.
+# Files of one node that are counted at most. An artifact usually has a handful.
 MAX_SIZED_FILES = 100_000
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PREFIX = re.compile(r"[0-9a-f]{1,32}\Z")
@@ -62,49 +59,9 @@ AttemptState = Literal["running", "interrupted", "failed", "cancelled", "publish
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One node's place in a store. `module` and `class_name` are its directory's names, made printable;
-    they are for people, and a name that was too long for a directory stays cut."""
-
-    settings: Settings
-    files: NodeFiles
-    module: str
-    class_name: str
-    hash: str
-
-    @property
-    def name(self) -> str:
-        """The class, as ``module:Class``."""
-        return f"{self.module}:{self.class_name}"
-
-    @property
-    def directory(self) -> Path:
-        """The node's directory."""
-        return Path(self.files.directory)
-
-    def status(self) -> Status:
-        """Return what the store says of the node. Raises `FuruStoreError` where it cannot be read."""
-        return survey(self._artifact()).status
-
-    def size_bytes(self) -> int:
-        """Return the size of all regular files of the node. Counts at most `MAX_SIZED_FILES` files; what
-        cannot be looked at counts nothing."""
-        return _size_below(self.files.directory)
-
-    def read_done(self) -> DoneRecord | None:
-        """Read what is published, its result included; None where nothing is. Raises `FuruStoreError` for
-        a file that is damaged, foreign or too large."""
-        limit = self.settings.max_result_bytes + MAX_RECORD_BYTES
-        return read_done(self.files.done, node_class=None, node_hash=self.hash, max_bytes=limit)
-
-    def _artifact(self) -> Artifact:
-        return Artifact(self.settings, self.files, self.name, self.hash)
-
-
-@dataclass(frozen=True, slots=True)
 class AttemptInfo:
-    """One attempt at a node. `owner` is for people; `error` and `traceback` are of one that failed or
-    was cancelled. The published attempt has no file of its own any more."""
+    """One attempt at a node. `owner` is text for people. `error` and `traceback` are those of an attempt
+    that failed or was cancelled."""
 
     number: int
     state: AttemptState
@@ -117,15 +74,15 @@ class AttemptInfo:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """All that the store knows of one node.
+    """Everything the store knows about one node.
 
-    `config` is as it was written for people: nested nodes are ``{"node": class, "hash": hash}``. It is
-    that of the published artifact, else of the last attempt that ended; None where there is neither.
-    `result` is the stored JSON, None where files hold it or nothing is published. `problem` says why a
-    file could not be read.
+    `config` is the recorded configuration, in which nested nodes are ``{"node": class, "hash": hash}``. It
+    comes from the published artifact, or else from the last attempt that ended; None if there is neither.
+    `result` is the stored JSON; None if the result is in files, or nothing is published. `problem` says
+    which files could not be read, and why.
     """
 
-    entry: Entry
+    artifact: Artifact
     status: Status
     node_class: str
     config: dict[str, Any] | None
@@ -138,34 +95,42 @@ class NodeInfo:
 
     @property
     def depends_on(self) -> tuple[str, ...]:
-        """The hashes of the nodes inside the configuration, each once, in their order."""
+        """The hashes of the nodes in the configuration, without repetitions, in order."""
         return tuple(dict.fromkeys(_hashes_within(self.config)))
 
 
 @dataclass(frozen=True, slots=True)
 class LogText:
-    """The end of an attempt's log. `left_out_bytes` before it were not read."""
+    """The end of an attempt's log. The `left_out_bytes` before it were not read."""
 
     text: str
     left_out_bytes: int
 
 
-def walk(settings: Settings, problems: list[str] | None = None) -> Iterator[Entry]:
-    """Yield every node of a store, by class and then by hash.
+def walk(
+    settings: Settings,
+    *,
+    node_class: str | None = None,
+    prefix: str = "",
+    problems: list[str] | None = None,
+) -> Iterator[Artifact]:
+    """Yield the nodes of a store, by class and then by hash.
+
+    With `node_class` (``module:Class``), yields only nodes of that class; with `prefix`, only those whose
+    hash begins with it. A whole hash is looked up without listing the nodes of a class.
 
     A store that does not exist is empty. Directories that cannot be listed are skipped, and named in
     `problems`. Raises `FuruStoreError` if the store itself cannot be listed.
     """
-    for module, cls, directory in directories_of_classes(settings.store, problems):
-        for node_hash in _directories(directory, problems):
-            if is_identifier(node_hash):
-                yield Entry(settings, NodeFiles(f"{directory}/{node_hash}"), module, cls, node_hash)
+    for name, directory in class_directories(settings.store, node_class, problems):
+        for node_hash in _hashes(directory, prefix, problems):
+            yield Artifact(settings, NodeFiles(f"{directory}/{node_hash}"), name, node_hash)
 
 
-def find(settings: Settings, prefix: str) -> Entry:
+def find(settings: Settings, prefix: str) -> Artifact:
     """Return the node whose hash begins with `prefix`, which may be the whole hash.
 
-    Raises `FuruStoreError` if there is none, or more than one, naming them.
+    Raises `FuruStoreError` if there is none, or more than one, and names them.
     """
     text = prefix.strip().lower()
     if not _PREFIX.match(text):
@@ -174,71 +139,46 @@ def find(settings: Settings, prefix: str) -> Entry:
             path=settings.store,
         )
     problems: list[str] = []
-    found = list(_with_prefix(settings, text, problems))
-    if len(found) == 1:
-        return found[0]
-    if not found:
+    nodes = list(walk(settings, prefix=text, problems=problems))
+    if len(nodes) == 1:
+        return nodes[0]
+    if not nodes:
         unread = "".join(f"; {problem}" for problem in problems[:5])
         raise FuruStoreError(
             f"the store {settings.store} has no node whose hash begins with {text}{unread}",
             path=settings.store,
         )
-    named = ", ".join(f"{entry.name} {entry.hash}" for entry in found[:5])
-    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    named = ", ".join(f"{node}" for node in nodes[:5])
+    more = f" and {len(nodes) - 5} more" if len(nodes) > 5 else ""
     raise FuruStoreError(
-        f"{len(found)} nodes have a hash that begins with {text}: {named}{more}. Give more digits.",
+        f"{len(nodes)} nodes have a hash that begins with {text}: {named}{more}. Give more digits.",
         path=settings.store,
     )
 
 
-def find_class(settings: Settings, module: str, qualname: str) -> Iterator[Entry]:
-    """Yield the nodes of one class, by hash."""
-    files = node_files(settings.store, module, qualname, "0" * 32)
-    directory = os.path.dirname(files.directory)
-    if _is_directory(os.path.dirname(directory)) and _is_directory(directory):
-        for node_hash in _directories(directory):
-            if is_identifier(node_hash):
-                files = NodeFiles(f"{directory}/{node_hash}")
-                yield Entry(settings, files, printable(module), printable(qualname), node_hash)
-
-
-def find_node(settings: Settings, module: str, qualname: str, node_hash: str) -> Entry | None:
-    """Return the node of a class with a whole hash, if the store has a directory for it."""
-    if not is_identifier(node_hash):
-        return None
-    files = node_files(settings.store, module, qualname, node_hash)
-    parents = (os.path.dirname(os.path.dirname(files.directory)), os.path.dirname(files.directory))
-    if not all(map(_is_directory, (*parents, files.directory))):
-        return None
-    return Entry(settings, files, printable(module), printable(qualname), node_hash)
-
-
-def inspect(entry: Entry) -> NodeInfo:
-    """Return all that the store knows of a node; what cannot be read is told in `problem`."""
+def inspect(artifact: Artifact) -> NodeInfo:
+    """Return everything the store knows about a node. Files that cannot be read are named in `problem`."""
     problems: list[str] = []
     done: DoneRecord | None = None
     status = Status.TODO
     try:
-        status = entry.status()
-        done = entry.read_done()
-        if done is not None and not _is_class_of(entry, done.node_class):
-            problems.append(f"{entry.files.done} says that it is a {printable(done.node_class)}")
-            done = None
+        status = artifact.status()
+        done = artifact.read()
     except FuruStoreError as error:
         problems.append(str(error))
-    attempts, ended = _read_attempts(entry, problems)
+    attempts, ended = _read_attempts(artifact, problems)
     if done is not None:
         published = AttemptInfo(
             done.attempt, "published", started_at=done.started_at, duration_sec=done.duration_sec
         )
-        attempts = [one for one in attempts if one.number != done.attempt] + [published]
+        attempts = [attempt for attempt in attempts if attempt.number != done.attempt] + [published]
     known = done or ended
     return NodeInfo(
-        entry,
+        artifact,
         status,
-        node_class=known.node_class if known else entry.name,
+        node_class=known.node_class if known else artifact.node_class,
         config=known.config if known else None,
-        attempts=tuple(sorted(attempts, key=lambda one: one.number)),
+        attempts=tuple(sorted(attempts, key=lambda attempt: attempt.number)),
         codec=done.codec if done else None,
         result=bytes(done.result) if done and done.codec == "json" else None,
         started_at=done.started_at if done else None,
@@ -247,10 +187,10 @@ def inspect(entry: Entry) -> NodeInfo:
     )
 
 
-def read_log(entry: Entry, attempt: int, max_bytes: int = MAX_LOG_BYTES) -> LogText | None:
-    """Return the last `max_bytes` of an attempt's log; None where it has none. Follows no link and reads
-    no device. Raises `FuruStoreError` where the file is there and cannot be read."""
-    files = entry._artifact().files_directory(attempt)
+def read_log(artifact: Artifact, attempt: int, max_bytes: int = MAX_LOG_BYTES) -> LogText | None:
+    """Return the last `max_bytes` of an attempt's log; None if it has no log. Follows no link and reads no
+    device. Raises `FuruStoreError` if the file exists but cannot be read."""
+    files = artifact.files_directory(attempt)
     if files is None:
         return None
     path = f"{files}/{LOG}"
@@ -277,30 +217,47 @@ def read_log(entry: Entry, attempt: int, max_bytes: int = MAX_LOG_BYTES) -> LogT
     return LogText(content.decode("utf-8", "replace"), start)
 
 
-def read_small_done(entry: Entry) -> DoneRecord | None:
-    """Read what is published, where that is readable and of at most `MAX_RECORD_BYTES`: for what looks at
-    many nodes, and can do without one."""
+def read_small(artifact: Artifact) -> DoneRecord | None:
+    """Return the published record if it is readable and at most `MAX_RECORD_BYTES` long, else None. For
+    callers that read many nodes and can do without some."""
     try:
-        limit = MAX_RECORD_BYTES
-        record = read_done(entry.files.done, node_class=None, node_hash=entry.hash, max_bytes=limit)
+        return artifact.read(MAX_RECORD_BYTES)
     except FuruStoreError:
         return None
-    return record if record is not None and _is_class_of(entry, record.node_class) else None
 
 
-def recorded_duration_sec(entry: Entry) -> float | None:
-    """Return how long the published attempt took, if `read_small_done` can tell."""
-    record = read_small_done(entry)
-    return record.duration_sec if record else None
+def size_bytes(artifact: Artifact) -> int:
+    """Return the size of all regular files of a node. Counts at most `MAX_SIZED_FILES` files, and skips
+    what cannot be read."""
+    total = files = 0
+    pending = [artifact.files.directory]
+    while pending and files < MAX_SIZED_FILES:
+        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                elif entry.is_file(follow_symlinks=False):
+                    total += entry.stat(follow_symlinks=False).st_size
+                files += 1
+    return total
 
 
 # ---- names in the store ----
 
 
-def directories_of_classes(
-    store: Path, problems: list[str] | None = None
-) -> Iterator[tuple[str, str, str]]:
-    """Yield the directories of classes: module and class, for people, and the path. See `walk`."""
+def class_directories(
+    store: Path, node_class: str | None = None, problems: list[str] | None = None
+) -> Iterator[tuple[str, str]]:
+    """Yield the name and the directory of each class in a store, or of `node_class` alone. See `walk`.
+
+    A name is made printable, and one that was too long for a directory stays cut.
+    """
+    if node_class is not None:
+        module, _, qualname = node_class.partition(":")
+        directory = class_directory(store, module, qualname)
+        if _is_directory(os.path.dirname(directory)) and _is_directory(directory):
+            yield printable(node_class), directory
+            return
     root = os.fspath(store)
     try:
         modules = sorted(_scan(root))
@@ -311,21 +268,21 @@ def directories_of_classes(
     for module in modules:
         if module != OWNERS:
             for cls in _directories(f"{root}/{module}", problems):
-                yield _readable_name(module), _readable_name(cls), f"{root}/{module}/{cls}"
+                name = f"{_readable_name(module)}:{_readable_name(cls)}"
+                if node_class in (None, name):
+                    yield name, f"{root}/{module}/{cls}"
 
 
-def _with_prefix(settings: Settings, prefix: str, problems: list[str]) -> Iterator[Entry]:
-    if len(prefix) < 32:
-        yield from (entry for entry in walk(settings, problems) if entry.hash.startswith(prefix))
-        return
-    for module, cls, directory in directories_of_classes(settings.store, problems):
-        files = NodeFiles(f"{directory}/{prefix}")
-        if _is_directory(files.directory):
-            yield Entry(settings, files, module, cls, prefix)
+def _hashes(directory: str, prefix: str, problems: list[str] | None) -> list[str]:
+    if is_identifier(prefix):
+        return [prefix] if _is_directory(f"{directory}/{prefix}") else []
+    names = _directories(directory, problems)
+    return [name for name in names if is_identifier(name) and name.startswith(prefix)]
 
 
-def _directories(path: str, problems: list[str] | None = None) -> list[str]:
-    """The names of the directories in a directory, sorted; none of one that is gone or cannot be listed."""
+def _directories(path: str, problems: list[str] | None) -> list[str]:
+    """Return the names of the directories in a directory, sorted; none if it is gone or cannot be
+    listed."""
     try:
         return sorted(_scan(path))
     except (FileNotFoundError, NotADirectoryError):
@@ -353,33 +310,11 @@ def _readable_name(component: str) -> str:
     return printable(unquote(component, errors="replace"))
 
 
-def _is_class_of(entry: Entry, node_class: str) -> bool:
-    """Whether the class that a record names is one whose nodes lie where this one does."""
-    parent, cls = os.path.split(os.path.dirname(entry.files.directory))
-    module, _, qualname = node_class.partition(":")
-    return (encode_component(module), encode_component(qualname)) == (os.path.basename(parent), cls)
-
-
-def _size_below(directory: str) -> int:
-    total = files = 0
-    pending = [directory]
-    while pending and files < MAX_SIZED_FILES:
-        with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-                elif entry.is_file(follow_symlinks=False):
-                    total += entry.stat(follow_symlinks=False).st_size
-                files += 1
-    return total
-
-
 # ---- attempts ----
 
 
-def _read_attempts(entry: Entry, problems: list[str]) -> tuple[list[AttemptInfo], EndedRecord | None]:
-    """Read every `try-<n>`; and return the last one that ended."""
-    artifact = entry._artifact()
+def _read_attempts(artifact: Artifact, problems: list[str]) -> tuple[list[AttemptInfo], EndedRecord | None]:
+    """Return all attempts that have a file, and the record of the last one that ended."""
     try:
         numbers = sorted({number for kind, number in artifact.numbers() if kind == "try-"})
     except FuruStoreError as error:
@@ -397,14 +332,14 @@ def _read_attempts(entry: Entry, problems: list[str]) -> tuple[list[AttemptInfo]
         if found is None:
             continue
         record = found.record
-        if isinstance(record, EndedRecord) and _is_class_of(entry, record.node_class):
+        if isinstance(record, EndedRecord) and artifact.is_of_class(record.node_class):
             ended = record
             attempts.append(_ended(number, record))
         elif isinstance(record, OwnerRecord):
             state: AttemptState = "running" if found.alive else "interrupted"
             owner = f"pid {record.pid} on {record.host}"
             attempts.append(AttemptInfo(number, state, owner))
-        elif found.info.st_size or not stat.S_ISREG(found.info.st_mode):  # an empty one keeps a name
+        elif found.info.st_size or not stat.S_ISREG(found.info.st_mode):  # empty: it only keeps its name
             attempts.append(AttemptInfo(number, "unreadable"))
     return attempts, ended
 
@@ -422,7 +357,7 @@ def _ended(number: int, record: EndedRecord) -> AttemptInfo:
 
 
 def _hashes_within(value: Any) -> Iterator[str]:
-    """The hashes of the nodes that a configuration names, however deep."""
+    """Yield the hashes of the nodes in a configuration, at any depth."""
     pending = [value]
     while pending:
         value = pending.pop()

@@ -316,8 +316,7 @@ def in_progress(artifact: Artifact, number: int, record: AttemptRecord | None) -
     """Say who computes a node."""
     owner = f"pid {record.pid} on {record.host}" if record is not None else "another process"
     return FuruInProgressError(
-        f"{artifact.node_class} {artifact.hash} is being computed by {owner}. "
-        f"State: {artifact.files.directory}",
+        f"{artifact} is being computed by {owner}. State: {artifact.files.directory}",
         node_dir=Path(artifact.files.directory),
         attempt=number,
         owner=owner,

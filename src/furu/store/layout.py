@@ -60,7 +60,7 @@ def node_files(store: Path, module: str, qualname: str, node_hash: str) -> NodeF
     """Return the names for one node. Every component is encoded, so none can leave the store."""
     if not _HASH.match(node_hash):
         raise ValueError(f"not a node's hash: {node_hash!r}")
-    return NodeFiles(f"{_class_directory(os.fspath(store), module, qualname)}/{node_hash}")
+    return NodeFiles(f"{class_directory(store, module, qualname)}/{node_hash}")
 
 
 def owners_directory(store: Path) -> str:
@@ -80,9 +80,20 @@ def is_identifier(text: str) -> bool:
     return _HASH.match(text) is not None
 
 
+def class_directory(store: Path, module: str, qualname: str) -> str:
+    """Return the directory of a class's nodes."""
+    return f"{os.fspath(store)}/{_class_components(module, qualname)}"
+
+
 @functools.lru_cache(maxsize=512)
-def _class_directory(store: str, module: str, qualname: str) -> str:
-    return f"{store}/{encode_component(module)}/{encode_component(qualname)}"
+def _class_components(module: str, qualname: str) -> str:
+    return f"{encode_component(module)}/{encode_component(qualname)}"
+
+
+def is_directory_of_class(directory: str, node_class: str) -> bool:
+    """Whether nodes of a class (``module:Class``) are stored in this directory."""
+    module, _, qualname = node_class.partition(":")
+    return directory.endswith(f"/{_class_components(module, qualname)}")
 
 
 def encode_component(name: str) -> str:

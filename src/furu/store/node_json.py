@@ -15,7 +15,7 @@ def node_json(info: NodeInfo, logs: Mapping[int, LogText]) -> dict[str, Any]:
     """Return a node with its attempts and their logs, but without its result and directory."""
     return {
         "class": info.node_class,
-        "hash": info.entry.hash,
+        "hash": info.artifact.hash,
         "status": info.status,
         "config": info.config,
         "depends_on": info.depends_on,
@@ -35,7 +35,7 @@ def read_logs(info: NodeInfo) -> dict[int, LogText]:
     logs = {}
     for attempt in info.attempts:
         try:
-            log = read_log(info.entry, attempt.number)
+            log = read_log(info.artifact, attempt.number)
         except FuruStoreError as error:
             log = LogText(str(error), 0)
         if log is not None:

@@ -119,10 +119,10 @@ def decode_attempt(content: bytes) -> AttemptRecord | None:
         return None
 
 
-def read_done(path: str, *, node_class: str | None, node_hash: str, max_bytes: int) -> DoneRecord | None:
-    """Read a `done`; None where there is none (or an empty one). Without a `node_class` any will do.
+def read_done(path: str, max_bytes: int) -> DoneRecord | None:
+    """Read a `done` file; None if it does not exist or is empty.
 
-    Raises `FuruStoreError` for a file that is not this node's whole artifact.
+    Raises `FuruStoreError` if it is damaged, foreign, or larger than `max_bytes`.
     """
     content = read_state(path, max_bytes)
     if not content:
@@ -130,14 +130,9 @@ def read_done(path: str, *, node_class: str | None, node_hash: str, max_bytes: i
     try:
         record = _done_decoder.decode(content)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise _unusable(path, f"it is damaged ({error})") from None
+        raise unusable(path, f"it is damaged ({error})") from None
     if record.format != FORMAT:
-        raise _unusable(path, f"it has format {record.format}, this furu reads format {FORMAT}")
-    wanted = (record.node_class if node_class is None else node_class, node_hash)
-    if (record.node_class, record.hash) != wanted:
-        raise _unusable(
-            path, f"it belongs to {record.node_class} {record.hash}, not {wanted[0]} {node_hash}"
-        )
+        raise unusable(path, f"it has format {record.format}, this furu reads format {FORMAT}")
     return record
 
 
@@ -152,7 +147,7 @@ def read_state(path: str, max_bytes: int) -> bytes | None:
         return None
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK):
-            raise _unusable(path, "it is a symbolic link, which furu does not follow") from None
+            raise unusable(path, "it is a symbolic link, which furu does not follow") from None
         raise store_failed("read", path, error) from error
     try:
         return read_open(descriptor, path, max_bytes)
@@ -165,9 +160,9 @@ def read_open(descriptor: int, path: str, max_bytes: int) -> bytes:
     try:
         info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode):
-            raise _unusable(path, "it is not a regular file")
+            raise unusable(path, "it is not a regular file")
         if info.st_size > max_bytes:
-            raise _unusable(path, f"it has {info.st_size} bytes, more than the {max_bytes} allowed")
+            raise unusable(path, f"it has {info.st_size} bytes, more than the {max_bytes} allowed")
         content = os.read(descriptor, info.st_size + 1)
         if len(content) < info.st_size:  # one read returns at most 2 GiB, or less on a network
             chunks = [content]
@@ -238,7 +233,8 @@ def store_failed(doing: str, path: str, error: OSError) -> FuruStoreError:
     )
 
 
-def _unusable(path: str, why: str) -> FuruStoreError:
+def unusable(path: str, why: str) -> FuruStoreError:
+    """Return the error for a file that is not what it should be."""
     return FuruStoreError(
         f"{path} cannot be used: {why}. To compute the node anew, remove its directory.",
         path=Path(path),

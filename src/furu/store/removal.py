@@ -15,7 +15,7 @@ from furu.errors import FuruInProgressError
 from furu.settings import Settings
 from furu.store.artifact import Artifact
 from furu.store.attempt import Attempt
-from furu.store.catalog import Entry, directories_of_classes
+from furu.store.catalog import class_directories
 from furu.store.claim import take
 from furu.store.record import store_failed
 
@@ -24,16 +24,16 @@ __all__ = ["remove", "remove_left_over"]
 _REMOVED = "removed-"
 
 
-def remove(entry: Entry) -> bool:
+def remove(artifact: Artifact) -> bool:
     """Remove a node and all its files; False if it is being computed, or is gone already.
 
     A reader that is at it meets a node that is missing. Raises `FuruStoreError` where the store cannot be
     written.
     """
-    directory = entry.files.directory
+    directory = artifact.files.directory
     if not os.path.isdir(directory):
         return False
-    attempt = Attempt(Artifact(entry.settings, entry.files, entry.name, entry.hash))
+    attempt = Attempt(artifact)
     aside = f"{os.path.dirname(directory)}/{_REMOVED}{secrets.token_hex(8)}"
     try:
         # What is published stays where it is until the whole directory is renamed.
@@ -58,7 +58,7 @@ def remove_left_over(settings: Settings) -> None:
 
 
 def _left_over(settings: Settings) -> Iterator[str]:
-    for _, _, directory in directories_of_classes(settings.store):
+    for _, directory in class_directories(settings.store):
         with os.scandir(directory) as entries:
             yield from (
                 entry.path

@@ -24,15 +24,13 @@ from furu.node.dependencies import dependencies
 from furu.service.progress import NodeProgress, NodeState, Snapshot
 from furu.service.run import Run, RunState
 from furu.settings import Settings
-from furu.store.artifact import Status
+from furu.store.artifact import Artifact, Status
 from furu.store.catalog import (
     AttemptInfo,
-    Entry,
     LogText,
     NodeInfo,
-    directories_of_classes,
+    class_directories,
     find,
-    find_class,
     inspect,
     walk,
 )
@@ -176,7 +174,7 @@ class NodeFacts:
     @property
     def hash(self) -> str:
         """The node's hash."""
-        return self.info.entry.hash
+        return self.info.artifact.hash
 
     @property
     def name(self) -> str:
@@ -190,17 +188,17 @@ def read_node(settings: Settings, node_hash: str, *, show_details: bool) -> Node
     Raises `FuruStoreError` if the store cannot be listed.
     """
     try:
-        entry = find(settings, node_hash)
+        artifact = find(settings, node_hash)
     except FuruStoreError:
-        next(directories_of_classes(settings.store), None)  # raises if the store itself cannot be listed
+        next(class_directories(settings.store), None)  # raises if the store itself cannot be listed
         return None
-    info = inspect(entry)
+    info = inspect(artifact)
     count = len(info.attempts)
     info = dataclasses.replace(info, attempts=info.attempts[-_SHOWN_ATTEMPTS:])
     if show_details:
-        return NodeFacts(info, info.depends_on, str(entry.directory), count, read_logs(info))
+        return NodeFacts(info, info.depends_on, str(artifact.directory), count, read_logs(info))
     if info.problem:
-        logger.warning("the node %s %s: %s", entry.name, entry.hash, info.problem)
+        logger.warning("the node %s: %s", artifact, info.problem)
         info = dataclasses.replace(
             info, problem=f"A file of this node is damaged or cannot be read. {SEE_LOG}"
         )
@@ -215,9 +213,7 @@ def describe_node(node: Node[Any], recorded: NodeFacts | None) -> NodeFacts:
     """
     if recorded is None:
         artifact = artifact_of(node)
-        module, _, cls = artifact.node_class.partition(":")
-        entry = Entry(artifact.settings, artifact.files, module, cls, artifact.hash)
-        recorded = NodeFacts(NodeInfo(entry, Status.TODO, artifact.node_class, None, ()), ())
+        recorded = NodeFacts(NodeInfo(artifact, Status.TODO, artifact.node_class, None, ()), ())
     info = dataclasses.replace(recorded.info, config=configuration(node))
     depends_on = tuple([dependency.furu_hash for dependency in dependencies(node)])
     return dataclasses.replace(recorded, info=info, depends_on=depends_on)
@@ -270,15 +266,15 @@ def summarize_store(settings: Settings, *, show_details: bool, limit_sec: float 
     classes = {name: Counter[str]() for name in _class_names(settings)}
     counted: set[str] = set()
     current = ""
-    for entry in walk(settings):
-        if entry.name != current:
+    for artifact in walk(settings):
+        if artifact.node_class != current:
             counted.add(current)
-            current = entry.name
+            current = artifact.node_class
         counts = classes.setdefault(current, Counter())
         if time.monotonic() > deadline:
             partial = tuple([name for name in classes if name not in counted])
             break
-        counts[_state(entry)] += 1
+        counts[_state(artifact)] += 1
     else:
         partial = ()
         classes = {name: counts for name, counts in classes.items() if counts}
@@ -296,39 +292,31 @@ def list_nodes(
     nodes: list[tuple[str, str]] = []
     deadline = time.monotonic() + limit_sec
     seen = after
-    for entry in _nodes_of(settings, node_class):
-        if entry.hash <= after:
+    for artifact in _nodes_of(settings, node_class):
+        if artifact.hash <= after:
             continue
         is_late = time.monotonic() > deadline and seen != after
         if len(nodes) == _NODES_A_PAGE or is_late:
             return StorePage(node_class, nodes, seen, is_late)
-        current = _state(entry)
+        current = _state(artifact)
         if state is None or state == current:
-            nodes.append((entry.hash, current))
-        seen = entry.hash
+            nodes.append((artifact.hash, current))
+        seen = artifact.hash
     return StorePage(node_class, nodes, None, False)
 
 
 def _class_names(settings: Settings) -> list[str]:
-    return [f"{module}:{cls}" for module, cls, _ in directories_of_classes(settings.store)]
+    return [name for name, _ in class_directories(settings.store)]
 
 
-def _nodes_of(settings: Settings, node_class: str) -> Iterator[Entry]:
+def _nodes_of(settings: Settings, node_class: str) -> Iterator[Artifact]:
     """Yield the nodes of a class, sorted by hash."""
-    if node_class not in _class_names(settings):
-        return
-    module, _, cls = node_class.partition(":")
-    entries = find_class(settings, module, cls)
-    first = next(entries, None)
-    if first is not None:
-        yield first
-        yield from entries
-    else:  # the name was cut for its directory, or is not printable
-        yield from (entry for entry in walk(settings) if entry.name == node_class)
+    if node_class in _class_names(settings):
+        yield from walk(settings, node_class=node_class)
 
 
-def _state(entry: Entry) -> str:
+def _state(artifact: Artifact) -> str:
     try:
-        return entry.status()
+        return artifact.status()
     except FuruStoreError:
         return _UNREADABLE
