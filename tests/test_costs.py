@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from furu import Furu, run_local
-from furu.observing import report
+from furu.observing import critical_path
 from tests.benchmarks.costs import count_calls, count_operations, plan_bytes
 from tests.benchmarks.graphs import SHAPES
 from tests.benchmarks.nodes import Small
@@ -38,7 +38,7 @@ def test_run_is_linear_in_its_nodes(shape: str) -> None:
 def test_nothing_is_kept_of_a_root_behind_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
     """Less than 64 bytes a root: a run through a window takes the memory of the window, and that of the
     last nodes whose times are remembered. It may grow once, as when threads are added, but not always."""
-    monkeypatch.setattr(report, "REMEMBERED_NODES", 100)
+    monkeypatch.setattr(critical_path, "REMEMBERED_NODES", 100)
     sizes: list[int] = []
 
     def roots() -> Iterator[Furu[int]]:

@@ -1,9 +1,8 @@
-"""What happened in a run, as frozen values. Says nothing of how it is shown or counted.
+"""What happened in a run, as frozen values.
 
-`at` and `started_at` are seconds since the epoch, by the clock of the process that runs; durations are
-measured by a clock that is never set. `worker` names what computed a node, such as ``thread-1``: one worker
-computes one node at a time. `node_class` is the full name of a class, ``module:Class``; `name` is the
-same without the module, for showing.
+`at` and `started_at` are seconds since the epoch, by the clock of the process that runs. Durations are
+measured with a monotonic clock. `node_class` is the full name of a class, ``module:Class``; `name` is the
+same without the module, for people.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from furu.report import RunReport
 
@@ -33,10 +32,23 @@ __all__ = [
     "RootCompleted",
     "RunFinished",
     "RunStarted",
+    "Timing",
     "class_labels",
 ]
 
 End = Literal["finished", "failed", "cancelled"]
+
+
+class Timing(NamedTuple):
+    """Where and when an attempt at a node ran.
+
+    `worker` names the worker, such as ``thread-2``, ``process-1``, ``dask-5``, or ``async-3`` for an async
+    node on the event loop. A worker computes one node at a time.
+    """
+
+    worker: str
+    started_at: float
+    duration_sec: float
 
 
 class _OfNode:
@@ -63,7 +75,7 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class RootActivated(_OfNode):
-    """A root was read from the caller's roots and entered the window, as the `number`-th from 0."""
+    """A root was read and entered the window. `number` counts the roots from 0."""
 
     hash: str
     node_class: str
@@ -72,14 +84,14 @@ class RootActivated(_OfNode):
 
 @dataclass(frozen=True, slots=True)
 class RootCompleted:
-    """An active root is DONE, or will not be in this run, and left the window."""
+    """An active root left the window: it is DONE, or cannot be computed in this run."""
 
     hash: str
 
 
 @dataclass(frozen=True, slots=True)
 class NodeReused(_OfNode):
-    """A node was found DONE; nothing below it was looked at."""
+    """A node was found DONE. Its dependencies were not visited."""
 
     hash: str
     node_class: str
@@ -87,8 +99,8 @@ class NodeReused(_OfNode):
 
 @dataclass(frozen=True, slots=True)
 class NodePlanned(_OfNode):
-    """A node was found that is to be computed; those it depends on are reported before it. One that another
-    owner gives up is reported once more when that is seen."""
+    """A node was found that will be computed. Its dependencies are reported first. A node that another
+    owner gives up is reported again."""
 
     hash: str
     node_class: str
@@ -98,13 +110,12 @@ class NodePlanned(_OfNode):
 
 @dataclass(frozen=True, slots=True)
 class PlanKnown:
-    """All roots were read and everything below them was found: the plan grows no more."""
+    """All roots and everything they depend on have been found: the plan will not grow any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeStarted(_OfNode):
-    """A worker began to compute a node. `worker` names the worker, such as ``thread-2``, ``process-1``,
-    ``dask-5``, or ``async-3`` for an async node on the event loop."""
+    """A worker began to compute a node. For the names of workers see `Timing`."""
 
     hash: str
     node_class: str
@@ -115,20 +126,18 @@ class NodeStarted(_OfNode):
 
 @dataclass(frozen=True, slots=True)
 class NodeDone(_OfNode):
-    """A node was computed and published, in `duration_sec` of the worker's time."""
+    """A node was computed and published."""
 
     hash: str
     node_class: str
     spec_key: str
-    duration_sec: float
-    worker: str
-    started_at: float
+    timing: Timing
 
 
 @dataclass(frozen=True, slots=True)
 class NodeFailed(_OfNode):
-    """A node failed, in this run or (`earlier`) in one before it. `error` is one line; one that failed
-    earlier has no `worker`, and no times."""
+    """A node failed: in this run, or (`earlier`) in an earlier one that is not repeated. `error` is one
+    line. `timing` is None if no worker computed the node in this run."""
 
     hash: str
     node_class: str
@@ -136,9 +145,7 @@ class NodeFailed(_OfNode):
     error: str
     state_path: Path | None
     earlier: bool = False
-    duration_sec: float = 0.0
-    worker: str = ""
-    started_at: float = 0.0
+    timing: Timing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +158,13 @@ class NodeRetried(_OfNode):
     attempt: int
     delay_sec: float
     error: str
-    duration_sec: float
-    worker: str
-    started_at: float
+    timing: Timing
 
 
 @dataclass(frozen=True, slots=True)
 class NodeOverran(_OfNode):
-    """A node that cannot be stopped has taken longer than the `timeout_sec` of its class, and goes on."""
+    """A node in a thread has exceeded the `_timeout_sec` of its class. It cannot be stopped, and goes
+    on."""
 
     hash: str
     node_class: str
@@ -168,7 +174,7 @@ class NodeOverran(_OfNode):
 
 @dataclass(frozen=True, slots=True)
 class NodeAbandoned(_OfNode):
-    """The run ends and a thread still computes a node: it will finish and publish it by itself."""
+    """The run ends while a thread still computes a node, which will finish and publish it by itself."""
 
     hash: str
     node_class: str
@@ -177,7 +183,7 @@ class NodeAbandoned(_OfNode):
 
 @dataclass(frozen=True, slots=True)
 class NodeWaiting(_OfNode):
-    """A node is being computed by another owner; it holds no worker here."""
+    """Another owner is computing a node. The node needs no worker here."""
 
     hash: str
     node_class: str
@@ -186,7 +192,7 @@ class NodeWaiting(_OfNode):
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The run is over, one way or the other. The last event."""
+    """The run has ended. This is the last event."""
 
     end: End
     report: RunReport
@@ -212,7 +218,7 @@ Event = (
 
 
 def class_labels(node_classes: Collection[str]) -> dict[str, str]:
-    """Return how to show each of some classes: by its name alone, or in full where two share a name."""
+    """Return a label for each class: its name alone, or its full name if two classes share the name."""
     names = {node_class: node_class.rpartition(":")[2] for node_class in node_classes}
     counts = Counter(names.values())
     return {node_class: name if counts[name] == 1 else node_class for node_class, name in names.items()}

@@ -88,6 +88,6 @@ async def test_limits_are_in_the_first_event_and_async_work_in_the_report() -> N
         events = [event async for event in stream]
     assert isinstance(events[0], RunStarted)
     assert (2, 5) == (events[0].max_workers, events[0].max_async)
-    durations = {event.hash: event.duration_sec for event in events if isinstance(event, NodeDone)}
+    durations = {event.hash: event.timing.duration_sec for event in events if isinstance(event, NodeDone)}
     assert stream.report.async_sec == durations[nodes[0].furu_hash]
     assert stream.report.work_sec == pytest.approx(sum(durations.values()))

@@ -13,10 +13,10 @@ import pytest
 from rich.console import Console
 
 from furu import FuruUsageError, current_settings, run_local, run_local_async
-from furu.events import NodeDone, NodePlanned, NodeStarted, PlanKnown
+from furu.events import NodeDone, NodePlanned, NodeStarted, PlanKnown, Timing
 from furu.execution.options import progress_is_wanted
 from furu.observing.estimate import Estimate
-from furu.observing.progress import Progress, Recorded, duration
+from furu.observing.progress import Progress, duration
 from tests.graphs import Computed, actions, chain, flat, recording
 
 
@@ -40,7 +40,7 @@ def plan(estimate: Estimate, name: str, *depends_on: str) -> None:
 def end(estimate: Estimate, name: str, duration_sec: float) -> None:
     """A node began and was computed."""
     estimate.add(NodeStarted(name, "m:Node", "default", "thread-1", 0.0))
-    estimate.add(NodeDone(name, "m:Node", "default", duration_sec, "thread-1", 0.0))
+    estimate.add(NodeDone(name, "m:Node", "default", Timing("thread-1", 0.0, duration_sec)))
 
 
 # ---- the estimate ----
@@ -94,17 +94,6 @@ def test_estimate_counts_what_a_run_computes() -> None:
     run_local(roots, on_event=estimate.add)
     assert (3, 3, 0, 0) == (estimate.known, estimate.done, estimate.running, estimate.failed)
     assert estimate.plan_is_known
-
-
-def test_earlier_runs_tell_how_long_nodes_take() -> None:
-    """By a few artifacts of the class; another of the same name says nothing of it."""
-    recorded = Recorded(current_settings())
-    assert recorded("tests.graphs:Node") is None
-    run_local(flat(3))
-    assert recorded("elsewhere:Node") is None
-    found = recorded("tests.graphs:Node")
-    assert found is not None
-    assert 0 < found < 5
 
 
 # ---- what is shown ----

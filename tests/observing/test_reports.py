@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import threading
 import time
-import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, get_type_hints
@@ -39,8 +38,9 @@ from furu.events import (
 from furu.execution.stream import RunOptions
 from furu.execution.workers import ThreadWorkers
 from furu.observing.estimate import Estimate
-from furu.observing.report import Recorder, Times
+from furu.observing.report import Recorder
 from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
+from tests.observing.events import done, planned
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +66,7 @@ def test_events_carry_times_that_follow_each_other() -> None:
     events = events_of([chain(2)])
     started = [event.at for event in events if isinstance(event, NodeStarted)]
     done = [event for event in events if isinstance(event, NodeDone)]
-    assert started == [event.started_at for event in done]
+    assert started == [event.timing.started_at for event in done]
     assert isinstance(events[0], RunStarted)
     assert isinstance(events[-1], RunFinished)
     times = [before, events[0].at, *started, events[-1].at, time.time()]
@@ -78,7 +78,7 @@ def test_worker_computes_one_node_at_a_time() -> None:
     barrier = threading.Barrier(2)
     for number in range(2):
         actions[f"f{number}"] = barrier.wait
-    workers = [event.worker for event in events_of(flat(2)) if isinstance(event, NodeDone)]
+    workers = [event.timing.worker for event in events_of(flat(2)) if isinstance(event, NodeDone)]
     assert 2 == len(set(workers))
 
 
@@ -98,7 +98,7 @@ async def test_async_nodes_side_by_side_have_places_of_their_own() -> None:
     events: list[Event] = []
     roots = [AsyncNode(name="a"), AsyncNode(name="b"), AsyncNode(name="c")]
     await run_local_async(roots, max_async=2, on_event=events.append)
-    workers = [event.worker for event in events if isinstance(event, NodeDone)]
+    workers = [event.timing.worker for event in events if isinstance(event, NodeDone)]
     assert {"async-1", "async-2"} == set(workers)
     assert 3 == len(workers)
 
@@ -122,8 +122,9 @@ def test_failed_node_tells_worker_and_time() -> None:
     with pytest.raises(FuruComputeError):
         run_local([chain(1)], on_event=events.append)
     (failed,) = (event for event in events if isinstance(event, NodeFailed))
-    assert failed.worker.startswith("thread-")
-    assert failed.started_at > 0
+    assert failed.timing is not None
+    assert failed.timing.worker.startswith("thread-")
+    assert failed.timing.started_at > 0
 
 
 def test_sink_that_raised_gets_no_more_events() -> None:
@@ -222,41 +223,6 @@ def test_stream_takes_the_options_of_a_run() -> None:
 # ---- the report ----
 
 
-def done(name: str, duration_sec: float) -> NodeDone:
-    """A node was computed."""
-    return NodeDone(name, "m:Node", "default", duration_sec, "thread-1", 0.0)
-
-
-def planned(name: str, *depends_on: str) -> NodePlanned:
-    """A node will be."""
-    return NodePlanned(name, "m:Node", "default", depends_on)
-
-
-def test_critical_path_is_the_longest_chain_in_time() -> None:
-    """
-    a(1) <- b(5) <- d(1)
-         <- c(2) <-
-    """
-    times = Times()
-    for event in [planned("a"), planned("b", "a"), planned("c", "a"), planned("d", "b", "c")]:
-        times.planned(event)
-    for event in [done("a", 1), done("c", 2), done("b", 5), done("d", 1)]:
-        times.done(event)
-    assert 7 == times.longest.total_sec
-    assert ["b", "a", "d"] == [node.hash for node in times.longest.slowest]
-    assert 9 == times.work_sec
-
-
-def test_path_leads_through_nodes_done_before_their_dependents_were_found() -> None:
-    """The plan grows while nodes run."""
-    times = Times()
-    times.planned(planned("a"))
-    times.done(done("a", 3))
-    times.planned(planned("b", "a"))
-    times.done(done("b", 1))
-    assert 4 == times.longest.total_sec
-
-
 def test_report_stays_small_however_many_nodes_ran() -> None:
     """Ten names of each kind, the slowest first."""
     recorder = Recorder(max_workers=4)
@@ -267,22 +233,6 @@ def test_report_stays_small_however_many_nodes_ran() -> None:
     assert [4999.0 - number for number in range(10)] == [one.duration_sec for one in report.slowest]
     assert report.slowest == report.critical_path
     assert report.critical_path_sec == report.work_sec == sum(range(5000))
-
-
-def test_times_of_a_million_roots_are_not_kept() -> None:
-    """Nor those of a long chain: what a run remembers does not grow with what it has done."""
-    times = Times()
-    tracemalloc.start()
-    for number in range(20_000):
-        times.planned(planned(f"leaf {number}"))
-        times.planned(planned(f"root {number}", f"leaf {number}"))
-        times.done(done(f"leaf {number}", 1))
-        times.done(done(f"root {number}", 1))
-        if number == 10_000:
-            half = tracemalloc.get_traced_memory()[0]
-    grown = tracemalloc.get_traced_memory()[0] - half
-    tracemalloc.stop()
-    assert 10_000 * 16 > grown
 
 
 def test_efficiency_is_work_by_the_workers_time() -> None:

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from furu import FuruComputeError, FuruError, FuruUsageError, Retry, run_local
-from furu.events import NodeDone, NodePlanned, RunStarted
+from furu.events import NodeDone, NodePlanned, RunStarted, Timing
 from furu.observing.otel import Spans
 from furu.observing.trace import Trace
 from tests.graphs import Computed, Node, actions, diamond, flat, recording
@@ -67,9 +67,9 @@ def test_critical_path_is_marked_and_has_a_row_of_its_own() -> None:
     traced(RunStarted(2, 100, "bfs", 100.0))
     for key, below in [("a", ()), ("b", ()), ("c", ("a",))]:
         traced(NodePlanned(key, key, "default", below))
-    traced(NodeDone("b", "b", "default", 5.0, "thread-2", 100.0))
-    traced(NodeDone("a", "a", "default", 1.0, "thread-1", 100.0))
-    traced(NodeDone("c", "c", "default", 1.0, "thread-1", 101.0))
+    traced(NodeDone("b", "b", "default", Timing("thread-2", 100.0, 5.0)))
+    traced(NodeDone("a", "a", "default", Timing("thread-1", 100.0, 1.0)))
+    traced(NodeDone("c", "c", "default", Timing("thread-1", 101.0, 1.0)))
     slices = events_of(traced, "X")
     assert ["b"] == [event["name"] for event in slices if event["tid"] == 0]
     assert ["b"] == [event["name"] for event in slices if event["tid"] and "critical" in event["cat"]]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from furu import Furu
-from furu.events import NodeDone, NodePlanned, NodeStarted
+from furu.events import NodeDone, NodePlanned, NodeStarted, Timing
 from furu.service.progress import Progress
 from furu.web.reading import take_snapshot
 from tests.graphs import AsyncNode, Node, chain, diamond, flat
@@ -108,7 +108,7 @@ async def test_stream_has_the_counts_of_classes_and_the_first_running_nodes() ->
         progress(NodeStarted(f"{number:032x}", "tests:Small", "default", "thread-1", 0.0))
     assert [f"{number:032x}" for number in range(50)] == [node.hash for node in progress.running()]
     for number in range(30):
-        progress(NodeDone(f"{number:032x}", "tests:Small", "default", 0.1, "thread-1", 0.0))
+        progress(NodeDone(f"{number:032x}", "tests:Small", "default", Timing("thread-1", 0.0, 0.1)))
     assert [f"{number:032x}" for number in range(30, 70)] == [node.hash for node in progress.running()]
     assert {"tests:Small": {"running": 40, "done": 30}} == {
         name: dict(+found) for name, found in progress.class_counts.items()

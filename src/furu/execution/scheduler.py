@@ -33,6 +33,7 @@ from furu.events import (
     PlanKnown,
     RootActivated,
     RootCompleted,
+    Timing,
 )
 from furu.execution.discovery import Batch, Found, RootRead, RootWalked, Source
 from furu.execution.elsewhere import Elsewhere
@@ -315,9 +316,7 @@ class Scheduler:
         job = outcome.job
         self._no_longer_running(job)
         if outcome.end == "computed":
-            begun = self._begun[job.key]
-            took = (outcome.duration_sec, begun.worker, begun.at)
-            self._emit(NodeDone(job.key, job.node_class, job.spec_key, *took))
+            self._emit(NodeDone(job.key, job.node_class, job.spec_key, self._timing(outcome)))
             self._done(job)
         elif outcome.end == "reused":
             self._reused(job)
@@ -332,6 +331,10 @@ class Scheduler:
         elif not self._stopping:  # asyncio's own Task.cancel() cancelled the task that computed it
             self._deliver(asyncio.CancelledError(f"{describe(job.node)} was cancelled"))
 
+    def _timing(self, outcome: Outcome) -> Timing:
+        begun = self._begun[outcome.job.key]
+        return Timing(begun.worker, begun.at, outcome.duration_sec)
+
     def _no_longer_running(self, job: Job) -> None:
         self._running.discard(job.key)
         self._running_of[job.spec_key] -= 1
@@ -342,9 +345,8 @@ class Scheduler:
         delay_sec = retry.delay_after(job.attempt)
         self._plan.waits(job.key)
         self._delayed[job.key] = outcome
-        begun, error = self._begun[job.key], str(outcome.error)
-        took = (outcome.duration_sec, begun.worker, begun.at)
-        self._emit(NodeRetried(job.key, job.node_class, job.spec_key, job.attempt, delay_sec, error, *took))
+        how = (job.attempt, delay_sec, str(outcome.error), self._timing(outcome))
+        self._emit(NodeRetried(job.key, job.node_class, job.spec_key, *how))
         self._tasks.start_soon(self._try_again, job, delay_sec)
 
     async def _try_again(self, job: Job, delay_sec: float) -> None:
@@ -376,21 +378,14 @@ class Scheduler:
 
     def _fail(self, outcome: Outcome) -> None:
         if isinstance(outcome.error, FuruComputeError):
-            begun = self._begun[outcome.job.key]
-            took = (outcome.duration_sec, begun.worker, begun.at)
-            self._failed(outcome.job, outcome.error.failures[0], took=took)
+            self._failed(outcome.job, outcome.error.failures[0], timing=self._timing(outcome))
 
     def _failed(
-        self,
-        job: Job,
-        failure: Failure,
-        *,
-        earlier: bool = False,
-        took: tuple[float, str, float] = (0.0, "", 0.0),
+        self, job: Job, failure: Failure, *, earlier: bool = False, timing: Timing | None = None
     ) -> None:
         self._failures.append(failure)
-        how = (failure.message, failure.state_path, earlier)
-        self._emit(NodeFailed(job.key, job.node_class, job.spec_key, *how, *took))
+        how = (failure.message, failure.state_path, earlier, timing)
+        self._emit(NodeFailed(job.key, job.node_class, job.spec_key, *how))
         lost = self._plan.failed(job.key)
         self._lost += len(lost)
         self._leave([job.key, *lost])

@@ -21,6 +21,8 @@ from furu.events import (
     NodeWaiting,
     PlanKnown,
 )
+from furu.observing.critical_path import longest_chain
+from furu.observing.durations import fill_unknown
 
 # Durations of earlier runs count as so many nodes of this one.
 _RECORDED_WEIGHT = 3
@@ -107,7 +109,7 @@ class Estimate:
                 self._left.pop(event.hash, None)
                 of_class = self._class(event.node_class)
                 of_class.done += 1
-                of_class.work_sec += event.duration_sec
+                of_class.work_sec += event.timing.duration_sec
             elif isinstance(event, NodeFailed):
                 self._left.pop(event.hash, None)
                 self._class(event.node_class).failed += 1
@@ -117,7 +119,7 @@ class Estimate:
 
         `elapsed_sec` is how long the run has taken, `now` the time by the clock of its events.
         """
-        lengths = self._lengths()
+        lengths = fill_unknown({name: one.duration_sec() for name, one in self.classes.items()})
         if lengths is None:
             return None
         work = sum(lengths[name] * one.left for name, one in self.classes.items())
@@ -130,22 +132,13 @@ class Estimate:
         chain = self._longest_chain_sec(lengths)
         return max((work - begun) / max(at_once, 0.01), chain)
 
-    def _lengths(self) -> dict[str, float] | None:
-        lengths = {name: one.duration_sec() for name, one in self.classes.items()}
-        told = [length for length in lengths.values() if length is not None]
-        if not told:
-            return None
-        usual = sum(told) / len(told)
-        return {name: usual if length is None else length for name, length in lengths.items()}
-
     def _longest_chain_sec(self, lengths: dict[str, float]) -> float:
         if len(self._left) > _MAX_CHAINED_NODES:
             return 0.0
-        ends: dict[str, float] = {}
-        for key, node in self._left.items():  # each was planned after what it depends on
-            before = max((ends[below] for below in node.depends_on if below in ends), default=0.0)
-            ends[key] = before + (0.0 if key in self._running else lengths[node.node_class])
-        return max(ends.values(), default=0.0)
+        return longest_chain(
+            (key, node.depends_on, 0.0 if key in self._running else lengths[node.node_class])
+            for key, node in self._left.items()  # each was planned after its dependencies
+        )[0]
 
     def _class(self, node_class: str) -> ClassProgress:
         found = self.classes.get(node_class)

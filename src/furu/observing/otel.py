@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from furu._common.text import printable
 from furu.errors import FuruUsageError
-from furu.events import Event, NodeDone, NodeFailed, NodeRetried, RunFinished, RunStarted
+from furu.events import Event, NodeDone, NodeFailed, NodeRetried, RunFinished, RunStarted, Timing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer, TracerProvider
@@ -43,9 +43,9 @@ class Spans:
             self._run.set_attribute("furu.max_async", event.max_async)
             self._run.set_attribute("furu.window_size", str(event.window_size))
         elif isinstance(event, NodeDone):
-            self._node(event, None)
-        elif isinstance(event, NodeRetried) or (isinstance(event, NodeFailed) and event.worker):
-            self._node(event, printable(event.error))
+            self._node(event, event.timing, None)
+        elif isinstance(event, (NodeRetried, NodeFailed)) and event.timing is not None:
+            self._node(event, event.timing, printable(event.error))
         elif isinstance(event, RunFinished) and self._run is not None:
             for name in ("computed", "reused", "failed", "skipped"):
                 self._run.set_attribute(f"furu.{name}", getattr(event.report, name))
@@ -53,7 +53,7 @@ class Spans:
                 self._run.set_status(self._trace.StatusCode.ERROR, event.end)
             self._run.end(end_time=_ns(event.at))
 
-    def _node(self, event: NodeDone | NodeFailed | NodeRetried, error: str | None) -> None:
+    def _node(self, event: NodeDone | NodeFailed | NodeRetried, timing: Timing, error: str | None) -> None:
         if self._run is None:
             return
         span = self._tracer.start_span(
@@ -63,13 +63,13 @@ class Spans:
                 "furu.hash": event.hash,
                 "furu.class": event.name,
                 "furu.spec_key": event.spec_key,
-                "furu.worker": event.worker,
+                "furu.worker": timing.worker,
             },
-            start_time=_ns(event.started_at),
+            start_time=_ns(timing.started_at),
         )
         if error is not None:
             span.set_status(self._trace.StatusCode.ERROR, error)
-        span.end(end_time=_ns(event.started_at + event.duration_sec))
+        span.end(end_time=_ns(timing.started_at + timing.duration_sec))
 
 
 def _ns(at: float) -> int:

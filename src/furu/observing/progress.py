@@ -8,7 +8,6 @@ there, whole, and the lines move down. Nothing of the host's is redirected.
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 import threading
 import time
@@ -18,11 +17,11 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import furu.store.catalog as catalog
 from furu._common.loops import in_thread, shielded
 from furu._common.text import printable
 from furu.errors import FuruStoreError, FuruUsageError
 from furu.events import Event, RunFinished, class_labels
+from furu.observing.durations import mean_duration_sec
 from furu.observing.estimate import Estimate
 from furu.settings import Settings
 
@@ -37,8 +36,6 @@ _ESTIMATE_SEC = 0.5
 # Classes that are shown on a terminal: those with most nodes.
 _SHOWN_CLASSES = 6
 _BAR_COLUMNS = 24
-# Artifacts of a class that are read for how long its nodes take.
-_READ_DURATIONS = 30
 
 _ERASE_BELOW = "\x1b[J"
 
@@ -67,7 +64,8 @@ class Progress:
             self._try(functools.partial(self._open, _console_class()))
         self._summary = summary
         self._events: deque[Event] = deque()
-        self._estimate = Estimate(Recorded(settings), max_workers=max_workers)
+        self._estimate = Estimate(self._recorded_sec, max_workers=max_workers)
+        self._settings = settings
         self._began = time.monotonic()
         self._finished: RunFinished | None = None
         self._stop = threading.Event()
@@ -79,6 +77,12 @@ class Progress:
         self._thread = threading.Thread(
             target=self._try, args=(self._show,), name="furu-progress", daemon=True
         )
+
+    def _recorded_sec(self, node_class: str) -> float | None:
+        try:
+            return mean_duration_sec(self._settings, node_class)
+        except FuruStoreError:  # the run itself raises it
+            return None
 
     def __call__(self, event: Event) -> None:
         """Take an event, at the price of keeping it for a moment."""
@@ -211,23 +215,6 @@ class Progress:
         if did.skipped:
             counts.append(f"skipped {did.skipped:,}")
         return f"run {event.end}: {', '.join(counts)} in {did.wall_sec:.1f} s"
-
-
-class Recorded:
-    """How long nodes of a class took in earlier runs, by a few of the artifacts in a store."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def __call__(self, node_class: str) -> float | None:
-        """Return the mean duration of a class, by its full name; None where nothing of it is published."""
-        try:
-            found = itertools.islice(catalog.walk(self._settings, node_class=node_class), _READ_DURATIONS)
-            records = [catalog.read_small(artifact) for artifact in found]
-        except FuruStoreError:  # the run itself says so
-            return None
-        told = [record.duration_sec for record in records if record is not None]
-        return sum(told) / len(told) if told else None
 
 
 @asynccontextmanager

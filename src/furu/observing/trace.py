@@ -24,7 +24,9 @@ from furu.events import (
     NodeRetried,
     RunFinished,
     RunStarted,
+    Timing,
 )
+from furu.observing.critical_path import longest_chain
 
 __all__ = ["Slice", "Trace"]
 
@@ -65,11 +67,11 @@ class Trace:
             if event.depends_on:
                 self._depends_on[event.hash] = event.depends_on
         elif isinstance(event, NodeDone):
-            self._add(event, "done")
+            self._add(event, event.timing, "done")
         elif isinstance(event, NodeRetried):
-            self._add(event, "retried", event.error)
-        elif isinstance(event, NodeFailed) and event.worker:
-            self._add(event, "failed", event.error)
+            self._add(event, event.timing, "retried", event.error)
+        elif isinstance(event, NodeFailed) and event.timing is not None:
+            self._add(event, event.timing, "failed", event.error)
         elif isinstance(event, RunFinished):
             self._run["end"] = event.end
 
@@ -100,28 +102,20 @@ class Trace:
         return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": self._run}
 
     def _critical_path(self) -> set[str]:
-        """Return the nodes on the longest chain. A node is done after those it depends on, so the slices
-        are in an order that can be followed."""
-        length: dict[str, float] = {}
-        before: dict[str, str] = {}
-        for one in self._slices:
-            if one.outcome == "done":
-                below = [key for key in self._depends_on.get(one.hash, ()) if key in length]
-                if below:
-                    before[one.hash] = max(below, key=length.__getitem__)
-                start = length[before[one.hash]] if below else 0.0
-                length[one.hash] = start + one.ended_at - one.began_at
-        found: set[str] = set()
-        key = max(length, key=length.__getitem__, default=None)
-        while key is not None:
-            found.add(key)
-            key = before.get(key)
-        return found
+        """Return the nodes on the longest chain. A node is done after its dependencies, so the slices are
+        in order."""
+        done = [one for one in self._slices if one.outcome == "done"]
+        nodes = [
+            (one.hash, self._depends_on.get(one.hash, ()), one.ended_at - one.began_at) for one in done
+        ]
+        return set(longest_chain(nodes)[1])
 
-    def _add(self, event: NodeDone | NodeFailed | NodeRetried, outcome: str, error: str = "") -> None:
-        ended_at = event.started_at + event.duration_sec
-        place = (event.hash, event.name, event.spec_key, event.worker)
-        self._slices.append(Slice(*place, event.started_at, ended_at, outcome, error))
+    def _add(
+        self, event: NodeDone | NodeFailed | NodeRetried, timing: Timing, outcome: str, error: str = ""
+    ) -> None:
+        ended_at = timing.started_at + timing.duration_sec
+        place = (event.hash, event.name, event.spec_key, timing.worker)
+        self._slices.append(Slice(*place, timing.started_at, ended_at, outcome, error))
 
     def _in_order(self) -> Iterator[Slice]:
         """Yield the slices by worker and time, none longer than until the next: a worker computes one node

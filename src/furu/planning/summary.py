@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import furu.store.catalog as catalog
 from furu._common.origin import class_name
 from furu._common.text import printable, seconds
 from furu.errors import Failure
@@ -20,12 +18,14 @@ from furu.execution.window import parse_window_size
 from furu.execution.workers.base import Job
 from furu.node.base import describe
 from furu.node.furu import Furu
+from furu.observing.critical_path import longest_chain
+from furu.observing.durations import fill_unknown, mean_duration_sec
 from furu.planning.reasons import Because, Reason, Reasons
 from furu.planning.simulate import simulate
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Status
 
-__all__ = ["Durations", "Forecast", "PlanSummary", "PlannedNode", "plan_local", "summarize"]
+__all__ = ["Forecast", "PlanSummary", "PlannedNode", "plan_local", "summarize"]
 
 # Nodes that a summary names; it counts all.
 _NAMED_NODES = 1000
@@ -33,7 +33,6 @@ _SHOWN_CHARS = 120
 _SHOWN_FAILURES = 10
 # Beyond this the simulated runs take longer than somebody waits for a plan.
 _MAX_SIMULATED_NODES = 5000
-_READ_DURATIONS = 30
 _OTHER_WORKERS = (2, 4, 8, 16)
 _OTHER_WINDOWS = ("dfs", "bfs")
 
@@ -135,11 +134,16 @@ def summarize(
         reasons.setdefault(class_name(type(fact.job.node)), Counter())[because.reason] += 1
         if len(nodes) < _NAMED_NODES:
             nodes.append(_planned(fact.job, because))
-    durations = Durations(settings, [fact.job for fact in to_compute])
+    classes = dict.fromkeys(fact.job.node_class for fact in to_compute)
+    recorded = {name: mean_duration_sec(settings, name) for name in classes}
+    durations = fill_unknown(recorded)
     critical_path_sec, forecasts = None, []
-    if durations.are_known and not statuses[Status.FAILED] and len(to_compute) <= _MAX_SIMULATED_NODES:
-        critical_path_sec = _critical_path_sec(to_compute, durations)
-        run = functools.partial(simulate, facts, durations, max_async=max_async)
+    if durations and not statuses[Status.FAILED] and len(to_compute) <= _MAX_SIMULATED_NODES:
+        critical_path_sec, _ = longest_chain(
+            (fact.job.key, fact.depends_on, durations[fact.job.node_class]) for fact in to_compute
+        )
+        duration_sec = functools.partial(_duration_sec, durations)
+        run = functools.partial(simulate, facts, duration_sec, max_async=max_async)
         for workers, window in _combinations(max_workers, window_size):
             makespan_sec = run(max_workers=workers, window_size=window)
             forecasts.append(Forecast(workers, window, makespan_sec))
@@ -154,36 +158,13 @@ def summarize(
         nodes=tuple(nodes),
         critical_path_sec=critical_path_sec,
         forecasts=tuple(forecasts),
-        unknown_durations=tuple(durations.unknown) if forecasts else (),
+        unknown_durations=tuple(name for name in classes if recorded[name] is None) if forecasts else (),
         failures=tuple(fact.failure for fact in found if fact.failure is not None),
     )
 
 
-class Durations:
-    """How long nodes take: the mean of their class, by some of its artifacts; else that of all classes."""
-
-    def __init__(self, settings: Settings, jobs: list[Job]) -> None:
-        self._of_class: dict[type, float] = {}
-        self.unknown: list[str] = []
-        for cls in dict.fromkeys(type(job.node) for job in jobs):
-            artifacts = catalog.walk(settings, node_class=class_name(cls))
-            records = map(catalog.read_small, itertools.islice(artifacts, _READ_DURATIONS))
-            known = [record.duration_sec for record in records if record is not None]
-            if known:
-                self._of_class[cls] = sum(known) / len(known)
-            else:
-                self.unknown.append(class_name(cls))
-        means = self._of_class.values()
-        self._usual_sec = sum(means) / len(means) if means else 0.0
-
-    @property
-    def are_known(self) -> bool:
-        """Whether any class has a recorded duration."""
-        return bool(self._of_class)
-
-    def __call__(self, job: Job) -> float:
-        """Return how long a node would take."""
-        return self._of_class.get(type(job.node), self._usual_sec)
+def _duration_sec(durations: Mapping[str, float], job: Job) -> float:
+    return durations[job.node_class]
 
 
 def _facts(discovery: Discovery) -> Iterator[Fact]:
@@ -199,14 +180,6 @@ def _facts(discovery: Discovery) -> Iterator[Fact]:
 def _planned(job: Job, because: Because) -> PlannedNode:
     cls = class_name(type(job.node))
     return PlannedNode(job.key, cls, describe(job.node), because.reason, because.fields)
-
-
-def _critical_path_sec(to_compute: list[Found], durations: Durations) -> float:
-    ends: dict[str, float] = {}
-    for fact in to_compute:  # each is told after those it depends on
-        before = max((ends[key] for key in fact.depends_on if key in ends), default=0.0)
-        ends[fact.job.key] = before + durations(fact.job)
-    return max(ends.values(), default=0.0)
 
 
 def _combinations(max_workers: int, window_size: str | int) -> list[tuple[int, str | int]]:
