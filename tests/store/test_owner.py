@@ -645,7 +645,7 @@ def test_filesystem_without_locks_is_found_out_at_the_first_claim(
 ) -> None:
     """One clear error that names the store."""
     monkeypatch.setattr(fcntl, "flock", refuse(number))
-    with pytest.raises(FuruStoreError, match="no file locks") as caught:
+    with pytest.raises(FuruStoreError, match="file locks do not work") as caught:
         claim(artifact())
     assert store == caught.value.path
     assert [] == owners(store)
@@ -656,7 +656,7 @@ def test_filesystem_whose_locks_do_not_hold_is_found_out(
 ) -> None:
     """Every lock succeeds, so none of them means anything."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
-    with pytest.raises(FuruStoreError, match="no file locks"):
+    with pytest.raises(FuruStoreError, match="file locks do not work"):
         claim(artifact())
     assert [] == owners(store)
 

@@ -1,1 +1,1 @@
-"""How results are stored: as typed JSON, or as pickles for classes that opt in."""
+"""Storing results: as typed JSON, or as pickles for classes that opt in."""

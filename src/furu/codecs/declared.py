@@ -11,7 +11,7 @@ from furu.errors import FuruResultError, FuruUsageError
 
 
 def result_type(cls: type, generic_base: type) -> Any:
-    """Return the T that a class gave to `Furu[T]`, itself or through generic bases; Any if none."""
+    """Return the T that a class or its generic bases gave to `Furu[T]`; Any if there is none."""
     for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
         origin = typing.get_origin(base) or base
         if not isinstance(origin, type) or not issubclass(origin, generic_base):
@@ -21,7 +21,7 @@ def result_type(cls: type, generic_base: type) -> Any:
             declared = arguments[0] if arguments else Any
         else:
             declared = _substitute(result_type(origin, generic_base), origin, arguments)
-        if declared is not Any:  # a base that leaves it open leaves it to the others
+        if declared is not Any:  # otherwise another base may declare it
             return _resolve(declared, cls)
     return Any
 
@@ -38,7 +38,7 @@ def refuse_awaitable(name: str, value: Any) -> None:
 
 
 def _substitute(declared: Any, origin: type, arguments: tuple[Any, ...]) -> Any:
-    """Put the arguments of a generic base where its own declared type has type variables."""
+    """Replace type variables in a generic base's declared type by the base's arguments."""
     parameters = getattr(origin, "__parameters__", ())
     if not parameters or not arguments:
         return declared
@@ -50,7 +50,7 @@ def _substitute(declared: Any, origin: type, arguments: tuple[Any, ...]) -> Any:
 
 
 def _resolve(declared: Any, cls: type) -> Any:
-    """Resolve names in quotes, where they can be, as Python does for annotations."""
+    """Resolve quoted names as Python does for annotations."""
     if isinstance(declared, TypeVar):
         return declared
     holder = type("_Holder", (), {"__annotations__": {"result": declared}})

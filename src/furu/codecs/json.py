@@ -1,7 +1,7 @@
-"""Results as typed JSON, and back as the type that the class declared. Writes no file.
+"""Results as typed JSON, and back as the type that the class declares.
 
-A value is stored only if reading it back gives an equal one, so that what a dependent loads tomorrow is
-what `_create` returned today.
+A value is stored only if reading it back gives an equal value, so a dependent loads later exactly what
+`_create` returned.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _ADVICE = (
 
 
 def encode_json(cls: type, declared: Any, value: Any, max_bytes: int) -> tuple[bytes, Any]:
-    """Return a result as JSON, and as it will be read back.
+    """Return a result as JSON, and the value that will be read back.
 
-    Raises `FuruResultError` for a value that would not come back equal.
+    Raises `FuruResultError` if the two values are not equal.
     """
     name = cls.__qualname__
     try:
         content = _encoder.encode(value)
-    except Exception as error:  # msgspec raises what the value's own methods raise
+    except Exception as error:  # anything that methods of the value raise
         refuse_awaitable(name, value)
         raise FuruResultError(
             f"{name}._create() returned a {type(value).__qualname__} that JSON cannot hold: {error}. "
@@ -54,7 +54,7 @@ def encode_json(cls: type, declared: Any, value: Any, max_bytes: int) -> tuple[b
         ) from error
     if not _equal(read_back, value):
         raise FuruResultError(
-            f"{name}._create() returned a value that JSON, read back as {_show(declared)}, changes: "
+            f"{name}._create() returned a value that changes when it is read back as {_show(declared)}: "
             f"{_first_difference(value, read_back)}. Declare a more exact type as T in Furu[T], or: "
             f"{_ADVICE}."
         )
@@ -62,7 +62,7 @@ def encode_json(cls: type, declared: Any, value: Any, max_bytes: int) -> tuple[b
 
 
 def decode_json(cls: type, declared: Any, content: bytes | msgspec.Raw) -> Any:
-    """Return a result from JSON. Raises `msgspec.ValidationError` where it does not fit."""
+    """Return a result from JSON. Raises `msgspec.ValidationError` if it does not fit the declared type."""
     return _decoder(cls, declared).decode(content)
 
 
@@ -85,7 +85,7 @@ def _cached_decoder(declared: Any) -> msgspec.json.Decoder[Any]:
 
 
 def _holds_nan_or_infinity(value: Any) -> bool:
-    """Whether JSON has null in place of a number somewhere in a value that can be encoded."""
+    """Whether an encodable value holds a number that JSON replaces by null."""
     items = [msgspec.to_builtins(value)]
     while items:
         item = items.pop()
@@ -99,11 +99,11 @@ def _holds_nan_or_infinity(value: Any) -> bool:
 
 
 def _equal(left: Any, right: Any) -> bool:
-    """Equal, containers of the same kind included: Python's == says True for 1 and 1.0, which a float
-    field makes of an int, and False for a list and a tuple."""
+    """Whether Python's == says so. It is True for 1 and 1.0, which a float field makes of an int, and False
+    for a list and a tuple."""
     try:
         return bool(left == right)
-    except Exception:  # an == of the user's that raises proves nothing
+    except Exception:  # an __eq__ of the user's that raises does not show equality
         return False
 
 

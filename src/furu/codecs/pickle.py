@@ -1,4 +1,4 @@
-"""Results as pickles, for classes that opted in."""
+"""Results as pickles, for classes that opt in."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from furu.errors import FuruResultError
 
 
 def encode_pickle(cls: type, value: Any) -> bytes:
-    """Return a result as a pickle. Raises `FuruResultError` for a value that has none."""
+    """Return a result as a pickle. Raises `FuruResultError` if it cannot be pickled."""
     try:
         return dumps(value)
-    except Exception as error:  # pickle raises what the value's own methods raise
+    except Exception as error:  # anything that methods of the value raise
         refuse_awaitable(cls.__qualname__, value)
         raise FuruResultError(
             f"{cls.__qualname__}._create() returned a {type(value).__qualname__} that cannot be pickled: "
@@ -28,15 +28,15 @@ def encode_pickle(cls: type, value: Any) -> bytes:
 
 
 def decode_pickle(path: str) -> Any:
-    """Return a result from the file of a pickle, for a class that opted in. Raises `OSError` for what is no
-    regular file: a link is not followed, a FIFO not waited for."""
+    """Return a result from a pickle file, for a class that opts in. Raises `OSError` if it is not a regular
+    file: symbolic links are not followed, and a FIFO is not waited for."""
     with open(path, "rb", opener=_open_regular) as file:
         return _StoredUnpickler(file).load()  # the class opted in
 
 
 class _StoredUnpickler(Unpickler):
-    """Finds classes of this program's main module in it, even if the pickle was written by a program that
-    had imported that module. Importing it would run it again and make a second class of each name."""
+    """Finds classes of the main module there, even if the pickle was written by a program that had imported
+    the module. Importing it here would run it again, and make every class twice."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         in_main = module_name not in sys.modules and is_main(module_name)

@@ -1,11 +1,11 @@
-"""Pickles in which classes and functions have names that are valid in every process.
+"""Pickles in which names of classes and functions are valid in every process.
 
 Python calls the program's main module `__main__`, and multiprocessing calls a child's copy `__mp_main__`.
-Pickles written here contain the name that identity uses: the name of the script's file, or of the module
-that was started with `python -m`. The reader looks in its own main module if that has the same name, and
-imports the module otherwise.
+These pickles contain the name that identity uses: the name of the script's file, or of the module that was
+started with `python -m`. The reader uses its own main module if that has the same name, and imports the
+module otherwise.
 
-These pickles do not refer to furu: `pickle.load` reads them wherever the names can be imported.
+The pickles do not refer to furu: `pickle.load` reads them wherever the names can be imported.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NAMES_OF_MAIN = (_MAIN, "__mp_main__")
 
 
 def dumps(value: Any) -> bytes:
-    """Return a value as a pickle. Raises what pickle and the value's own methods raise."""
+    """Return a value as a pickle. Raises anything that pickle and methods of the value raise."""
     file = io.BytesIO()
     Pickler(file, pickle.HIGHEST_PROTOCOL).dump(value)
     return file.getvalue()
@@ -60,8 +60,8 @@ class Unpickler(pickle.Unpickler):
 
 
 def is_main(module: str) -> bool:
-    """Whether this process's main module goes by this name."""
+    """Whether this is a name of this process's main module."""
     if module in _NAMES_OF_MAIN:
         return True
-    # A class's name is remembered, while a child replaces its main module: so this asks with a new class.
+    # With a new class, because names of classes are cached, and a child replaces its main module.
     return module == module_name(type("OfMain", (), {"__module__": _MAIN}))

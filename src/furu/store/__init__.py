@@ -1,14 +1,17 @@
-"""Artifacts on disk: where they lie, who is making them, how one is published exactly once.
+"""Artifacts on disk: where they are stored, which process computes them, how each is published once.
 
     layout.py    names: the directory of a node and the files in it
     record.py    the JSON documents in those files; reading and writing them safely
     sync.py      files and names that survive a power cut
-    trust.py     whether everybody may write into the store's root
-    owner.py     this process as an owner; whether another owner is alive
-    artifact.py  what a node's directory says: its status
-    attempt.py   claim, publish, end: the protocol over the four above
-    catalog.py   what is in a store, for people who look at it
-    removal.py   removing nodes, never one that is being computed
+    trust.py     refusing a store that every user of the machine may write to
+    owner.py     a process as an owner; whether another owner is alive
+    local.py     what this process remembers about its stores
+    artifact.py  the status of a node, from its directory
+    attempt.py   one attempt: its files, publishing, ending
+    claim.py     how an attempt claims its node
+    leftovers.py removing what earlier attempts left
+    catalog.py   what is in a store, for people
+    removal.py   removing nodes that are not being computed
 
-Knows nodes only as names and hashes. docs/explanation/store.md says what is promised and what not.
+The store knows nodes only as names and hashes. docs/explanation/store.md says what it promises.
 """

@@ -1,4 +1,4 @@
-"""What the store says of a node, derived from its directory. Changes nothing.
+"""The status of a node, derived from its directory. Read-only.
 
 done                                DONE
 no done, highest try-<n>:
@@ -40,16 +40,16 @@ from furu.store.record import (
 )
 from furu.store.trust import refuse_shared
 
-# What opening a name says that is a symbolic link, a socket, or a directory that cannot be read.
+# Errors of opening a symbolic link, a socket, or an unreadable directory.
 _NO_STATE_FILE = {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR, errno.ENOTDIR}
 
-# How often a name that is listed but gone is looked at again, and how much longer the pause gets each time.
+# How often to look again for a name that is listed but gone, and by how much the pause grows each time.
 _MAX_LOOKS = 10
 _LOOK_AGAIN_SEC = 0.005
 
 
 class Status(enum.StrEnum):
-    """What the store says of a node."""
+    """The status of a node in the store."""
 
     TODO = "TODO"
     IN_PROGRESS = "IN_PROGRESS"
@@ -58,16 +58,16 @@ class Status(enum.StrEnum):
 
 
 class Done(enum.Enum):
-    """What stands at `done`."""
+    """What is at `done`."""
 
     ABSENT = enum.auto()
     PUBLISHED = enum.auto()
-    # Empty, as a power cut may leave it, or no file at all: it counts as missing and makes way.
+    # Empty, as after a power cut, or not a regular file: counts as missing, and is replaced.
     DAMAGED = enum.auto()
 
 
 def identify(info: os.stat_result) -> tuple[int, int, int]:
-    """Return what tells a file from another one that may have its name, or its inode, by now."""
+    """Return values that differ between a file and a later one with the same name or inode."""
     return info.st_ino, info.st_size, info.st_mtime_ns
 
 
@@ -97,16 +97,16 @@ class Artifact(msgspec.Struct, frozen=True):
         return survey(self).status
 
     def is_of_class(self, node_class: str) -> bool:
-        """Whether nodes of a class, which a record names, are stored where this one is."""
+        """Whether nodes of a class are stored in the same directory as this one."""
         directory = self.files.class_directory
         return node_class == self.node_class or is_directory_of_class(directory, node_class)
 
     def is_done(self) -> bool:
-        """Whether something was published: one stat."""
+        """Whether the node was published. Costs one stat."""
         return self.look_at_done()[0] is Done.PUBLISHED
 
     def look_at_done(self) -> tuple[Done, tuple[int, int, int] | None]:
-        """Return what stands at `done`, and what tells it from another that may take its place."""
+        """Return what is at `done`, and its `identify` values."""
         try:
             info = os.lstat(self.files.done)
         except (FileNotFoundError, NotADirectoryError):
@@ -144,17 +144,17 @@ class Artifact(msgspec.Struct, frozen=True):
             raise store_failed("list", self.files.directory, error) from error
 
     def numbers(self) -> list[tuple[str, int]]:
-        """Return the kind and number of every name in the node's directory that has them."""
+        """Return kind and number of all numbered names in the node's directory."""
         return [parsed for parsed in map(parse_numbered, self.names()) if parsed is not None]
 
     def files_directory(self, number: int) -> str | None:
-        """Return the directory of an attempt's files, looked up by its number; None if it has none."""
+        """Return the directory of an attempt's files, by the attempt's number; None if there is none."""
         found = sorted(name for name in self.names() if parse_numbered(name) == ("a", number))
         return f"{self.files.directory}/{found[0]}" if found else None
 
     def read_attempt(self, number: int) -> Found | None:
-        """Read a `try-<n>` and judge its owner; None if the name is gone. Raises `FuruStoreError` where
-        the file cannot be read: no owner may be called dead because of that."""
+        """Read a `try-<n>` file and check its owner; None if it is gone. Raises `FuruStoreError` if the
+        file cannot be read: the owner must not be taken for dead because of that."""
         path = self.files.attempt(number)
         try:
             descriptor = os.open(path, READ_FLAGS)
@@ -202,8 +202,8 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a node's directory says. `highest` is the highest number in any name, 0 for none; `attempt`
-    that of the highest `try-<n>`, and `found` what it is."""
+    """What a node's directory shows. `highest` is the highest number in any name, `attempt` the highest one
+    of a `try-<n>`, 0 if there is none; `found` is the latter's file."""
 
     status: Status
     highest: int = 0
@@ -212,7 +212,7 @@ class Survey:
 
     @property
     def record(self) -> AttemptRecord | None:
-        """The record of the highest attempt, if it is one."""
+        """The record of the highest attempt, if it has one."""
         return self.found.record if self.found else None
 
 
@@ -230,7 +230,7 @@ def survey(artifact: Artifact) -> Survey:
         found = artifact.read_attempt(attempt)
         if found is not None:
             return Survey(_status(found), highest, attempt, found)
-        # The name is gone, which it may only be once `done` exists, or the whole node is removed.
+        # The name is gone. That happens only when `done` exists, or when the whole node is removed.
         time.sleep(look * _LOOK_AGAIN_SEC)
     raise FuruStoreError(
         f"{artifact.files.attempt(attempt)} is listed and cannot be opened. Check the filesystem, or "

@@ -1,12 +1,12 @@
-"""One attempt at computing a node: from before its claim to after its release, in one object.
+"""One attempt at computing a node, from before its claim until after its release.
 
-    NEW ──take──> HELD ──publish──> OVER      `done` exists, or another attempt's does
+    NEW ──take──> HELD ──publish──> OVER      `done` exists, of this or of another attempt
      │              └────end──────> OVER      a record says how it ended
-     └──────────────────────────────> OVER    ended before it was claimed
+     └──────────────────────────────> OVER    ended before its claim
 
-Whatever interrupts a step, `end` or `close` called afterwards leaves the node free: for this process,
-because its memory forgets the attempt; for others, because the attempt's name is no longer a link to a
-live owner. `claim.py` says how an attempt comes to be HELD. Nothing here computes.
+If a step is interrupted, `end` or `close` still frees the node: for this process, because its memory
+forgets the attempt; for others, because the attempt's name is no longer a link to a live owner. `claim.py`
+says how an attempt gets HELD.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ _UNKNOWN = Origin("")
 
 
 class State(enum.Enum):
-    """Where an attempt is."""
+    """The state of an attempt."""
 
     NEW = enum.auto()
     HELD = enum.auto()
@@ -65,9 +65,9 @@ class State(enum.Enum):
 
 
 class Attempt:
-    """One try at computing a node. The worker that computes the node owns it.
+    """One attempt at computing a node, used by the worker that computes it.
 
-    A fork of the process that made it may use `files_directory` and `log`; nothing else is the fork's.
+    A fork of the process that made the attempt may use `files_directory` and `log`, and nothing else.
     """
 
     __slots__ = (
@@ -92,7 +92,7 @@ class Attempt:
         self.artifact = artifact
         self.process: Process = this_process()
         self.state = State.NEW
-        # Set before the link is made: an attempt that was interrupted knows which name may be its own.
+        # Set before linking, so that an interrupted attempt knows which name may be its own.
         self.number = 0
         self.owner: Owner | None = None
         self.nonce = ""
@@ -103,9 +103,9 @@ class Attempt:
         self._forks = self.process.forks
         self._files: str | None = None
         self._log: Descriptor | None = None
-        # Whether it has just been seen that the attempt's name is a link to its owner's file.
+        # Whether the attempt's name was just seen to be a link to its owner's file.
         self._name_is_ours = False
-        # One step at a time: what ends an attempt waits for the step that it interrupts.
+        # One step at a time: ending an attempt waits for the step that it interrupts.
         self.steps = threading.RLock()
 
     @property
@@ -115,7 +115,7 @@ class Attempt:
 
     @property
     def state_path(self) -> Path:
-        """The file that says how the attempt goes, or how it ended."""
+        """The file that holds the state of the attempt, or how it ended."""
         return Path(self.artifact.files.attempt(max(self.number, 1)))
 
     @property
@@ -125,16 +125,14 @@ class Attempt:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the attempt's name is another's by now, or is gone: the node was taken over, or
-        removed.
-        """
+        """Whether the attempt has lost its name, because the node was taken over or removed."""
         try:
             return self.state is State.HELD and not self._is_ours()
         except OSError:
             return False
 
     def held(self, owner: Owner, number: int, nonce: str) -> None:
-        """Record that the attempt's name is linked, and that no other owner is at the node."""
+        """Note that the attempt holds the node: its name is linked, and no other owner is there."""
         self.owner, self.number, self.nonce = owner, number, nonce
         self.started_at, self._started = time.time(), time.monotonic()
         self.state = State.HELD
@@ -142,9 +140,9 @@ class Attempt:
     # ---- what a node writes while it runs ----
 
     def files_directory(self) -> str:
-        """Return the directory for this attempt's files, made when it is first asked for.
+        """Return the directory for this attempt's files, which is made on first use.
 
-        Its name is this attempt's alone, so threads and forks of the node may all make it.
+        Its name is unique to this attempt, so any thread or fork of the node may make it.
         """
         directory = self.artifact.files.files(self.number, self.nonce)
         if self._files is None:
@@ -154,23 +152,24 @@ class Attempt:
         return directory
 
     def log(self, line: str) -> None:
-        """Append one line to the attempt's log; a message's own newlines cannot forge another line."""
+        """Append one line to the attempt's log. Newlines in a message are indented, so they cannot forge a
+        line."""
         content = "\n    | ".join(line.splitlines())
-        # Held here until it is written, so that the number is not closed, and another file's, meanwhile.
+        # Keeps the descriptor open until the line is written.
         log = self._open_log()
         if log is not None:
             os.write(log.number, (content + "\n").encode("utf-8", "backslashreplace"))
 
     @contextlib.contextmanager
     def log_descriptor(self) -> Iterator[int]:
-        """Lend a descriptor of the attempt's log for a block. A log that is empty afterwards is removed,
-        and the attempt's directory with it if nothing else is in there."""
+        """Lend a descriptor of the attempt's log for a block. If the log is empty afterwards it is removed,
+        and so is the attempt's directory if that is empty too."""
         log = self._open_log()
-        assert log is not None  # noqa: S101  # the attempt runs
+        assert log is not None  # noqa: S101  # the attempt is running
         try:
             yield log.number
         finally:
-            with contextlib.suppress(OSError):  # a node may have closed every descriptor that it found
+            with contextlib.suppress(OSError):  # a node may have closed all descriptors
                 if os.fstat(log.number).st_size == 0:
                     self._remove_log()
 
@@ -187,13 +186,13 @@ class Attempt:
         self._log = None
         with contextlib.suppress(OSError):
             os.unlink(f"{directory}/{LOG}")
-            os.rmdir(directory)  # refused where the node has files of its own
+            os.rmdir(directory)  # fails if the node has written files
             self._files = None
 
     def _has_files(self) -> bool:
-        """Whether the attempt's directory is there: a fork may have made it, and the node removed it.
+        """Whether the attempt's directory exists: a fork may have made it, or the node removed it.
 
-        Raises `OSError` where that cannot be found out.
+        Raises `OSError` if that cannot be determined.
         """
         if self._files is not None or self.process.forks != self._forks:
             directory = self.artifact.files.files(self.number, self.nonce)
@@ -213,11 +212,12 @@ class Attempt:
         config: dict[str, Any],
         origin: Origin = _UNKNOWN,
     ) -> bool:
-        """Make the artifact visible, whole and once. False: another attempt has published, or has the node.
+        """Make the artifact visible, whole and once. Returns False if another attempt has published, or
+        holds the node.
 
-        Raises `FuruStoreError`, and then nothing was published and the attempt still runs.
+        Raises `FuruStoreError`; then nothing is published, and the attempt still holds the node.
         """
-        if not self.is_of_this_process:  # its lock may be held by a thread that is not here
+        if not self.is_of_this_process:  # `steps` may be locked by a thread that a fork does not have
             return False
         with self.steps:
             if self.state is not State.HELD:
@@ -231,7 +231,7 @@ class Attempt:
                 published = self._publish(content)
             except OSError as error:
                 raise store_failed("publish", self.artifact.files.done, error) from error
-            if not published:  # later no process could tell whose files these are
+            if not published:  # later, no process would know that these files are useless
                 self._remove_files()
             elif self.number > 1 or self.replaces:
                 remove_superseded(self.artifact, self.number)
@@ -272,15 +272,16 @@ class Attempt:
             if self._files is not None:
                 if sync:
                     sync_tree(files.files(self.number, self.nonce))
-                    sync_directory(files.directory)  # or `done` may survive without the name of the files
-                # From here on in one directory, whatever becomes of its name: `done` beside its own files.
+                    sync_directory(files.directory)  # or `done` may survive without the directory's name
+                # From here on by a descriptor, so that `done` is put beside its files even if the directory
+                # is renamed.
                 directory = Descriptor(os.open(files.directory, _DIRECTORY))
                 temporary, done = os.path.basename(temporary), os.path.basename(done)
                 if not stat.S_ISDIR(os.lstat(self._files, dir_fd=directory.number).st_mode):
                     return False
             where = directory.number if directory is not None else None
-            # The temporary name is this attempt's alone. As long as it exists, the directory is the one in
-            # which the attempt's name was compared, so that name need not be compared again to remove it.
+            # The temporary name is unique. While it exists, the directory is the one in which the attempt's
+            # name was checked, so the name need not be checked again before it is removed.
             write_new(temporary, content, sync=sync, directory=where)
             try:
                 published = self._is_ours(where) and link_new(temporary, done, where)
@@ -292,33 +293,33 @@ class Attempt:
         except FileNotFoundError:
             if self._is_ours() and not self.artifact.is_done():
                 raise
-            return False  # the node was taken over and tidied, or removed
+            return False  # the node was taken over or removed
         if sync:
             self._sync_name()
         return published
 
     def _has_its_directory(self, descriptor: int) -> bool:
-        """Whether the directory that was published in still has its name: it may have been removed."""
+        """Whether the directory that `done` was put into still has its name: it may have been removed."""
         try:
             return os.path.samestat(os.stat(self.directory), os.fstat(descriptor))
         except FileNotFoundError:
             return False
-        except OSError:  # `done` is linked: it is too late to call the node failed
+        except OSError:  # `done` exists, so the node cannot fail any more
             return True
 
     def _sync_name(self) -> None:
         settings = self.artifact.settings
         try:
             sync_upwards(self.directory, settings.store, self.process.synced_above)
-        except OSError as error:  # others may have read it: it is too late to take it back
+        except OSError as error:  # others may have read `done` already, so it stays
             logger.error(
                 "%s is published, but may not survive a power cut: %s", self.artifact.files.done, error
             )
 
     def end(self, outcome: Outcome, error: BaseException, config: dict[str, Any]) -> BaseException | None:
-        """Record how the attempt ended without publishing, and release the node whatever happens.
+        """Record how the attempt ended without publishing, and release the node in any case.
 
-        Returns why the record could not be written, if so: the node's own error matters more.
+        If the record cannot be written, returns the reason: the node's own error is more important.
         """
         if not self.is_of_this_process:
             return None
@@ -332,7 +333,7 @@ class Attempt:
             try:
                 self.write_ended(self.number, self.owner.record, outcome, error, config, duration_sec)
             except FileNotFoundError:
-                pass  # the node was removed while it ran; there is nothing to say it of
+                pass  # the node was removed while it ran
             except BaseException as failure:
                 problem = failure
             finally:
@@ -342,8 +343,8 @@ class Attempt:
     def end_before(
         self, outcome: Outcome, error: BaseException, config: dict[str, Any], duration_sec: float
     ) -> int:
-        """Record how the attempt before this one ended, whose owner is dead and could not. This one's claim
-        keeps all others from the node. Returns its number; 0 if there is no such attempt."""
+        """Record the end of the previous attempt, whose owner is dead. This attempt holds the node. Returns
+        the number of the previous attempt; 0 if there is none."""
         numbers = (n for kind, n in self.artifact.numbers() if kind == "try-" and n < self.number)
         number = max(numbers, default=0)
         found = self.artifact.read_attempt(number) if number else None
@@ -361,9 +362,7 @@ class Attempt:
         config: dict[str, Any],
         duration_sec: float,
     ) -> None:
-        """Put a record in the place of an attempt's link, if that still is the one it was. Raises
-        `OSError`.
-        """
+        """Replace an attempt's link by a record, if the node is still held. Raises `OSError`."""
         record = EndedRecord(
             format=FORMAT,
             node_class=self.artifact.node_class,
@@ -381,7 +380,7 @@ class Attempt:
         self._replace(number, encode_ended(record))
 
     def _replace(self, number: int, content: bytes) -> None:
-        """Replace an attempt's name in the directory in which this attempt's own name is."""
+        """Replace an attempt's file in the directory that has this attempt's name."""
         files = self.artifact.files
         directory = Descriptor(os.open(files.directory, _DIRECTORY))
         if not self._is_ours(directory.number):
@@ -396,8 +395,8 @@ class Attempt:
             raise
 
     def close(self) -> None:
-        """Free the attempt's name and the node, whatever state the attempt is in. In a fork of the process
-        that made the attempt this does nothing."""
+        """Free the attempt's name and the node, in any state. Does nothing in a fork of the process that
+        made the attempt."""
         if not self.is_of_this_process:
             return
         with self.steps:
@@ -414,13 +413,13 @@ class Attempt:
                 self._let_go(ended=removed)
 
     def forget(self) -> None:
-        """End the attempt where its directory was renamed away: the name there may be another's by now."""
+        """End an attempt whose directory was renamed: the old name may belong to another attempt by now."""
         with self.steps:
             self._let_go(ended=True)
 
     def _let_go(self, *, ended: bool) -> None:
-        """Release the node in this process's memory. A name that could not be freed on disk is dead to all
-        others once its owner ends, so the owner gets no new attempts."""
+        """Release the node in this process's memory. If its name could not be freed on disk, the owner is
+        retired: when it ends, the attempt is dead for all observers."""
         self.state = State.OVER
         self._log = None
         owner, self.owner = self.owner, None
@@ -442,6 +441,7 @@ class Attempt:
 
 
 def running_attempt(artifact: Artifact) -> Attempt | None:
-    """Return the attempt that runs at a node in this process, or in the one that it was forked from."""
+    """Return the attempt that is running at a node in this process, or in the process it was forked
+    from."""
     found = this_process().attempt_at(artifact.files.directory)
     return found if isinstance(found, Attempt) and found.nonce else None

@@ -189,7 +189,7 @@ def inspect(artifact: Artifact) -> NodeInfo:
 
 def read_log(artifact: Artifact, attempt: int, max_bytes: int = MAX_LOG_BYTES) -> LogText | None:
     """Return the last `max_bytes` of an attempt's log; None if it has no log. Follows no link and reads no
-    device. Raises `FuruStoreError` if the file exists but cannot be read."""
+    device. Raises `FuruStoreError` if the log exists but cannot be read."""
     files = artifact.files_directory(attempt)
     if files is None:
         return None
@@ -306,7 +306,7 @@ def _is_directory(path: str) -> bool:
 
 
 def _readable_name(component: str) -> str:
-    """Undo the encoding of a path component, for people; what cannot be shown stays encoded."""
+    """Decode a path component for people. Unprintable characters stay encoded."""
     return printable(unquote(component, errors="replace"))
 
 

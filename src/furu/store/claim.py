@@ -1,13 +1,14 @@
-"""Claiming a node: how one attempt of all that want it comes to hold it.
+"""Claiming a node: of all attempts that want it, one gets to hold it.
 
-A claim is the exclusive link of a name that is not freed until `done` exists, so one claimer wins and no
-lock is ever broken. What makes a claim good is that no other one can be overlooked:
+A claim is an exclusive link to a name that is not freed until `done` exists. So one claimer wins, and no
+lock is ever broken. A claim is valid because it cannot overlook another one:
 
-    try-1, blind    it is free only where there was nothing yet, or where `done` is: so it looks at
-                    `done` after linking. A claim of a later number first makes sure that `try-1` is
-                    taken, and no record of a later number is kept without it.
-    try-<n>, n > 1  chosen from a listing that may be old: so it lists again after linking, and gives
-                    way to an attempt that is alive or has a higher number, and looks at `done` once more.
+    try-1, blind    The name is free only if nothing was there yet, or if `done` exists. So the claimer
+                    looks at `done` after linking. A claim of a later number first makes sure that `try-1`
+                    is taken, and no record of a later number is kept without it.
+    try-<n>, n > 1  The number comes from a listing that may be out of date. So the claimer lists again
+                    after linking, gives way to an attempt that is alive or has a higher number, and looks
+                    at `done` once more.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from furu.store.trust import refuse_shared
 
 logger = logging.getLogger("furu.store")
 
-# A directory that is removed again and again while it is claimed is not a node's directory.
+# A directory that changes this often during a claim is not a node's directory.
 _MAX_TRIES = 100
-# Claimers that give way to each other come back after pauses that get longer.
+# Claimers that give way to each other try again after increasing pauses.
 _TRIES_AT_ONCE = 5
 _PAUSE_SEC = 0.001
 _MAX_PAUSE_SEC = 0.1
@@ -43,40 +44,32 @@ Rejects = Callable[[], bool]
 
 
 class _GiveWay(Exception):
-    """Another attempt makes this claim void."""
+    """Another attempt invalidates this claim."""
 
 
 def open_store(settings: Settings) -> None:
-    """Make sure that nodes can be computed in a store.
-
-    Raises `FuruStoreError` for a store that cannot be used, or that everybody may write to.
-    """
+    """Check that nodes can be computed in a store. Raises `FuruStoreError` if not."""
     process = this_process()
     process.give_back(_take_owner(process, settings, settings.store))
 
 
 def when_released(artifact: Artifact, tell: Callable[[], object]) -> Callable[[], None] | None:
-    """Register `tell` to be called, in any thread, when this process releases a node, published or not.
-
-    Returns a function that takes the registration back; None, and `tell` is not called, if this process
-    does not hold the node.
-    """
+    """See `Process.when_released`."""
     return this_process().when_released(artifact.files.directory, tell)
 
 
 def claim(artifact: Artifact, rejects: Rejects | None = None) -> Attempt | None:
-    """Return a new attempt that holds a node; None if there is no need for one. Raises as `take` does."""
+    """Return a new attempt that holds a node; None if the node is DONE. Raises as `take` does."""
     attempt = Attempt(artifact)
     return attempt if take(attempt, rejects) else None
 
 
 def take(attempt: Attempt, rejects: Rejects | None = None, *, set_aside: bool = True) -> bool:
-    """Have an attempt hold its node. False if there is no need, because the node is DONE, or if the attempt
-    was ended before.
+    """Let an attempt hold its node. Returns False if the node is DONE, or the attempt has ended already.
 
-    `rejects` says whether the `done` that is there counts as missing; it is set aside, unless `set_aside`
-    is False. Raises `FuruInProgressError` if a live owner is at the node, `FuruStoreError` if the store
-    cannot be used. Whatever is raised, the attempt holds nothing.
+    `rejects` returns whether an existing `done` counts as missing; it is then set aside, unless `set_aside`
+    is False. Raises `FuruInProgressError` if a live owner holds the node, `FuruStoreError` if the store
+    cannot be used. After any exception the attempt does not hold the node.
     """
     with attempt.steps:
         if attempt.state is not State.NEW:
@@ -99,7 +92,7 @@ def take(attempt: Attempt, rejects: Rejects | None = None, *, set_aside: bool = 
 
 def _take(attempt: Attempt, rejects: Rejects | None, set_aside: bool) -> bool:
     artifact, files = attempt.artifact, attempt.artifact.files
-    number = 1  # blind: only if that name is taken is the directory worth listing
+    number = 1  # without a listing, which is only needed if this name is taken
     place = artifact.settings.store
     if attempt.process.places:
         place = attempt.process.places.get(files.class_directory, place)
@@ -141,13 +134,13 @@ def _take(attempt: Attempt, rejects: Rejects | None, set_aside: bool) -> bool:
         _hold(attempt)
         return True
     raise FuruStoreError(
-        f"cannot claim {files.directory}: it is not a directory, or it changes all the time. Remove it.",
+        f"cannot claim {files.directory}: it is not a directory, or it keeps changing. Remove it.",
         path=Path(files.directory),
     )
 
 
 def _number_after_others(artifact: Artifact, rejects: Rejects | None) -> int:
-    """Return the number to try next, since the one that was tried is taken; 0 if the node is DONE."""
+    """Return the number to try next after one that was taken; 0 if the node is DONE."""
     seen = survey(artifact)
     if seen.status is Status.DONE:
         return 0 if rejects is None or not rejects() else _after_rejected(artifact)
@@ -158,19 +151,20 @@ def _number_after_others(artifact: Artifact, rejects: Rejects | None) -> int:
 
 
 def _prepare_again(attempt: Attempt, place: Path, error: OSError) -> Path:
-    """Mend what made a link fail; return where the attempt's owner is. Raises `error` if nothing can."""
+    """Remove the cause of a link that failed, and return the place of the attempt's owner. Raises `error`
+    if that is not possible."""
     files, owner = attempt.artifact.files, attempt.owner
-    assert owner is not None  # noqa: S101  # it was to be linked
+    assert owner is not None  # noqa: S101  # linking it has failed
     if isinstance(error, FileNotFoundError):
-        # The node's directory was removed, or this process's owner file.
+        # The node's directory or this process's owner file was removed.
         if os.path.islink(files.directory) and not os.path.exists(files.directory):
             raise error
         if not os.path.exists(owner.path):
             _replace_owner(attempt, owner, place)
-    elif error.errno == errno.EMLINK:  # a file has 65,000 names at most on ext4
+    elif error.errno == errno.EMLINK:  # ext4 allows 65,000 links to a file
         _replace_owner(attempt, owner, place)
     elif error.errno == errno.EXDEV and place == attempt.artifact.settings.store:
-        # The class's directory is a link to another disk: so an owner is needed there.
+        # The class's directory is a symbolic link to another filesystem, which needs an owner of its own.
         place = attempt.process.places[files.class_directory] = Path(files.class_directory)
         _replace_owner(attempt, owner, place)
     else:
@@ -179,7 +173,7 @@ def _prepare_again(attempt: Attempt, place: Path, error: OSError) -> Path:
 
 
 def _make_good(attempt: Attempt, judged: tuple[int, int, int] | None, set_aside: bool) -> None:
-    """Make sure that a claim which was chosen from a listing holds against all others. Raises if not."""
+    """Make a claim whose number comes from a listing valid against all others. Raises if that fails."""
     if attempt.number > 1:
         _take_first_name(attempt.artifact)
     _give_way_to_others(attempt)
@@ -189,10 +183,10 @@ def _make_good(attempt: Attempt, judged: tuple[int, int, int] | None, set_aside:
 
 
 def _take_owner(process: Process, settings: Settings, place: Path) -> Owner:
-    refuse_shared(settings, process.trusted)  # before anything is put there
+    refuse_shared(settings, process.trusted)  # before anything is written there
     owner = process.take_owner(place, settings.lease_sec)
     try:
-        refuse_shared(settings, process.trusted)  # one that was made just now, by whomever
+        refuse_shared(settings, process.trusted)  # again: the store may have been made just now
     except BaseException:
         process.give_back(owner)
         raise
@@ -200,7 +194,7 @@ def _take_owner(process: Process, settings: Settings, place: Path) -> Owner:
 
 
 def _replace_owner(attempt: Attempt, owner: Owner, place: Path) -> None:
-    """Take another owner for an attempt that could not be linked to this one."""
+    """Give an attempt another owner, because it could not be linked to this one."""
     process = attempt.process
     if place == owner.place:
         process.retire(owner)
@@ -215,18 +209,20 @@ def _hold(attempt: Attempt) -> None:
 
 
 def _unlink(attempt: Attempt) -> None:
-    """Take a void claim's name away. A name that stays would make the node seem to be computed."""
+    """Remove the name of an invalid claim. If it stayed, the node would seem to be computed."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(attempt.artifact.files.attempt(attempt.number))
 
 
 def _link_attempt(owner: Owner, path: str) -> None:
-    """Link this process's owner file to an attempt's name, which must be free."""
+    """Link this process's owner file to an attempt's name. Raises `FileExistsError` if the name is
+    taken."""
     try:
         os.link(owner.path, path)
     except FileExistsError:
-        # A network filesystem may repeat a link that it had made and then call the name taken. This process
-        # has no other claim on the node, and an owner whose link could not be removed gets no new claims.
+        # A network filesystem may repeat a link request that succeeded, and report the name as taken. The
+        # link is ours then: this process has no other claim on the node, and an owner with a link that
+        # could not be removed gets no new claims.
         if not owner.is_linked_at(os.lstat(path)):
             raise
 
@@ -238,9 +234,9 @@ def _remove_owner_of_dead(artifact: Artifact, seen: Survey) -> None:
 
 
 def _after_rejected(artifact: Artifact, besides: int = 0) -> int:
-    """Return the first attempt number that the rejected `done` and the names around it leave free."""
+    """Return the first attempt number above those of the rejected `done` and of all names beside it."""
     numbers = [n for kind, n in artifact.numbers() if (kind, n) != ("try-", besides)]
-    # A damaged `done` says nothing of its number, and the names beside it are all that counts.
+    # A damaged `done` does not show its number; then only the names count.
     with contextlib.suppress(FuruStoreError):
         if (record := artifact.read()) is not None:
             numbers.append(record.attempt)
@@ -248,23 +244,23 @@ def _after_rejected(artifact: Artifact, besides: int = 0) -> int:
 
 
 def _take_first_name(artifact: Artifact) -> None:
-    """Make sure that no blind claim succeeds beside a later attempt. An empty file is not an attempt; it
-    stays until the node is published.
+    """Take `try-1`, so that no blind claim succeeds beside a later attempt. An empty file is not an
+    attempt. It stays until the node is published.
     """
     with contextlib.suppress(FileExistsError):
         write_new(artifact.files.attempt(1), b"", sync=False)
 
 
 def _give_way_to_others(attempt: Attempt) -> None:
-    """Raise where another claimer is at the node, or was after this claim's number was chosen.
+    """Raise if another claimer is at the node, or has been since this claim's number was chosen.
 
-    A later claimer sees this attempt alive, and this one sees earlier ones: so of two, at most one goes on.
-    (Both may see each other and both give way; they try again.)
+    A later claimer sees this attempt alive, and this attempt sees earlier ones, so at most one of two goes
+    on. (If both see each other, both give way and try again.)
     """
     artifact = attempt.artifact
     tries = [number for kind, number in artifact.numbers() if kind == "try-"]
     if 1 not in tries:
-        raise _GiveWay  # a blind claim came and went, and freed the name
+        raise _GiveWay  # a blind claim took the name and freed it again
     for number in tries:
         if number == attempt.number:
             continue
@@ -278,8 +274,8 @@ def _give_way_to_others(attempt: Attempt) -> None:
 
 
 def _set_aside(attempt: Attempt, judged: tuple[int, int, int] | None) -> None:
-    """Take away the `done` that was judged, if there was one. No other claimer is at the node, so it
-    changes no more; but one that was there until now may have published since it was looked at.
+    """Rename the `done` that was judged, if there was one. No other claimer is at the node, so it does not
+    change any more; but an earlier one may have published since it was judged.
     """
     files = attempt.artifact.files
     if attempt.artifact.look_at_done()[1] != judged:
@@ -287,22 +283,22 @@ def _set_aside(attempt: Attempt, judged: tuple[int, int, int] | None) -> None:
     if judged is None:
         return
     aside = files.rejected(attempt.number)
-    # Between a look and the next call this attempt may be taken for dead, by another machine.
+    # Between these calls another machine may take this attempt for dead, and take the node over.
     try:
         os.rename(files.done, aside)
-        if identify(os.lstat(aside)) != judged:  # it is what the taker published
+        if identify(os.lstat(aside)) != judged:  # published by the other machine: put it back
             with contextlib.suppress(FileExistsError):
                 os.link(aside, files.done)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(aside)
             raise _GiveWay
-    except FileNotFoundError:  # the taker was faster
+    except FileNotFoundError:  # the other machine was faster
         raise _GiveWay from None
     attempt.replaces = True
 
 
 def _make_directory(path: str) -> bool:
-    """Make a node's directory; False if it is there."""
+    """Make a node's directory; return False if it exists."""
     try:
         os.mkdir(path)
     except FileExistsError:
@@ -313,7 +309,7 @@ def _make_directory(path: str) -> bool:
 
 
 def in_progress(artifact: Artifact, number: int, record: AttemptRecord | None) -> FuruInProgressError:
-    """Say who computes a node."""
+    """Return the error for a node that another owner computes."""
     owner = f"pid {record.pid} on {record.host}" if record is not None else "another process"
     return FuruInProgressError(
         f"{artifact} is being computed by {owner}. State: {artifact.files.directory}",

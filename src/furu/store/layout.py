@@ -1,11 +1,11 @@
-"""Names: where a node's files lie in a store. Reads and writes nothing.
+"""The names of files and directories in a store. Pure: reads and writes nothing.
 
-<store>/owners/<id>                        one for each process that computes
+<store>/owners/<id>                        one file for each process that computes
 <store>/<module>/<Class>/<hash>/done       the published result or manifest
-                                /try-<n>   attempt n: its owner while it runs, then how it ended
-                                /a<n>-<nonce>/    the files of attempt n; no two attempts have one nonce
-                                /tmp-<n>-<nonce>  being written by attempt n
-                                /rejected-<n>  a `done` that `_validate` refused, under attempt n
+                                /try-<n>   attempt n: a link to its owner, then the record of its end
+                                /a<n>-<nonce>/    the files of attempt n; the nonce is unique
+                                /tmp-<n>-<nonce>  a file that attempt n is writing
+                                /rejected-<n>     a `done` that attempt n replaces: `_validate` rejected it
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DONE = "done"
 LOG = "furu.log"
 PICKLE = "furu.pickle"
 
-# ext4 allows 255 bytes a name; shorter ones leave room for people to read a path.
+# ext4 allows 255 bytes for a name; shorter names keep paths readable.
 _MAX_COMPONENT_BYTES = 120
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-<>")
 _NUMBERED = re.compile(r"(try-|rejected-)([1-9][0-9]{0,8})\Z|(a|tmp-)([1-9][0-9]{0,8})-[0-9a-f]+\Z")
@@ -31,7 +31,8 @@ _HASH = re.compile(r"[0-9a-f]{32}\Z")
 
 
 class NodeFiles(msgspec.Struct, frozen=True):
-    """The names in one node's directory. `directory` is absolute, as text: paths are on the hot path."""
+    """The names in one node's directory. `directory` is an absolute path, as a str because that is
+    faster."""
 
     directory: str
 
@@ -57,7 +58,7 @@ class NodeFiles(msgspec.Struct, frozen=True):
 
 
 def node_files(store: Path, module: str, qualname: str, node_hash: str) -> NodeFiles:
-    """Return the names for one node. Every component is encoded, so none can leave the store."""
+    """Return the names for one node. All components are encoded, so no path can lead out of the store."""
     if not _HASH.match(node_hash):
         raise ValueError(f"not a node's hash: {node_hash!r}")
     return NodeFiles(f"{class_directory(store, module, qualname)}/{node_hash}")
@@ -68,7 +69,7 @@ def owners_directory(store: Path) -> str:
 
 
 def parse_numbered(name: str) -> tuple[str, int] | None:
-    """Split the name of an attempt's file, such as ``try-3``, into ``("try-", 3)``."""
+    """Split a numbered name, such as ``try-3``, into kind and number: ``("try-", 3)``."""
     match = _NUMBERED.match(name)
     if match is None:
         return None
@@ -76,7 +77,7 @@ def parse_numbered(name: str) -> tuple[str, int] | None:
 
 
 def is_identifier(text: str) -> bool:
-    """Whether text has the form of an owner's id, so that it is safe inside a path."""
+    """Whether text has the form of a hash or an owner's id, and so is safe in a path."""
     return _HASH.match(text) is not None
 
 
@@ -97,10 +98,11 @@ def is_directory_of_class(directory: str, node_class: str) -> bool:
 
 
 def encode_component(name: str) -> str:
-    """Encode a name as one path component: percent signs for what is not plain, a digest for the long.
+    """Encode a name as one path component: other than plain characters are percent-encoded, and a long name
+    is cut and gets a digest.
 
-    Different names give different components on a filesystem that tells letters' case apart; on one
-    that does not, two classes may share a directory, and their artifacts still have different hashes.
+    Different names give different components if the filesystem is case-sensitive. If it is not, two classes
+    may share a directory, but their nodes still have different hashes.
     """
     raw = name.encode("utf-8", "surrogatepass")
     encoded = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in raw)

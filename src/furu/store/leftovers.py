@@ -1,7 +1,7 @@
-"""What attempts leave in a node's directory: removing what is of no use any more.
+"""Removing what earlier attempts left in a node's directory.
 
-Each function is called by the holder of the node's claim. Nothing of an owner that is alive is removed,
-and nothing whose owner may still publish.
+Each function is called by the holder of the node's claim. Nothing is removed whose owner is alive or may
+still publish.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ __all__ = ["KEPT_RECORDS", "remove_name", "remove_old_records", "remove_strays",
 
 logger = logging.getLogger("furu.store")
 
-# How many records of failed and cancelled attempts a node keeps, with their files.
+# How many records of failed and cancelled attempts are kept for a node, with their files.
 KEPT_RECORDS = 4
 
 
 def remove_strays(artifact: Artifact) -> None:
-    """Remove files that belong to no attempt, which are left if `done` was removed by hand. Called under a
-    first claim."""
+    """Remove files without an attempt, which remain if `done` was removed by hand. Called under a claim of
+    `try-1`."""
     names = artifact.names()
-    if DONE in names:  # another machine has taken this attempt for dead, and was faster
+    if DONE in names:  # another machine has taken this attempt for dead, and has published
         return
     for name in names:
         kind, number = parse_numbered(name) or ("", 0)
@@ -36,9 +36,9 @@ def remove_strays(artifact: Artifact) -> None:
 
 
 def remove_old_records(artifact: Artifact, number: int) -> None:
-    """Keep the newest records of attempts before `number`, and remove older ones with their files.
+    """Remove the records of attempts before `number`, with their files, except the newest ones.
 
-    Only attempts that have ended are removed: an owner that seems dead may still publish.
+    Only attempts that have ended are removed: an owner that looks dead may still publish.
     """
     parsed = {name: parse_numbered(name) for name in artifact.names()}
     tries = sorted({split[1] for split in parsed.values() if split and split[0] == "try-"})
@@ -50,15 +50,15 @@ def remove_old_records(artifact: Artifact, number: int) -> None:
 
 
 def remove_superseded(artifact: Artifact, number: int) -> None:
-    """Remove what attempts before `number`, which has published, left, except what belongs to a live owner.
+    """Remove what attempts before `number`, which has published, left behind, except that of a live owner.
 
-    The record of the last failure is kept, and `try-1` with it: see the head of `claim.py`.
+    The record of the last failure is kept, and `try-1` with it: see the top of `claim.py`.
     """
     try:
         parsed = {name: parse_numbered(name) or ("", 0) for name in artifact.names()}
         kept = _kept(artifact, {attempt for _, attempt in parsed.values() if 0 < attempt < number})
     except (OSError, FuruStoreError) as error:
-        logger.warning("could not look at what earlier attempts left: %s", error)
+        logger.warning("could not clean up after earlier attempts: %s", error)
         return
     for name, (kind, attempt) in parsed.items():
         stale = 0 < attempt < number and (kind, attempt) not in kept
@@ -84,10 +84,9 @@ def _has_ended(artifact: Artifact, number: int) -> bool:
 
 
 def remove_name(path: str, directory: int | None = None) -> bool:
-    """Remove a file or directory that is no longer read; return whether a file was removed.
+    """Remove a file or directory; return whether a file was removed. Logs a warning if that fails.
 
-    If it cannot be removed, it stays and a warning is logged. With `directory`, the descriptor of one, the
-    path is relative to it and must be a file's.
+    With `directory`, a directory's descriptor, the path is relative to it and must name a file.
     """
     try:
         os.unlink(path, **relative_to(directory))

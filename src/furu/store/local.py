@@ -1,9 +1,9 @@
-"""What this process remembers about its stores: its owners, the attempts it makes, who waits for them.
+"""What this process remembers about its stores: its owners, its running attempts, and who waits for them.
 
-One object holds all of it, with one hook after a fork: the child starts anew, and keeps of its parent's
-attempts only where their files lie. A test gets a second process by making a second object.
+One object holds all of it, with one hook after a fork: the child starts with a new object, which knows its
+parent's attempts only to find their files. A test gets a second process by making a second object.
 
-    owner in use -> idle (no attempt is linked to it) -> ended after a while, or when others are idle too
+    owner in use -> idle (no attempt is linked to it) -> ended after a while, or when many are idle
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ from furu.store.record import OwnerRecord
 
 logger = logging.getLogger("furu.store")
 
-# Six beats in a lease: an observer misses five before it may call a live owner dead.
+# Six heartbeats in a lease: an observer has to miss five before it may take a live owner for dead.
 _BEATS_PER_LEASE = 6
 # On a filesystem that other machines may reach, an owner of this boot whose lock is free is dead if it
-# misses two beats: it may live in a copy of this virtual machine, where its lock is not seen.
+# misses two heartbeats: it may live in a copy of this virtual machine, whose locks are not seen here.
 _BEATS_OF_A_COPY = 2
-# A store that is not in use holds no descriptor and no heartbeat. Between two nodes it is in use.
+# A store that has not been used for this long has no open descriptor and no heartbeat.
 IDLE_SEC = 5.0
 _MAX_IDLE_OWNERS = 4
-# How many files of `owners/` a new owner looks at for those that killed processes left.
+# How many files in `owners/` a new owner checks for those that killed processes left.
 _SWEPT_OWNERS = 64
 _MAX_LEASES = 4096
 
 
 # Guards the memory of this process. Re-entrant, because a signal handler may look at a node while its
-# thread is in here, and because the thread that forks holds it in the child too.
+# thread holds the lock, and because a thread that forks holds it in the child too.
 _lock = threading.RLock()
 
 
 class Running(Protocol):
-    """An attempt, as far as the process's memory looks at it."""
+    """The part of an attempt that the memory of the process uses."""
 
     number: int
     owner: Owner | None
@@ -65,29 +65,30 @@ class Running(Protocol):
 
 
 class Leases:
-    """When each owner of another machine was last seen to change its file, on my monotonic clock."""
+    """When each owner of another machine was last seen to change its file, by this process's monotonic
+    clock."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: dict[tuple[int, int], tuple[int, float]] = {}
 
     def is_alive(self, info: os.stat_result, lease_sec: float) -> bool:
-        """Whether the file has changed within a lease of looking at it."""
+        """Whether the file was last seen to change less than a lease ago."""
         now = self._clock()
         key = (info.st_dev, info.st_ino)
         mtime_ns, since = self._seen.get(key, (-1, now))
         if mtime_ns != info.st_mtime_ns:
-            if len(self._seen) >= _MAX_LEASES:  # a forgotten owner is only waited for once more
+            if len(self._seen) >= _MAX_LEASES:  # forgetting an owner only means to wait for it again
                 self._seen.clear()
             self._seen[key] = (info.st_mtime_ns, now)
             return True
-        # The verdict stands until the file changes: one lease decides for every node of a dead owner.
+        # The answer stays until the file changes: one lease is enough for all nodes of a dead owner.
         return now - since < lease_sec
 
 
 class Process:
-    """The memory of one process. `lock` guards all of it, and is held while an owner is made or ended,
-    and by a fork: so no child inherits an owner's file that this object does not know.
+    """The memory of one process. `lock` guards it, and is held while an owner is made or ended and during a
+    fork, so that a child never inherits an owner's file that this object does not know.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Process:
         self.forks = 0
         self.synced_above: set[Path] = set()
         self.trusted: set[Path] = set()
-        # Where owners are for the directories of classes that are links to another filesystem.
+        # The owner's place for each class whose directory is a link to another filesystem.
         self.places: dict[str, Path] = {}
         self.owners: list[Owner] = []
         self._boot = boot
@@ -123,7 +124,7 @@ class Process:
     # ---- owners ----
 
     def take_owner(self, place: Path, lease_sec: float) -> Owner:
-        """Return this process's owner in a place, made if there is none, for one more attempt.
+        """Return this process's owner in a place for one more attempt, and make it if there is none.
 
         Raises `FuruStoreError` if the place cannot be used.
         """
@@ -141,7 +142,7 @@ class Process:
             return owner
 
     def give_back(self, owner: Owner) -> None:
-        """An attempt of an owner has ended."""
+        """Note that an attempt of an owner has ended."""
         with self.lock:
             owner.attempts -= 1
             if owner.attempts:
@@ -156,8 +157,8 @@ class Process:
     def retire(self, owner: Owner) -> None:
         """Give an owner no new attempts, and end it after its last one.
 
-        For an owner whose file was removed, and for one that is linked to a name which cannot be removed:
-        that attempt is dead to everyone as soon as the owner ends.
+        This is for an owner whose file was removed, or with a link that cannot be removed: ending the owner
+        makes that attempt dead for all observers.
         """
         with self.lock:
             owner.retired = True
@@ -165,7 +166,7 @@ class Process:
                 del self._current[owner.place]
 
     def owns(self, record: OwnerRecord, info: os.stat_result) -> Owner | None:
-        """Return the owner of this process that a record and a file are of, if any."""
+        """Return the owner of this process to which a record and a file belong, if there is one."""
         for owner in tuple(self.owners):
             if owner.record.id == record.id and owner.is_linked_at(info):
                 return owner
@@ -183,14 +184,14 @@ class Process:
         if self._heart is None or not self._heart.is_alive():
             heart = threading.Thread(target=self._beat, name="furu-heartbeat", daemon=True)
             try:
-                # In an empty context: the node that is computed here is not to live as long.
+                # In an empty context, so that the thread does not keep the current node alive.
                 contextvars.Context().run(heart.start)
             except RuntimeError as error:
                 if locks_are_all_here(os.fspath(owner.place)):
-                    return  # no other machine looks for a beat
+                    return  # other processes look at the lock, not at heartbeats
                 raise FuruStoreError(
-                    f"cannot compute in {owner.place}: the thread that shows other processes that this "
-                    f"one is alive cannot be started ({error}). Raise the limit of threads, or end some.",
+                    f"cannot compute in {owner.place}: the heartbeat thread, which shows other machines that "
+                    f"this process is alive, cannot be started ({error}). Raise the limit of threads.",
                     path=owner.place,
                 ) from error
             self._heart = heart
@@ -207,7 +208,7 @@ class Process:
         owner.end()
 
     def _beat(self) -> None:
-        """Touch the owners' files, and end those that are idle; return when there is none left."""
+        """Touch the owners' files and end idle owners, until there are none left."""
         while True:
             with self.lock:
                 self._changed.clear()
@@ -223,7 +224,7 @@ class Process:
                 wait_sec = min(shortest_sec, self._idle_sec)
             for owner, file in beating:
                 self._touch(owner, file.number)
-            del beating  # or an owner that ends while this thread waits would not be closed
+            del beating  # or the file of an owner that ends during the wait would stay open
             self._changed.wait(wait_sec)
 
     def _touch(self, owner: Owner, number: int) -> None:
@@ -233,19 +234,19 @@ class Process:
             elif not owner.retired:
                 self.retire(owner)
                 logger.error(
-                    "something in this process has closed the lock of %s: other processes may compute its "
-                    "nodes at the same time. Do not close descriptors that you have not opened.",
+                    "this process has closed the lock of %s: other processes may compute its nodes at the "
+                    "same time. Do not close descriptors that you have not opened.",
                     owner.path,
                 )
-        except Exception as error:  # a filter or handler of the host's may raise too
+        except Exception as error:  # the host's logging filters and handlers may raise too
             with contextlib.suppress(Exception):
                 logger.warning("heartbeat of %s failed: %s", owner.path, error)
 
     # ---- attempts ----
 
     def enter(self, attempt: Running) -> Running | None:
-        """Register an attempt before it claims; return the one that is at the node already, if any. The
-        attempt gets a `sequence` that no other attempt of this process has."""
+        """Register an attempt before its claim. If this process has an attempt at the node already, return
+        that one; otherwise give the new one a `sequence` number that is unique in this process."""
         directory = attempt.directory
         with self.lock:
             other = self._attempts.get(directory)
@@ -255,7 +256,7 @@ class Process:
             return other
 
     def leave(self, attempt: Running, owner: Owner | None, *, retire: bool) -> None:
-        """Forget an attempt, give back the owner that it had, and call those that wait for its node."""
+        """Forget an attempt, give back its owner, and call the functions that wait for its node."""
         directory = attempt.directory
         waiters: list[Callable[[], object]] = []
         with self.lock:
@@ -275,7 +276,7 @@ class Process:
                 logger.exception("a waiter for %s failed", attempt.directory)
 
     def attempt_at(self, directory: str) -> Running | None:
-        """Return the attempt that this process makes at a node, or in a fork, that its parent made."""
+        """Return this process's attempt at a node, or in a fork, its parent's."""
         return self._attempts.get(directory) or self._inherited.get(directory)
 
     def when_released(self, directory: str, tell: Callable[[], object]) -> Callable[[], None] | None:
@@ -306,12 +307,11 @@ class Process:
         number: int,
         lease_sec: float,
     ) -> bool:
-        """Whether attempt `number` in a node's `directory`, open as `descriptor`, is being made.
+        """Whether attempt `number` in a node's `directory`, open as `descriptor`, is running.
 
-        An attempt of this process: whether this object knows it. Seen from the owner's own machine:
-        whether its process holds the lock. Seen from elsewhere: dead only if the file's mtime has not
-        *changed* for a lease on this process's own clock. Raises `OSError` where that cannot be found
-        out.
+        An attempt of this process is alive if this object knows it. One of this machine is alive if its
+        process holds the lock. Any other is dead only if the file's mtime has not *changed* for a lease on
+        this process's own clock. Raises `OSError` if that cannot be determined.
         """
         own = self.owns(record, info)
         if own is not None:
@@ -326,7 +326,7 @@ class Process:
         return self.leases.is_alive(info, longest_sec)
 
     def _is_at(self, owner: Owner, directory: str, number: int) -> bool:
-        """Whether this process makes an attempt, whose store it may know by another path."""
+        """Whether this process runs an attempt, whose store it may know by another path."""
         found = self._attempts.get(directory)
         if found is not None and found.number == number and found.owner is owner:
             return True
@@ -340,16 +340,16 @@ class Process:
     # ---- the end of the process, forks ----
 
     def end(self) -> None:
-        """Remove the owners' files, so that no other process has to find out that they are dead."""
+        """Remove the owners' files, so that other processes need not find out that they are dead."""
         with self.lock:
             for owner in tuple(self.owners):
                 self._end(owner)
 
     def forked(self) -> Process:
-        """In a fork's child: close the owners' files, and return the child's own memory.
+        """In the child after a fork: close the owners' files, and return a new memory for the child.
 
-        The copies share their locks with the parent's: kept open, they would keep the parent's attempts
-        alive after its death.
+        The child's descriptors share their locks with the parent's. If they stayed open, the parent's
+        attempts would look alive after the parent's death.
         """
         child = Process(boot=self._boot, lock=_lock)
         child.forks = self.forks + 1
@@ -370,7 +370,7 @@ def this_process() -> Process:
 
 @contextlib.contextmanager
 def acting_as(process: Process) -> Iterator[None]:
-    """Act as another process for a block; for tests."""
+    """Act as another process in a block; for tests."""
     global _process
     before, _process = _process, process
     try:
@@ -393,15 +393,15 @@ def _at_exit() -> None:
 
 
 def _end_with_worker_of_multiprocessing() -> None:
-    """Such a worker leaves without calling what `atexit` has, but calls this."""
+    """Such a worker exits without calling `atexit` functions, but calls finalizers."""
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util.Finalize(None, _at_exit, exitpriority=0)
 
 
 atexit.register(_at_exit)
-# Hooks after a fork are called in the order in which they are registered, those before it in reverse. That
-# of the lock is a built-in, which no interrupt cuts in two.
+# Hooks after a fork are called in the order of registration, hooks before it in reverse. The lock's hooks
+# are built-in functions, which an interrupt cannot split.
 os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release)
 os.register_at_fork(after_in_parent=_count_fork, after_in_child=_after_fork_in_child)
 os.register_at_fork(after_in_child=_lock.release)

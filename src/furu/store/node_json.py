@@ -1,4 +1,4 @@
-"""What the store knows of a node, as JSON: the same for the command line and the pages."""
+"""Everything the store knows about a node as JSON, for the command line and the pages."""
 
 from __future__ import annotations
 
@@ -28,10 +28,8 @@ def node_json(info: NodeInfo, logs: Mapping[int, LogText]) -> dict[str, Any]:
 
 
 def read_logs(info: NodeInfo) -> dict[int, LogText]:
-    """Return the end of the log of each attempt that has one, by number.
-
-    In place of a log that cannot be read stands the reason.
-    """
+    """Return the end of each attempt's log, by number. For a log that cannot be read, returns the
+    reason."""
     logs = {}
     for attempt in info.attempts:
         try:

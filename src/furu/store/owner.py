@@ -1,8 +1,8 @@
-"""Owners: a locked file that stands for one process, and whether the owner of an attempt is alive.
+"""Owners: locked files that stand for processes, and whether the owner of an attempt is alive.
 
-A process keeps its file `owners/<id>` locked while it computes; an attempt is a hard link to that file.
-So one lock and one heartbeat cover every node that the process computes, and an attempt's own file shows
-whether its owner is alive. What a process remembers of its owners is in `local.py`.
+A process keeps its file `owners/<id>` locked while it computes, and an attempt is a hard link to that file.
+So one lock and one heartbeat cover all nodes that the process computes, and an attempt's file shows whether
+its owner is alive. `local.py` keeps the owners of this process.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 # An owner's record has a few hundred bytes.
 _MAX_OWNER_BYTES = 2**16
-# Making an owner takes milliseconds. Only files of this machine are compared with its clock.
+# Making an owner takes milliseconds. Only files made on this machine are compared with its clock.
 _HALF_MADE_SEC = 3600.0
-# Filesystems that only this kernel can have mounted, so that its locks are all the locks there are.
+# Filesystems that only one kernel can mount, so that this kernel sees all locks on them.
 _LOCAL_FILESYSTEMS = {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "hfs", "jfs", "nilfs2"}
 _LOCAL_FILESYSTEMS |= {"overlay", "ramfs", "reiserfs", "tmpfs", "xfs", "zfs"}
 
 
 class Descriptor:
-    """A file descriptor that is closed once, when its last user lets go of it or `close` is called.
+    """A file descriptor that is closed once: by `close`, or when nothing refers to the object any more.
 
-    A number that was closed may be another file's at once. A thread that still writes keeps the object,
-    and so the file, alive; nothing is ever closed by a number that was kept somewhere else.
+    The number of a closed descriptor may be reused for another file at once. A thread that is still writing
+    keeps the object, and so the file, alive; no other copy of the number is ever closed.
     """
 
     __slots__ = ("number",)
@@ -57,7 +57,7 @@ class Descriptor:
         self.number = number
 
     def close(self) -> None:
-        """Close now. For an owner of the descriptor that knows of no other user."""
+        """Close now. The caller must be the only user."""
         number, self.number = self.number, -1
         if number >= 0:
             os.close(number)
@@ -71,9 +71,8 @@ class Descriptor:
 class Owner:
     """An owner of this process.
 
-    `file` holds the lock; `place` is the directory whose `owners/` has the file.
-
-    `attempts` counts the attempts that are links to the file. An owner that is `retired` gets no new ones.
+    `file` holds the lock, and is in the `owners/` of the directory `place`. `attempts` counts the attempts
+    that are links to the file. A `retired` owner gets no new attempts.
     """
 
     place: Path
@@ -90,9 +89,7 @@ class Owner:
 
     @property
     def has_its_file(self) -> bool:
-        """Whether the descriptor still is the owner's. A node may have closed every number that it
-        found.
-        """
+        """Whether the descriptor still belongs to the owner: a node may have closed all descriptors."""
         try:
             info = os.fstat(self.file.number)
         except OSError as error:
@@ -100,13 +97,12 @@ class Owner:
         return self.is_linked_at(info)
 
     def is_linked_at(self, info: os.stat_result) -> bool:
-        """Whether a file is a link to this owner's."""
+        """Whether a file is a link to this owner's file."""
         return (info.st_dev, info.st_ino) == self.inode
 
     def end(self) -> None:
-        """Remove the file and release the lock. Its attempts, if any are left on disk, are dead from now
-        on.
-        """
+        """Remove the file and release the lock. Attempts of this owner that are left on disk are then
+        dead."""
         try:
             with contextlib.suppress(OSError):
                 if self.is_linked_at(os.lstat(self.path)):
@@ -115,22 +111,22 @@ class Owner:
             self.close()
 
     def close(self) -> None:
-        """Close the file, unless the number has become another file's."""
+        """Close the file, unless its number belongs to another file now."""
         if self.has_its_file:
-            with contextlib.suppress(OSError):  # the lock is gone all the same
+            with contextlib.suppress(OSError):  # the lock is released in any case
                 self.file.close()
         self.file.number = -1
 
 
 def make_owner(place: Path, lease_sec: float, boot: str) -> Owner:
-    """Make an owner, in `owners/` below a store or below a class's directory on another filesystem.
+    """Make an owner in the `owners/` of a store, or of a class's directory on another filesystem.
 
-    This proves that the place can be used: that it is a directory which can be written, on a filesystem
-    with hard links and locks. Raises `FuruStoreError` otherwise.
+    Raises `FuruStoreError` if the place cannot be used: it must be a writable directory on a filesystem
+    with hard links and locks.
     """
     directory = owners_directory(place)
     try:
-        # Whatever the umask says: not one that `refuse_shared` would refuse next time.
+        # With any umask: `refuse_shared` must not refuse the new directory later.
         os.makedirs(place, mode=0o775, exist_ok=True)
         os.makedirs(directory, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -150,7 +146,7 @@ def make_owner(place: Path, lease_sec: float, boot: str) -> Owner:
     except OSError as error:
         raise _unwritable(place, error) from error
     try:
-        # Locked and written before it gets its name: a file that has its name belongs to a live owner.
+        # Lock and write the file before it gets its name: a file with its name always has a live owner.
         info = os.fstat(file.number)
         record = OwnerRecord(
             id=identifier,
@@ -190,7 +186,7 @@ def _lock(descriptor: int, path: str, store: Path) -> None:
             raise
     if not held:
         raise FuruStoreError(
-            f"the store {store} cannot be used: its filesystem has no file locks that hold. "
+            f"the store {store} cannot be used: file locks do not work on its filesystem. "
             "Put the store on a local disk, or on a network filesystem with locking.",
             path=store,
         )
@@ -216,8 +212,8 @@ def _link(source: str, target: str, store: Path) -> None:
 
 def _unwritable(store: Path, error: OSError) -> FuruStoreError:
     return FuruStoreError(
-        f"the store {store} cannot be written: {error.strerror or error}. Artifacts that are there can "
-        "be loaded, none can be computed. Name another store with FURU_PATH or use_settings(store=...).",
+        f"the store {store} cannot be written: {error.strerror or error}. Existing artifacts can be "
+        "loaded, but nothing can be computed. Name another store with FURU_PATH or use_settings(store=...).",
         path=store,
     )
 
@@ -226,7 +222,7 @@ def _unwritable(store: Path, error: OSError) -> FuruStoreError:
 
 
 def is_locked(descriptor: int) -> bool:
-    """Whether another open file holds the lock; takes a shared one for a moment to find out."""
+    """Whether another open file holds the lock. Takes a shared lock for a moment to find out."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -237,7 +233,7 @@ def is_locked(descriptor: int) -> bool:
 
 @functools.cache
 def boot_id() -> str:
-    """Return a text that differs between boots and machines; empty where there is none."""
+    """Return a text that differs between boots and machines; empty if the system has none."""
     if sys.platform == "darwin":
         command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
@@ -251,10 +247,10 @@ def boot_id() -> str:
 
 @functools.lru_cache(maxsize=256)
 def locks_are_all_here(directory: str) -> bool:
-    """Whether every lock on the files of a directory is seen by this kernel: its filesystem is a local one.
+    """Whether this kernel sees every lock on files in a directory, because the filesystem is local.
 
-    A copy of a virtual machine has the boot id and the device numbers of the original. On a filesystem that
-    both can reach, the lock of an owner in one may not be seen by the other.
+    A copy of a virtual machine has the boot id and device numbers of the original. On a filesystem that
+    both can reach, one may not see the locks of the other.
     """
     if sys.platform == "darwin":
         return True
@@ -268,13 +264,13 @@ def locks_are_all_here(directory: str) -> bool:
     for fields in mounts:
         point = fields[4].replace("\\040", " ")
         inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= longest:  # of two mounts on one point, the later one is seen
+        if inside and len(point) >= longest:  # a later mount on the same point hides the earlier one
             kind, longest = fields[fields.index("-") + 1], len(point)
     return kind in _LOCAL_FILESYSTEMS
 
 
 def remove_dead(place: Path, identifier: str, info: os.stat_result) -> None:
-    """Remove the file of an owner that was found dead, if the name is still that file's."""
+    """Remove the file of a dead owner, if the name still leads to that file."""
     if not is_identifier(identifier):
         return
     path = f"{owners_directory(place)}/{identifier}"
@@ -284,9 +280,9 @@ def remove_dead(place: Path, identifier: str, info: os.stat_result) -> None:
 
 
 def remove_dead_owners(place: Path, boot: str, most: int) -> None:
-    """Remove files that processes of this machine left in `owners/` when they were killed; looks at `most`.
+    """Remove files that killed processes of this machine left in `owners/`. Looks at `most` files at most.
 
-    What cannot be read, or belongs to another machine, stays.
+    Files that cannot be read, or belong to another machine, are kept.
     """
     directory = owners_directory(place)
     try:
@@ -303,7 +299,7 @@ def _remove_if_dead(path: str, boot: str) -> None:
     file = Descriptor(os.open(path, READ_FLAGS))
     info = os.fstat(file.number)
     name = os.path.basename(path)
-    if name.startswith("new-"):  # half made: its process was killed, or is about to lock it
+    if name.startswith("new-"):  # unfinished: its process was killed, or is about to lock it
         is_old = time.time() - info.st_mtime > _HALF_MADE_SEC
         of_this_machine = is_old and locks_are_all_here(os.path.dirname(path))
     else:
@@ -318,6 +314,6 @@ def _remove_if_dead(path: str, boot: str) -> None:
 
 
 def is_of_this_machine(record: OwnerRecord, info: os.stat_result, path: str, boot: str) -> bool:
-    """Whether the lock of an owner tells for certain if it is alive."""
+    """Whether the lock of an owner shows for certain if the owner is alive."""
     same_boot = bool(record.boot_id) and record.boot_id == boot and record.device == info.st_dev
     return same_boot and locks_are_all_here(os.path.dirname(path))

@@ -1,7 +1,7 @@
-"""The JSON documents of the protocol, and how a state file is read and written safely.
+"""The JSON documents of the protocol, and reading and writing state files safely.
 
-A state file may be empty, torn, foreign, huge, a directory, a link elsewhere or a FIFO: `read_state`
-says so with a `FuruStoreError` or returns None; nothing that it finds is ever imported or unpickled.
+A state file may be empty, torn, foreign, huge, a directory, a symbolic link or a FIFO. `read_state` then
+raises `FuruStoreError` or returns None. Nothing in it is ever imported or unpickled.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from furu._common.text import traceback_text
 from furu.errors import FuruStoreError
 
 FORMAT = 1
-# Far above what an owner or an ended attempt needs; a traceback is cut long before.
+# Far more than an owner or an ended attempt needs; tracebacks are cut much earlier.
 MAX_RECORD_BYTES = 2**20
 MAX_TRACEBACK_CHARS = 64 * 2**10
 
@@ -31,8 +31,8 @@ _LEFT_OUT = {"left out": "the configuration is too large for this record"}
 
 
 class OwnerRecord(msgspec.Struct, frozen=True, tag="owner", tag_field="record"):
-    """What an owner says of itself. Only `id`, `boot_id` and `device` are compared; pid and host are
-    for people."""
+    """The record of an owner. Only `id`, `boot_id` and `device` are compared; `pid` and `host` are for
+    people."""
 
     id: str
     pid: int
@@ -43,7 +43,7 @@ class OwnerRecord(msgspec.Struct, frozen=True, tag="owner", tag_field="record"):
 
 
 class EndedRecord(msgspec.Struct, frozen=True, tag="ended", tag_field="record"):
-    """How an attempt ended that did not publish."""
+    """The record of an attempt that ended without publishing."""
 
     format: int
     node_class: str
@@ -60,9 +60,9 @@ class EndedRecord(msgspec.Struct, frozen=True, tag="ended", tag_field="record"):
 
 
 class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record"):
-    """A published artifact. `result` is the value as JSON, or null where the files hold it; `files` is
-    the name of the directory of the attempt's files, empty if it wrote none. `source` is the file that
-    defines the class, and `from_script` says whether that file was run, not imported.
+    """A published artifact. `result` is the value as JSON, or null if files hold it. `files` is the name of
+    the directory with the attempt's files, empty if it wrote none. `source` is the file that defines the
+    class, and `from_script` says whether that file was run as a script rather than imported.
     """
 
     format: int
@@ -86,7 +86,7 @@ encode = msgspec.json.Encoder().encode
 
 
 def encode_done(record: DoneRecord) -> bytes:
-    """Encode what is published. What stands beside the result stays within `MAX_RECORD_BYTES`."""
+    """Encode a published artifact. All but the result is limited to `MAX_RECORD_BYTES`."""
     content = encode(record)
     if len(content) - len(bytes(record.result)) > MAX_RECORD_BYTES:
         content = encode(msgspec.structs.replace(record, config=_LEFT_OUT))
@@ -94,7 +94,7 @@ def encode_done(record: DoneRecord) -> bytes:
 
 
 def encode_ended(record: EndedRecord) -> bytes:
-    """Encode, within `MAX_RECORD_BYTES`, with line breaks: this is the file that people open."""
+    """Encode an ended attempt in at most `MAX_RECORD_BYTES`, indented, because people open this file."""
     content = msgspec.json.format(encode(record), indent=2) + b"\n"
     if len(content) > MAX_RECORD_BYTES:
         return encode_ended(msgspec.structs.replace(record, config=_LEFT_OUT))
@@ -102,7 +102,7 @@ def encode_ended(record: EndedRecord) -> bytes:
 
 
 def traceback_lines(error: BaseException) -> list[str]:
-    """Return an error's traceback as a record holds it, with the middle of a long one left out."""
+    """Return the lines of an error's traceback for a record; the middle of a long one is left out."""
     text = traceback_text(error)
     if len(text) > MAX_TRACEBACK_CHARS:
         half = MAX_TRACEBACK_CHARS // 2
@@ -112,7 +112,7 @@ def traceback_lines(error: BaseException) -> list[str]:
 
 
 def decode_attempt(content: bytes) -> AttemptRecord | None:
-    """Decode a `try-<n>`; None for anything that is not one, which is nobody's attempt."""
+    """Decode a `try-<n>` file; None if it is not a record, and so not an attempt."""
     try:
         return _attempt_decoder.decode(content)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -137,9 +137,9 @@ def read_done(path: str, max_bytes: int) -> DoneRecord | None:
 
 
 def read_state(path: str, max_bytes: int) -> bytes | None:
-    """Return the whole content of a state file; None where there is none.
+    """Return the content of a state file; None if it does not exist.
 
-    Raises `FuruStoreError` for what is no regular file, is larger than `max_bytes`, or cannot be read.
+    Raises `FuruStoreError` if it is not a regular file, is larger than `max_bytes`, or cannot be read.
     """
     try:
         descriptor = os.open(path, READ_FLAGS)
@@ -156,7 +156,7 @@ def read_state(path: str, max_bytes: int) -> bytes | None:
 
 
 def read_open(descriptor: int, path: str, max_bytes: int) -> bytes:
-    """`read_state` for a file that is open already."""
+    """Like `read_state`, for an open file."""
     try:
         info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode):
@@ -164,7 +164,7 @@ def read_open(descriptor: int, path: str, max_bytes: int) -> bytes:
         if info.st_size > max_bytes:
             raise unusable(path, f"it has {info.st_size} bytes, more than the {max_bytes} allowed")
         content = os.read(descriptor, info.st_size + 1)
-        if len(content) < info.st_size:  # one read returns at most 2 GiB, or less on a network
+        if len(content) < info.st_size:  # a read returns at most 2 GiB, and less on network filesystems
             chunks = [content]
             while chunks[-1]:
                 chunks.append(os.read(descriptor, _CHUNK_BYTES))
@@ -175,9 +175,9 @@ def read_open(descriptor: int, path: str, max_bytes: int) -> bytes:
 
 
 def write_new(path: str, content: bytes, *, sync: bool, directory: int | None = None) -> None:
-    """Write a file that must not exist; a part-written one is removed. Raises `OSError`.
+    """Write a file that must not exist. If writing fails, the file is removed. Raises `OSError`.
 
-    With `directory`, the descriptor of one, the path is relative to it.
+    With `directory`, a directory's descriptor, the path is relative to it.
     """
     relative = relative_to(directory)
     descriptor = os.open(path, _WRITE, 0o666, **relative)
@@ -195,7 +195,7 @@ def write_new(path: str, content: bytes, *, sync: bool, directory: int | None = 
 
 
 def link_new(path: str, name: str, directory: int | None) -> bool:
-    """Link a file to a name that must be free; return whether it was. Raises `OSError`."""
+    """Link a file to a name; return False if the name is taken. Raises `OSError`."""
     relative = relative_to(directory)
     try:
         if directory is None:
@@ -203,7 +203,7 @@ def link_new(path: str, name: str, directory: int | None) -> bool:
         else:
             os.link(path, name, src_dir_fd=directory, dst_dir_fd=directory)
     except FileExistsError:
-        # A network filesystem may repeat a link that it had made, and then report the name as taken.
+        # A network filesystem may repeat a link request that succeeded, and report the name as taken.
         info = os.lstat(path, **relative)
         try:
             return os.path.samestat(info, os.lstat(name, **relative))
@@ -213,19 +213,19 @@ def link_new(path: str, name: str, directory: int | None) -> bool:
 
 
 def relative_to(directory: int | None) -> dict[str, int]:
-    """Return the options of a system call whose path is relative to an open directory, if there is one."""
+    """Return the arguments of a system call whose path is relative to an open directory, or to none."""
     return {} if directory is None else {"dir_fd": directory}
 
 
 def write_all(descriptor: int, content: bytes) -> None:
-    """Write everything, however little one write takes. Raises `OSError`."""
+    """Write all content, in several writes if necessary. Raises `OSError`."""
     written = os.write(descriptor, content)
     while written < len(content):
         written += os.write(descriptor, memoryview(content)[written:])
 
 
 def store_failed(doing: str, path: str, error: OSError) -> FuruStoreError:
-    """Say which operation of the store failed, where, why, and what to look at."""
+    """Return the error for an operation of the store that failed: what, where, why, and what to do."""
     return FuruStoreError(
         f"cannot {doing} {path}: {error.strerror or error}. "
         "Check the disk and the permissions there, or name another store with FURU_PATH.",
@@ -236,6 +236,6 @@ def store_failed(doing: str, path: str, error: OSError) -> FuruStoreError:
 def unusable(path: str, why: str) -> FuruStoreError:
     """Return the error for a file that is not what it should be."""
     return FuruStoreError(
-        f"{path} cannot be used: {why}. To compute the node anew, remove its directory.",
+        f"{path} cannot be used: {why}. To compute the node again, remove its directory.",
         path=Path(path),
     )

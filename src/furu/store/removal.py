@@ -1,7 +1,7 @@
-"""Removing nodes from a store, never one that is being computed. Computes nothing.
+"""Removing nodes that are not being computed.
 
-A removal claims the node, as a computation does: so no other owner is at the node, and later claimers
-find it taken. Then its directory is renamed out of the way, and a new claim makes a new one.
+A removal claims the node like a computation, so no other owner holds it and later claimers find it taken.
+Then the node's directory is renamed, and a new claim makes a new one.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _REMOVED = "removed-"
 
 
 def remove(artifact: Artifact) -> bool:
-    """Remove a node and all its files; False if it is being computed, or is gone already.
+    """Remove a node and all its files. Returns False if it is being computed, or is gone already.
 
-    A reader that is at it meets a node that is missing. Raises `FuruStoreError` where the store cannot be
+    For concurrent readers the node is missing from then on. Raises `FuruStoreError` if the store cannot be
     written.
     """
     directory = artifact.files.directory
@@ -36,7 +36,7 @@ def remove(artifact: Artifact) -> bool:
     attempt = Attempt(artifact)
     aside = f"{os.path.dirname(directory)}/{_REMOVED}{secrets.token_hex(8)}"
     try:
-        # What is published stays where it is until the whole directory is renamed.
+        # The published artifact stays in place until the whole directory is renamed.
         if not take(attempt, rejects=lambda: True, set_aside=False):
             return False
         os.rename(directory, aside)
@@ -52,7 +52,7 @@ def remove(artifact: Artifact) -> bool:
 
 
 def remove_left_over(settings: Settings) -> None:
-    """Finish the removals that a killed process had begun."""
+    """Finish removals that killed processes have begun."""
     for path in _left_over(settings):
         _delete(path)
 
@@ -68,5 +68,5 @@ def _left_over(settings: Settings) -> Iterator[str]:
 
 
 def _delete(path: str) -> None:
-    # Another removal of left-overs may delete it too, and what stays is not looked at.
+    # Another process may be deleting it too, and files that stay are never read.
     shutil.rmtree(path, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Makes files and their names survive a power cut. Knows nothing of what is in them.
+"""Makes files and their names survive a power cut.
 
-A file's content and the names in a directory are synced each on their own, and in the order that the
-caller needs: what a name leads to before the name.
+The content of a file and the names in a directory are synced separately. The order matters: a file before
+the name that leads to it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def sync_directory(path: str) -> None:
 
 
 def sync_tree(directory: str) -> None:
-    """Sync a directory with all that is in it. Raises `OSError`."""
+    """Sync a directory and everything in it. Raises `OSError`."""
     for parent, _, names in os.walk(directory):
         for name in names:
             path = f"{parent}/{name}"
@@ -38,9 +38,9 @@ def sync_tree(directory: str) -> None:
 
 
 def sync_upwards(directory: str, store: Path, synced_above: set[Path]) -> None:
-    """Sync a node's directory and those above it, which may be as new.
+    """Sync a node's directory and its parents, which may be new too.
 
-    `synced_above` holds the stores above which this process has synced the directories.
+    `synced_above` holds the stores whose parents this process has synced already.
     """
     above = os.path.dirname(store)
     while directory != above:
@@ -52,8 +52,8 @@ def sync_upwards(directory: str, store: Path, synced_above: set[Path]) -> None:
 
 
 def _sync_above(directory: str) -> None:
-    """Sync the directories above a store, which may have been made with it, up to where the filesystem
-    begins. One that this process may not read it has not made either."""
+    """Sync the parents of a store, which may be new too, up to the root of the filesystem. A directory that
+    this process may not read is skipped: this process has not made it."""
     device = os.stat(directory).st_dev
     while os.stat(directory).st_dev == device:
         with contextlib.suppress(PermissionError):
