@@ -17,7 +17,6 @@ import furu
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
 
-
 # Runs the cells of a notebook that is written as a program, on one loop, as a notebook does.
 RUN_CELLS = """
 import ast, asyncio, inspect, sys

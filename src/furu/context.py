@@ -45,7 +45,6 @@ class _Limits(msgspec.Struct, frozen=True):
 
 EXEC_CONTEXT: ContextVar[ExecContext] = ContextVar("EXEC_CONTEXT", default=ExecContext())  # noqa: B039  # frozen
 
-
 _LIMITS: ContextVar[_Limits | None] = ContextVar("furu_limits", default=None)
 
 

@@ -21,15 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import furu
-from furu import (
-    EXEC_CONTEXT,
-    ExecContext,
-    Furu,
-    FuruComputeError,
-    run_local,
-    run_local_async,
-    use_settings,
-)
+from furu import EXEC_CONTEXT, ExecContext, Furu, FuruComputeError, run_local, run_local_async, use_settings
 from furu._common.loops import loop_is_running
 from furu.events import (
     NodeDone,
@@ -42,17 +34,7 @@ from furu.events import (
     RunFinished,
     RunStarted,
 )
-from tests.graphs import (
-    AsyncNode,
-    Computed,
-    Node,
-    actions,
-    chain,
-    diamond,
-    flat,
-    from_edges,
-    recording,
-)
+from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, from_edges, recording
 
 WINDOWS = ["bfs", "dfs", 1, 2, 100]
 

@@ -168,7 +168,6 @@ class Above(Furu[int]):
 
 MESSAGE = r"two classes in one graph are called .*factory\.<locals>\.Made"
 
-
 SHAPES: dict[str, Callable[[Any, Any], list[Any]]] = {
     "roots": lambda one, other: [one, other],
     "a root and a dependency": lambda one, other: [Above(below=one), other],

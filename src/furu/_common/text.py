@@ -11,12 +11,10 @@ from typing import Any
 
 _MAX_ERROR_CHARS = 2000
 
-
 MAX_VALUE_CHARS = 1000
 
 
 UNSHOWN = "<a value that cannot be shown>"
-
 
 INTERRUPTS = (KeyboardInterrupt, SystemExit)
 

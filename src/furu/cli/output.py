@@ -22,7 +22,6 @@ INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
 # Piped output is for programs and files, which wrap lines themselves or not at all.
 _PIPED_WIDTH = 10_000
 
-
 # Frames of these are between a command and the user's code.
 _LOADING = ("<frozen importlib", os.path.join(os.path.dirname(__file__), ""))
 

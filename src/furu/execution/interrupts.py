@@ -17,15 +17,7 @@ import anyio
 
 from furu._common.loops import Waker, run_loop_here
 from furu._common.text import printable
-from furu.events import (
-    Event,
-    NodeDone,
-    NodeFailed,
-    NodeRetried,
-    NodeReused,
-    NodeStarted,
-    NodeWaiting,
-)
+from furu.events import Event, NodeDone, NodeFailed, NodeRetried, NodeReused, NodeStarted, NodeWaiting
 
 R = TypeVar("R")
 

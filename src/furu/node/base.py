@@ -7,20 +7,12 @@ import dataclasses
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
-from typing import (
-    Any,
-    ClassVar,
-    Generic,
-    Literal,
-    TypeVar,
-)
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from furu._common.origin import class_name, module_name, origin
 from furu._common.text import shown
 from furu.codecs.declared import result_type
-from furu.errors import (
-    FuruUsageError,
-)
+from furu.errors import FuruUsageError
 from furu.node.identity import Identified, node_hash
 from furu.node.readable import readable_fields
 from furu.retry import Retry

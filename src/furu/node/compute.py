@@ -13,12 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
-from typing import (
-    Any,
-    Generic,
-    TypeVar,
-    TypeVarTuple,
-)
+from typing import Any, Generic, TypeVar, TypeVarTuple
 
 import anyio
 
@@ -45,15 +40,7 @@ from furu.errors import (
     FuruStoreError,
     FuruUsageError,
 )
-from furu.node.base import (
-    Node,
-    artifact_of,
-    configuration,
-    describe,
-    hash_of,
-    is_async,
-    overrides,
-)
+from furu.node.base import Node, artifact_of, configuration, describe, hash_of, is_async, overrides
 from furu.node.failure import compute_error, timeout_error
 from furu.node.hooks import is_in_node
 from furu.node.load import is_rejected, load

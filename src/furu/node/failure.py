@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import (
-    Any,
-    Literal,
-)
+from typing import Any, Literal
 
 from furu._common.text import describe_error, sentence
-from furu.errors import (
-    Failure,
-    FuruComputeError,
-    FuruError,
-    FuruInProgressError,
-    FuruTimeoutError,
-)
-from furu.node.base import (
-    Node,
-    artifact_of,
-    configuration,
-    describe,
-)
+from furu.errors import Failure, FuruComputeError, FuruError, FuruInProgressError, FuruTimeoutError
+from furu.node.base import Node, artifact_of, configuration, describe
 from furu.store.artifact import Artifact
 from furu.store.attempt import Attempt
 from furu.store.claim import claim
 
 # How long a process that was killed may still hold its locks, and how often to look.
 _DYING_SEC = 2.0
-
 
 _DYING_POLL_SEC = 0.01
 

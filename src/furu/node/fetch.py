@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import (
-    Any,
-    TypeVar,
-)
+from typing import Any, TypeVar
 
 import anyio
 
-from furu._common.loops import (
-    in_own_thread,
-    in_thread,
-)
+from furu._common.loops import in_own_thread, in_thread
 from furu._common.steps import uninterrupted
 from furu.context import EXEC_CONTEXT, ExecContext
 from furu.errors import (
@@ -24,11 +18,7 @@ from furu.errors import (
     FuruMissingArtifactError,
     FuruSpecMismatchError,
 )
-from furu.node.base import (
-    Node,
-    artifact_of,
-    describe,
-)
+from furu.node.base import Node, artifact_of, describe
 from furu.node.compute import Fetched, acompute, compute
 from furu.node.dependencies import dependencies, postorder
 from furu.node.hooks import ask

@@ -8,22 +8,11 @@ import logging
 import signal
 import threading
 from pathlib import Path
-from typing import (
-    Any,
-    TypeVar,
-    dataclass_transform,
-)
+from typing import Any, TypeVar, dataclass_transform
 
 from furu._common.logs import NodeLogger
-from furu.errors import (
-    FuruUsageError,
-)
-from furu.node.base import (
-    ClassFacts,
-    Node,
-    artifact_of,
-    seal,
-)
+from furu.errors import FuruUsageError
+from furu.node.base import ClassFacts, Node, artifact_of, seal
 from furu.node.class_settings import check_class_settings
 from furu.node.fetch import afetch, fetch
 from furu.node.load import exists, status

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import contextvars
 from contextvars import ContextVar
-from typing import (
-    Any,
-)
+from typing import Any
 
 from furu._common.text import describe_error
-from furu.errors import (
-    FuruError,
-)
-from furu.node.base import (
-    Node,
-    describe,
-    overrides,
-)
+from furu.errors import FuruError
+from furu.node.base import Node, describe, overrides
 from furu.node.threads import install as let_threads_inherit
 from furu.node.waiting import COMPUTING
 
 # Hashes of the nodes whose `_validate` is running in this context: for it, what is published is there.
 VALIDATING: ContextVar[frozenset[str]] = ContextVar("furu_validating", default=frozenset())
-
 
 # Whether a method of a node's class, other than `_create`, is running in this context.
 IN_METHOD: ContextVar[bool] = ContextVar("furu_in_method", default=False)

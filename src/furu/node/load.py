@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import contextvars
 from pathlib import Path
-from typing import (
-    Any,
-    TypeVar,
-    cast,
-)
+from typing import Any, TypeVar, cast
 
 from furu._common.origin import Origin, class_name, is_other_script
 from furu._common.text import describe_error, sentence
 from furu.codecs.json import decode_json
 from furu.codecs.pickle import decode_pickle
-from furu.errors import (
-    FuruLoadError,
-    FuruMissingArtifactError,
-    FuruStoreError,
-    FuruUsageError,
-)
-from furu.node.base import (
-    Node,
-    artifact_of,
-    describe,
-    overrides,
-)
+from furu.errors import FuruLoadError, FuruMissingArtifactError, FuruStoreError, FuruUsageError
+from furu.node.base import Node, artifact_of, describe, overrides
 from furu.node.hooks import VALIDATING, ask, call_method
 from furu.store.artifact import Artifact, Status, survey
 from furu.store.layout import PICKLE

@@ -18,14 +18,11 @@ from furu.node.identity import MAX_DEPTH, Identified, all_fields, canonical_form
 # What one field may take up in a record, about: a record that is too large loses its whole configuration.
 _MAX_FIELD_CHARS = 2**17
 
-
 # What records hold of a field that is made with `repr=False`.
 HIDDEN = "<hidden>"
 
-
 # Integers that every JSON reader keeps exactly.
 _EXACT = 2**53
-
 
 _HASH = re.compile(r"[0-9a-f]{32}\Z")
 

@@ -24,14 +24,7 @@ from furu.execution.local import run_local_async
 from furu.node.base import describe
 from furu.node.furu import Furu
 from furu.report import RunReport
-from furu.service.run import (
-    OnDisconnect,
-    Run,
-    RunKey,
-    RunsClosedError,
-    RunsFullError,
-    error_for_followers,
-)
+from furu.service.run import OnDisconnect, Run, RunKey, RunsClosedError, RunsFullError, error_for_followers
 from furu.settings import current_settings, use_settings
 
 __all__ = ["Compute", "Runs"]

@@ -190,8 +190,8 @@ class Process:
                 if locks_are_all_here(os.fspath(owner.place)):
                     return  # other processes look at the lock, not at heartbeats
                 raise FuruStoreError(
-                    f"cannot compute in {owner.place}: the heartbeat thread, which shows other machines that "
-                    f"this process is alive, cannot be started ({error}). Raise the limit of threads.",
+                    f"cannot compute in {owner.place}: the heartbeat thread, which shows other machines "
+                    f"that this process is alive, cannot be started ({error}). Raise the limit of threads.",
                     path=owner.place,
                 ) from error
             self._heart = heart

@@ -213,7 +213,8 @@ def _link(source: str, target: str, store: Path) -> None:
 def _unwritable(store: Path, error: OSError) -> FuruStoreError:
     return FuruStoreError(
         f"the store {store} cannot be written: {error.strerror or error}. Existing artifacts can be "
-        "loaded, but nothing can be computed. Name another store with FURU_PATH or use_settings(store=...).",
+        "loaded, but nothing can be computed. Name another store with FURU_PATH or "
+        "use_settings(store=...).",
         path=store,
     )
 

@@ -25,15 +25,7 @@ from furu.service.progress import NodeProgress, NodeState, Snapshot
 from furu.service.run import Run, RunState
 from furu.settings import Settings
 from furu.store.artifact import Artifact, Status
-from furu.store.catalog import (
-    AttemptInfo,
-    LogText,
-    NodeInfo,
-    class_directories,
-    find,
-    inspect,
-    walk,
-)
+from furu.store.catalog import AttemptInfo, LogText, NodeInfo, class_directories, find, inspect, walk
 from furu.store.node_json import node_json, read_logs
 
 __all__ = [
