@@ -373,7 +373,7 @@ def test_node_that_its_own_validate_rejects_fails_instead_of_running_for_ever(
 ) -> None:
     """What it has just made is rejected: the error says so."""
     monkeypatch.setattr(Validated, "valid", False)
-    with pytest.raises(FuruComputeError, match="rejects what _create\\(\\) has just made"):
+    with pytest.raises(FuruComputeError, match="rejects the artifact of _create\\(\\)"):
         run_local([Validated(n=1)])
 
 

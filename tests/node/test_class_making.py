@@ -55,7 +55,7 @@ RETRY = Retry(attempts=2, on=OSError)
 def test_misspelled_setting_is_refused_with_the_nearest_name(name: str, value: object, meant: str) -> None:
     """Silently ignored, it would look as if it worked."""
     with pytest.raises(
-        FuruUsageError, match=rf"Model\.{name} means nothing to furu\. Did you mean {meant}\?"
+        FuruUsageError, match=rf"Model\.{name} has no meaning for furu\. Did you mean {meant}\?"
     ):
         made(**{name: value})
 
@@ -122,7 +122,7 @@ def test_class_with_slots_is_refused() -> None:
 @pytest.mark.parametrize("builtin", [dict, list, set, Exception])
 def test_class_that_is_a_container_too_is_refused(builtin: type) -> None:
     """What it holds would not count."""
-    with pytest.raises(FuruUsageError, match=f"is a {builtin.__name__} too"):
+    with pytest.raises(FuruUsageError, match=f"is also a {builtin.__name__}"):
         type("Model", (Furu, builtin), {})
 
 

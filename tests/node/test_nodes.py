@@ -878,7 +878,7 @@ def test_validate_that_rejects_what_create_has_just_made_fails_the_node() -> Non
         def _validate(self) -> bool:
             return False
 
-    with pytest.raises(FuruComputeError, match=r"_validate\(\) rejects what _create\(\) has just made"):
+    with pytest.raises(FuruComputeError, match=r"_validate\(\) rejects the artifact of _create\(\)"):
         Never().get()
 
 

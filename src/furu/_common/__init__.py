@@ -1,1 +1,2 @@
-"""What every layer may use, and no user imports: loops, steps, logs, text, where classes come from."""
+"""Private helpers for all layers: event loops, interrupts, logs, text, argument checks, names of
+classes."""

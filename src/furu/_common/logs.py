@@ -1,8 +1,8 @@
-"""What a node logs: into the log file of its own attempt, and on to the host's logging.
+"""Logging from nodes: to the log file of the node's attempt, and to the host's logging.
 
-Sets no level and no handler on the host's loggers, so the host receives what it asked for. What other
-loggers let through inside a node is seen by a record factory around the host's own; a context variable
-holds where the attempt's log is. Takes no lock of its own: a fork or a signal handler may log at any time.
+No level and no handler of the host's loggers is changed. Records of other loggers inside a node are seen by
+a record factory that wraps the host's; a context variable holds the attempt's log. This module takes no
+locks, because a fork or a signal handler may log at any time.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ WriteLine = Callable[[str], None]
 _FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
 _FOREIGN_FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
-# Where the node that is computed here logs to. None also while a record is made or written on its behalf,
-# so that no record is written twice.
+# Writes to the log of the attempt that is running in this context. None while a record is made or written
+# for it, so that no record is written twice.
 _ATTEMPT_LOG: ContextVar[WriteLine | None] = ContextVar("furu_attempt_log", default=None)
 
 
 class NodeLogger(logging.Logger):
-    """The logger of one node. Every level goes to the log of the node's attempt while one runs; the
-    host's logger of the same name gets what its own level lets through, and passes it upwards.
+    """The logger of one node. While an attempt runs, records of every level go to its log. The host's
+    logger of the same name gets the records that its own level allows.
 
-    `write_line` returns the function that appends to the attempt's log, or None between attempts. Not
-    known to `logging.getLogger`, which keeps every logger that it makes: there may be a million nodes.
+    `write_line` returns the function that appends to the attempt's log, or None between attempts. It is not
+    made by `logging.getLogger`, which keeps every logger forever: there may be a million nodes.
     """
 
     def __init__(self, name: str, write_line: Callable[[], WriteLine | None]) -> None:
         super().__init__(name, logging.DEBUG)
         self._write_line = write_line
         known = self.manager.loggerDict.get(name)
-        # An interrupt in the midst of `getLogger` would leave logging's own lock taken.
+        # An interrupt within `getLogger` could leave logging's lock taken.
         self._host = known if isinstance(known, logging.Logger) else uninterrupted(logging.getLogger, name)
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802
-        """Whether a level is logged; without logging's lock, for the same reason."""
+        """Whether a level is logged. Does not take logging's lock, for the same reason."""
         return not self.disabled and self.manager.disable < level and level >= self.level
 
     def getChild(self, suffix: str) -> NodeLogger:  # noqa: N802  # logging's name
-        """Return a logger below this one, which writes to the log of the same attempt."""
+        """Return a child logger that writes to the log of the same attempt."""
         return NodeLogger(f"{self.name}.{suffix}", self._write_line)
 
     def makeRecord(self, *args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: N802
-        """Make a record that `handle` alone writes, also in threads that have no context."""
+        """Make a record that only `handle` writes, also in threads without a context."""
         with logging_to(None):
             return super().makeRecord(*args, **kwargs)
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Write the record to the attempt's log and hand it on."""
+        """Write the record to the attempt's log, and pass it on to the host's logging."""
         passed = self.filter(record)
         if self.disabled or not passed:
             return
@@ -69,7 +69,7 @@ class NodeLogger(logging.Logger):
 
 
 class logging_to:  # noqa: N801  # used like a function
-    """Have all that is logged in a block, by any logger, written to an attempt's log, or to none."""
+    """Write everything that is logged in a block, by any logger, to an attempt's log, or to none."""
 
     __slots__ = ("_token", "_write_line")
 
@@ -87,8 +87,8 @@ class logging_to:  # noqa: N801  # used like a function
 
 
 class _RecordFactory:
-    """Makes records as the host's own factory does, and writes them to the log of the attempt, if any. If
-    the host's factory calls another of these, only the outermost one writes."""
+    """Makes records with the host's factory, and writes them to the attempt's log. If the host's factory
+    calls another of these, only the outermost one writes."""
 
     def __init__(self, make_record: Callable[..., logging.LogRecord]) -> None:
         self._make_record = make_record
@@ -99,14 +99,14 @@ class _RecordFactory:
             return self._make_record(*args, **kwargs)
         with logging_to(None):
             record = self._make_record(*args, **kwargs)
-        # `logging.makeLogRecord` fills a record without a name later; nothing was logged by that.
+        # `logging.makeLogRecord` makes a record without a name and fills it later: nothing is logged then.
         if getattr(record, "name", None) is not None:
             _write(write, _FOREIGN_FORMAT, record)
         return record
 
 
 def _write(write: WriteLine, formatter: logging.Formatter, record: logging.LogRecord) -> None:
-    """Write a record to an attempt's log. A node does not fail because its log cannot be written."""
+    """Write a record to an attempt's log. If that fails, the node does not fail."""
     try:
         write(_as_line(formatter, record))
     except Exception as error:
@@ -115,8 +115,8 @@ def _write(write: WriteLine, formatter: logging.Formatter, record: logging.LogRe
 
 
 def _as_line(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    """Format a copy of a record, because formatting leaves traces that the host's formatters would find.
-    The host's handlers report a message that does not fit its arguments, so here it is no error."""
+    """Format a copy of a record, because formatting changes it for the host's formatters. A message that
+    does not fit its arguments is no error here: the host's handlers report it."""
     try:
         return formatter.format(copy.copy(record))
     except Exception:

@@ -1,4 +1,4 @@
-"""Event loops, asyncio's or trio's: whether one runs here, and doing off it what would block it."""
+"""Event loops of asyncio and trio: detecting them, running them, and keeping blocking work off them."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from furu._common.steps import Step, begin_in_new_thread
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
-# Threads for what touches the disk, per event loop.
+# The number of threads for disk operations of an event loop.
 _DISK_THREADS = 8
 _disk_limiter: RunVar[anyio.CapacityLimiter] = RunVar("furu_disk_limiter")
-# Threads for what calls methods of a class's own. They may wait for nodes that need such a thread too, so
-# there is no limit: the nodes that are asked for at once are one.
+# For methods of users' classes. They may wait for nodes that need such a thread too, so there is no limit
+# but the number of nodes that are asked for at once.
 _long_limiter: RunVar[anyio.CapacityLimiter] = RunVar("furu_long_limiter")
 
 
 async def in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
-    """Do what touches the disk off the event loop, under a limiter that the host's own threads cannot
-    use up: a host thread may be waiting for this very node."""
+    """Run a disk operation off the event loop. Its limiter is not the host's: all of the host's threads may
+    be waiting for this node."""
     try:
         limiter = _disk_limiter.get()
     except LookupError:
@@ -41,9 +41,8 @@ async def in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
 
 
 async def in_own_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
-    """Do what calls a class's own methods, and so may take long or wait for a node, in a thread that no
-    disk operation waits for.
-    """
+    """Run a function that calls methods of a user's class, and so may take long or wait for a node, off the
+    event loop. No disk operation waits for these threads."""
     try:
         limiter = _long_limiter.get()
     except LookupError:
@@ -53,11 +52,11 @@ async def in_own_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
 
 
 async def shielded(function: Callable[[*Ts], R], *args: *Ts) -> R:
-    """`in_thread` to its end, however the task is cancelled: a claim whose caller has gone would hold the
-    node up for as long as this process lives.
+    """Like `in_thread`, but the call always runs to its end, even if the task is cancelled: a claim whose
+    caller has gone would block the node for the rest of the process.
 
-    A cancellation that comes meanwhile, by asyncio's own `Task.cancel()` too, is delivered at the caller's
-    next await; the caller has the result by then.
+    A cancellation in the meantime, also by asyncio's own `Task.cancel()`, is delivered at the caller's next
+    await, after the result has been returned.
     """
     call: concurrent.futures.Future[R] = concurrent.futures.Future()
 
@@ -71,13 +70,13 @@ async def shielded(function: Callable[[*Ts], R], *args: *Ts) -> R:
     with anyio.CancelScope(shield=True):
         try:
             await in_thread(run)
-        except asyncio.CancelledError as error:  # no scope shields from Task.cancel()
-            if call.cancel():  # it had not begun
+        except asyncio.CancelledError as error:  # a scope does not shield from Task.cancel()
+            if call.cancel():  # the call has not begun
                 raise
             await _wait_ended(call)
             task = asyncio.current_task()
             assert task is not None  # noqa: S101  # this function runs in one
-            task.uncancel()  # the same request once more
+            task.uncancel()  # repeat the request
             task.cancel(*error.args)
     return call.result()
 
@@ -87,7 +86,7 @@ async def _wait_ended(call: concurrent.futures.Future[Any]) -> None:
     ended = loop.create_future()
     call.add_done_callback(lambda _: loop.call_soon_threadsafe(ended.set_result, None))
     while not ended.done():
-        with contextlib.suppress(asyncio.CancelledError):  # delivered later, as the first one is
+        with contextlib.suppress(asyncio.CancelledError):  # delivered later, like the first one
             await asyncio.wait([ended])
 
 
@@ -100,11 +99,11 @@ def is_being_cancelled() -> bool:
 
 
 def run_in_new_loop(function: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R:
-    """Run an async function on an asyncio loop of its own, in a thread that runs none.
+    """Run an async function on a new asyncio loop. No loop may be running in this thread.
 
-    For the main thread the loop runs in another thread, where no interrupt is raised: one that is raised in
-    the event loop's own code can leave that hanging, or the thread unable to run a loop again. An interrupt
-    cancels the function and waits for its end; the next one ends the waiting.
+    If this is the main thread, the loop runs in another thread, where interrupts are not raised: an
+    interrupt in the event loop's own code can make it hang, or prevent the thread from running a loop
+    again. The first interrupt cancels the function and waits for its end; the second one ends the wait.
     """
     if threading.current_thread() is not threading.main_thread():
         return run_loop_here(function, *args)
@@ -116,16 +115,16 @@ def run_in_new_loop(function: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R:
     except BaseException:
         if not step.is_over:
             call.cancel()
-            begin_in_new_thread(step)  # perhaps the interrupt came before it had begun
+            begin_in_new_thread(step)  # the interrupt may have come before the step began
             step.wait_over()
         raise
 
 
 def run_loop_here(function: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R:
-    """`run_in_new_loop`, in this very thread.
+    """Like `run_in_new_loop`, but always in this thread.
 
-    The caller's context variables are visible to it, but for the one in which anyio and sniffio record that
-    a loop is running: `asyncio.to_thread` copies that one into a thread in which it is not true.
+    The function sees the caller's context variables, except the one in which sniffio records that a loop is
+    running: `asyncio.to_thread` copies it into threads without a running loop.
     """
     context = contextvars.copy_context()
     sniffio = sys.modules.get("sniffio")
@@ -135,7 +134,7 @@ def run_loop_here(function: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R:
 
 
 class _Cancellable:
-    """An async function that another thread may cancel, before it runs and while it does."""
+    """An async function that another thread may cancel, before or while it runs."""
 
     def __init__(self, function: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
         self._function, self._args = function, args
@@ -158,7 +157,7 @@ class _Cancellable:
 
 
 def loop_is_running() -> bool:
-    """Whether this thread runs an event loop right now, asyncio's or trio's."""
+    """Whether an event loop is running in this thread, asyncio's or trio's."""
     trio = sys.modules.get("trio")
     return _runs_asyncio() or (trio is not None and trio.lowlevel.in_trio_run())
 
@@ -172,10 +171,11 @@ def _runs_asyncio() -> bool:
 
 
 class Waker:
-    """Made on a loop; `wake()` from any thread, or a signal handler, has `function` called there soon.
+    """Calls a function on the loop on which the waker was made, when any thread or signal handler calls
+    `wake()`.
 
-    The function runs in the context in which the waker was made, whatever thread wakes it. Calls before the
-    function runs are one call. After the loop has closed nothing is called.
+    The function runs in the context in which the waker was made. Several wakes before the function runs
+    make one call. After the loop has closed, nothing is called.
     """
 
     def __init__(self, function: Callable[[], object]) -> None:
@@ -186,7 +186,7 @@ class Waker:
         self._lock = threading.RLock()  # a signal handler may interrupt its holder
 
     def wake(self) -> None:
-        """Have the function called on the loop, unless that is on its way."""
+        """Schedule a call of the function, unless one is scheduled already."""
         with self._lock:
             if self._pending:
                 return
@@ -195,7 +195,7 @@ class Waker:
             self._call_soon(self._run)
 
     def _run(self) -> None:
-        # Cleared first: news that comes from here on is either seen by the function or calls it again.
+        # Cleared first: the function either sees what happens from here on, or is called again.
         with self._lock:
             self._pending = False
         self._context.run(self._function)

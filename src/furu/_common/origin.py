@@ -1,7 +1,8 @@
-"""Where a class comes from: the name that counts in its identity, and the file that defines it.
+"""The origin of a class: its name in identity, and the file that defines it.
 
-Python calls the program that it runs `__main__`, whatever its file is called. A class of a program is named
-as if another program imported it, so that a script and a module that imports it share artifacts:
+Python calls the program that it runs `__main__`, whatever its file is called. A class of a program gets the
+name that it has when another program imports it, so that a script and a program that imports it share
+artifacts:
 
     python train.py, also under a profiler or a debugger    train
     python pkg/mod.py, python -m pkg.mod                    pkg.mod
@@ -21,20 +22,19 @@ from typing import Any, TypeVar
 
 V = TypeVar("V")
 
-# Between a file's name and its path, in the name of a module that was imported by its path.
+# Separates a file's name and its path in the name of a module that was imported by its path.
 FILE_MARK = "@"
-# Files that a command imports by their paths, or from the working directory: they count as scripts.
+# Files that a command imports by path, or from the working directory. They count as scripts.
 SCRIPTS: set[str] = set()
-# What Python calls a program: where it runs, in a process that it started, and in `runpy.run_path`.
+# Python's names for a program: where it runs, in a process that it started, and in `runpy.run_path`.
 _PROGRAMS = frozenset({"__main__", "__mp_main__", "<run_path>"})
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The module that a class counts under, and its file ("" if there is none).
+    """The module in the name of a class, and its file ("" if there is none).
 
-    `is_script`: the file was run or named, not imported, so its name does not say which of several files
-    of that name it is.
+    `is_script`: the file was run or named, not imported, so several files may have the same module name.
     """
 
     module: str
@@ -43,18 +43,18 @@ class Origin:
 
 
 def class_name(cls: type) -> str:
-    """Return the full name of a class, as records hold it: ``module:Outer.Class``."""
+    """Return the full name of a class: ``module:Outer.Class``."""
     return f"{module_name(cls)}:{cls.__qualname__}"
 
 
 def module_name(cls: type) -> str:
-    """Return the module of a class as another process would import it."""
+    """Return the module of a class, by the name under which another process can import it."""
     module = cls.__module__
     return module if "." in module and FILE_MARK not in module else origin(cls).module
 
 
 def once_a_class(look: Callable[[type], V]) -> Callable[[type], V]:
-    """Remember what is looked up of a class for as long as the class lives."""
+    """Cache the results of a function of a class for as long as the class lives."""
     known: dict[weakref.ref[type], V] = {}
 
     def find(cls: type) -> V:
@@ -70,16 +70,17 @@ def once_a_class(look: Callable[[type], V]) -> Callable[[type], V]:
 
 @once_a_class
 def origin(cls: type) -> Origin:
-    """Return where a class comes from.
+    """Return the origin of a class.
 
-    Ask while the class of a program is being made: a profiler's `__main__` does not lead to it later.
+    For a class of a program, call this while the class is being made: under a profiler, `__main__` does not
+    lead to the program later.
     """
     module, names = cls.__module__, globals_of(cls)
     is_program = module in _PROGRAMS
     file = names.get("__file__")
     if not isinstance(file, str):
         return Origin("__main__" if is_program else module)
-    # Only a relative path needs the disk: a class may be made where an event loop is running.
+    # Only a relative path needs the disk: a class may be made while an event loop is running.
     path = Path(os.path.normpath(file) if os.path.isabs(file) else os.path.abspath(file))
     recorded = str(path).encode("utf-8", "backslashreplace").decode()
     if not is_program:
@@ -101,9 +102,9 @@ def globals_of(cls: type) -> Mapping[str, Any]:
 
 
 def is_other_script(one: Origin, other: Origin) -> bool:
-    """Whether two origins of one class name are two files, at least one of them a script.
+    """Whether two origins of the same class name are different files, at least one of them a script.
 
-    A file that is gone was moved, and a package may be installed in several places.
+    A file that no longer exists is taken to have been moved. A package may be installed in several places.
     """
     if one.file == other.file or not (one.file and other.file and (one.is_script or other.is_script)):
         return False
@@ -114,7 +115,7 @@ def is_other_script(one: Origin, other: Origin) -> bool:
 
 
 def place(cls: type) -> str:
-    """Return where a class was defined, for messages: its file, and its first line if it has a method."""
+    """Return where a class is defined, for messages: its file, and the line of its first method."""
     code: CodeType | None = next((function.__code__ for function in _functions(cls)), None)
     file = origin(cls).file or (code.co_filename if code else "")
     line = f", line {code.co_firstlineno}" if code else ""
@@ -122,9 +123,9 @@ def place(cls: type) -> str:
 
 
 def _in_package(path: Path) -> str:
-    """Return the name of a file as a module of the package that it lies in, or else its stem.
+    """Return the module name of a file in a package, or else its stem.
 
-    Every directory that is run as a program has a `__main__`, so its own name is a part of that one's.
+    The `__main__` of a directory is named with the directory, because every such directory has one.
     """
     name, directory = path.stem, path.parent
     while directory.name and (name == "__main__" or _is_package(directory)):
@@ -140,8 +141,8 @@ def _is_package(directory: Path) -> bool:
 def _program_of(cls: type) -> Mapping[str, Any]:
     """Return the globals of the program that defines a class.
 
-    A profiler keeps the name `__main__` in `sys.modules` for itself, so the class's own functions and the
-    running frames are asked first.
+    Under a profiler, `__main__` in `sys.modules` is the profiler's, so the class's functions and the
+    running frames are tried first.
     """
     main = sys.modules.get(cls.__module__)
     if main is not None and main.__name__ != cls.__module__:  # a child's copy of its parent's program
@@ -154,7 +155,7 @@ def _program_of(cls: type) -> Mapping[str, Any]:
 
 
 def _functions(cls: type) -> Iterator[FunctionType]:
-    """Yield the functions in a class's body; not those that a decorator generated from text."""
+    """Yield the functions in a class's body, except those that a decorator generated from text."""
     for value in vars(cls).values():
         if isinstance(value, (staticmethod, classmethod)):
             value = value.__func__

@@ -1,9 +1,9 @@
-"""Steps that an interrupt must not cut in two: they run in a thread where no signal handler runs.
+"""Steps that an interrupt must not split: they run in a thread where no signal handler runs.
 
-Python runs signal handlers, and so raises KeyboardInterrupt, in the main thread only, between any two
-bytecodes. A step that the main thread hands over runs to its end in a thread of furu's own. An interrupt
-ends only the waiting for it: the step goes on, and what the caller hands over next, such as the end of
-what it had begun, comes after it.
+Python runs signal handlers, and so raises KeyboardInterrupt, only in the main thread, between any two
+bytecodes. A step that the main thread hands over runs to its end in a thread of furu. An interrupt only
+ends the wait for it: the step continues, and the next step that the caller hands over, usually one that
+cleans up, runs after it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, TypeVarTuple, cast
 
-# A signal that comes just before a thread begins to sleep does not wake it: it is seen at the next look.
+# A signal that arrives just before a thread begins to wait does not wake it. It is handled at the next
+# look.
 _LOOK_SEC = 0.5
 
 R = TypeVar("R")
@@ -24,7 +25,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class Step:
-    """A function that is called once, in the context of the code that hands it over."""
+    """A call of a function, in the context of the code that hands it over."""
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self._context = contextvars.copy_context()
@@ -45,16 +46,16 @@ class Step:
         self._end()
 
     def fail(self, error: BaseException) -> None:
-        """End with an error in place of a call."""
+        """End with an error, without calling the function."""
         self._error = error
         self._end()
 
     def _end(self) -> None:
-        self.is_over = True  # first, so that a wait that was interrupted can be repeated
+        self.is_over = True  # first, so that an interrupted wait can be repeated
         self._ended.release()
 
     def wait(self) -> Any:
-        """Wait for the end, and return or raise what the function did. Called once."""
+        """Wait for the end, and return or raise what the function returned or raised. Called once."""
         self.wait_over()
         try:
             if self._error is not None:
@@ -64,20 +65,21 @@ class Step:
             self._error = None  # or the error and this frame would keep each other alive
 
     def wait_over(self) -> None:
-        """Wait for the end. May be called again by a caller that was interrupted here."""
+        """Wait for the end. May be called again after an interrupt."""
         while not self.is_over and not self._ended.acquire(timeout=_LOOK_SEC):
             pass
 
 
 class _Thread:
-    """Takes steps one after another, in the order in which they were handed over."""
+    """Runs steps one after another, in the order in which they were handed over."""
 
     def __init__(self) -> None:
         self._steps: queue.SimpleQueue[Step] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def hand_over(self, function: Callable[..., Any], *args: Any) -> Step:
-        """Have a function called, also if the caller is interrupted from here on."""
+        """Schedule a call of a function. The call happens even if the caller is interrupted from here
+        on."""
         step = Step(function, args)
         self._steps.put(step)
         if self._thread is None or not self._thread.is_alive():
@@ -87,9 +89,9 @@ class _Thread:
     def _start(self) -> None:
         self._thread = threading.Thread(target=self._run, name="furu-steps", daemon=True)
         try:
-            # In an empty context: the node that is computed here is not to live as long.
+            # In an empty context, so that the thread does not keep the current node alive.
             contextvars.Context().run(self._thread.start)
-        except RuntimeError:  # no thread can be started: take the steps here, and hope for no interrupt
+        except RuntimeError:  # no thread can be started: run the steps here, where an interrupt may come
             with contextlib.suppress(queue.Empty):
                 while True:
                     self._steps.get_nowait().take()
@@ -103,9 +105,9 @@ _thread = _Thread()
 
 
 def uninterrupted(function: Callable[[*Ts], R], *args: *Ts) -> R:
-    """Call a function where no interrupt reaches it, and return what it returns.
+    """Call a function where no interrupt reaches it, and return its result.
 
-    An interrupt that comes meanwhile is raised here at once; the function goes on to its end all the same.
+    An interrupt in the meantime is raised here at once; the function still runs to its end.
     """
     if threading.current_thread() is not threading.main_thread():
         return function(*args)
@@ -113,23 +115,25 @@ def uninterrupted(function: Callable[[*Ts], R], *args: *Ts) -> R:
 
 
 def hand_over(function: Callable[..., Any], *args: Any) -> Step:
-    """Have a function called soon, whatever becomes of the caller; `wait()` on what is returned."""
+    """Schedule a call of a function, even if the caller is interrupted or cancelled. Returns the step, to
+    wait for."""
     return _thread.hand_over(function, *args)
 
 
 def begin_in_new_thread(step: Step) -> None:
-    """Have a step taken in a thread of its own, not after the others. May be called again by a caller that
-    was interrupted here."""
+    """Run a step in a new thread rather than after the other steps. May be called again after an
+    interrupt."""
     _thread.hand_over(_start_thread_of, step)
 
 
 def _start_thread_of(step: Step) -> None:
-    """Start a step's thread. Not in the main thread, since an interrupted `Thread.start` may fail."""
+    """Start a step's thread. Not called in the main thread, where an interrupt could split
+    `Thread.start`."""
     if step.has_thread:
         return
     step.has_thread = True
     try:
-        # In an empty context: the step has its own.
+        # In an empty context: the step brings its own.
         contextvars.Context().run(threading.Thread(target=step.take, name="furu-step", daemon=True).start)
     except RuntimeError as error:  # no thread can be started
         step.fail(error)

@@ -1,7 +1,7 @@
-"""Values and errors as text for people: in messages and records.
+"""Values and errors as text for people, in messages and records.
 
-Every function here accepts any value, also one whose methods raise or return something strange: a message
-about a faulty value must not fail because of it. Only KeyboardInterrupt and SystemExit pass through.
+Every function here accepts any value, even one whose methods raise or return something strange, because a
+message about a faulty value must not fail. Only KeyboardInterrupt and SystemExit are passed on.
 """
 
 from __future__ import annotations
@@ -10,25 +10,21 @@ import traceback
 from typing import Any
 
 _MAX_ERROR_CHARS = 2000
-
 MAX_VALUE_CHARS = 1000
-
-
 UNSHOWN = "<a value that cannot be shown>"
-
 INTERRUPTS = (KeyboardInterrupt, SystemExit)
 
 
 def plain_text(text: str) -> str:
-    """Return text that can be written as UTF-8, whatever came in through a file name."""
+    """Return text that can be encoded as UTF-8, such as from a file name that cannot."""
     if type(text) is str and text.isascii():
         return text
     return str.encode(text, "utf-8", "backslashreplace").decode()
 
 
 def printable(text: str) -> str:
-    """Return text that shows as itself on a terminal: an unprintable character (a control sequence, a line
-    break, a mark that reverses the direction of writing) is written as an escape."""
+    """Return text for a terminal. Unprintable characters (control sequences, line breaks, marks that
+    reverse the direction of writing) are escaped."""
     if str.isprintable(text):
         return text
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str.__str__(text))
@@ -46,12 +42,12 @@ def a_type(value: object) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return text that ends with a full stop, or with a mark of its own."""
+    """Return text that ends with a full stop, a question mark or an exclamation mark."""
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def shown(value: Any) -> str:
-    """Return `repr(value)`, or the value's type and what its `__repr__` raised."""
+    """Return `repr(value)`, or the value's type and the exception of its `__repr__`."""
     try:
         return str.__str__(repr(value))
     except INTERRUPTS:
@@ -75,7 +71,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return an exception's traceback, or only its frames if the exception itself cannot be formatted."""
+    """Return an exception's traceback, or only its frames if the exception cannot be formatted."""
     try:
         return plain_text("".join(traceback.format_exception(error)))
     except INTERRUPTS:

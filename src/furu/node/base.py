@@ -1,4 +1,4 @@
-"""Node: what a configuration is, whatever becomes of it: fields, identity, equality, how it is shown."""
+"""Node: a configuration with its fields, identity, equality and repr, and the facts about its class."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from furu.store.layout import node_files
 T = TypeVar("T")
 F = TypeVar("F")
 
-# Whether a node is being shown in this context.
+# Whether the repr of a node is being made in this context.
 SHOWING: ContextVar[bool] = ContextVar("furu_showing", default=False)
 
 
 class Node(Identified, Generic[T]):
-    """A configuration: a class, its `_version` and its field values. `Furu` adds how its value is had."""
+    """A configuration: a class, its `_version` and its field values. `Furu` adds computing and loading."""
 
     _version: ClassVar[int | str] = 0
     _codec: ClassVar[Literal["json", "pickle"]] = "json"
@@ -40,27 +40,27 @@ class Node(Identified, Generic[T]):
     # ---- what a subclass defines ----
 
     def _create(self) -> T | Awaitable[T]:
-        """Compute the value; `async def` is as good, and runs on the event loop."""
+        """Compute the value. May be an `async def`, which runs on the event loop."""
         raise FuruUsageError(f"{type(self).__qualname__} defines no _create()")
 
     def _load(self) -> T:
-        """Read the value back from files in `furu_dir`, if the class stores it there itself."""
+        """Read the value from files in `furu_dir`, if `_create` stores it there."""
         raise FuruUsageError(f"{type(self).__qualname__} defines no _load()")
 
     def _validate(self) -> bool:
-        """Return False if the published artifact is to count as missing."""
+        """Return False if the published artifact must count as missing."""
         return True
 
     def _dependencies(self) -> Iterable[Node[Any]]:
-        """Return nodes that `_create` needs and no field holds; those in fields are found anyway."""
+        """Return nodes that `_create` needs and that are not in fields, where they are found anyway."""
         return ()
 
     def _executor_spec_key(self) -> str:
-        """Return the kind of worker that the node needs. Not part of its identity."""
+        """Return the kind of worker that the node needs. It does not count in identity."""
         return "default"
 
     def _read_input(self) -> T:
-        """Return the value of an input, which is never computed or stored, and so always DONE."""
+        """Return the value of an input, which is never computed or stored and always DONE."""
         raise NotImplementedError
 
     # ---- values ----
@@ -71,7 +71,7 @@ class Node(Identified, Generic[T]):
         return self._furu_hash
 
     def _artifact(self) -> Artifact:
-        """The node's place in the current store, for who looks into a store from a program or a shell."""
+        """The node's place in the current store, for programs and shells that look into a store."""
         return artifact_of(self)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -89,7 +89,7 @@ class Node(Identified, Generic[T]):
         return int(self._furu_hash[:15], 16)
 
     def __repr__(self) -> str:
-        # Nodes inside a node are named only: written out, a ladder of diamonds has no end.
+        # Nodes inside a node are only named: written out, a ladder of diamonds takes exponential time.
         if SHOWING.get():
             return f"<{type(self).__qualname__} {self._furu_hash[:8]}>"
         return contextvars.copy_context().run(_show, self)
@@ -99,7 +99,7 @@ class Node(Identified, Generic[T]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        seal(self)  # anew: `_version` may be another one here
+        seal(self)  # again: `_version` may differ in this process
 
 
 def artifact_of(node: Node[Any]) -> Artifact:
@@ -115,27 +115,27 @@ def is_async(node: Node[Any]) -> bool:
 
 
 def retry_of(node: Node[Any]) -> Retry | None:
-    """Return how the node's class wants a failed node tried again."""
+    """Return the retry policy of the node's class."""
     return node._retry
 
 
 def timeout_sec_of(node: Node[Any]) -> float | None:
-    """Return how long one attempt of the node may take."""
+    """Return the time limit for one attempt at the node."""
     return node._timeout_sec
 
 
 def describe(node: Node[Any]) -> str:
-    """Show a node in a message: its class and fields, cut where they are long. Never raises."""
+    """Describe a node in a message by its class and fields, at most 300 characters. Never raises."""
     try:
         text = repr(node)
-    except Exception as error:  # of a `__repr__` of the class's own
+    except Exception as error:  # from a `__repr__` of the user's class
         name = f"{type(node).__qualname__} {node._furu_hash[:8]}"
         return f"<{name}, whose __repr__() raised {type(error).__name__}>"
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def _show(node: Node[Any]) -> str:
-    """Write a node out, in a context that is thrown away."""
+    """Return the repr of a node. Runs in a copy of the context."""
     SHOWING.set(True)
     fields = dataclasses.fields(node)
     parts = [f"{field.name}={shown(getattr(node, field.name, None))}" for field in fields if field.repr]
@@ -143,31 +143,31 @@ def _show(node: Node[Any]) -> str:
 
 
 def configuration(node: Node[Any]) -> dict[str, Any]:
-    """Return a node's fields as plain JSON, as records hold them: without the values of those that are made
-    with `repr=False`."""
+    """Return a node's fields as plain JSON for records. Values of fields made with `repr=False` are left
+    out."""
     facts = type(node)._facts
     return readable_fields(node, facts.field_names, facts.hidden_names)
 
 
 def seal(node: Node[Any]) -> None:
-    """Work out the hash of a node that has been made. Raises `FuruIdentityError`."""
+    """Compute the hash of a new node. Raises `FuruIdentityError`."""
     vars(node)["_furu_hash"] = hash_of(node)
 
 
 def hash_of(node: Node[Any]) -> str:
-    """Return the hash of the values that a node has now."""
+    """Return the hash of a node's current values."""
     cls = type(node)
     return node_hash(node, cls._version, cls._facts.identity_names)
 
 
 def overrides(cls: type[Node[Any]], name: str) -> bool:
-    """Whether a class defines one of the methods that it may define."""
+    """Whether a class overrides one of the hooks."""
     return getattr(cls, name) is not getattr(Node, name)
 
 
 class _once(Generic[F]):  # noqa: N801  # used like a property
-    """A property that is worked out once. In Python 3.11 the one of `functools` holds a lock, which a fork
-    may copy while another thread holds it."""
+    """A property that is computed once. In Python 3.11, `functools.cached_property` holds a lock, which a
+    fork may copy while another thread holds it."""
 
     def __init__(self, work: Callable[[Any], F]) -> None:
         self._work = work
@@ -178,17 +178,17 @@ class _once(Generic[F]):  # noqa: N801  # used like a property
 
 
 class ClassFacts:
-    """What is worked out once for a class."""
+    """Facts about a class that are computed once."""
 
     def __init__(self, cls: type[Node[Any]]) -> None:
         fields = dataclasses.fields(cls)
         self.field_names = tuple(field.name for field in fields)
         self.hidden_names = tuple(field.name for field in fields if not field.repr)
         self.identity_names = tuple(sorted(field.name for field in fields if field.compare))
-        self.fields = cls.__dataclass_fields__  # a second @dataclass replaces those of the class
+        self.fields = cls.__dataclass_fields__  # a second @dataclass would replace the class's
         self.origin = origin(cls)
-        # The settings whose store was checked for another script's artifacts, and the last other file
-        # whose artifacts may be loaded.
+        # The settings whose store was checked for artifacts of another script, and the last other source
+        # file whose artifacts were accepted.
         self.checked: Settings | None = None
         self.accepted: str | None = None
         self._cls = cls

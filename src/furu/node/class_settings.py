@@ -1,4 +1,4 @@
-"""The settings and hooks of a node's class, checked when the class is made."""
+"""The settings and hooks of a class of nodes, checked when the class is made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-# What a subclass may set, with what each setting accepts; and what it may define.
+# The settings that a class may have, each with a check of its value; and the hooks that it may define.
 _SETTINGS: dict[str, Callable[[Any], bool]] = {
     "_version": lambda value: isinstance(value, (int, str)),
     "_codec": lambda value: isinstance(value, str) and value in ("json", "pickle"),
@@ -25,13 +25,13 @@ _HOOKS = ("_create", "_load", "_validate", "_dependencies", "_executor_spec_key"
 
 
 def check_class_settings(cls: Any) -> None:
-    """Raise `FuruUsageError` for a setting that a node's class cannot have, or that looks misspelled."""
+    """Raise `FuruUsageError` if a class has a wrong setting, or a name that looks like a misspelled one."""
     for name, value in vars(cls).items():
         meant = _misspelled(name, value)
         if meant:
             raise FuruUsageError(
-                f"{cls.__qualname__}.{name} means nothing to furu. Did you mean {meant}? If the name is "
-                "your own, choose one that looks less like it."
+                f"{cls.__qualname__}.{name} has no meaning for furu. Did you mean {meant}? If the name is "
+                "your own, choose one that looks less similar."
             )
     if cls._codec not in ("json", "pickle"):
         raise FuruUsageError(f"{cls.__qualname__}._codec must be 'json' or 'pickle'")
@@ -47,10 +47,10 @@ def check_class_settings(cls: Any) -> None:
 
 
 def _misspelled(name: str, value: object) -> str | None:
-    """Return the setting or hook that a name in a class's body was meant to be, if it looks like a slip.
+    """Return the setting or hook for which a name in a class's body looks like a misspelling.
 
     A value that the setting would not accept, and a function whose name only continues that of a hook
-    (`_load_table`), are the user's own.
+    (`_load_table`), belong to the user.
     """
     if not name.startswith("_") or name.startswith("__") or name in _SETTINGS:
         return None

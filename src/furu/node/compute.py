@@ -1,4 +1,4 @@
-"""Computing one node: claim, create, publish or record, load."""
+"""Computes one node: claim, create, then publish the value or record the failure."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
-# What a worker puts around `_create`: a process has what the node prints go to its attempt's log.
+# A context manager around `_create`, set by workers: a process sends a node's output to its attempt's log.
 AROUND_CREATE: ContextVar[Callable[[Attempt], AbstractContextManager[object]]] = ContextVar(
     "furu_around_create",
     default=nullcontext,
@@ -71,23 +71,23 @@ class Fetched(Generic[T]):
 
 
 def compute(node: Node[T]) -> Fetched[T]:
-    """Claim and compute a node, here and now. Raises `FuruInProgressError` if another owner is at it."""
+    """Claim and compute a node in this thread. Raises `FuruInProgressError` if another owner holds it."""
     if is_async(node):
         return _run_alone(node)
-    # In a context of its own, which takes along whatever is set in it, however the computation ends.
+    # In a copy of the context, so that nothing set there remains, even after an exception.
     return contextvars.copy_context().run(_compute_in_context, node)
 
 
 def _compute_in_context(node: Node[T]) -> Fetched[T]:
     COMPUTING.set((*COMPUTING.get(), node))
-    # A worker is not a main thread, or is that of a child in which an interrupt does nothing.
+    # Workers need no protection: they are not main threads, or ignore interrupts.
     step = uninterrupted if EXEC_CONTEXT.get().mode == "interactive" else _call
     attempt = _new_attempt(node)
     try:
         while not step(take, attempt, _rejection(node)):
             if not is_rejected(node):
                 return Fetched(load(node), computed=False)
-            attempt = _new_attempt(node)  # another one was published meanwhile, and is rejected too
+            attempt = _new_attempt(node)  # another artifact was published meanwhile, and is rejected too
         value = _create(node, attempt)
         made = _publish(node, attempt, value, step)
     except BaseException as error:
@@ -102,7 +102,7 @@ def _compute_in_context(node: Node[T]) -> Fetched[T]:
 
 
 async def acompute(node: Node[T]) -> Fetched[T]:
-    """`compute` on the event loop: an async `_create` runs on it, everything else in threads."""
+    """Like `compute`, on the event loop: an async `_create` runs on it, everything else in threads."""
     if not is_async(node):
         return await in_own_thread(compute, node)
     with _computing(node):
@@ -118,7 +118,7 @@ async def acompute(node: Node[T]) -> Fetched[T]:
         except BaseException as error:
             _leave_fork(attempt, error)
             cancelled = _is_interrupt(error) or _is_being_cancelled(error)
-            # Handed over before anything is awaited: another cancellation may come meanwhile.
+            # Handed over before anything is awaited, because another cancellation may come.
             step = hand_over(_end, attempt, error, cancelled, configuration(node))
             end = await shielded(step.wait)
             if end is _End.LOST:
@@ -138,9 +138,9 @@ def _new_attempt(node: Node[Any]) -> Attempt:
 
 
 def _rejection(node: Node[Any]) -> Callable[[], bool] | None:
-    """Judge what is published now; return whether that still is what is published.
+    """If the artifact published now is rejected, return a function that tells whether it is still there.
 
-    So `_validate` runs where its caller is, and nothing of the class's own runs in the middle of a claim.
+    So `_validate` runs in the caller's thread, and no user code runs in the middle of a claim.
     """
     if not overrides(type(node), "_validate"):
         return None
@@ -167,10 +167,10 @@ def _create(node: Node[T], attempt: Attempt) -> Any:
 
 
 def _leave_fork(attempt: Attempt, error: BaseException) -> None:
-    """Leave a fork of the node's own that comes back out of `_create`. The attempt is its parent's.
+    """Handle a fork made by `_create` that raises out of it. The attempt belongs to the parent.
 
-    In a user's own code the error goes on to the code that forked, as without furu. A fork that comes back
-    into a worker is ended: the loop and the other threads are not there.
+    In interactive code the error is passed on to the code that forked, as without furu. In a worker the
+    fork is ended: it has no event loop and no other threads.
     """
     if attempt.is_of_this_process:
         return
@@ -198,7 +198,7 @@ async def _create_async(node: Node[Any]) -> Any:
 
 
 def _run_alone(node: Node[T]) -> Fetched[T]:
-    """Compute an async node from code that is not async."""
+    """Compute an async node from sync code."""
     if loop_is_running():
         raise FuruRunningLoopError(
             f"{describe(node)} has an async _create(), and this thread's event loop is running: "
@@ -208,16 +208,16 @@ def _run_alone(node: Node[T]) -> Fetched[T]:
 
 
 def refuse_changed(node: Node[Any]) -> None:
-    """Raise `FuruError` for a node whose fields no longer have the values that its hash stands for."""
+    """Raise `FuruError` if a node's fields have changed since its hash was computed."""
     if hash_of(node) != node._furu_hash:
         raise FuruError(
-            f"{describe(node)} was changed after it was made: a field no longer has the value that its "
-            "hash stands for. Do not modify the lists, dicts and sets in a node; make another node."
+            f"{describe(node)} was changed after it was made: a field no longer has the value that is "
+            "in its hash. Do not modify the lists, dicts and sets in a node; make another node."
         )
 
 
 def _publish(node: Node[T], attempt: Attempt, value: Any, step: Callable[..., bool]) -> Fetched[T]:
-    """Encode a value, here, because that calls methods of its own; and publish it, by `step`."""
+    """Encode a value in this thread, because that calls the value's methods, and publish it by `step`."""
     cls = type(node)
     config, source = configuration(node), cls._facts.origin
     if overrides(cls, "_load"):
@@ -237,10 +237,10 @@ def _call(function: Callable[[*Ts], R], *args: *Ts) -> R:
 
 
 def _winner(node: Node[T]) -> Fetched[T]:
-    """Load what another owner has published of a node that this attempt lost.
+    """Load the value of a node that this attempt has lost to another owner.
 
-    Raises `FuruInProgressError` if that owner is not done yet, and `FuruStoreError` if there is none: the
-    node was removed.
+    Raises `FuruInProgressError` if the other owner has not finished, and `FuruStoreError` if there is none
+    because the node was removed.
     """
     artifact = artifact_of(node)
     if artifact.is_done():
@@ -299,11 +299,11 @@ def _end(attempt: Attempt, error: BaseException, cancelled: bool, config: dict[s
 
 
 def _after_end(node: Node[T], attempt: Attempt, error: BaseException, end: _End) -> Fetched[T]:
-    """Raise what the end of an attempt comes to; or load what the one that it was lost to has published."""
+    """Raise the error for the end of an attempt; or load the value, if another owner has published it."""
     if end in (_End.NOT_HELD, _End.CANCELLED):
         raise error
     failure: BaseException = compute_error(node, error, attempt.state_path)
-    if end is _End.LOST:  # taken over, or removed with its files: hence the error?
+    if end is _End.LOST:  # taken over or removed, which may be the cause of the error
         try:
             return _winner(node)
         except (FuruInProgressError, FuruStoreError) as problem:
@@ -315,14 +315,14 @@ def _after_end(node: Node[T], attempt: Attempt, error: BaseException, end: _End)
 
 
 def _is_being_cancelled(error: BaseException) -> bool:
-    """Whether an error is how a task on this loop is cancelled; a node may raise the same by itself."""
+    """Whether an error cancels this task. A node may also raise the same exception by itself."""
     return isinstance(error, anyio.get_cancelled_exc_class()) and is_being_cancelled()
 
 
 def _refuse_invalid(node: Node[Any]) -> None:
-    """Fail a node whose own `_validate` rejects what it has just made: it would be made for ever."""
+    """Fail a node whose `_validate` rejects its new artifact: it would be computed again forever."""
     if is_rejected(node):
-        error = FuruError(f"{type(node).__qualname__}._validate() rejects what _create() has just made")
+        error = FuruError(f"{type(node).__qualname__}._validate() rejects the artifact of _create()")
         raise compute_error(node, error, Path(artifact_of(node).files.done)) from error
 
 

@@ -1,6 +1,6 @@
-"""The nodes inside values, and the order in which a graph of nodes has to be computed.
+"""The nodes inside values, and the order of computation for a graph of nodes.
 
-Reads no disk: whether to go below a node is the caller's decision.
+Does not read the disk: the caller decides whether to visit a node's dependencies.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ _LEAVES = frozenset({type(None), bool, int, float, str, bytes})
 
 
 def nodes_within(values: Iterable[Any], kind: type[N]) -> list[N]:
-    """Return the nodes of `kind` inside values, each once, in an order that no hash seed changes.
+    """Return the nodes of `kind` inside values, each once, in an order that does not depend on the hash
+    seed.
 
-    Looks into lists, tuples, dicts (keys too), sets, dataclasses, msgspec structs and registered
-    foreign types; does not look into the nodes that it finds. Raises `FuruUsageError` for a
-    container that holds itself, and for nodes of two classes that have one hash.
+    Looks into lists, tuples, dicts (keys too), sets, dataclasses, msgspec structs and values of registered
+    types, but not into the nodes. Raises `FuruUsageError` for a container that holds itself, and for nodes
+    of different classes with the same hash.
     """
     found: dict[str, N] = {}
     pending = [iter(values)]
@@ -54,14 +55,14 @@ def _contents(value: Any, kind: type[N]) -> Iterator[Any] | None:
         return iter(value)
     if isinstance(value, dict):
         return iter([part for pair in value.items() for part in pair])
-    if isinstance(value, (set, frozenset)):  # iterates as the hash seed falls: put in order
+    if isinstance(value, (set, frozenset)):  # its order depends on the hash seed
         return iter(sorted(nodes_within(value, kind), key=lambda node: node._furu_hash))
     fields = all_fields(value)
     return None if fields is None else iter(fields.values())
 
 
 class ClassNames:
-    """The classes of a graph's nodes. Two that have one full name would share artifacts."""
+    """The classes of a graph's nodes. Two classes with the same full name would share artifacts."""
 
     def __init__(self) -> None:
         self._classes: set[type] = set()
@@ -82,21 +83,20 @@ def _two_classes(one: type, other: type) -> FuruUsageError:
     return FuruUsageError(
         f"two classes in one graph are called {class_name(one)}, and their nodes would share artifacts: "
         f"one is defined in {place(one)}, the other in {place(other)}. Give them different names. If the "
-        "class was defined again (a notebook cell, a reload), make the nodes of the old class anew."
+        "class was defined again (a notebook cell, a reload), make the nodes of the old class again."
     )
 
 
 def postorder(
     root: N, below: Callable[[N], Iterable[N] | None], classes: ClassNames | None = None
 ) -> Iterator[N]:
-    """Yield the nodes at and under `root`, each after everything under it, without recursion.
+    """Yield `root` and its dependencies in post-order, each node after all nodes below it. No recursion.
 
-    `below(node)` returns what to go down into first, or None for a node that is not to be yielded: it
-    is known, or done. It is called once a visit, before anything under the node is visited. Graphs
-    that are walked one after another as one pass the same `classes`.
+    `below(node)` returns the nodes to visit first, or None to leave the node out. It is called on each
+    visit, before the nodes below are visited. Walks over parts of one graph share `classes`.
 
-    Raises `FuruCycleError` where a node is reached again from below itself, and `FuruUsageError` where
-    two classes have one name.
+    Raises `FuruCycleError` if a node is reached again from below itself, and `FuruUsageError` if two
+    classes have the same name.
     """
     first = below(root)
     if first is None:
@@ -133,7 +133,7 @@ def _cycle(path: list[N], again: N) -> FuruCycleError:
 
 
 def dependencies(node: Node[Any]) -> list[Node[Any]]:
-    """Return a node's dependencies, each once: those in its fields, then those it adds."""
+    """Return a node's dependencies, each once: the nodes in its fields, then those of `_dependencies()`."""
     values = list((all_fields(node) or {}).values())
     if not overrides(type(node), "_dependencies"):
         return nodes_within(values, Node)

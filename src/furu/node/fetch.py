@@ -1,4 +1,4 @@
-"""What `get()` may do where: load, compute on the spot, wait, or say what is missing."""
+"""`get()`: load a node, compute it, wait for it, or raise an error, depending on the context."""
 
 from __future__ import annotations
 
@@ -29,13 +29,12 @@ from furu.store.claim import when_released
 
 T = TypeVar("T")
 
-# How often an interactive get() looks again at a node that another process computes. A run has a
-# poll_interval_sec of its own.
+# How often an interactive get() looks at a node that another process computes. Runs have an option instead.
 _INTERACTIVE_POLL_SEC = 0.05
 
 
 def fetch(node: Node[T], force: bool) -> Fetched[T]:
-    """Return a node's value: loaded, or computed where that is allowed. See `Furu.get`."""
+    """Load a node's value, or compute it where that is allowed. See `Furu.get`."""
     if type(node)._facts.is_input:
         return Fetched(node._read_input(), computed=False)
     context = EXEC_CONTEXT.get()
@@ -47,12 +46,12 @@ def fetch(node: Node[T], force: bool) -> Fetched[T]:
     for missing in postorder(node, _missing):
         _refuse_circle(missing)
         made = _compute_when_free(missing)
-    # postorder ends with this node, unless it was there already
+    # The walk ends with this node, unless it was DONE already.
     return made if made is not None else Fetched(load(node), computed=False)
 
 
 async def afetch(node: Node[T], force: bool) -> Fetched[T]:
-    """`fetch` for async code."""
+    """Like `fetch`, for async code."""
     if type(node)._facts.is_input:
         return Fetched(await in_thread(node._read_input), computed=False)
     context = EXEC_CONTEXT.get()
@@ -79,9 +78,9 @@ def _compute_when_free(node: Node[T]) -> Fetched[T]:
 
 
 def _wait_until_released(node: Node[Any]) -> None:
-    """Wait until this process is no longer at a node, or for a moment where another process is.
+    """Wait until this process releases a node; if another process holds it, wait for a moment.
 
-    Raises `FuruCycleError` if the node waits for one that is computed in this context.
+    Raises `FuruCycleError` if the node waits for one that is being computed in this context.
     """
     released = threading.Event()
     take_back = uninterrupted(when_released, artifact_of(node), released.set)
@@ -118,13 +117,13 @@ def _is_computed_here(node: Node[Any]) -> bool:
 
 
 def _is_given(node: Node[Any], context: ExecContext) -> bool:
-    """Whether this worker was given this very node to compute."""
+    """Whether this is the node that this worker has to compute."""
     given = context.current_node_hash == node._furu_hash
     return given and context.spec_key == ask(node, "_executor_spec_key")
 
 
 def _load_in_worker(node: Node[T], force: bool, context: ExecContext) -> Fetched[T]:
-    """Load a node that this worker is not to compute, or say why it may not be computed here."""
+    """Load a node that this worker must not compute, or raise an error that says why it is missing."""
     artifact = artifact_of(node)
     record = artifact.read()
     if record is not None:
@@ -154,7 +153,7 @@ def _missing_artifact(node: Node[Any], asker: Node[Any] | None) -> FuruMissingAr
         advice = "A node cannot get() itself while it is being computed."
     elif asker is not None and node in dependencies(asker):
         advice = (
-            "It is a dependency by now, and was not declared when this run began, or something removed it "
+            "It is a dependency now, but was not declared when this run began, or it was removed "
             "during the run. Run again; _dependencies() should return the same nodes each time."
         )
     else:
@@ -169,7 +168,7 @@ def _missing_artifact(node: Node[Any], asker: Node[Any] | None) -> FuruMissingAr
 
 
 def _refuse_circle(node: Node[Any]) -> None:
-    """Raise if a node's `_create` has led, through undeclared gets, to itself."""
+    """Raise `FuruCycleError` if a node's `_create` leads to itself through undeclared gets."""
     stack = COMPUTING.get()
     if node in stack:
         cycle = [*stack[stack.index(node) :], node]

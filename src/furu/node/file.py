@@ -1,4 +1,4 @@
-"""`File`: an input file as a leaf of the graph. Its identity is its content."""
+"""`File`: an input file as a node without dependencies. Its identity is its content."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from furu.node.identity import DIGEST_BYTES
 
 __all__ = ["File"]
 
-# Two writes within a filesystem's clock tick leave the same stamp, so the digest of a file this young is
-# not remembered.
+# Two writes within one tick of a filesystem's clock leave the same stamp, so the digest of a file younger
+# than this is not cached.
 _SETTLED_NS = 2 * 10**9
-# How often a file is read that changes while it is read.
+# How often to read a file that changes while it is read.
 _MAX_READS = 3
 
 # Device, inode, size, mtime and ctime. A program can set the mtime back, but not the ctime.
@@ -27,14 +27,14 @@ _Stamp = tuple[int, int, int, int, int]
 
 
 class File(Furu[Path]):
-    """An input file. `get()` returns its path; its identity is its content, wherever it lies.
+    """An input file. `get()` returns its path. Its identity is its content; the path does not count.
 
-    The content is read when the node is made, so a changed file gives another node, and everything
-    that depends on it is computed anew. A relative path counts from the working directory at that
-    moment. Nothing is stored: a file is always DONE.
+    The content is read when the node is made, so a changed file makes a different node, and everything that
+    depends on it is computed again. A relative path is resolved at that moment. Nothing is stored: a file
+    is always DONE.
 
-    Raises `FuruIdentityError` if the path is not a regular file that can be read. `get()` raises
-    `FuruError` if the content has changed since the node was made.
+    Raises `FuruIdentityError` if the path is not a readable regular file. `get()` raises `FuruError` if the
+    content has changed since the node was made.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "data.csv")
@@ -59,7 +59,7 @@ class File(Furu[Path]):
         vars(self).update(path=path, content=content, _stamp=stamp)
 
     def __repr__(self) -> str:
-        return f"File(path={str(self.path)!r})"  # also inside another node: messages name the file
+        return f"File(path={str(self.path)!r})"  # also inside another node, so that messages name the file
 
     def _read_input(self) -> Path:
         path = Path(self.path)
@@ -68,8 +68,8 @@ class File(Furu[Path]):
                 content, stamp = _read(path)
                 if content != self.content:
                     raise FuruError(
-                        f"{self!r} has changed since its node was made. Make the node again, so that what "
-                        "depends on it is computed for the new content."
+                        f"{self!r} has changed since its node was made. Make the node again, so that nodes "
+                        "that depend on it are computed for the new content."
                     )
                 vars(self)["_stamp"] = stamp
         except FileNotFoundError as error:
@@ -80,13 +80,14 @@ class File(Furu[Path]):
 
 
 def _read(path: Path) -> tuple[str, _Stamp | None]:
-    """Return the digest of a file and its stamp, or None for a stamp that a later write could leave too.
+    """Return the digest of a file, and its stamp; None instead of a stamp that a later write could leave
+    too.
 
-    Raises `OSError` for what is not a regular file, and for one that changes all the time.
+    Raises `OSError` if it is not a regular file, or keeps changing.
     """
     for _ in range(_MAX_READS):
         info = os.stat(path)
-        _refuse_special(info)  # before opening: that alone can disturb a device or a pipe
+        _refuse_special(info)  # before opening, which can disturb a device or a pipe
         stamp = _stamp(info)
         is_settled = time.time_ns() - max(info.st_mtime_ns, info.st_ctime_ns) > _SETTLED_NS
         try:
@@ -108,12 +109,12 @@ def _digest(path: Path, stamp: _Stamp) -> str:
         return digest
 
 
-# A sweep names one large file in thousands of nodes.
+# A sweep may use one large file in thousands of nodes.
 _digest_of_settled = functools.lru_cache(maxsize=4096)(_digest)
 
 
 class _ChangedError(Exception):
-    """The file is not the one that was looked at, or was written while it was read."""
+    """The file was replaced or written while it was read."""
 
 
 def _stamp(info: os.stat_result) -> _Stamp:

@@ -1,4 +1,4 @@
-"""Furu: a computation as a small frozen class."""
+"""Furu: a cached computation as a small frozen class."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ T = TypeVar("T")
     field_specifiers=(dataclasses.field,),
 )
 class Furu(Node[T]):
-    """A cached computation of a `T`. Subclass it; the subclass is a frozen, keyword-only dataclass.
+    """A cached computation of a `T`. A subclass is a frozen, keyword-only dataclass.
 
-    A node is one configuration: a class, its `_version` and its field values. Equal configurations have
-    the same `furu_hash` and share one artifact on disk. Nodes inside field values are its dependencies.
-    A field made with `dataclasses.field(compare=False)` does not count, and neither does any attribute that
-    is not a field: keep only what follows from the fields there, such as a `functools.cached_property`.
+    A node is one configuration: a class, its `_version` and its field values. Equal configurations have the
+    same `furu_hash` and share one artifact on disk. Nodes inside field values are dependencies. Fields made
+    with `dataclasses.field(compare=False)` do not count in the hash, and neither do attributes that are not
+    fields, so these should only hold what follows from the fields, such as a `functools.cached_property`.
 
-    Define `_create`, which computes the value and may write files under `furu_dir`. The value is stored
-    as typed JSON unless the class defines `_load` too, or sets `_codec = "pickle"`.
+    Define `_create`, which computes the value and may write files to `furu_dir`. The value is stored as
+    typed JSON unless the class defines `_load`, or sets `_codec = "pickle"`.
 
-    In a run, `_retry = Retry(...)` has a node that failed tried again, and `_timeout_sec` limits how long
-    one attempt may take: an async node is cancelled, a process stopped; of a thread, which cannot be
-    stopped, the overrun is reported, and `check_cancelled()` raises in it. Neither is part of identity.
+    In a run, `_retry = Retry(...)` retries a node that failed, and `_timeout_sec` limits the time of one
+    attempt: an async node is cancelled, and a process is stopped. A thread cannot be stopped; the overrun
+    is reported, and `check_cancelled()` raises in the node. Neither setting counts in the hash.
 
-    Raises `FuruIdentityError` at construction for a field value without a canonical form.
+    Making a node raises `FuruIdentityError` if a field value has no canonical form.
 
     >>> class Square(Furu[int]):
     ...     of: int
@@ -65,11 +65,12 @@ class Furu(Node[T]):
     def furu_dir(self) -> Path:
         """The directory of the node's files.
 
-        Inside `_create`: the running attempt's own, made on first use. Once published: the published
-        attempt's. Before that: the last attempt's. Where no attempt has asked for one, it does not exist.
+        Inside `_create` it belongs to the running attempt, and is made on first use. Otherwise it is the
+        directory of the published attempt, or else of the last one. If no attempt has used it, it does not
+        exist.
 
-        A process that the node starts by other means than a fork gets the path from the node: ask for it in
-        `_create` first, and pass it on.
+        In a process that the node starts other than by a fork, this property does not find the attempt:
+        read it in `_create` and pass the path on.
         """
         artifact = artifact_of(self)
         attempt = _attempt_at(artifact)
@@ -84,10 +85,10 @@ class Furu(Node[T]):
 
     @property
     def logger(self) -> logging.Logger:
-        """A logger that writes to the running attempt's log file and passes on to the host's logging.
+        """A logger that writes to the running attempt's log, and to the host's logging.
 
-        The file is `furu.log` in `furu_dir` and gets every level; the host's logger, called
-        ``furu.node.<module>.<Class>``, gets what its own level lets through.
+        The log is `furu.log` in `furu_dir` and gets records of every level. The host's logger
+        ``furu.node.<module>.<Class>`` gets the records that its own level allows.
         """
         artifact = artifact_of(self)
 
@@ -99,32 +100,32 @@ class Furu(Node[T]):
         return NodeLogger(f"furu.node.{cls.__module__}.{cls.__qualname__}", write_line)
 
     def exists(self) -> bool:
-        """Whether the artifact is published and, if the class defines `_validate`, valid."""
+        """Whether the artifact is published, and valid if the class defines `_validate`."""
         return exists(self)
 
     def status(self) -> Status:
-        """Return what the store says of this node: TODO, IN_PROGRESS, DONE or FAILED."""
+        """Return the status of this node in the store: TODO, IN_PROGRESS, DONE or FAILED."""
         return status(self)
 
     def get(self, force: bool = False) -> T:
-        """Return the value: load it, or compute it where that is allowed.
+        """Return the value. Loads it, or computes it if that is allowed here.
 
-        In a user's own code a missing node is computed on the spot, after its missing declared
-        dependencies, one after another in this thread. Inside a worker a missing node is an error,
-        except that `force=True` computes the one node that the worker was given.
+        In interactive code a missing node is computed at once in this thread, after its missing
+        dependencies. Inside a node that a run computes, a missing node is an error; only the run itself
+        uses `force=True`, which computes the node that the worker was given.
 
-        Raises `FuruComputeError` if a node fails, `FuruMissingArtifactError` or
-        `FuruSpecMismatchError` inside a worker, `FuruLoadError` if the artifact cannot be read back.
+        Raises `FuruComputeError` if a node fails, `FuruMissingArtifactError` or `FuruSpecMismatchError`
+        inside a worker, `FuruLoadError` if the artifact cannot be read back.
         """
         return fetch(self, force).value
 
     async def aget(self, force: bool = False) -> T:
-        """`get()` for async code: computing and reading happen off the event loop, async nodes on it."""
+        """Like `get()`, for async code. Async nodes run on the event loop, everything else in threads."""
         return (await afetch(self, force)).value
 
     @staticmethod
     def _setup_signal_handlers() -> None:
-        """Let SIGTERM end a run as Ctrl-C does. For a program's own main thread; elsewhere nothing."""
+        """Let SIGTERM end a run like Ctrl-C. Does nothing outside the main thread."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _interrupt)
 
@@ -132,7 +133,7 @@ class Furu(Node[T]):
         super().__init_subclass__(**kwargs)
         _check_bases(cls)
         dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
-        # Furu's own do the same. Left here, they would make a needless @dataclass fail without a reason.
+        # Node's own do the same. With these, a needless @dataclass would fail with an unclear message.
         del cls.__setattr__, cls.__delattr__
         cls._facts = ClassFacts(cls)
         for name in cls._facts.field_names:
@@ -146,13 +147,13 @@ class Furu(Node[T]):
 
 
 def _interrupt(*_: object) -> None:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under nohup, where SIGTERM is to work
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under nohup, where SIGTERM must work
         raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)
 
 
 def _attempt_at(artifact: Artifact) -> Attempt | None:
-    """Return the attempt that runs here at a node, also in a fork of it, until the node is published."""
+    """Return the running attempt at a node, also in a fork of the node, until the node is published."""
     attempt = running_attempt(artifact)
     if attempt is not None and not attempt.is_of_this_process and artifact.is_done():
         return None
@@ -163,7 +164,7 @@ def _sealing(init: Any) -> Any:
     @functools.wraps(init)
     def sealed(self: Furu[Any], *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
-        # A base's constructor, called by one of the class's own, leaves the node unfinished.
+        # The constructor of a base class, called by that of the class, leaves the node unfinished.
         cls = type(self)
         if cls.__init__ is sealed:
             if cls.__dataclass_fields__ is not cls._facts.fields:
@@ -182,8 +183,8 @@ def _check_bases(cls: type[Furu[Any]]) -> None:
     builtin = builtin_base(cls)
     if builtin is not None:
         raise FuruUsageError(
-            f"{cls.__qualname__} is a {builtin.__name__} too, and what it holds as one would not count in "
-            f"its hash. Give it a field that holds a {builtin.__name__} instead."
+            f"{cls.__qualname__} is also a {builtin.__name__}, whose content would not count in its hash. "
+            f"Give it a field that holds a {builtin.__name__} instead."
         )
     for base in cls.__bases__:
         facts = vars(base).get("_facts")
@@ -198,5 +199,5 @@ def _decorated(cls: type[Furu[Any]]) -> FuruUsageError:
     )
 
 
-# Annotated or not, these names are Furu's own: a field of that name would hide them.
+# A field with one of these names would hide an attribute of Furu.
 _RESERVED = frozenset({"_furu_hash", *(name for name in dir(Furu) if not name.startswith("__"))})

@@ -1,4 +1,4 @@
-"""Calling the methods that a class defines: whatever they raise is that node's failure."""
+"""Calls the hooks of users' classes. An exception in a hook is the failure of its node."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from furu.node.base import Node, describe, overrides
 from furu.node.threads import install as let_threads_inherit
 from furu.node.waiting import COMPUTING
 
-# Hashes of the nodes whose `_validate` is running in this context: for it, what is published is there.
+# Hashes of the nodes whose `_validate` is running in this context. It may load the published artifact.
 VALIDATING: ContextVar[frozenset[str]] = ContextVar("furu_validating", default=frozenset())
-
-# Whether a method of a node's class, other than `_create`, is running in this context.
+# Whether a hook other than `_create` is running in this context.
 IN_METHOD: ContextVar[bool] = ContextVar("furu_in_method", default=False)
 
 
 def ask(node: Node[Any], method: str) -> Any:
-    """Call one of the methods that a class may define. Raises `FuruError`, naming the node, if it raises.
+    """Call a hook. If it raises, raises `FuruError` that names the node.
 
-    What `_dependencies` returns is read here too, because it may be a generator.
+    The result of `_dependencies` is made a list here, because it may be a generator.
     """
     if not overrides(type(node), method):
         return getattr(node, method)()
@@ -33,7 +32,7 @@ def ask(node: Node[Any], method: str) -> Any:
 
 
 def call_method(node: Node[Any], method: str) -> Any:
-    """Call a method in a context that is thrown away. Threads that it starts inherit that."""
+    """Call a hook in a copy of the context, which threads that it starts inherit."""
     let_threads_inherit(is_in_node)
     IN_METHOD.set(True)
     if method == "_validate":
@@ -43,5 +42,5 @@ def call_method(node: Node[Any], method: str) -> Any:
 
 
 def is_in_node() -> bool:
-    """Whether a method of a node runs in this context."""
+    """Whether `_create` or another hook of a node is running in this context."""
     return bool(COMPUTING.get()) or IN_METHOD.get()

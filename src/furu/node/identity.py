@@ -1,10 +1,10 @@
-"""Values to canonical bytes to a hash. Touches neither the disk nor the store.
+"""Identity: from values to canonical bytes to a hash. Does not touch the disk.
 
-The encoding is type-tagged and prefix-free: every value is a one-byte tag, then either a fixed number
-of bytes or a length followed by that many bytes or items. Two values encode alike only if they are the
-same configuration, and a value encodes alike in every process, whatever the hash seed, the order of a
-set, or the Python version. A node inside a value counts by its own hash (a Merkle tree), so the cost of
-a graph is linear in its nodes, whatever its depth or sharing.
+The encoding is type-tagged and prefix-free: a value is a one-byte tag, then either a fixed number of bytes,
+or a length followed by that many bytes or items. Two values have the same encoding only if they are the
+same configuration. A value has the same encoding in every process, for every hash seed, order of a set and
+Python version. A node inside a value is encoded by its own hash (a Merkle tree), so the cost of a graph is
+linear in its nodes.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from furu.node.shapes import Shape, field_names, shape_of
 T = TypeVar("T")
 
 DIGEST_BYTES = 16
-# A container that holds itself has no end; no real configuration is nested this deep.
+# A container that holds itself would not end; no real configuration is nested this deep.
 MAX_DEPTH = 100
-# Raised when the encoding changes, which makes every artifact made before count as another node's.
+# To be raised when the encoding changes. Artifacts made before are then not found any more.
 _ENCODING_VERSION = b"furu-1"
 
 _Parts = list[bytes]
@@ -45,7 +45,8 @@ class Identified:
 
 
 class _NoForm(Exception):
-    """Raised for a value without a canonical form; each container around it adds its step to the path."""
+    """Raised for a value without a canonical form. Each container around the value adds a step to the
+    path."""
 
     def __init__(self, reason: str, joint: str = ": ") -> None:
         super().__init__(reason)
@@ -53,7 +54,7 @@ class _NoForm(Exception):
         self.steps: list[str] = []
 
     def passes(self, template: str, key: object) -> None:
-        """Add a step that a dict's key or a set's item names; one that cannot be shown, by its type."""
+        """Add the step for a dict's key or a set's item; shows only the type if its `__repr__` fails."""
         try:
             shown = repr(key)
         except Exception:
@@ -62,10 +63,10 @@ class _NoForm(Exception):
 
 
 def node_hash(node: object, version: object, names: Iterable[str]) -> str:
-    """Return the hash of a node: its class, its `_version` and its fields that count, sorted by name.
+    """Return the hash of a node's class, its `_version` and the fields in `names`, which are sorted.
 
-    128 bits of blake2b as 32 hexadecimal digits. Raises `FuruIdentityError` for a value without a
-    canonical form, naming the path to it.
+    The hash is 128 bits of blake2b as 32 hexadecimal digits. Raises `FuruIdentityError`, with the path to
+    the value, if a value has no canonical form.
     """
     parts: _Parts = []
     cls = type(node)
@@ -83,13 +84,13 @@ def node_hash(node: object, version: object, names: Iterable[str]) -> str:
 
 
 def register_canonical_form(cls: type[T], form: Callable[[T], Any]) -> None:
-    """Give the values of a foreign type a place in the hash.
+    """Define the canonical form of a type, so that its values may be fields of nodes.
 
-    `form` returns, for a value of exactly this type, one made of types that have a canonical form;
-    the result counts together with the type's name, so two types never collide. Register before the
-    first node that holds such a value is made, in every process.
+    `form` takes a value of exactly this type, and returns a value of types that have a canonical form. The
+    type's name counts too, so values of two types never have the same hash. Register the type in every
+    process, before a node with such a value is made.
 
-    Raises `FuruUsageError` if `cls` is not a type or has a form already.
+    Raises `FuruUsageError` if `cls` is not a type, or has a canonical form already.
 
     >>> import furu
     >>> class Point:
@@ -111,7 +112,7 @@ def register_canonical_form(cls: type[T], form: Callable[[T], Any]) -> None:
 
 
 def canonical_form(value: Any) -> Any:
-    """Return the canonical form of a value of a registered type, and any other value unchanged."""
+    """Return the canonical form of a value of a registered type; other values are returned unchanged."""
     for _ in range(MAX_DEPTH):
         form = _FORMS.get(type(value))
         if form is None:
@@ -121,8 +122,7 @@ def canonical_form(value: Any) -> Any:
 
 
 def all_fields(value: Any) -> dict[str, Any] | None:
-    """Return the fields of a dataclass or msgspec struct that are set, also those outside identity; None
-    for other values."""
+    """Return all fields of a dataclass or msgspec struct that are set, by name; None for other values."""
     names = field_names(type(value))
     return None if names is None else {name: getattr(value, name) for name in names if hasattr(value, name)}
 
@@ -140,7 +140,7 @@ def _encode(value: Any, parts: _Parts, depth: int) -> None:
 
 
 def _encoder_of_kind(value: Any) -> _Encoder:
-    """Choose by what a value is rather than by its exact type."""
+    """Choose an encoder by the kind of a value rather than its exact type."""
     if isinstance(value, Identified):
         return _encode_node
     if isinstance(value, enum.Enum):
@@ -176,7 +176,7 @@ def _without_form(value: Any) -> _NoForm:
 
 
 def _field_value(value: Any, name: str) -> Any:
-    """Return the value of a field that counts, which must be set."""
+    """Return the value of a field. Raises `_NoForm` if it is not set."""
     try:
         return getattr(value, name)
     except AttributeError:
@@ -193,12 +193,12 @@ def _encode_str(value: str, parts: _Parts, depth: int) -> None:
 
 
 def _encode_int(value: int, parts: _Parts, depth: int) -> None:
-    # Hexadecimal: decimal text of a huge int is quadratic, and refused by Python beyond 4,300 digits.
+    # Hexadecimal: decimal text of a huge int takes quadratic time, and Python limits it to 4,300 digits.
     parts.append(b"i%x;" % value if value >= 0 else b"i-%x;" % -value)
 
 
 def _encode_float(value: float, parts: _Parts, depth: int) -> None:
-    # Every NaN is the same configuration; 0.0 and -0.0 are two.
+    # All NaNs are the same configuration; 0.0 and -0.0 are different ones.
     parts.append(b"f" + struct.pack(">d", value) if value == value else b"j")
 
 
@@ -283,7 +283,7 @@ def _encode_enum(value: enum.Enum, parts: _Parts, depth: int) -> None:
     cls = type(value)
     parts.append(b"E")
     _encode_class(cls, parts)
-    if isinstance(value, enum.Flag):  # combined flags have names that differ between Pythons
+    if isinstance(value, enum.Flag):  # names of combined flags differ between Python versions
         _encode_int(int(value._value_), parts, depth)
     elif cls.__members__.get(value._name_) is value:
         _encode_str(value._name_, parts, depth)
@@ -323,25 +323,25 @@ def _encode_time(value: dt.datetime | dt.time, parts: _Parts, depth: int) -> Non
     parts.append(b"t" if isinstance(value, dt.time) else b"D")
     zone = value.tzinfo
     is_named = type(zone) is zoneinfo.ZoneInfo
-    # Which offset a named zone has at that time depends on the rules that this machine knows.
+    # The offset of a named zone at a certain time depends on this machine's time zone data.
     _encode_str((value.replace(tzinfo=None) if is_named else value).isoformat(), parts, depth)
     parts.append(b"%d" % value.fold)
     if type(zone) is zoneinfo.ZoneInfo:
         _encode_zone(zone, parts, depth)
     elif zone is None or type(zone) is dt.timezone:
-        parts.append(b"-")  # the offset, if any, is in the text
+        parts.append(b"-")  # the text has the offset
     else:
         raise _NoForm(f"a time zone of type {type(zone).__qualname__} has no canonical form")
 
 
 def _encode_zone(value: zoneinfo.ZoneInfo, parts: _Parts, depth: int) -> None:
     if value.key is None:
-        raise _NoForm("a time zone that was read from a file without a name has no canonical form")
+        raise _NoForm("a time zone without a name, read from a file, has no canonical form")
     _sized(b"Z", value.key.encode(), parts)
 
 
 def _encode_decimal(value: decimal.Decimal, parts: _Parts, depth: int) -> None:
-    # As its parts: how a Decimal is printed depends on the decimal context.
+    # By its parts, because the text of a Decimal depends on the decimal context.
     sign, digits, exponent = value.as_tuple()
     _sized(b"m", f"{sign},{''.join(map(str, digits))},{exponent}".encode(), parts)
 

@@ -1,4 +1,4 @@
-"""What the store says of a node, and reading its value back."""
+"""The status of nodes, and loading their values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def exists(node: Node[Any]) -> bool:
 
 
 def status(node: Node[Any]) -> Status:
-    """Return what the store says of the node, with the reason why it is not DONE."""
+    """Return the exact status of the node."""
     if type(node)._facts.is_input:
         return Status.DONE
     artifact = artifact_of(node)
@@ -40,7 +40,7 @@ def status(node: Node[Any]) -> Status:
 
 
 def look(node: Node[Any]) -> Status:
-    """DONE or TODO, at the price of one stat; `status()` also tells why a node is not done."""
+    """Return DONE or TODO, at the cost of one stat. `status()` also tells why a node is not DONE."""
     facts = type(node)._facts
     if facts.is_input:
         return Status.DONE
@@ -53,7 +53,7 @@ def look(node: Node[Any]) -> Status:
 
 
 def is_rejected(node: Node[Any]) -> bool:
-    """Whether the class's own `_validate` rejects what is published."""
+    """Whether the class's `_validate` rejects the published artifact."""
     if not overrides(type(node), "_validate") or node._furu_hash in VALIDATING.get():
         return False
     return not ask(node, "_validate")
@@ -69,7 +69,7 @@ def load(node: Node[T]) -> T:
 
 
 def decode(node: Node[T], artifact: Artifact, record: DoneRecord) -> T:
-    """Return the value that a record holds, or the files beside it. Raises `FuruLoadError`."""
+    """Return the value from a record, or from the files beside it. Raises `FuruLoadError`."""
     cls = type(node)
     if record.source != cls._facts.origin.file:
         refuse_other_script(node, artifact, record)
@@ -87,18 +87,19 @@ def decode(node: Node[T], artifact: Artifact, record: DoneRecord) -> T:
         raise FuruLoadError(
             f"{describe(node)} is stored but could not be read back: {sentence(describe_error(error))} "
             f"Artifact: {artifact.files.done}. If the class has changed, raise its _version; to compute "
-            f"it anew, remove {artifact.files.directory}",
+            f"it again, remove {artifact.files.directory}",
             path=Path(artifact.files.done),
             node=node,
         ) from error
 
 
 def check_script(node: Node[Any], artifact: Artifact) -> None:
-    """Read the first artifact of a script's class that is found in a store, because a run that loads none
-    must not count another script's as its own. Every artifact is checked again when it is loaded."""
+    """Check the first artifact of a script's class that is found in a store, so that a run that loads
+    nothing does not count another script's artifacts as its own. Each artifact is checked when it is
+    loaded."""
     try:
         record = artifact.read()
-    except FuruStoreError:  # loading says what is wrong with the file
+    except FuruStoreError:  # loading will report what is wrong with the file
         return
     if record is not None:
         refuse_other_script(node, artifact, record)
@@ -106,7 +107,7 @@ def check_script(node: Node[Any], artifact: Artifact) -> None:
 
 
 def refuse_other_script(node: Node[Any], artifact: Artifact, record: DoneRecord) -> None:
-    """Raise `FuruLoadError` for an artifact that another script of the same file name made."""
+    """Raise `FuruLoadError` if an artifact was made by another script with the same file name."""
     facts = type(node)._facts
     own, other = facts.origin, Origin(facts.origin.module, record.source, record.from_script)
     if record.source != facts.accepted and is_other_script(own, other):

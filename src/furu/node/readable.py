@@ -1,4 +1,4 @@
-"""Values as plain JSON, for people who look into the store: what records hold of a configuration."""
+"""Configurations as plain JSON, for records and for people."""
 
 from __future__ import annotations
 
@@ -15,36 +15,33 @@ from furu._common.origin import class_name
 from furu._common.text import INTERRUPTS, MAX_VALUE_CHARS, UNSHOWN, plain_text, unshown
 from furu.node.identity import MAX_DEPTH, Identified, all_fields, canonical_form
 
-# What one field may take up in a record, about: a record that is too large loses its whole configuration.
+# The approximate limit for one field: a record that is too large loses its whole configuration.
 _MAX_FIELD_CHARS = 2**17
-
-# What records hold of a field that is made with `repr=False`.
+# Replaces the value of a field that is made with `repr=False`.
 HIDDEN = "<hidden>"
-
-# Integers that every JSON reader keeps exactly.
+# All JSON readers keep integers up to this one exactly.
 _EXACT = 2**53
-
 _HASH = re.compile(r"[0-9a-f]{32}\Z")
 
 
 def readable(value: Any) -> Any:
-    """Return a value as plain JSON, for people who look into the store; not for reading back.
+    """Return a value as plain JSON for people. The value cannot be read back from it.
 
-    Equal configurations give equal JSON in every process: the items of sets and dicts are sorted. What is
-    large is cut. An item that cannot be shown is replaced by its type and the reason.
+    Equal configurations give equal JSON in every process: the items of sets and dicts are sorted. Large
+    values are cut. An item that cannot be shown is replaced by its type and the reason.
     """
     try:
         return value if _is_plain(value) else _Writer(_MAX_FIELD_CHARS).write(value, 0)
     except INTERRUPTS:
         raise
-    except BaseException:  # no memory or stack is left even to say why
+    except BaseException:  # not even enough memory or stack to say why
         return UNSHOWN
 
 
 def readable_fields(value: object, names: Iterable[str], hidden: Iterable[str] = ()) -> dict[str, Any]:
-    """Return those attributes of a value that are set, by name, as `readable` does.
+    """Return the attributes of a value that are set, by name, made `readable`.
 
-    Of those that are `hidden`: the nodes in them, by which others find what a node depends on, or `HIDDEN`.
+    For `hidden` attributes it returns the nodes in them, which are dependencies, or else `HIDDEN`.
     """
     fields: dict[str, Any] = {}
     for name in names:
@@ -62,7 +59,7 @@ def readable_fields(value: object, names: Iterable[str], hidden: Iterable[str] =
 
 
 def _nodes_of(written: Any) -> list[Any] | str:
-    """Return the nodes in a value that was made readable, or `HIDDEN` if there are none."""
+    """Return the nodes in a readable value, or `HIDDEN` if there are none."""
     nodes: list[Any] = []
     pending = [written]
     while pending:
@@ -78,7 +75,7 @@ def _nodes_of(written: Any) -> list[Any] | str:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is a number or a text that can be recorded as it is: most fields are."""
+    """Whether a value is a number or a text that can be recorded unchanged, as most fields are."""
     kind = type(value)
     if kind is str:
         return len(value) <= MAX_VALUE_CHARS and value.isascii()
@@ -86,7 +83,7 @@ def _is_plain(value: Any) -> bool:
 
 
 class _Writer:
-    """Writes one value as plain JSON; `_left` is how many characters it may still take."""
+    """Writes one value as plain JSON. `_left` is the number of characters that it may still use."""
 
     def __init__(self, left: int) -> None:
         self._left = left
@@ -176,7 +173,7 @@ class _Writer:
 
 
 def _alone(item: Any, left: int, depth: int) -> tuple[tuple[int, float, str], Any]:
-    """Return an item as JSON that does not depend on what was written before it, and what to sort it by."""
+    """Return a key for sorting, and an item as JSON that does not depend on what was written before."""
     written = item if _is_plain(item) else _Writer(left).write(item, depth)
     kind = type(written)
     if kind is int or kind is float:

@@ -1,4 +1,4 @@
-"""The fields of a class's values, and the state that they keep outside these."""
+"""The fields of values, and the state that values keep outside their fields."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from furu._common.origin import once_a_class
 
 
 class Shape:
-    """What is worked out once for a dataclass, struct or named tuple. `names`: the fields that count."""
+    """Facts about a dataclass, struct or named tuple. `names` are the fields that count in identity."""
 
     def __init__(self, cls: type, names: Iterable[str], fields: Iterable[str], *, is_tuple: bool) -> None:
         self.names = tuple(names)
         self.is_tuple = is_tuple
         bodies = [vars(base) for base in cls.__mro__]
         cached = [name for body in bodies for name in body if type(body[name]) is functools.cached_property]
-        # What an instance may hold: `__orig_class__` is there if it was made as Class[int](...).
+        # Attributes that an instance may have; `__orig_class__` is set by Class[int](...).
         self.known = frozenset([*fields, *cached, "__orig_class__"])
         self._other_slots = [
             name
@@ -30,11 +30,11 @@ class Shape:
             if isinstance(body[name], types.MemberDescriptorType) and name not in self.known
         ]
         self._builtin = None if is_tuple else builtin_base(cls)
-        # Whether there can be other state than attributes in `__dict__`.
+        # Whether values can keep state in other places than `__dict__`.
         self.is_open = bool(is_tuple or self._other_slots or self._builtin)
 
     def other_state(self, value: Any) -> list[str]:
-        """Return what a value keeps outside its fields."""
+        """Return names of the state that a value keeps outside its fields."""
         others: list[str] = []
         held = getattr(value, "__dict__", None)
         if held and not held.keys() <= self.known:
@@ -52,8 +52,8 @@ class Shape:
 def shape_of(cls: type) -> Shape | None:
     """Return the shape of a class, or None if its values have no fields.
 
-    The names that count are sorted, but for those of a named tuple. A dataclass field with
-    `compare=False` does not count, here as in Python's own `==`.
+    The names are sorted, except those of a named tuple. A dataclass field with `compare=False` does not
+    count, as in Python's own `==`.
     """
     fields = field_names(cls)
     if dataclasses.is_dataclass(cls):
@@ -67,14 +67,14 @@ def shape_of(cls: type) -> Shape | None:
 
 @once_a_class
 def field_names(cls: type) -> tuple[str, ...] | None:
-    """Return all names of a dataclass or msgspec struct, in their order; None for another class."""
+    """Return the names of all fields of a dataclass or msgspec struct, in order; None for other classes."""
     if dataclasses.is_dataclass(cls):
         return tuple([field.name for field in dataclasses.fields(cls)])
     return cls.__struct_fields__ if issubclass(cls, msgspec.Struct) else None
 
 
 def builtin_base(cls: type) -> type | None:
-    """Return the base of a class that keeps state which no attribute shows, such as dict or Exception."""
+    """Return the base of a class that keeps state outside attributes, such as dict or Exception."""
     for base in cls.__mro__:
         is_builtin = isinstance(vars(base).get("__new__"), types.BuiltinMethodType)
         if is_builtin and base not in (object, msgspec.Struct):

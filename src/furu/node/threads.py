@@ -1,10 +1,10 @@
-"""Threads that a node starts inherit its context: the store of its run, its log, and what `get()` may do
-there.
+"""Lets threads that a node starts inherit its context: the store of the run, the log, and what `get()` may
+do.
 
-Python copies context variables into tasks, and from 3.14 on, if asked, into threads. Before, a thread
-that a node starts would know nothing of the run, and compute dependencies again in another store. So
-while a node is computed here, `Thread.start` and `ThreadPoolExecutor.submit` do what `-X
-thread_inherit_context=1` has Python do.
+Python copies context variables into tasks, and from 3.14 on, optionally, into threads. Otherwise a thread
+that a node starts would know nothing about the run, and would compute dependencies again in another store.
+So while a node is computed, `Thread.start` and `ThreadPoolExecutor.submit` behave as with `-X
+thread_inherit_context=1`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _POOL_ARGUMENTS = ("max_workers", "thread_name_prefix", "initializer", "initargs
 
 _installing = threading.RLock()
 _installed = False
-# Set in a pool's `submit`: the threads that it may start serve others too.
+# Set during a pool's `submit`: the threads that it starts serve other callers too.
 _in_submit: contextvars.ContextVar[bool] = contextvars.ContextVar("furu_in_submit", default=False)
 
 
 def install(is_in_node: Callable[[], bool]) -> None:
-    """Wrap the two functions of this process, once; `is_in_node` says whether the caller is in a node."""
+    """Wrap the functions once for this process. `is_in_node` returns whether the caller is in a node."""
     global _installed
     if _installed:
         return
@@ -46,7 +46,7 @@ def _wrap_start(is_in_node: Callable[[], bool]) -> None:
 
     @functools.wraps(start)
     def start_in_context(self: threading.Thread) -> None:
-        # A pool's threads, anyio's too, serve others as well; each call has a context of its own.
+        # Threads of pools, and anyio's, serve other callers too; each of their calls has its own context.
         if not is_in_node() or _in_submit.get() or type(self).__module__.startswith("anyio."):
             return start(self)
         run = self.run
@@ -61,12 +61,12 @@ def _wrap_start(is_in_node: Callable[[], bool]) -> None:
 
 
 def _run_once(thread: threading.Thread, context: contextvars.Context, run: Callable[[], None]) -> None:
-    vars(thread).pop("run", None)  # it refers to the thread, and to the node through the context
+    vars(thread).pop("run", None)  # it refers to the thread and, through the context, to the node
     context.run(run)
 
 
 def _wrap_pool(is_in_node: Callable[[], bool]) -> None:
-    """A pool's initializer belongs to the code that makes the pool."""
+    """Run a pool's initializer in the context of the code that makes the pool."""
     make = ThreadPoolExecutor.__init__
 
     @functools.wraps(make)
