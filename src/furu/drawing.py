@@ -1,6 +1,6 @@
-"""Draws graphs: as Mermaid, as DOT, and as a page that draws itself. Reads no store.
+"""Drawings of graphs: as Mermaid, as DOT, and as an HTML page with a script.
 
-Names and values are always escaped: nothing in a graph becomes markup, a statement or a script.
+Names and values are always escaped, so nothing in a graph becomes markup, a statement or a script.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from dataclasses import dataclass
 __all__ = ["DrawnNode", "edges", "layout", "to_dot", "to_html", "to_mermaid"]
 
 _COLOURS = {"DONE": "#2da44e", "FAILED": "#cf222e", "IN_PROGRESS": "#bf8700", "TODO": "#8c959f"}
-# Layers are wrapped so that a drawing is about 1.6 times as wide as high; shorter ones never are.
+# Layers are wrapped so that a drawing is about 1.6 times as wide as high. Layers of fewer rows are not.
 _MIN_ROWS = 12
 _SWEEPS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnNode:
-    """A node, or all nodes of a class, as a box. `key` is a hash, or the class.
+    """A box for a node, or for all nodes of a class. `key` is the hash or the class.
 
-    `name` is the class as it is shown, `detail` says more; a box stands right of all boxes of lower
-    `level`, and leads to `href`.
+    `name` is the label of the class, and `detail` a longer text. A box is drawn to the right of all boxes
+    of lower `level`, and links to `href`.
     """
 
     key: str
@@ -64,7 +64,7 @@ def to_dot(nodes: Sequence[DrawnNode]) -> str:
 
 
 def to_html(nodes: Sequence[DrawnNode]) -> str:
-    """Return a page that loads nothing: people move, zoom and search the graph, and follow its edges."""
+    """Return a page that loads nothing else, where people can move, zoom and search the graph."""
     places = layout(nodes)
     index = {node.key: number for number, node in enumerate(nodes)}
     drawn = {
@@ -72,17 +72,18 @@ def to_html(nodes: Sequence[DrawnNode]) -> str:
         "edges": [[index[below], index[above]] for below, above in edges(nodes)],
         "colours": _COLOURS,
     }
-    # Inside a script element only `<` could end it, or begin a comment.
+    # Within a script element, only `<` could end the element or begin a comment.
     data = json.dumps(drawn, separators=(",", ":")).replace("<", "\\u003c")
     page = importlib.resources.files("furu").joinpath("drawing.html").read_text(encoding="utf-8")
     return page.replace("{{data}}", data)
 
 
 def layout(nodes: Sequence[DrawnNode], *, gap: float = 0.6) -> dict[str, tuple[float, float]]:
-    """Return a place for each node: a column and a row, with layers from left to right, `gap` apart.
+    """Return the column and row of each node. Layers go from left to right, `gap` apart; row 0 is the
+    middle.
 
-    Nodes of a layer are sorted by the mean place of their neighbours (Sugiyama's barycentres). A layer
-    that is much higher than the others is wrapped into several columns. Row 0 is in the middle.
+    The nodes of a layer are sorted by the mean position of their neighbours (Sugiyama's barycentres). A
+    layer that is much higher than the others is wrapped into several columns.
     """
     layers = _layers(nodes)
     depends_on: dict[str, list[str]] = {node.key: [] for node in nodes}
@@ -110,7 +111,7 @@ def layout(nodes: Sequence[DrawnNode], *, gap: float = 0.6) -> dict[str, tuple[f
 
 
 def edges(nodes: Sequence[DrawnNode]) -> list[tuple[str, str]]:
-    """Return the edges between `nodes`, each as a dependency and its dependent."""
+    """Return the edges between `nodes` as pairs of a dependency and its dependent."""
     known = {node.key for node in nodes}
     return [(below, node.key) for node in nodes for below in node.depends_on if below in known]
 

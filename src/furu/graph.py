@@ -1,6 +1,6 @@
-"""The graph under some roots: the walk over it, and its nodes and classes as values to show.
+"""The graph under some roots: a walk over it, and its nodes and classes as values to show.
 
-Walking calls the nodes' `_dependencies`, which may read input files: a running loop walks in a thread.
+A walk calls the nodes' `_dependencies`, which may read files, so an event loop walks in a thread.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from furu.node.dependencies import ClassNames, dependencies, postorder
 
 __all__ = ["UNNEEDED", "ClassNode", "Graph", "GraphNode", "make_graph", "walk"]
 
-# The state of a node that a run did not look at, because everything that depends on it was reused.
+# The state of a node that a run did not visit, because all its dependents were reused.
 UNNEEDED = "unneeded"
 
 
@@ -57,7 +57,7 @@ class Graph:
         return class_labels({node.node_class for node in self.nodes})
 
     def by_class(self) -> tuple[ClassNode, ...]:
-        """Return the classes, those that are computed first in front."""
+        """Return the classes, in order of computation."""
         members: dict[str, list[GraphNode]] = {}
         class_of = {node.hash: node.node_class for node in self.nodes}
         for node in self.nodes:
@@ -94,10 +94,10 @@ class Graph:
 def walk(
     roots: Iterable[Node[Any]], max_nodes: int | None = None
 ) -> Iterator[tuple[Node[Any], list[Node[Any]]]]:
-    """Yield each node at and under `roots` once, after its dependencies, and these with it.
+    """Yield the roots and everything they depend on, each node once with its dependencies, and after them.
 
-    Stops looking at new nodes after `max_nodes` of them. Raises `FuruCycleError`, `FuruUsageError` if two
-    classes share a name, and whatever the nodes' own `_dependencies` raise.
+    Stops at new nodes after `max_nodes` of them. Raises `FuruCycleError`, `FuruUsageError` if two classes
+    share a name, and `FuruError` if a node's `_dependencies` raises.
     """
     known: dict[str, list[Node[Any]]] = {}
 

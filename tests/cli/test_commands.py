@@ -462,4 +462,7 @@ def test_term_ends_what_does_not_run_nodes_as_an_interrupt_does(ignored: bool) -
         "main()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (130, "furu: interrupted; what was computed is kept\n") == (done.returncode, done.stderr)
+    assert (130, "furu: interrupted; the nodes that were computed are kept\n") == (
+        done.returncode,
+        done.stderr,
+    )

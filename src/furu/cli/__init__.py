@@ -1,13 +1,13 @@
-"""The command `furu`. typer and rich are an extra, so nothing here imports them before it is asked to.
+"""The command `furu`. typer and rich are an extra, so this module imports them only when they are needed.
 
-roots.py    MODULE:NAME to nodes
-output.py   how a command prints and ends
-running.py  a run that Ctrl-C drains
+roots.py    from MODULE:NAME to nodes
+output.py   printing, and exit codes
+running.py  a run that Ctrl-C ends
 run.py, plan.py, look.py, graph.py, gc.py, demo.py   the commands
-app.py      all of them together
+app.py      the application with all commands
 
-exit   0  done        1  a node failed, or the store cannot be used: its message on stderr
-       2  misuse, or the extra is missing        130  Ctrl-C or SIGTERM
+exit code   0  success     1  a node failed, or the store cannot be used; stderr says why
+            2  wrong use, or the extra is not installed        130  Ctrl-C or SIGTERM
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import sys
 from furu.node.furu import Furu
 
 _EXTRA = ("typer", "rich")
-_INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
+_INTERRUPTED = 130  # a shell's exit code for a program that SIGINT has ended
 
 
 def main() -> None:
-    """Run the command line of this process, and exit."""
+    """Run this process's command line, and exit."""
     try:
         from furu.cli.app import app
     except ModuleNotFoundError as error:
@@ -33,7 +33,7 @@ def main() -> None:
         sys.exit(2)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a name that the terminal cannot show is no error
+            stream.reconfigure(errors="replace")  # for names that the terminal cannot show
     Furu._setup_signal_handlers()
     try:
         app(prog_name="furu")

@@ -1,4 +1,4 @@
-"""`python -m furu.cli` is `furu`."""
+"""`python -m furu.cli` runs the command `furu`."""
 
 from furu.cli import main
 

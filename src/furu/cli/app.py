@@ -1,4 +1,4 @@
-"""The commands of `furu`, together."""
+"""The application `furu` with all its commands."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from furu.demo import Facts, analyse
 from furu.errors import FuruError
 from furu.events import Event, NodeDone
 
-# Rows of each table on the terminal; the Markdown report holds all.
+# The number of rows of each table on the terminal; the Markdown report has all of them.
 _ROWS = 5
 
 
@@ -27,7 +27,7 @@ def demo(
     source: Annotated[
         Path | None,
         typer.Option(
-            help="The tree to analyse: a package, or a directory that imports start at. "
+            help="The tree to analyse: a package, or a directory on the import path. "
             "By default the standard library.",
             exists=True,
             file_okay=False,
@@ -54,7 +54,7 @@ def demo(
             computed[event.name] += 1
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of other people's sources
+        warnings.simplefilter("ignore")  # about the analysed sources
         ran = Interruptible().run([report], max_workers=max_workers, on_event=on_event)
     _show_facts(out, tree, report.get())
     say(out, f"Report  {report.furu_dir / 'report.md'}")
@@ -63,7 +63,7 @@ def demo(
         kinds = ", ".join(f"{count:,} {name}" for name, count in computed.items())
         say(out, f"Run     {ran}: {kinds}")
     else:
-        say(out, f"Run     nothing to compute: the report on these files is there ({ran})")
+        say(out, f"Run     nothing to compute: the report exists ({ran})")
 
 
 def _show_facts(out: Console, source: Path, facts: Facts) -> None:

@@ -26,7 +26,8 @@ from furu.store.removal import remove, remove_left_over
 
 _AGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-# Files, and modules beside them, may have the same name: each --keep is imported by its own process.
+# Several files, and modules beside them, may have the same name, so each --keep is imported in a process of
+# its own.
 _CLOSURE = (
     "import sys; sys.path[:], sys.argv[:] = sys.argv[2:], ['furu', 'closure', sys.argv[1]]; "
     "from furu.cli import main; main()"
@@ -37,21 +38,23 @@ def gc(
     keep: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="MODULE:NAME", help="Keep these nodes and all they depend on. May be repeated."
+            metavar="MODULE:NAME",
+            help="Keep these nodes and everything they depend on. May be repeated.",
         ),
     ] = None,
     older_than: Annotated[
-        str | None, typer.Option(metavar="AGE", help="Remove only what last changed so long ago: 30d, 12h.")
+        str | None,
+        typer.Option(
+            metavar="AGE", help="Remove only nodes that have not changed for this long: 30d, 12h."
+        ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be removed, and stop.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove nodes from the store: all but those to keep, or all that are old, or both.
+    """Remove nodes from the store: all but those to keep, or those that are old, or both.
 
-    Shows what it would remove, and asks. Never removes a node that is being computed, or that has changed
-    since it was shown. Exits with 1 if a node could not be read or removed, and says which.
+    Shows what would be removed, and asks. Never removes a node that is being computed, or that has changed
+    since it was shown. If nodes cannot be read or removed, names them and exits with 1.
     """
     if not keep and older_than is None:
         raise typer.BadParameter("say what to remove: --keep MODULE:NAME, --older-than AGE, or both")
@@ -70,14 +73,14 @@ def gc(
 
 
 def closure(roots: str) -> None:
-    """Print the hashes of nodes and of all they depend on, which `furu gc --keep` keeps."""
+    """Print the hashes of nodes and everything they depend on, for `furu gc --keep`."""
     with contextlib.redirect_stdout(sys.stderr):  # user code may print while it is imported or walked
         hashes = [node.furu_hash for node, _ in walk(load_roots(roots))]
     print("\n".join(hashes))
 
 
 def _hashes_below(target: str) -> list[str]:
-    """Return what `closure` prints. Ends the command if that fails: stderr has the reason."""
+    """Return the hashes that `closure` prints. If it fails, ends the command; stderr has the reason."""
     done = subprocess.run(  # noqa: S603  # this Python
         [sys.executable, "-c", _CLOSURE, target, *sys.path],
         stdin=subprocess.DEVNULL,
@@ -95,7 +98,7 @@ _Chosen = list[tuple[Artifact, float]]
 
 
 def _choose(settings: Settings, kept: set[str], before: float | None, problems: list[str]) -> _Chosen:
-    """Show what may be removed, and return it with the time when it last changed."""
+    """Show the nodes to remove, and return them with the times of their last changes."""
     chosen: _Chosen = []
     counts, sizes = Counter[str](), Counter[str]()
     for artifact in catalog.walk(settings, problems=problems):
@@ -117,7 +120,7 @@ def _remove(settings: Settings, chosen: _Chosen, problems: list[str]) -> None:
     try:
         remove_left_over(settings)
     except (FuruError, OSError) as error:
-        problems.append(f"what earlier removals left could not be removed: {error}")
+        problems.append(f"the rest of earlier removals could not be removed: {error}")
     removed = spared = 0
     for artifact, changed_at in chosen:
         try:
@@ -151,7 +154,7 @@ def _is_idle(artifact: Artifact, problems: list[str]) -> bool:
 
 
 def _changed_at(artifact: Artifact) -> float:
-    """Return when the node's directory or its `done` last changed; the future where that is unknown."""
+    """Return when the node's directory or its `done` last changed; infinity if that is unknown."""
     times = []
     for path in (artifact.files.directory, artifact.files.done):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""`furu graph`: draw nodes and what they depend on."""
+"""`furu graph`: draw nodes and their dependencies."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def graph(
         typer.Option("--output", "-o", help="The file to write instead of stdout.", dir_okay=False),
     ] = None,
 ) -> None:
-    """Draw nodes and all they depend on, with their states: as Mermaid, as DOT, or as a page."""
+    """Draw nodes and everything they depend on, with their states: as Mermaid, as DOT, or as a page."""
     text = _WRITERS[as_](_drawn(load_roots(roots)))
     if output is None:
         sys.stdout.write(text)

@@ -1,4 +1,4 @@
-"""`furu status`, `show` and `explain`: what is in a store. They change nothing, and import nothing."""
+"""`furu status`, `show` and `explain`: what is in a store. They change and import nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from furu.store.node_json import node_json, read_logs
 
 _STATES = (Status.DONE, Status.FAILED, Status.IN_PROGRESS, Status.TODO)
 _MAX_RESULT_CHARS = 2000
-# Siblings are read one by one; of a class with more, the nearest of these is nearly as near.
+# Nodes of a class are read one by one. Among this many, the nearest is near enough.
 _MAX_SIBLINGS = 5000
 _MAX_EXPLAINED_DEPTH = 8
 _UNREADABLE = "unreadable"
@@ -66,7 +66,7 @@ def _state(artifact: Artifact) -> str:
 
 
 def show(node: Hash, as_json: AsJson = False) -> None:
-    """Show one node: its configuration, its attempts with owner and traceback, its result, its log."""
+    """Show a node: its configuration, result, logs, and attempts with owners and tracebacks."""
     info = catalog.inspect(catalog.find(current_settings(), node))
     out = console()
     if as_json:
@@ -124,9 +124,9 @@ def _as_json(info: catalog.NodeInfo) -> dict[str, Any]:
 
 
 def explain(node: Hash) -> None:
-    """Say in which fields a stored node differs from the nearest other one of its class.
+    """Show in which fields a stored node differs from the most similar other node of its class.
 
-    Where an input differs, says in which fields that one differs, and so on down.
+    If an input differs, shows in which fields that one differs, and so on.
     """
     settings = current_settings()
     info = catalog.inspect(catalog.find(settings, node))
@@ -135,7 +135,7 @@ def explain(node: Hash) -> None:
     out = console()
     nearest = _nearest(info)
     if nearest is None:
-        say(out, f"{info.node_class} {info.artifact.hash} is the only node of its class that has ended")
+        say(out, f"{info.node_class} {info.artifact.hash} is the only recorded node of its class")
         return
     say(out, f"{info.node_class}", "bold")
     say(out, f"  this     {info.artifact.hash}, {info.status}")
@@ -150,7 +150,7 @@ def _explained(
     indent = "  " * depth
     found = differences(before.config or {}, after.config or {})
     if not found:
-        yield f"{indent}no field differs: it is another _version of the class, or a field not recorded"
+        yield f"{indent}no recorded field differs: the _version of the class does, or a hidden field"
     for one in found:
         yield f"{indent}{one.path}: {_told(one)}"
         if is_node(one.before) and is_node(one.after) and depth < _MAX_EXPLAINED_DEPTH:
@@ -175,7 +175,7 @@ def _value(value: Any) -> str:
 
 
 def _of_node(settings: Settings, value: dict[str, Any]) -> catalog.NodeInfo | None:
-    """Look up a node that a configuration names; it may be an input file, which the store does not hold."""
+    """Look up a node that a configuration names. Input files are not in the store."""
     found = catalog.walk(settings, node_class=str(value["node"]), prefix=str(value["hash"]))
     artifact = next(found, None)
     info = catalog.inspect(artifact) if artifact else None
@@ -183,7 +183,7 @@ def _of_node(settings: Settings, value: dict[str, Any]) -> catalog.NodeInfo | No
 
 
 def _nearest(info: catalog.NodeInfo) -> catalog.NodeInfo | None:
-    """Find the node of the same class whose configuration differs in the fewest places."""
+    """Return the node of the same class whose configuration differs in the fewest places."""
     best: tuple[int, catalog.NodeInfo] | None = None
     siblings = catalog.walk(info.artifact.settings, node_class=info.node_class)
     for artifact in itertools.islice(siblings, _MAX_SIBLINGS):

@@ -1,4 +1,4 @@
-"""How a command prints and ends: plainly where nobody looks, and with an exit code. Knows no command."""
+"""Output and exit codes of commands: plain text if stdout is not a terminal."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from rich.text import Text
 from furu._common.text import describe_error, printable, traceback_text
 from furu.errors import FuruError, FuruUsageError
 
-INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
-# Piped output is for programs and files, which wrap lines themselves or not at all.
+INTERRUPTED = 130  # a shell's exit code for a program that SIGINT has ended
+# Piped output goes to programs and files, so lines are not wrapped.
 _PIPED_WIDTH = 10_000
 
-# Frames of these are between a command and the user's code.
+# Files whose frames are between a command and the user's code.
 _LOADING = ("<frozen importlib", os.path.join(os.path.dirname(__file__), ""))
 
 
 class Interrupted(Exception):
-    """The command was interrupted, and has said so."""
+    """The command was interrupted, and has reported that."""
 
 
 class UserCodeError(Exception):
-    """The user's own code, which a command called, raised `__cause__`."""
+    """The user's code, called by a command, raised `__cause__`."""
 
 
 @contextlib.contextmanager
 def showing_user_errors(called: str) -> Iterator[None]:
-    """Have what the user's code raises shown as that code's traceback; `called` says what was called."""
+    """Show an exception of the user's code with that code's traceback. `called` names the code."""
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -44,7 +44,7 @@ def showing_user_errors(called: str) -> Iterator[None]:
 
 
 def ending_well(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command's errors and interruption their exit codes, without a traceback."""
+    """Turn a command's errors and interrupts into exit codes, without a traceback."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -63,14 +63,14 @@ def ending_well(command: Callable[..., None]) -> Callable[..., None]:
         except Interrupted as interrupt:
             raise typer.Exit(INTERRUPTED) from interrupt
         except KeyboardInterrupt as interrupt:
-            complain("interrupted; what was computed is kept")
+            complain("interrupted; the nodes that were computed are kept")
             raise typer.Exit(INTERRUPTED) from interrupt
 
     return run
 
 
 def _show_traceback(error: BaseException | None) -> None:
-    """Show an error of the user's code, without the frames that led there."""
+    """Show an error of the user's code, without the frames of the command."""
     if error is None:
         return
     frames = error.__traceback__
@@ -81,13 +81,13 @@ def _show_traceback(error: BaseException | None) -> None:
 
 
 def complain(message: str) -> None:
-    """Say something on stderr, where it is not taken for output."""
+    """Write a message to stderr."""
     lines = [printable(line) for line in message.splitlines()]
     print("furu: " + "\n".join(lines), file=sys.stderr)
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that takes text as it is. rich honours NO_COLOR, and colours no pipe."""
+    """Return a console that prints text unchanged. rich honours NO_COLOR, and does not colour pipes."""
     made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not made.is_terminal:
         made.width = _PIPED_WIDTH
@@ -95,14 +95,14 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def say(to: Console, line: str = "", style: str | None = None) -> None:
-    """Print a line, whole: a path that is broken in two cannot be copied."""
+    """Print a line without wrapping it: a wrapped path cannot be copied."""
     to.print(Text(printable(line), style=style or ""), soft_wrap=True)
 
 
 def show_table(
     to: Console, columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = ""
 ) -> None:
-    """Print a table whose columns of numbers are on the right; nothing where there are no rows."""
+    """Print a table with right-aligned numbers. Prints nothing if there are no rows."""
     cells = [
         [f"{cell:,}" if isinstance(cell, int) else printable(str(cell)) for cell in row] for row in rows
     ]
@@ -114,7 +114,7 @@ def show_table(
         if number:
             table.add_column(column, justify="right", no_wrap=True)
         else:
-            table.add_column(column, overflow="fold")  # cut off, a name is of no use
+            table.add_column(column, overflow="fold")  # a name that is cut off is useless
     for row in cells:
         table.add_row(*map(Text, row))
     if table.row_count:
@@ -122,7 +122,7 @@ def show_table(
 
 
 def size(count: float) -> str:
-    """Return a number of bytes for people."""
+    """Format a number of bytes for people."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -12,7 +12,7 @@ from furu.cli.run import parse_window
 from furu.planning.summary import plan_local
 from furu.settings import current_settings
 
-# Nodes that are named when not all are asked for.
+# The number of nodes that are named without --all.
 _NAMED = 20
 
 
@@ -23,7 +23,7 @@ def plan(
     window: Annotated[str, typer.Option(help="How many roots at once: dfs, bfs or a number.")] = "bfs",
     every: Annotated[bool, typer.Option("--all", help="Name a thousand nodes, not twenty.")] = False,
 ) -> None:
-    """Say what `furu run` would compute, why, and how long it would take. Computes and writes nothing."""
+    """Show what `furu run` would compute, why, and how long it would take. Computes and writes nothing."""
     summary = plan_local(
         load_roots(roots), max_workers=max_workers, max_async=max_async, window_size=parse_window(window)
     )

@@ -1,4 +1,4 @@
-"""MODULE:NAME to nodes. Imports what the user of the command names, and nothing else."""
+"""From MODULE:NAME to nodes. Imports only modules that the user of the command names."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def _import_module(name: str) -> ModuleType:
         except ModuleNotFoundError as error:
             if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
                 raise
-    raise typer.BadParameter(f"there is no module {name!r} here or among what is installed")
+    raise typer.BadParameter(f"there is no module {name!r} in this directory or installed")
 
 
 def _import_file(name: str) -> ModuleType:
-    """Import a file by its path, as the module that `import` makes of it where its directory is searched
-    first. Another module that has this name here keeps it: the file's own is then marked by its path."""
+    """Import a file by its path, like `import` with the file's directory first in the search path. If
+    another module has this name already, the file's module name gets a mark and the path."""
     if not os.path.isfile(name):
         raise typer.BadParameter(f"there is no file {name}")
     path = Path(name).resolve()

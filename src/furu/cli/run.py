@@ -27,7 +27,7 @@ def run(
         str, typer.Option(help="How many roots are active at once: dfs, bfs or a number.")
     ] = "bfs",
     keep_going: Annotated[
-        bool, typer.Option("--keep-going", help="After a failure, run all that does not depend on it.")
+        bool, typer.Option("--keep-going", help="After a failure, compute nodes that do not depend on it.")
     ] = False,
     workers: Annotated[
         str, typer.Option(help="What computes: threads, processes, or dask=ADDRESS.")
@@ -37,13 +37,13 @@ def run(
         typer.Option(metavar="FILE", help="Write a trace for Perfetto.", dir_okay=False),
     ] = None,
     progress: Annotated[
-        bool, typer.Option("--progress/--no-progress", help="Show on stderr how far the run is.")
+        bool, typer.Option("--progress/--no-progress", help="Show the progress on stderr.")
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Compute what is missing of some nodes and all they depend on.
+    """Compute what is missing of nodes and everything they depend on.
 
-    Ctrl-C lets what runs finish, a second one leaves at once. Exits with 1 if a node failed.
+    Ctrl-C lets running nodes finish, a second one exits at once. Exits with 1 if a node failed.
     """
     nodes = load_roots(roots)
     traced = Trace() if trace is not None else None

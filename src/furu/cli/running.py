@@ -1,4 +1,4 @@
-"""A run on the command line: with progress, and ended by Ctrl-C and SIGTERM."""
+"""A run on the command line, with progress, and ended by Ctrl-C or SIGTERM."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ from furu.settings import current_settings
 
 
 class Interruptible:
-    """Runs roots, and ends the run when the process gets SIGINT or SIGTERM, see `Interrupts`. For the main
-    thread.
+    """Runs roots in the main thread, and ends the run on SIGINT or SIGTERM, see `Interrupts`.
 
-    A signal that the process ignores, as one started by nohup does, stays ignored.
+    Signals that the process ignores, as under nohup, stay ignored.
     """
 
     def __init__(self, *, progress: bool = True) -> None:
         self._progress = progress
 
     def run(self, roots: Iterable[Furu[Any]], *, on_event: Sink | None = None, **options: Any) -> RunReport:
-        """Run as `run_local` does. Raises `Interrupted` for a run that was, and what `run_local` raises."""
+        """Run like `run_local`. Raises `Interrupted` if a signal ended the run."""
         shown: Progress | None = None
         if self._progress:
             err, workers = console(stderr=True), options["max_workers"]

@@ -1,1 +1,1 @@
-"""What a run reports: counts, the critical path, progress, traces."""
+"""Observing a run: its report, critical path, progress and traces."""

@@ -1,8 +1,8 @@
-"""How far a run is and how long it still takes, from its events. Pure: the time is an argument.
+"""The progress of a run and its remaining time, from its events. Pure: the time is an argument.
 
-The work that is left is the nodes that are known, each as long as nodes of its class took, in this run and
-in earlier ones. It is divided by how much work the run gets done in a second, which counts everything that
-slows it; and no estimate is shorter than the longest chain of nodes that is left.
+The remaining work is the sum of the known nodes, each with the mean duration of its class in this run and
+in earlier ones. It is divided by the work that the run has done per second, which includes everything that
+slows the run. An estimate is never shorter than the longest chain of remaining nodes.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from furu.events import (
 from furu.observing.critical_path import longest_chain
 from furu.observing.durations import fill_unknown
 
-# Durations of earlier runs count as so many nodes of this one.
+# The mean duration of earlier runs counts like this many nodes of this run.
 _RECORDED_WEIGHT = 3
-# The longest chain is looked for in plans of at most so many nodes: it takes a look at each.
+# The longest chain is not worked out for plans of more nodes: it takes time for each of them.
 _MAX_CHAINED_NODES = 10_000
 
 
 @dataclass(slots=True)
 class ClassProgress:
-    """How far the nodes of one class are."""
+    """The progress of one class of nodes."""
 
     known: int = 0
     done: int = 0
@@ -43,11 +43,11 @@ class ClassProgress:
 
     @property
     def left(self) -> int:
-        """The nodes that have not ended."""
+        """The number of nodes that have not ended."""
         return max(self.known - self.done - self.failed, 0)
 
     def duration_sec(self) -> float | None:
-        """How long a node of the class takes; None where none ever did."""
+        """Return the mean duration of a node of the class; None if it is unknown."""
         weight = _RECORDED_WEIGHT if self.recorded_sec is not None else 0
         if self.done + weight == 0:
             return None
@@ -55,8 +55,8 @@ class ClassProgress:
 
 
 class Estimate:
-    """Follows a run. `recorded(node_class)` returns how long nodes of a class took in earlier runs, if that
-    is known; it is called once for each class. `classes` has full names (``module:Class``) as keys."""
+    """Follows a run. `recorded(node_class)` returns the mean duration of a class in earlier runs, or None;
+    it is called once for each class. The keys of `classes` are full names (``module:Class``)."""
 
     def __init__(self, recorded: Callable[[str], float | None], *, max_workers: int) -> None:
         self._recorded = recorded
@@ -69,26 +69,26 @@ class Estimate:
 
     @property
     def known(self) -> int:
-        """The nodes that were to be computed, as far as is known."""
+        """The number of nodes to be computed, as far as they are known."""
         return sum(one.known for one in self.classes.values())
 
     @property
     def done(self) -> int:
-        """The nodes that were computed."""
+        """The number of nodes that were computed."""
         return sum(one.done for one in self.classes.values())
 
     @property
     def running(self) -> int:
-        """The nodes that workers are at."""
+        """The number of nodes that are being computed."""
         return len(self._running)
 
     @property
     def failed(self) -> int:
-        """The nodes that failed."""
+        """The number of nodes that failed."""
         return sum(one.failed for one in self.classes.values())
 
     def add(self, event: Event) -> None:
-        """Take note of an event."""
+        """Process an event."""
         if isinstance(event, PlanKnown):
             self.plan_is_known = True
         elif isinstance(event, NodePlanned):
@@ -115,9 +115,9 @@ class Estimate:
                 self._class(event.node_class).failed += 1
 
     def remaining_sec(self, elapsed_sec: float, now: float) -> float | None:
-        """Return how long the nodes that are known still take; None while that is unknown.
+        """Return the remaining time for the known nodes; None while it cannot be estimated.
 
-        `elapsed_sec` is how long the run has taken, `now` the time by the clock of its events.
+        `elapsed_sec` is the duration of the run so far, `now` the time by the clock of its events.
         """
         lengths = fill_unknown({name: one.duration_sec() for name, one in self.classes.items()})
         if lengths is None:

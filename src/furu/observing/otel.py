@@ -1,4 +1,4 @@
-"""A run as OpenTelemetry spans, for hosts that use it. Needs the extra `otel`; configures nothing."""
+"""A run as OpenTelemetry spans. Needs the extra `otel`; does not configure OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ __all__ = ["Spans"]
 
 
 class Spans:
-    """Makes a span of a run, and below it one of each attempt at a node. Use as `on_event`, for one run.
+    """Makes a span for a run, with a child span for each attempt at a node. Pass it as `on_event` to one
+    run.
 
-    The run's span is a child of the span that is current when the run begins. Spans of nodes are made when
-    an attempt has ended, with its times. Without a `provider` the global one is asked, which does nothing
-    until the host sets it up. Raises `FuruUsageError` without the extra.
+    The run's span is a child of the span that is current when the run begins. The span of an attempt is
+    made when the attempt has ended. Without a `provider` the global one is used, which does nothing until
+    the host configures it. Raises `FuruUsageError` if the extra is not installed.
     """
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
@@ -36,7 +37,7 @@ class Spans:
         self._run: Span | None = None
 
     def __call__(self, event: Event) -> None:
-        """Take an event."""
+        """Process an event."""
         if isinstance(event, RunStarted):
             self._run = self._tracer.start_span("furu.run", start_time=_ns(event.at))
             self._run.set_attribute("furu.max_workers", event.max_workers)

@@ -1,8 +1,8 @@
-"""How far a run is, shown while it runs. Needs the extra `cli`. Shows nothing unless it is asked to.
+"""The progress of a run, on a terminal or as lines of text. Needs the extra `cli`.
 
-The run's loop only hands events over; a thread of its own counts, draws and writes. On a terminal the lines
-stand *below* the cursor, which waits on an empty line: what the host prints or logs meanwhile is written
-there, whole, and the lines move down. Nothing of the host's is redirected.
+The run's loop only passes events on; a separate thread counts, draws and writes. On a terminal the lines
+are drawn *below* the cursor, which stays on an empty line: anything that the host prints or logs is written
+there in full, and the lines move down. The host's streams are not redirected.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ logger = logging.getLogger("furu.run")
 _REDRAW_SEC = 0.1
 _LINE_SEC = 10.0
 _ESTIMATE_SEC = 0.5
-# Classes that are shown on a terminal: those with most nodes.
+# The number of classes that are shown on a terminal, those with most nodes first.
 _SHOWN_CLASSES = 6
 _BAR_COLUMNS = 24
 
@@ -41,12 +41,13 @@ _ERASE_BELOW = "\x1b[J"
 
 
 class Progress:
-    """Shows how far a run is, from entering the block to leaving it; give it to the run as `on_event`.
+    """Shows the progress of a run while its block lasts. Pass it to the run as `on_event`.
 
-    On a terminal some lines that change, else a line every ten seconds; at the end, with `summary`, one
-    line. Where stderr is closed, or its terminal hangs up, nothing more is shown, and the run goes on.
+    On a terminal it updates a few lines, elsewhere it writes a line every ten seconds, and with `summary`
+    one line at the end. If stderr is closed, or its terminal hangs up, nothing more is shown and the run
+    goes on.
 
-    Raises `FuruUsageError` where rich is not installed.
+    Raises `FuruUsageError` if rich is not installed.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class Progress:
             return None
 
     def __call__(self, event: Event) -> None:
-        """Take an event, at the price of keeping it for a moment."""
+        """Queue an event for the thread."""
         if not self._broken:
             self._events.append(event)
 
@@ -102,11 +103,11 @@ class Progress:
         self._try(self._end)
 
     def tell(self, message: str) -> None:
-        """Write a line of furu's, above what is drawn."""
+        """Write a line above the drawn lines."""
         self._try(functools.partial(self._tell, message))
 
     def _try(self, action: Callable[[], None]) -> None:
-        """The one guard: what is wrong with stderr, or with recorded durations, ends only the display."""
+        """Run an action. An error of stderr, or in recorded durations, only ends the display."""
         if self._broken:
             return
         try:
@@ -151,7 +152,7 @@ class Progress:
                 self._finished = event
 
     def line(self) -> str:
-        """Say in one line how far the run is."""
+        """Return one line about the progress of the run."""
         estimate, elapsed = self._estimate, time.monotonic() - self._began
         known = f"{estimate.known:,}" if estimate.plan_is_known else f"{estimate.known:,} known so far"
         parts = [f"{estimate.done:,} of {known}", f"{estimate.running} running"]
@@ -171,7 +172,7 @@ class Progress:
         with self._console.capture() as capture:
             self._console.print(self._lines())
         block = capture.get().rstrip("\n")
-        # First an empty line for others to write on, then the block, then back up.
+        # First an empty line for the host to write on, then the block, then move back up.
         text = f"\r{_ERASE_BELOW}\n{block}\x1b[{block.count(chr(10)) + 1}A\r"
         with self._writing:
             self._drawn = True
@@ -219,7 +220,7 @@ class Progress:
 
 @asynccontextmanager
 async def showing(settings: Settings, *, max_workers: int) -> AsyncIterator[Progress]:
-    """Show how far a run is until the block ends; the block hands the run's events over."""
+    """Show the progress of a run until the block ends. The block passes the run's events on."""
     shown = await in_thread(functools.partial(Progress, settings, max_workers=max_workers))
     shown.__enter__()
     try:
@@ -229,7 +230,7 @@ async def showing(settings: Settings, *, max_workers: int) -> AsyncIterator[Prog
 
 
 def duration(seconds: float) -> str:
-    """Say a duration for people, such as ``1:02:03`` or ``8 s``."""
+    """Format a duration for people, such as ``1:02:03`` or ``8 s``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,9 +1,10 @@
-"""A run as a trace, in the JSON format of Chrome that Perfetto (https://ui.perfetto.dev) opens.
+"""A run as a trace, in Chrome's JSON format, which Perfetto (https://ui.perfetto.dev) opens.
 
-    a row a worker            a slice a node; those on the critical path once more, in a row of their own
-    an arrow a dependency     from the end of a node to the beginning of one that needs it
+    a row for each worker            with a slice for each node
+    a row for the critical path      with the slices of its nodes
+    an arrow for each dependency     from the end of a node to the beginning of its dependent
 
-Keeps all slices until they are written: about 300 bytes a node.
+All slices are kept until they are written, about 300 bytes a node.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Slice:
 
 
 class Trace:
-    """Takes the events of a run, as its `on_event` or one of several; then `write` writes them."""
+    """Collects the events of a run. Pass it to the run as `on_event`, then call `write`."""
 
     def __init__(self) -> None:
         self._slices: list[Slice] = []
@@ -58,7 +59,7 @@ class Trace:
         self._run: dict[str, Any] = {}
 
     def __call__(self, event: Event) -> None:
-        """Take an event."""
+        """Process an event."""
         if isinstance(event, RunStarted):
             self._began_at = event.at
             limits = {"max_workers": event.max_workers, "max_async": event.max_async}
@@ -87,7 +88,7 @@ class Trace:
             raise FuruError(f"cannot write the trace to {path}: {error.strerror or error}") from error
 
     def document(self) -> dict[str, Any]:
-        """Return the trace as what is written as JSON."""
+        """Return the trace as JSON values."""
         slices = list(self._in_order())
         rows = {worker: row for row, worker in enumerate(sorted({one.worker for one in slices}), start=1)}
         critical = self._critical_path()
@@ -118,8 +119,8 @@ class Trace:
         self._slices.append(Slice(*place, timing.started_at, ended_at, outcome, error))
 
     def _in_order(self) -> Iterator[Slice]:
-        """Yield the slices by worker and time, none longer than until the next: a worker computes one node
-        at a time, but the clock that tells when a node began may have been set meanwhile."""
+        """Yield the slices by worker and time, cut so that they do not overlap: a worker computes one node
+        at a time, but the clock may have been set meanwhile."""
         ordered = sorted(self._slices, key=lambda one: (one.worker, one.began_at))
         for one, following in zip(ordered, [*ordered[1:], None], strict=True):
             if following is not None and following.worker == one.worker:
@@ -151,7 +152,7 @@ class Trace:
                     continue
                 number += 1
                 arrow = {"cat": "depends_on", "name": "depends on", "id": number, "pid": _PID}
-                # Inside the slice: an arrow belongs to the slice that is there at its time.
+                # Within the slice: an arrow is attached to the slice that is there at its time.
                 within = begin.began_at + 0.999 * (begin.ended_at - begin.began_at)
                 yield {**arrow, "ph": "s", "tid": rows[begin.worker], "ts": self._us(within)}
                 yield {**arrow, "ph": "f", "bp": "e", "tid": rows[to.worker], "ts": self._us(to.began_at)}

@@ -1,1 +1,1 @@
-"""What a run would do: reasons, forecasts, comparisons. Computes nothing."""
+"""Plans: what a run would do, why, and how long it would take. Computes nothing."""

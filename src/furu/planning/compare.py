@@ -1,4 +1,4 @@
-"""How two configurations differ, as they are written in records. Pure: reads nothing."""
+"""The differences between two recorded configurations. Pure."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _MISSING = object()
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One place where two configurations differ; `before` or `after` is None where there is nothing, which
-    `only` then says: ``"before"`` or ``"after"``."""
+    """A place where two configurations differ. If only one of them has a value there, `only` says which:
+    ``"before"`` or ``"after"``, and the other value is None."""
 
     path: str
     before: Any
@@ -21,7 +21,7 @@ class Difference:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
-    """Return where two configurations differ, by the paths of their leaves; a node is a leaf."""
+    """Return the differences between the leaves of two configurations. A node is a leaf."""
     old, new = dict(leaves(before)), dict(leaves(after))
     found = []
     for path in dict.fromkeys([*old, *new]):
@@ -50,5 +50,5 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def is_node(value: Any) -> bool:
-    """Whether a value in a configuration stands for a node: its class and its hash."""
+    """Whether a value in a configuration represents a node, by its class and hash."""
     return isinstance(value, dict) and set(value) == {"node", "hash"}

@@ -1,7 +1,7 @@
-"""Why a node that is missing has to be computed: what was published before it, and what has changed since.
+"""Why a missing node has to be computed: what was published before it, and what has changed since.
 
-An artifact of the same class that nobody wants any more, and whose configuration says the same but for the
-nodes in it, is what the missing node takes the place of. Reads records; imports nothing that they name.
+A missing node replaces an artifact of the same class that is not part of the plan, and whose configuration
+is the same except for the nodes in it. Reads records, and imports nothing that they name.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from furu.settings import Settings
 from furu.store.artifact import Status, survey
 from furu.store.record import EndedRecord
 
-# Why a node has to be computed: nothing is there; `_validate` rejects what is; the last attempt failed,
-# was cancelled, or ended with its process.
+# Nothing is there; `_validate` rejects the artifact; the last attempt failed, was cancelled, or its process
+# died.
 _StateReason = Literal["missing", "invalid", "failed", "cancelled", "interrupted"]
-# Or: what its class or its inputs were.
+# An artifact is there with another `_version`, or with other inputs.
 Reason = _StateReason | Literal["version raised", "stale input"]
 
-# Artifacts of a class that are read to find the one before; more are not looked at.
+# The largest number of artifacts of a class that are read to find the replaced one.
 _MAX_READ = 2000
 _FILE = class_name(File)
 
 
 @dataclass(frozen=True, slots=True)
 class Because:
-    """The reason, and for a stale input the fields that hold what has changed."""
+    """The reason why a node has to be computed, and for a stale input the fields that have changed."""
 
     reason: Reason
     fields: tuple[str, ...] = ()
 
 
 class Reasons:
-    """Tells reasons, of one node after another, each after those it depends on. `wanted` are the hashes of
-    all nodes that were found: none of them is what another one takes the place of."""
+    """Finds the reasons for nodes. Each node must come after its dependencies. `wanted` are the hashes of
+    all nodes in the plan, which no other node replaces."""
 
     def __init__(self, settings: Settings, wanted: set[str]) -> None:
         self._settings = settings
@@ -51,14 +51,14 @@ class Reasons:
         self._before: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
         self._changed: set[str] = set()
 
-    def tell(self, node: Node[Any]) -> Because:
-        """Say why a node that is TODO is not DONE. Raises `FuruStoreError`."""
-        told = Because(_why_missing(node))
-        if told.reason == "missing":
-            told = self._against_before(node) or told
-            if told.reason != "missing":
+    def find(self, node: Node[Any]) -> Because:
+        """Return why a node that is TODO has to be computed. Raises `FuruStoreError`."""
+        because = Because(_why_missing(node))
+        if because.reason == "missing":
+            because = self._against_before(node) or because
+            if because.reason != "missing":
                 self._changed.add(node.furu_hash)
-        return told
+        return because
 
     def _against_before(self, node: Node[Any]) -> Because | None:
         config = configuration(node)
@@ -67,17 +67,18 @@ class Reasons:
             found = differences(before, config)
             if not found:
                 if json.dumps(HIDDEN) in json.dumps(config):
-                    continue  # they may differ in what is not recorded
+                    continue  # they may differ in hidden fields
                 return Because("version raised")
-            fields = dict.fromkeys(one.path.partition("[")[0].partition(".")[0] for one in found)
+            paths = [difference.path for difference in found]
+            fields = dict.fromkeys(path.partition("[")[0].partition(".")[0] for path in paths)
             changed = [name for name in fields if self._has_changed(before.get(name), config.get(name))]
             if changed and (best is None or len(found) < best[0]):
                 best = (len(found), Because("stale input", tuple(changed)))
         return best[1] if best else None
 
     def _has_changed(self, before: Any, after: Any) -> bool:
-        """Whether a field holds a node that has changed, not just another one: an input file, a node that
-        takes the place of another, or one more or less among those that stayed."""
+        """Whether a field holds a node that has changed rather than a different one: an input file, a node
+        that replaces another, or a list of which some nodes stayed the same."""
         old, new = set(_nodes(before)), set(_nodes(after))
         if old & new and old != new:
             return True
@@ -101,8 +102,8 @@ class Reasons:
 
 
 def _outline(config: Mapping[str, Any]) -> str:
-    """Return a configuration as text, in which all nodes of a class look the same, and so do lists of them
-    whatever their length."""
+    """Return a configuration as text in which all nodes of a class look the same, and so do lists of them
+    of any length."""
     return json.dumps({name: _outlined(value) for name, value in config.items()}, sort_keys=True)
 
 
@@ -131,7 +132,7 @@ def _nodes(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _why_missing(node: Node[Any]) -> _StateReason:
-    """Say why a node that is TODO is not DONE."""
+    """Return why a node that is TODO is not DONE, from its own attempts."""
     found = survey(artifact_of(node))
     if found.status is Status.DONE:
         return "invalid"

@@ -1,8 +1,7 @@
-"""How long a run would take: the same scheduler, plan and window, with workers that only pass the time of a
-clock of their own. Computes nothing, and touches no disk.
+"""Simulated runs: the same scheduler, plan and window, with workers that only advance a virtual clock.
 
-A node takes as long as its class did. What a real run spends beside its nodes (starting threads, the store,
-the interpreter's lock) is not in it, so a run of very short nodes takes longer than is said here.
+A node takes the mean duration of its class. The overhead of a real run (starting threads, the store, the
+interpreter's lock) is not included, so a real run of very short nodes takes longer.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ def simulate(
     window_size: str | int,
     spec_limits: Mapping[str, int] | None = None,
 ) -> float:
-    """Return the makespan, in seconds, of a run that would find `facts`, as a discovery returned them.
+    """Return the makespan in seconds of a run whose discovery returns `facts`.
 
-    Nodes that another owner computes count as done. Blocks for as long as the scheduler needs, in a thread
-    of its own, so that it may be called wherever an event loop runs.
+    Nodes that another owner computes count as done. The simulation runs in a thread of its own, so it may
+    be called where an event loop is running, which it blocks.
     """
     clock = Clock(duration_sec)
 
@@ -67,8 +66,8 @@ def simulate(
 
 
 class Clock:
-    """Workers that let nodes take their time at once: the time of this clock passes only when nothing more
-    can happen before."""
+    """Workers with a virtual clock, which advances to the end of the next node when nothing else can happen
+    before."""
 
     def __init__(self, duration_sec: Callable[[Job], float]) -> None:
         self.now_sec = 0.0
@@ -83,17 +82,17 @@ class Clock:
         return SimulatedCrew(self, deliver, max_workers)
 
     async def run(self, scheduler: Scheduler) -> None:
-        """End one node after another, whenever the scheduler has done all that it can do."""
+        """End one node after another, each time that the scheduler has nothing left to do."""
         while True:
-            # The scheduler's discovery looks at each root in a thread, as ever; nobody tells when it has
-            # settled, and it does within microseconds.
+            # The scheduler's discovery runs in a thread. It takes microseconds, and nothing reports its
+            # end.
             await anyio.lowlevel.checkpoint()
             if self._ends and scheduler.is_settled:
                 self.now_sec, _, crew, job = heapq.heappop(self._ends)
                 crew.end(job)
 
     def begin(self, crew: SimulatedCrew, job: Job) -> None:
-        """A node begins, and will end after its duration."""
+        """Begin a node, which will end after its duration."""
         self._begun += 1
         ends_at = self.now_sec + self._duration_sec(job)
         heapq.heappush(self._ends, (ends_at, self._begun, crew, job))
@@ -110,11 +109,11 @@ class SimulatedCrew:
 
     @property
     def is_serial(self) -> bool:
-        """Never: that is for nodes that take no time."""
+        """Always False: serial mode is for nodes that take no time."""
         return False
 
     def has_room(self, spec_key: str) -> bool:
-        """Whether fewer nodes run than may."""
+        """Whether another node may run."""
         return self._in_flight < self._max_workers
 
     def start(self, job: Job) -> None:
@@ -124,20 +123,20 @@ class SimulatedCrew:
         self._clock.begin(self, job)
 
     def end(self, job: Job) -> None:
-        """A node has taken its time."""
+        """End a node."""
         self._in_flight -= 1
         self._deliver(Outcome(job, "computed", 0.0))
 
     def stop(self, *, cancel: bool) -> None:
-        """A simulated run ends by itself."""
+        """Do nothing: a simulated run ends by itself."""
 
     def abandon(self) -> list[Job]:
-        """Nothing is left: no node fails."""
+        """Return nothing: no node is left running."""
         return []
 
 
 class Replay:
-    """Returns what a discovery found before, as the window asks for it."""
+    """Returns the facts of an earlier discovery again, as far as the window has room."""
 
     def __init__(self, facts: Sequence[Fact]) -> None:
         self._facts = facts
@@ -159,11 +158,11 @@ class Replay:
         return Batch(facts, True, self._next == len(self._facts))
 
     def forget(self, key: str) -> None:
-        """Every node is returned once."""
+        """Do nothing: every node is returned once."""
 
     def stop(self) -> None:
-        """Every step is short."""
+        """Do nothing: every step is short."""
 
 
 def _ignore(event: Event) -> None:
-    """Drop an event of a run that does not happen."""
+    """Drop an event of a simulated run."""

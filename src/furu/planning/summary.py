@@ -1,4 +1,4 @@
-"""What a run would do, why, and how long it would take. Computes nothing, writes nothing."""
+"""Plans: what a run would do, why, and how long it would take. Computes and writes nothing."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from furu.store.artifact import Status
 
 __all__ = ["Forecast", "PlanSummary", "PlannedNode", "plan_local", "summarize"]
 
-# Nodes that a summary names; it counts all.
+# A summary names this many nodes, and counts all.
 _NAMED_NODES = 1000
 _SHOWN_CHARS = 120
 _SHOWN_FAILURES = 10
-# Beyond this the simulated runs take longer than somebody waits for a plan.
+# For larger plans the simulated runs would take too long.
 _MAX_SIMULATED_NODES = 5000
 _OTHER_WORKERS = (2, 4, 8, 16)
 _OTHER_WINDOWS = ("dfs", "bfs")
@@ -39,7 +39,8 @@ _OTHER_WINDOWS = ("dfs", "bfs")
 
 @dataclass(frozen=True, slots=True)
 class PlannedNode:
-    """A node that would be computed. `name` is its class, `text` all of it; `fields` hold what is stale."""
+    """A node that would be computed. `name` is its class, `text` describes it, `fields` are those that are
+    stale."""
 
     hash: str
     name: str
@@ -55,7 +56,7 @@ class PlannedNode:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """How long a run would take with so many workers and such a window."""
+    """The makespan of a run with a certain number of workers and a certain window."""
 
     max_workers: int
     window_size: str | int
@@ -66,20 +67,21 @@ class Forecast:
 class PlanSummary:
     """What a run of the same roots would do.
 
-    `to_compute` nodes would be computed; `reused` are DONE, and hide all below them; `in_progress` are
-    being computed by another owner, whom the run would wait for; `failed` would fail the run: one of their
-    own methods raised just now, or they failed before (only with `retry_failed=False`); `failures` says
-    how. `reasons` counts the nodes to compute by class and reason, `nodes` names the first thousand, each
-    after those it depends on. The reasons:
+    `to_compute` nodes would be computed. `reused` nodes are DONE; their dependencies were not visited.
+    `in_progress` nodes are being computed by another owner, for which the run would wait. `failed` nodes
+    would fail the run: one of their methods has just raised, or they failed earlier (only with
+    `retry_failed=False`); `failures` says how. `reasons` counts the nodes to compute by class and reason,
+    and `nodes` names the first thousand, each after its dependencies. The reasons:
 
-    ``missing``: nothing is there. ``invalid``: `_validate` rejects the artifact. ``failed``, ``cancelled``,
-    ``interrupted``: how the last attempt ended. ``version raised``: an artifact with the same fields is
-    there, under another `_version`. ``stale input``: one is there that differs in nodes that have changed.
+    ``missing``: there is no artifact. ``invalid``: `_validate` rejects the artifact. ``failed``,
+    ``cancelled``, ``interrupted``: how the last attempt ended. ``version raised``: there is an artifact
+    with the same fields and another `_version`. ``stale input``: there is one that differs in nodes that
+    have changed.
 
-    From the durations that the store has recorded of the same classes: `forecasts` are what a run would
-    take, simulated, first as asked for, then with other numbers of workers and other windows;
-    `critical_path_sec` is what no number of workers can beat. There are none where nothing is recorded, and
-    for more than 5,000 nodes. The classes in `unknown_durations` are taken to be like the others.
+    `forecasts` are the makespans of simulated runs, from recorded durations of the same classes: first with
+    the given options, then with other numbers of workers and other windows. No number of workers beats
+    `critical_path_sec`. Both are missing if nothing is recorded, or for more than 5,000 nodes. The classes
+    in `unknown_durations` are assumed to take as long as the others.
     """
 
     to_compute: int
@@ -115,22 +117,22 @@ class PlanSummary:
         for one in others:
             yield f"  {one.max_workers} workers, window {one.window_size}: {seconds(one.makespan_sec)}"
         if self.unknown_durations:
-            yield f"  taken to be like the others: {', '.join(self.unknown_durations)}"
+            yield f"  assumed to take as long as the others: {', '.join(self.unknown_durations)}"
 
 
 def summarize(
     discovery: Discovery, settings: Settings, *, max_workers: int, max_async: int, window_size: str | int
 ) -> PlanSummary:
-    """Walk everything that a discovery finds; count it, tell reasons, and simulate runs."""
+    """Count everything that a discovery finds, find reasons, and simulate runs."""
     facts = list(_facts(discovery))
     found = [fact for fact in facts if isinstance(fact, Found)]
     statuses = Counter(fact.status for fact in found)
     to_compute = [fact for fact in found if fact.status is Status.TODO]
-    told = Reasons(settings, {fact.job.key for fact in found})
+    finder = Reasons(settings, {fact.job.key for fact in found})
     reasons: dict[str, Counter[str]] = {}
     nodes: list[PlannedNode] = []
     for fact in to_compute:
-        because = told.tell(fact.job.node)
+        because = finder.find(fact.job.node)
         reasons.setdefault(class_name(type(fact.job.node)), Counter())[because.reason] += 1
         if len(nodes) < _NAMED_NODES:
             nodes.append(_planned(fact.job, because))
@@ -183,7 +185,7 @@ def _planned(job: Job, because: Because) -> PlannedNode:
 
 
 def _combinations(max_workers: int, window_size: str | int) -> list[tuple[int, str | int]]:
-    """The run that was asked for, then others with its window, then others with its workers."""
+    """Return the given options, then other numbers of workers, then other windows."""
     asked = (max_workers, window_size)
     others = [(workers, window_size) for workers in _OTHER_WORKERS]
     return list(dict.fromkeys([asked, *others, *((max_workers, window) for window in _OTHER_WINDOWS)]))
@@ -197,9 +199,9 @@ def plan_local(
     window_size: str | int = "bfs",
     retry_failed: bool = True,
 ) -> PlanSummary:
-    """Say what `run_local(roots)` would compute, why, and how long it would take; computes nothing.
+    """Return what `run_local(roots)` would compute, why, and how long it would take. Computes nothing.
 
-    Reads `roots` to its end. Raises as `run_local` does for roots, graphs and options that it cannot run.
+    Reads all `roots`. Raises as `run_local` does for wrong roots, graphs and options.
     """
     check_roots(roots)
     check_limits(max_workers, max_async)
