@@ -99,7 +99,7 @@ RUNNING = (
         "_common/loops.py",
         "            self._pending = False\n        self._context.run(self._function)\n",
         "            self._context.run(self._function)\n            self._pending = False\n",
-        ("workers/test_threads.py::test_wake_while_the_function_runs_calls_it_again",),
+        ("common/test_waker.py::test_wake_while_the_function_runs_calls_it_again",),
     ),
     Mutant(
         "the start of a child is not shielded",
@@ -113,7 +113,7 @@ RUNNING = (
         CHILDREN,
         "os.killpg(self._process.pid, signal.SIGKILL)",
         "self._process.kill()",
-        ("workers/test_children.py::test_timeout_kills_the_programs_of_the_node",),
+        ("workers/test_node_programs.py::test_timeout_kills_the_programs_of_the_node",),
     ),
     Mutant(
         "a child that died before it began fails its node",

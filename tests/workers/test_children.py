@@ -7,9 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import anyio.to_thread
 import pytest
@@ -18,140 +16,13 @@ import furu
 from furu import (
     Furu,
     FuruComputeError,
-    FuruTimeoutError,
-    FuruWorkerError,
     Status,
-    run_local,
     run_local_async,
 )
 from furu.errors import FuruError
 from furu.execution.workers import ProcessWorkers
 from tests.workers.nodes import Act, Gate
-
-
-def run_in_one_child(*nodes: Furu[Any]) -> furu.RunReport:
-    """Run nodes in processes, one after another in the same child."""
-    return run_local(nodes, workers=ProcessWorkers(), max_workers=1)
-
-
-def environment() -> dict[str, str]:
-    """Variables with which a program finds furu."""
-    paths = [str(Path(furu.__file__).parent.parent), *(path for path in sys.path if path)]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-
-
-def run_script(source: str, folder: Path, *options: str, **arguments: Any) -> str:
-    """Run a program in a folder, and return what it prints."""
-    (folder / "script.py").write_text(textwrap.dedent(source))
-    done = subprocess.run(
-        [sys.executable, *options, "script.py"],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-        **arguments,
-    )
-    assert (0, "") == (done.returncode, done.stderr), done.stdout
-    return done.stdout
-
-
-# ---- programs that a node starts ----
-
-
-class Starts(Furu[int]):
-    """Starts a program that holds a FIFO open, and then does one thing."""
-
-    fifo: Path
-    then: str
-
-    def _create(self) -> int:
-        with open(self.fifo, "wb", buffering=0) as fifo:
-            program = subprocess.Popen(["sleep", "1000"], stdout=fifo)
-            fifo.write(b"!")
-        if self.then == "die":
-            os._exit(3)
-        if self.then == "wait":
-            program.wait()
-        return program.pid
-
-
-class StartsForTooLong(Starts):
-    _timeout_sec = 1.0
-
-
-class Fifo:
-    """Whether a program runs that has the FIFO open."""
-
-    def __init__(self, path: Path) -> None:
-        os.mkfifo(path)
-        self.path = path
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-
-    def wait_for_writer(self) -> None:
-        os.set_blocking(self.descriptor, True)
-        with open(self.path, "rb", buffering=0) as file:  # waits for it
-            assert b"!" == file.read(1)
-
-    def wait_until_closed(self) -> None:
-        """Return when no program has it open: the end of the file is not read before."""
-        os.set_blocking(self.descriptor, True)
-        while os.read(self.descriptor, 10):
-            pass
-
-    def is_open(self) -> bool:
-        os.read(self.descriptor, 10)
-        try:
-            return os.read(self.descriptor, 10) != b""
-        except BlockingIOError:
-            return True
-
-
-@pytest.fixture
-def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    """A FIFO that nothing has open for writing."""
-    fifo = Fifo(tmp_path / "fifo")
-    yield fifo
-    os.close(fifo.descriptor)
-
-
-def test_timeout_kills_the_programs_of_the_node(fifo: Fifo) -> None:
-    """Not only the process that waits for them."""
-    with pytest.raises(FuruComputeError) as caught:
-        run_in_one_child(StartsForTooLong(fifo=fifo.path, then="wait"))
-    assert isinstance(caught.value.__cause__, FuruTimeoutError)
-    fifo.wait_until_closed()
-
-
-@pytest.mark.anyio
-async def test_cancelled_run_kills_the_programs_of_its_nodes(fifo: Fifo) -> None:
-    """As a timeout does."""
-    node = Starts(fifo=fifo.path, then="wait")
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(lambda: run_local_async([node], workers=ProcessWorkers()))
-        await anyio.to_thread.run_sync(fifo.wait_for_writer)
-        tasks.cancel_scope.cancel()
-    await anyio.to_thread.run_sync(fifo.wait_until_closed)
-    assert Status.TODO == await anyio.to_thread.run_sync(node.status)
-
-
-def test_child_that_dies_takes_its_programs_along(fifo: Fifo) -> None:
-    """Its exit code is its own all the same."""
-    with pytest.raises(FuruComputeError) as caught:
-        run_in_one_child(Starts(fifo=fifo.path, then="die"))
-    assert isinstance(caught.value.__cause__, FuruWorkerError)
-    assert 3 == caught.value.__cause__.exit_code
-    fifo.wait_until_closed()
-
-
-def test_program_that_a_finished_node_left_running_goes_on(fifo: Fifo) -> None:
-    """As it does in threads, also when the run has ended."""
-    node = Starts(fifo=fifo.path, then="return")
-    run_in_one_child(node)
-    assert fifo.is_open()
-    os.kill(node.get(), signal.SIGKILL)
-    fifo.wait_until_closed()
-
+from tests.workers.programs import environment, run_in_one_child, run_script
 
 # ---- children that die before they begin ----
 
@@ -215,10 +86,7 @@ def test_node_for_which_no_child_lives_fails_after_a_few(tmp_path: Path) -> None
         """,
         tmp_path,
     )
-    assert (
-        "True no process could begin with Node(): 3 were started, and the last one ended by itself"
-        in printed
-    )
+    assert "True no process could begin Node(): 3 were started, and the last one ended by itself" in printed
     assert printed.endswith("with exit code 7 TODO\n")
     assert ["__main__", *["__mp_main__"] * 3] == (tmp_path / "starts").read_text().split()
 
@@ -292,6 +160,8 @@ def test_child_has_the_options_of_the_interpreter(options: list[str], tmp_path: 
         f"""
         import sys
         sys.path[:] = {path!r}
+        import logging
+        logging.getLogger("asyncio").setLevel(logging.ERROR)  # with -X dev it reports slow callbacks
         from furu import Furu, run_local, use_settings
         from furu.execution.workers import ProcessWorkers
         def seen():
@@ -397,7 +267,7 @@ def test_package_without_a_guard_does_not_start_processes_without_end(tmp_path: 
         check=False,
     )
     assert 0 != done.returncode
-    assert 'Put what the program does under `if __name__ == "__main__":`' in done.stderr
+    assert 'Put the code that starts the run under `if __name__ == "__main__":`' in done.stderr
 
 
 @pytest.mark.parametrize("how", ["SIGCHLD ignored", "SIGPIPE default", "standard error closed"])

@@ -112,7 +112,7 @@ def test_hash_is_in_the_key_and_resources_go_with_the_spec_key(
 def test_spec_key_without_resources_is_the_nodes_error(dask_client: Any) -> None:
     """A misspelt key is not computed just anywhere."""
     node = Act(does="sum", kind="gpus")
-    with pytest.raises(FuruComputeError, match=r"'gpus'.*name \['gpu'\]"):
+    with pytest.raises(FuruComputeError, match=r"'gpus'.*only for \['gpu'\]"):
         run_local([node], workers=DaskWorkers(dask_client, resources={"gpu": {"GPU": 1}}))
     assert Status.TODO == node.status()
 

@@ -35,7 +35,7 @@ from furu import (
 )
 from furu.errors import FuruError
 from furu.execution.workers import ProcessWorkers
-from furu.execution.workers.crossing import pack, unpack
+from furu.execution.workers.transfer import pack, unpack
 from furu.node.base import artifact_of
 from furu.node.failure import end_of_dead
 from tests.store.processes import OtherProcess
@@ -144,7 +144,7 @@ def test_class_that_is_another_one_in_the_child_is_refused(monkeypatch: pytest.M
     """Another `_version` would compute another node under this one's name."""
     content = pack(Wants(name="n"))
     monkeypatch.setattr(Wants, "_version", 2)
-    with pytest.raises(FuruError, match="is another class here"):
+    with pytest.raises(FuruError, match="differs between this process"):
         unpack(content)
 
 

@@ -11,15 +11,9 @@ from typing import Any
 import anyio.to_thread
 import pytest
 
-import furu
-from furu import Furu, Status, run_local
-from furu.execution.workers import ProcessWorkers
+from furu import Furu, Status
 from tests.workers.nodes import Act
-
-
-def run_in_one_child(*nodes: Furu[Any]) -> furu.RunReport:
-    """Run nodes in processes, one after another in the same child."""
-    return run_local(nodes, workers=ProcessWorkers(), max_workers=1)
+from tests.workers.programs import run_in_one_child
 
 
 class Pid(Furu[int]):

@@ -6,7 +6,6 @@ import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from typing import Any
 
 import anyio
@@ -244,64 +243,6 @@ async def test_each_overrun_is_reported_once(max_workers: int) -> None:
         report = await run_local_async(nodes, max_workers=max_workers, on_event=on_event)
     assert (12, 4) == (report.computed, report.overran)
     assert set(reported) == set(overruns)
-
-
-@pytest.mark.anyio
-async def test_function_of_a_waker_runs_in_the_context_in_which_the_waker_was_made() -> None:
-    """Whatever the context of the thread that wakes it."""
-    variable: ContextVar[str] = ContextVar("variable")
-    variable.set("loop")
-    heard = anyio.Event()
-    seen: list[str] = []
-
-    def note() -> None:
-        seen.append(variable.get())
-        heard.set()
-
-    waker = Waker(note)
-
-    def wake() -> None:
-        variable.set("thread")
-        waker.wake()
-
-    await anyio.to_thread.run_sync(wake)
-    await heard.wait()
-    assert ["loop"] == seen
-
-
-@pytest.mark.anyio
-async def test_wake_while_the_function_runs_calls_it_again() -> None:
-    """What has come meanwhile may be news that this call has not seen."""
-    calls: list[int] = []
-    again = anyio.Event()
-
-    def note() -> None:
-        calls.append(len(calls))
-        if len(calls) == 1:
-            waker.wake()
-        else:
-            again.set()
-
-    waker = Waker(note)
-    waker.wake()
-    with anyio.fail_after(10):
-        await again.wait()
-    assert 2 == len(calls)
-
-
-@pytest.mark.anyio
-async def test_wakes_before_the_function_runs_are_one_call() -> None:
-    """From as many threads as there are."""
-    calls: list[int] = []
-    waker = Waker(lambda: calls.append(1))
-    for _ in range(5):
-        waker.wake()
-    with anyio.fail_after(10):
-        while not calls:
-            await anyio.lowlevel.checkpoint()
-    for _ in range(10):
-        await anyio.lowlevel.checkpoint()
-    assert [1] == calls
 
 
 # ---- threads that cannot be started ----

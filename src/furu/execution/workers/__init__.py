@@ -1,6 +1,6 @@
-"""What computes: one contract (`base`), what every kind does with one node (`call`), and the kinds.
+"""Workers: their contract (`base`), computing one node (`call`), and the kinds of workers.
 
-The kinds that few runs need are imported when they are asked for: `import furu` does without them.
+Kinds that few runs need are imported on first use.
 """
 
 from typing import TYPE_CHECKING, Any

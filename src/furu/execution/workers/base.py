@@ -1,8 +1,8 @@
-"""What a scheduler asks of workers. Decides nothing about order: the scheduler does.
+"""The contract between a scheduler and its workers.
 
-The scheduler asks for room before it takes a node from the ready set, so that no long queue of the
-workers' own buries the order. A node's failure is a value, an `Outcome`; workers raise nothing of a
-node's.
+The scheduler decides the order. It takes a node from the ready set only if its workers have room, so that
+workers need no long queue, which would hide the order. The failure of a node is a value, an `Outcome`:
+workers never raise exceptions of nodes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _class_name = functools.lru_cache(class_name)  # asked twice for each node
 
 
 class Lane(NamedTuple):
-    """Which workers a node needs: nodes of one lane wait for the same room."""
+    """The kind of worker that a node needs. Nodes of the same lane wait for the same room."""
 
     is_async: bool
     spec_key: str
@@ -33,7 +33,7 @@ class Lane(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One node to compute, its key in the plan, and which attempt of this run it is."""
+    """A node to compute, its key in the plan, and the number of the attempt in this run."""
 
     node: Node[Any]
     key: str
@@ -56,8 +56,8 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A worker has begun with a job. Made where and when it begins: it may be delivered later. `worker`
-    names the worker; one computes one job at a time."""
+    """A worker has begun a job. Made when the job begins, but it may be delivered later. `worker` names the
+    worker, which computes one job at a time."""
 
     job: Job
     worker: str
@@ -66,10 +66,10 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a job ended. `reused`: it was DONE by the time it was claimed; `elsewhere`: another owner,
-    alive, is at it, and `error` says which; `failed`: `error` names the node and its state;
-    `cancelled`: it was ended early, because the run ends. `judged` is the value of
-    `matches_retry` in the process where the error was raised, if that was another one."""
+    """How a job ended. `reused`: the node was DONE when it was claimed. `elsewhere`: another live owner
+    holds it, and `error` names the owner. `failed`: `error` names the node and its state. `cancelled`: it
+    was ended early because the run ends. `judged` is `matches_retry` in the process where the error was
+    raised, if that was another process."""
 
     job: Job
     end: Literal["computed", "reused", "elsewhere", "failed", "cancelled"]
@@ -84,7 +84,7 @@ class Outcome:
 
     @property
     def matches_retry(self) -> bool:
-        """Whether the node failed with an error that its class names in `_retry`."""
+        """Whether the node failed with an exception that its class retries."""
         retry = retry_of(self.job.node)
         if self.end != "failed" or self.error is None or retry is None:
             return False
@@ -92,27 +92,27 @@ class Outcome:
 
     @property
     def is_to_be_retried(self) -> bool:
-        """Whether the node failed in a way that its class wants another attempt for."""
+        """Whether the node failed and needs another attempt."""
         retry = retry_of(self.job.node)
         return retry is not None and self.job.attempt < retry.attempts and self.matches_retry
 
     @property
     def ends_a_run(self) -> bool:
-        """Whether a run that stops at the first failure begins nothing more."""
+        """Whether a run that stops at the first failure must stop."""
         return self.end == "failed" and not self.is_to_be_retried
 
 
 @dataclass(frozen=True, slots=True)
 class Withdrawn:
-    """Jobs that were started are handed back: none has begun, and none will. They may be started
-    again, unless the workers have stopped. Serial mode ends with it."""
+    """Started jobs that have not begun are handed back, and will not begin. They may be started again,
+    unless the workers have stopped. This ends serial mode."""
 
     jobs: list[Job]
 
 
 @dataclass(frozen=True, slots=True)
 class Overran:
-    """A job that cannot be stopped has taken longer than its class allows, and goes on."""
+    """A job that cannot be stopped has exceeded its time limit, and goes on."""
 
     job: Job
 
@@ -122,48 +122,47 @@ Deliver = Callable[[News], None]
 
 
 class Workers(Protocol):
-    """A kind of worker. Holds what its user chose and no state of a run, so that runs, one after another or
-    at the same time, may share one: each opens a crew of its own."""
+    """A kind of worker. Holds options but no state of a run: several runs may share it, at the same time
+    too, because each opens its own crew."""
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:
-        """Begin a run on its event loop, with at most `max_workers` nodes at once. Helpers may be started
-        in `tasks`, whose cancellation ends them; `deliver` is to be called on the loop. With
-        `stop_on_failure` no job is begun after one has failed.
+        """Begin a run on its event loop, with at most `max_workers` nodes at once. Helper tasks may be
+        started in `tasks`, which is cancelled at the end. `deliver` is called on the loop. With
+        `stop_on_failure`, no job begins after one has failed.
 
-        Raises `FuruUsageError` where this kind cannot be used."""
+        Raises `FuruUsageError` if this kind cannot be used here."""
         ...
 
 
 class Crew(Protocol):
     """The workers of one run, used on its event loop.
 
-    Guarantees: of each job that a worker begins, a `Begun` and one `Outcome` are delivered, in this
-    order, also while the task group is being cancelled, unless the job is abandoned; a job that is not
-    begun is handed back in a `Withdrawn`. Claim, compute, publish and release of a node all happen in
-    the function that runs in the worker.
+    Guarantees: for each job that begins, a `Begun` and then one `Outcome` are delivered, even while the
+    task group is being cancelled, unless the job is abandoned. A job that does not begin is handed back in
+    a `Withdrawn`. The worker does the whole work for a node: claim, compute, publish and release.
     """
 
     @property
     def is_serial(self) -> bool:
-        """Whether a job is begun only after all jobs started before it have gone well, so that it may
-        depend on them. Ends with a `Withdrawn`, which is delivered before the outcome that ended it."""
+        """Whether a job begins only after all jobs started before it have succeeded, so that it may depend
+        on them. Ends with a `Withdrawn`, which is delivered before the outcome that ended it."""
         ...
 
     def has_room(self, spec_key: str) -> bool:
-        """Whether a node of this spec key could be started now."""
+        """Whether a node with this spec key can be started now."""
         ...
 
     def start(self, job: Job) -> None:
-        """Start a job; there is room for it. Returns at once."""
+        """Start a job, for which there is room. Returns at once."""
         ...
 
     def stop(self, *, cancel: bool) -> None:
-        """Begin nothing more; what has begun goes on to its end, and is delivered. With `cancel` it is to
-        end early where it can: a process is killed, and `check_cancelled()` raises in a thread. May be
-        called again, with `cancel`."""
+        """Begin no more jobs. Running jobs end normally and are delivered. With `cancel` they end early if
+        possible: processes are killed, and `check_cancelled()` raises in threads. May be called again with
+        `cancel`."""
         ...
 
     def abandon(self) -> list[Job]:
-        """The time for running jobs is over: end what can be ended, and return what is left running,
-        of which nothing more is delivered. Follows `stop`."""
+        """End the running jobs that can be ended, and return those that are left running, for which nothing
+        more is delivered. Called after `stop`."""
         ...

@@ -1,5 +1,5 @@
-"""What a worker does with one node, whatever kind of worker it is: set the context, compute, and turn
-whatever happens into an `Outcome`. Nothing that a node raises goes past here."""
+"""Computes one node in any kind of worker: sets the context, computes, and turns the result into an
+`Outcome`. No exception of a node passes this module."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def call(job: Job, backend: str, cancellation: Cancellation) -> Outcome:
 
 
 async def acall(job: Job, backend: str, cancellation: Cancellation) -> Outcome:
-    """Compute an async node on this event loop, in a shielded scope of the caller's: like a node in a
-    thread it finishes and publishes. Only that scope cancels it, or asyncio's own `Task.cancel()`."""
+    """Compute an async node on this event loop. The caller's scope is shielded, so the node finishes and
+    publishes like one in a thread. Only that scope, or asyncio's own `Task.cancel()`, cancels it."""
     started = time.monotonic()
     with _worker_context(job, backend, cancellation):
         try:
             computed = (await afetch(job.node, force=True)).computed
         except BaseException as error:
             asked = isinstance(error, FuruCancelledError) and cancellation.requested
-            if asked or isinstance(error, anyio.get_cancelled_exc_class()):  # the node's own is a failure
+            if asked or isinstance(error, anyio.get_cancelled_exc_class()):  # not one of the node's own
                 return Outcome(job, "cancelled", time.monotonic() - started)
             return failed_outcome(job, error, started)
     return Outcome(job, "computed" if computed else "reused", time.monotonic() - started)
@@ -60,12 +60,12 @@ def _worker_context(
 
 
 def failed_outcome(job: Job, error: BaseException, started: float) -> Outcome:
-    """Turn what came of a job instead of a value into its outcome."""
+    """Return the outcome of a job that raised an exception."""
     duration_sec = time.monotonic() - started
     if isinstance(error, FuruInProgressError):
         return Outcome(job, "elsewhere", duration_sec, error)
     if not isinstance(error, FuruComputeError) or error.node is not job.node:
-        # Before or after `_create`: the store could not be used, the artifact could not be read.
+        # Raised before or after `_create`: the store could not be used, or the artifact not be read.
         cause, state_path = error, Path(artifact_of(job.node).files.directory)
         error = compute_error(job.node, cause, state_path)
         error.__cause__ = cause
@@ -73,16 +73,16 @@ def failed_outcome(job: Job, error: BaseException, started: float) -> Outcome:
 
 
 def dead_outcome(job: Job, error: Exception, started: float) -> Outcome:
-    """Fail a job whose worker died of it, or was killed, and record that in the store in its place."""
+    """Return the outcome of a job whose worker died or was killed, and record it in the store."""
     duration_sec = time.monotonic() - started
     return Outcome(job, "failed", duration_sec, end_of_dead(job.node, "failed", error, duration_sec))
 
 
 def drop_frames(error: BaseException | None) -> None:
-    """Let go of the frames, and so of the local variables, that an error and its causes keep alive.
+    """Release the frames, with their local variables, that an error and its causes keep alive.
 
-    Where each was raised stays as text, in a note. The frames are not cleared: that would close a
-    generator or a coroutine, of any node, that has caught the same error and is suspended.
+    A note keeps the traceback as text. The frames are not cleared: that would close suspended generators
+    and coroutines that have caught the same error.
     """
     seen: set[int] = set()
     pending = [error]
@@ -92,7 +92,7 @@ def drop_frames(error: BaseException | None) -> None:
             continue
         seen.add(id(one))
         if one.__traceback__ is not None:
-            if not isinstance(one, FuruError):  # the message of furu's own says where the node's is
+            if not isinstance(one, FuruError):  # furu's own message says where the traceback is stored
                 _note_where(one)
             BaseException.with_traceback(one, None)
         pending += [one.__cause__, one.__context__]

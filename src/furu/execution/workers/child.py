@@ -1,16 +1,16 @@
-"""The child's side of `ProcessWorkers`: answers requests, one at a time, until its connection ends.
+"""The child's side of `ProcessWorkers`: answers one request at a time until the connection ends.
 
-The connection is a socket, which the child is started with as its standard input. A message on it is eight
-bytes that say how long it is, and that many bytes:
+The connection is a socket, which the child gets as its standard input. A message is its length in eight
+bytes, and that many bytes:
 
     parent    how to import the program's main module      a node
     child                                        b""  None       b""  how it ended
 
-The empty message says that the child begins with the request. A child that dies before sending it is
-replaced; if it dies later, the node has failed.
+With the empty message, the child begins a request. If a child dies before that it is replaced; if it dies
+later, the node has failed.
 
-A node's standard input is empty. What it prints, by itself or through programs that it starts, goes to its
-attempt's log; what is printed between nodes goes to the parent's standard error.
+A node's standard input is empty. Its output, and that of programs that it starts, goes to its attempt's
+log; output between nodes goes to the parent's standard error.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from furu.node.compute import AROUND_CREATE
 from furu.store.attempt import Attempt
 
 LENGTH_BYTES = 8
-# How much is asked of a socket at once: it makes room for all that is asked for.
+# The largest size to ask of a socket at once: recv() allocates all of it.
 RECEIVE_BYTES = 2**20
 
 
 def is_preparing() -> bool:
-    """Whether this is a child, furu's or multiprocessing's, that is importing the program's modules."""
+    """Whether this is a child, of furu or multiprocessing, that is importing the program's modules."""
     return getattr(multiprocessing.process.current_process(), "_inheriting", False)
 
 
 def main() -> None:
     """Serve until there are no more requests. The first one says how to import the parent's modules."""
     connection = _take_over_streams()
-    # An interrupt that is sent to many processes is meant for the parent, which decides and kills.
+    # An interrupt that is sent to all processes is for the parent, which kills its children if necessary.
     signal.signal(signal.SIGINT, lambda *_: None)
     AROUND_CREATE.set(_around_create)
     pid = os.getpid()
     answer: Callable[[Any], object] = _prepare
-    # The parent may die at any time. The node that is being computed is published all the same.
+    # The parent may die at any time. The current node is still published.
     with contextlib.suppress(ConnectionError):
         while (request := _receive(connection)) is not None:
             _send(connection, b"")
@@ -65,8 +65,8 @@ def main() -> None:
 
 def _take_over_streams() -> socket.socket:
     connection = socket.socket(fileno=os.dup(0))
-    # A fork that a node makes must not keep the connection open after this process has died. The hook runs
-    # again in a fork of the fork, where the number may belong to another file: a closed socket forgets it.
+    # A node's fork must not keep the connection open after this process has died. In a fork of the fork the
+    # hook runs again, which is safe: a closed socket does not keep its number.
     os.register_at_fork(after_in_child=connection.close)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -78,20 +78,20 @@ def _take_over_streams() -> socket.socket:
 
 
 def _prepare(data: dict[str, Any]) -> str | None:
-    """Import what the parent's main module defines, as multiprocessing does: it is run under another name.
-    Returns what went wrong, if anything."""
+    """Import the parent's main module under another name, as multiprocessing does. Returns the error as
+    text, if there is one."""
     try:
         with _importing():
             multiprocessing.spawn.prepare(data)
-    except BaseException as error:  # a SystemExit of the script's own, too
+    except BaseException as error:  # also a SystemExit raised by the script
         return describe_error(error)
     return None
 
 
 @contextlib.contextmanager
 def _importing() -> Iterator[None]:
-    """Refuse runs that a module starts as it is imported, as `multiprocessing` refuses processes: the child
-    that such a run starts would import the module, too, and so on without end."""
+    """Refuse runs that a module starts while it is imported, as `multiprocessing` refuses processes: the
+    children of such a run would import the module too, and so on without end."""
     process: Any = multiprocessing.process.current_process()
     process._inheriting = True
     try:
@@ -135,8 +135,8 @@ def _around_create(attempt: Attempt) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _printing_to(log: int) -> Iterator[None]:
-    """Redirect the standard streams to a file for a block. The block may close or replace them: it gets
-    stream objects of its own, and the descriptors are restored afterwards."""
+    """Redirect the standard streams to a file for a block. The block may close or replace them: it gets its
+    own stream objects, and the descriptors are restored afterwards."""
     before = sys.stdout, sys.stderr
     _flush(*before)
     saved = {number: os.dup(number) for number in (1, 2)}
@@ -169,14 +169,14 @@ def _flush(*streams: Any) -> None:
 
 
 def _end_fork(error: BaseException | None) -> None:
-    """End a process that a node forked and that left the node's code. The attempt, its log and the
-    connection belong to the process that it was forked from."""
+    """End a fork of a node that has left the node's code. The attempt, its log and the connection belong to
+    the parent of the fork."""
     code = 1
     if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
         code = error.code or 0
     elif error is not None:
         traceback.print_exception(error)
     else:
-        print("a process forked in _create() returned from it, and ends here", file=sys.stderr)
+        print("a process that was forked in _create() returned from it: it is ended", file=sys.stderr)
     _flush(sys.stdout, sys.stderr)
     os._exit(code & 0xFF)

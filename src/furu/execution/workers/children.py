@@ -1,11 +1,11 @@
-"""The parent's side of a child process of `ProcessWorkers`: its start, what it is asked, its end.
+"""The parent's side of a child process of `ProcessWorkers`: its start, its requests, its end.
 
-A child and the programs that its nodes start form a session and a process group of their own. Ctrl-C on a
+A child and the programs that its nodes start are in a session and a process group of their own. Ctrl-C on a
 terminal does not reach them, and they are killed together.
 
-`anyio.open_process` is not used, for two reasons. On asyncio it reaps a process as soon as it has died; the
-number of its group may then belong to another one, and must not be killed. And it writes to pipes, so that
-SIGPIPE would kill a program that has restored that signal's default action.
+`anyio.open_process` is not used, for two reasons. On asyncio it reaps a process as soon as it dies; after
+that the number of its group may belong to another group, which must not be killed. And it writes to pipes,
+so that SIGPIPE would kill a program that has restored that signal's default action.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from furu.errors import FuruError
 from furu.execution.workers.child import LENGTH_BYTES, RECEIVE_BYTES
 
 _COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from furu.execution.workers.child import main; main()"
-# How long a child that is no longer needed may take to end: its `atexit` functions, its own threads.
+# How long a child that is no longer needed may take to end: it runs `atexit` functions and joins threads.
 _EXIT_SEC = 5.0
-# A child may be dead when it is sent something: an error, no signal. (macOS has no such flag.)
+# Sending to a dead child must be an error rather than a signal. (macOS has no such flag.)
 _NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class ChildDied(Exception):
-    """A child died. `begun` says whether it had begun with the request; `exit_code` is None if unknown."""
+    """A child died. `begun` says whether it had begun the request; `exit_code` is None if unknown."""
 
     def __init__(self, begun: bool, exit_code: int | None) -> None:
         super().__init__(_way_to_die(exit_code))
@@ -54,12 +54,12 @@ class Child:
 
     @classmethod
     async def start(cls) -> Child:
-        """Start a child and have it import the program's main module.
+        """Start a child, and let it import the program's main module.
 
         Raises `FuruError` if it cannot be started or cannot import the module, `ChildDied` if it dies.
         """
         preparation = pickle.dumps(_preparation())
-        child = await in_thread(_spawn)  # which is not abandoned when cancelled
+        child = await in_thread(_spawn)  # not abandoned on cancellation
         try:
             problem = await child.ask(preparation)
         except ChildDied as death:
@@ -85,11 +85,11 @@ class Child:
         return pickle.loads(answer)  # noqa: S301  # from the child
 
     async def end(self) -> None:
-        """Let the child end by itself, cancelled or not; kill it if that takes too long. Programs that its
-        nodes left running go on."""
+        """Let the child end by itself, and kill it if that takes too long. Shielded from cancellation.
+        Programs that its nodes left running continue."""
         with anyio.CancelScope(shield=True):
-            # Closing it would not be enough: a fork of this process may hold a copy.
-            with contextlib.suppress(OSError):  # it has ended already
+            # Closing the socket is not enough: a fork of this process may have a copy.
+            with contextlib.suppress(OSError):  # the child has ended already
                 self._connection.shutdown(socket.SHUT_RDWR)
             with anyio.move_on_after(_EXIT_SEC):
                 await self._wait()
@@ -98,9 +98,10 @@ class Child:
         self._connection.close()
 
     async def kill(self) -> int | None:
-        """Kill the child and the programs that it has started, cancelled or not; return its exit code."""
+        """Kill the child and the programs that it has started; return its exit code. Shielded from
+        cancellation."""
         with anyio.CancelScope(shield=True):
-            if self._process.returncode is None:  # not reaped, so the number is still that of its group
+            if self._process.returncode is None:  # not reaped, so the number still belongs to its group
                 # A program in the group may have changed its user.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, signal.SIGKILL)
@@ -140,8 +141,8 @@ class Child:
         return bytes(content)
 
 
-# Both ends of each connection. A fork of this process must not keep a copy of them: a child would outlive
-# this process, and its death would go unnoticed.
+# Both ends of all connections. A fork of this process must not keep copies: children would outlive this
+# process, and the death of a child would not be noticed.
 _connections: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 
@@ -185,9 +186,9 @@ def _standard_error() -> int:
 
 
 def _interpreter_options() -> list[str]:
-    """Return the options that this interpreter was started with: -O, -W, -I and so on, and every -X, of
-    which subprocess passes only some."""
-    of_subprocess: Any = subprocess  # multiprocessing takes it from there, too
+    """Return the options that this interpreter was started with, including every -X, of which subprocess
+    passes only some."""
+    of_subprocess: Any = subprocess  # multiprocessing uses this private function, too
     options: list[str] = of_subprocess._args_from_interpreter_flags()
     for name, value in sys._xoptions.items():
         options.append(f"-X{name}" if value is True else f"-X{name}={value}")
@@ -195,8 +196,8 @@ def _interpreter_options() -> list[str]:
 
 
 def _preparation() -> dict[str, Any]:
-    """Return what `multiprocessing.spawn.prepare` needs to import this program's main module. Not through
-    `get_preparation_data`, which fails if the working directory has been removed."""
+    """Return the data with which `multiprocessing.spawn.prepare` imports this program's main module.
+    `get_preparation_data` is not used because it fails if the working directory has been removed."""
     of_process: Any = multiprocessing.process
     origin: str | None = of_process.ORIGINAL_DIR
     main = sys.modules["__main__"]

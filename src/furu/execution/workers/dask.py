@@ -1,8 +1,9 @@
-"""A Dask cluster, for work that outgrows one machine. Dask chooses the worker; what is ready, and in what
-order, stays with the scheduler of the run. The store, which all workers share, stays the source of truth.
+"""Workers on a Dask cluster, for work that is too large for one machine. Dask chooses the worker; the run's
+scheduler still decides what is ready and in which order. All workers share the store, which remains the
+source of truth.
 
-Talks to Dask on the event loop of its client, which is this loop for an asynchronous client and another
-thread's for a synchronous one.
+Calls Dask on the event loop of its client: this loop for an asynchronous client, another thread's loop for
+a synchronous one.
 """
 
 from __future__ import annotations
@@ -36,32 +37,30 @@ _CANCEL_POLL_SEC = 0.01
 
 
 class _TookTooLong(Exception):
-    """A worker was killed because its node was late."""
+    """A worker was killed because its node exceeded its time limit."""
 
 
 class DaskWorkers:
-    """Computes nodes on the workers of a Dask cluster, at most `max_workers` of a run at once.
+    """Computes nodes on the workers of a Dask cluster, at most `max_workers` at once.
 
-    `client_or_address` is a `distributed.Client`, synchronous or asynchronous, or
-    the address of a scheduler, such as ``"tcp://10.0.0.1:8786"``. `resources` says what a node of a spec
-    key needs of a worker, in Dask's terms: ``{"gpu": {"GPU": 1}}``. With it, every spec key but
-    ``"default"`` must be in it; without it, any node may be on any worker.
+    `client_or_address` is a `distributed.Client`, synchronous or asynchronous, or the address of a
+    scheduler, such as ``"tcp://10.0.0.1:8786"``. `resources` maps spec keys to the resources that their
+    nodes need, in Dask's terms: ``{"gpu": {"GPU": 1}}``. If it is given, it must contain every spec key
+    except ``"default"``. Otherwise any worker may compute any node.
 
     All workers must see the store under the same path, and run the same code. Each worker process is an
-    owner of its own there. Settings in force go with each node; what it prints goes where the worker's
-    output goes. A worker that is lost is no failure: Dask gives its nodes to others, until as many
-    workers as `distributed.scheduler.allowed-failures` were lost with the same node, which then fails
-    with `FuruWorkerError`. When a node fails and the run stops, or the run is cancelled, its tasks are
-    cancelled: those that no worker has begun are not computed; what is being computed goes on to its end
-    and publishes, and the run does not wait for it.
+    owner in the store. The current settings are sent with each node. A node's output goes to the output of
+    its worker. If a worker is lost, Dask gives its nodes to other workers. A node that has lost
+    `distributed.scheduler.allowed-failures` workers and one more fails with `FuruWorkerError`. If the run
+    stops or is cancelled, its tasks are cancelled: those that no worker has begun are not computed. Nodes
+    that are being computed finish and publish, but the run does not wait for them.
 
-    A node whose `_timeout_sec` is over is stopped by ending the process of its worker. Its nanny starts
-    another, and what else that worker computed is given to others.
+    If a node exceeds its `_timeout_sec`, the process of its worker is ended. The nanny starts another one,
+    and Dask gives the worker's other nodes to other workers.
 
-    Async nodes are not sent to the cluster, but run on the event loop, as ever. Needs the extra `dask`,
-    and asyncio.
+    Async nodes run on the event loop of the run, as always. Needs the extra `dask`, and asyncio.
 
-    Raises `FuruUsageError` if `distributed` is not installed or an argument is not what it must be.
+    Raises `FuruUsageError` if `distributed` is not installed, or an argument is wrong.
     """
 
     def __init__(
@@ -80,9 +79,9 @@ class DaskWorkers:
         self._resources = _checked(resources)
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:
-        """Begin a run; connects when the first node is ready, where an address was given.
+        """Begin a run. Given an address, connects when the first node is ready.
 
-        Raises `FuruUsageError` on another loop than asyncio's, or if a client's own no longer runs.
+        Raises `FuruUsageError` if the loop is not asyncio's, or if the client's own loop is not running.
         """
         try:
             loop = asyncio.get_running_loop()
@@ -123,7 +122,7 @@ class _DaskCrew(TaskCrew):
         tasks.start_soon(self._keep)
 
     def stop(self, *, cancel: bool) -> None:
-        """Send nothing more, and cancel what was sent."""
+        """Send no more nodes, and cancel those that were sent."""
         super().stop(cancel=cancel)
         self.abandon()
 
@@ -134,7 +133,7 @@ class _DaskCrew(TaskCrew):
             request = await in_thread(make_request, job, "dask")
             reply = await self._link.ask(
                 request,
-                f"{job.name}-{job.key}-{secrets.token_hex(4)}",  # one that was cancelled may go on
+                f"{job.name}-{job.key}-{secrets.token_hex(4)}",  # unique: a cancelled task may still run
                 resources=resources,
                 timeout_sec=timeout_sec_of(job.node),
             )
@@ -153,8 +152,8 @@ class _DaskCrew(TaskCrew):
             return self._resources[job.spec_key]
         except KeyError:
             raise FuruUsageError(
-                f"{describe(job.node)} needs a worker of kind {job.spec_key!r}, and the resources of "
-                f"DaskWorkers name {sorted(self._resources)}: add what {job.spec_key!r} needs of a worker"
+                f"{describe(job.node)} has the spec key {job.spec_key!r}, but the resources of DaskWorkers "
+                f"are only for {sorted(self._resources)}: add the resources that {job.spec_key!r} needs"
             ) from None
 
     async def _keep(self) -> None:
@@ -169,7 +168,7 @@ class _DaskCrew(TaskCrew):
 
 
 class _Link:
-    """The way to a scheduler: a client of the user's, or one that is made for this run."""
+    """The connection to a Dask scheduler: the user's client, or one that is made for this run."""
 
     def __init__(self, client_or_address: Any) -> None:
         self._given = client_or_address
@@ -184,8 +183,8 @@ class _Link:
         resources: Mapping[str, float] | None,
         timeout_sec: float | None,
     ) -> Reply:
-        """Have a request computed. Raises `FuruWorkerError` if every worker that tried was lost,
-        `_TookTooLong` if one took longer than `timeout_sec`, and was killed."""
+        """Let the cluster compute a request. Raises `FuruWorkerError` if too many workers were lost,
+        `_TookTooLong` if a worker took longer than `timeout_sec` and was killed."""
         client = await self._connected()
         if timeout_sec is None:
             work = _ask(client, compute, request, key=key, resources=resources)
@@ -236,7 +235,7 @@ async def _ask(
     try:
         (reply,) = await asyncio.shield(gathering)
     except asyncio.CancelledError:
-        # Cancelled itself, `gather` would leave tasks that nobody hears of.
+        # If `gather` itself were cancelled, its tasks would go on unnoticed.
         await client.cancel([future], asynchronous=True)
         await asyncio.gather(gathering, return_exceptions=True)
         raise
@@ -244,7 +243,7 @@ async def _ask(
         count = error.allowed_failures + 1
         raise FuruWorkerError(f"{count} Dask worker{'s'[: count > 1]} died while computing it") from error
     except FutureCancelledError as error:
-        raise FuruError(f"Dask gave the task up: {error}") from error
+        raise FuruError(f"Dask gave up the task: {error}") from error
     finally:
         future.release()
     return cast(Reply, reply)
@@ -253,7 +252,8 @@ async def _ask(
 async def _ask_in_time(
     client: Any, request: Request, *, key: str, resources: Mapping[str, float] | None, timeout_sec: float
 ) -> Reply:
-    """Count from when a worker tells that it begins, anew if it is lost; kill the worker that is late."""
+    """Like `_ask`, with a time limit. The time counts from the worker's message that it begins, again for
+    each worker. A worker that is late is killed."""
     begun: asyncio.Queue[str] = asyncio.Queue()
     client.subscribe_topic(key, lambda event: begun.put_nowait(event[1]))
     reply = asyncio.ensure_future(
@@ -276,11 +276,11 @@ async def _ask_in_time(
         if not reply.done():
             reply.cancel()
             await asyncio.wait({reply})
-    # Killed before the scheduler has heard of the cancellation, the worker would pass for a lost one, and
-    # its node be given to another. Nothing tells when it has heard.
+    # If the worker were killed before the scheduler has processed the cancellation, Dask would give its
+    # node to another worker. Nothing reports when it has.
     while any(key in keys for keys in (await client.processing()).values()):  # noqa: ASYNC110
         await asyncio.sleep(_CANCEL_POLL_SEC)
-    # Nothing else ends a thread. A nanny starts another worker, and Dask gives the other tasks to others.
+    # Nothing else ends a thread. A nanny starts another worker, and Dask reassigns its other tasks.
     await client.run(os._exit, 1, workers=[address], on_error="ignore", asynchronous=True)
     raise _TookTooLong
 

@@ -1,4 +1,4 @@
-"""The run's own event loop, for nodes with an `async def _create`."""
+"""Workers for nodes with an `async def _create`: tasks on the run's event loop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from furu.execution.workers.tasks import TaskCrew
 class EventLoopWorkers:
     """Runs async nodes as tasks of the run, at most the run's `max_async` at once.
 
-    A node's store operations run in threads; what its `_create` does on the loop is its own affair.
+    A node's store operations run in threads, so only its `_create` can block the loop.
     """
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:

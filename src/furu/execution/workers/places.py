@@ -1,4 +1,4 @@
-"""The places of a crew, so that what runs side by side can be told apart. Knows nothing of jobs."""
+"""Names for the jobs of a crew that run side by side."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from contextlib import contextmanager
 
 
 class Places:
-    """Names a crew's workers ``<kind>-1``, ``<kind>-2`` …; the lowest that is free is taken first."""
+    """Gives out the names ``<kind>-1``, ``<kind>-2``, …, the lowest free number first."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._count = 0
-        self._free: list[int] = []  # of those that were taken before
+        self._free: list[int] = []  # numbers that were taken before
 
     @contextmanager
     def taken(self) -> Iterator[str]:
-        """Take a place for a block."""
+        """Take a name for a block."""
         if self._free:
             place = heapq.heappop(self._free)
         else:

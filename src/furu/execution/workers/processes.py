@@ -1,10 +1,10 @@
-"""Processes of this machine, for pure-Python nodes, which the interpreter's lock keeps from running side
-by side in threads. Also for nodes that crash, leak, or must be stopped: a process can be killed.
+"""Workers in processes of this machine. They are for pure-Python nodes, which in threads wait for the
+interpreter's lock, and for nodes that crash, leak memory, or must be stopped: a process can be killed.
 
-Not through `anyio.to_process`: its children are killed when a loop ends, so each would leave its owner
-file in the store; a child that is cancelled while it starts is left; how one died cannot be known; a main
-module that was started with `python -m` is unavailable in it; and its messages share the descriptor that
-programs started by a node print to.
+`anyio.to_process` is not used. It kills its children when the loop ends, so each would leave its owner file
+in the store. A child whose start is cancelled is left running. It does not report how a child died. It
+cannot import a main module that was started with `python -m`. And its messages share a descriptor with the
+output of programs that nodes start.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from furu.node.failure import end_of_dead, timeout_error
 
 __all__ = ["ProcessWorkers"]
 
-# How many children are started for a node of which none lives long enough to begin with it.
+# How many children are started for a node if none of them lives long enough to begin it.
 _MOST_STARTS = 3
 
 
@@ -37,19 +37,18 @@ class _TookTooLong(Exception):
 
 
 class ProcessWorkers:
-    """Computes nodes in child processes, at most `max_workers` of a run at once, one node each at a time.
+    """Computes nodes in child processes, at most `max_workers` at once, one node in each.
 
-    Children are started when there is work for them, with the program's main module imported under another
-    name (so a script needs the usual ``if __name__ == "__main__":``), and end with the run. Each is an
-    owner of its own in the store. Settings in force go with each node; the host's context variables and
-    its logging configuration cannot. What a node prints goes to its attempt's log, `furu.log`.
+    Children start when there is work for them, and end with the run. They import the program's main module
+    under another name, so a script needs the usual ``if __name__ == "__main__":``. Each child is an owner
+    in the store. The current settings are sent with each node; the host's context variables and logging
+    configuration are not. A node's output goes to its attempt's log, `furu.log`.
 
-    A node and all nodes below it cross to the child, each once, without recursion; the error of a node
-    comes back with its traceback as text. A child that dies fails its node with `FuruWorkerError`, and
-    another takes its place. A cancelled run kills its children; so does a `_timeout_sec` that is over.
-    Each is killed with the programs that its nodes have started.
+    A node is sent with all nodes below it. Its error is returned with the traceback as text. If a child
+    dies, its node fails with `FuruWorkerError`, and another child is started. Children are killed, with the
+    programs that their nodes have started, when the run is cancelled or a node exceeds its `_timeout_sec`.
 
-    Async nodes are not computed in processes, but on the event loop, as ever.
+    Async nodes run on the event loop, as always.
 
     >>> from furu import run_local
     >>> from furu.execution.workers import ProcessWorkers
@@ -58,14 +57,11 @@ class ProcessWorkers:
     """
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:
-        """Begin a run; children are started when there is work for them.
-
-        Raises `FuruUsageError` in a child that is importing the program's main module.
-        """
+        """Begin a run. Raises `FuruUsageError` in a child that is importing the program's main module."""
         if is_preparing():
             raise FuruUsageError(
                 "a run with ProcessWorkers was started while a child process imports the program's "
-                'modules. Put what the program does under `if __name__ == "__main__":`'
+                'modules. Put the code that starts the run under `if __name__ == "__main__":`'
             )
         return _ProcessCrew(tasks, deliver, max_workers=max_workers, stop_on_failure=stop_on_failure)
 
@@ -82,7 +78,7 @@ class _ProcessCrew(TaskCrew):
         tasks.start_soon(self._keep)
 
     def stop(self, *, cancel: bool) -> None:
-        """Begin nothing more; with `cancel`, kill what computes."""
+        """Begin no more jobs; with `cancel`, kill the children that compute."""
         super().stop(cancel=cancel)
         if cancel:
             self.abandon()
@@ -107,9 +103,9 @@ class _ProcessCrew(TaskCrew):
             return failed_outcome(job, failure, started)
 
     async def _answer(self, job: Job, request: bytes) -> Reply:
-        """Have a child compute a node. One that dies before it begins is replaced.
+        """Let a child compute a node. A child that dies before it begins is replaced.
 
-        Raises `FuruWorkerError` if none begins, `ChildDied` if the one that has begun dies.
+        Raises `FuruWorkerError` if no child begins, `ChildDied` if the child dies after it has begun.
         """
         starts = 0
         while True:
@@ -122,8 +118,8 @@ class _ProcessCrew(TaskCrew):
                     raise
                 if starts == _MOST_STARTS:
                     raise FuruWorkerError(
-                        f"no process could begin with {describe(job.node)}: {starts} were started, and the "
-                        f"last one {death}",
+                        f"no process could begin {describe(job.node)}: {starts} were started, and the last "
+                        f"one {death}",
                         exit_code=death.exit_code,
                     ) from None
 
@@ -145,7 +141,7 @@ class _ProcessCrew(TaskCrew):
         return reply
 
     async def _keep(self) -> None:
-        """Keep the children until the run ends."""
+        """Keep the children until the end of the run."""
         try:
             await anyio.sleep_forever()
         finally:

@@ -1,6 +1,6 @@
-"""One node in another process: what goes there, what is done there, and what comes back.
+"""Computes one node in another process: the request, the computation there, and the reply.
 
-Used by every kind of worker that is not in this process. How bytes travel is the kind's own affair.
+Used by all kinds of workers in other processes, which differ in how they transport bytes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from furu.context import Cancellation
 from furu.errors import FuruComputeError, FuruError, FuruInProgressError
 from furu.execution.workers.base import Job, Lane, Outcome
 from furu.execution.workers.call import call
-from furu.execution.workers.crossing import pack, unpack
+from furu.execution.workers.transfer import pack, unpack
 from furu.node.base import artifact_of
 from furu.node.compute import refuse_changed
 from furu.node.failure import compute_error
@@ -29,7 +29,7 @@ from furu.store.record import MAX_TRACEBACK_CHARS
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A node to compute, in which settings, on what kind of worker."""
+    """A node to compute, with settings and the kind of worker."""
 
     node: bytes
     key: str
@@ -40,7 +40,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class SentError:
-    """An exception: pickled where it can be, and as text in any case."""
+    """An exception as text, and pickled if possible."""
 
     pickled: bytes | None
     text: str
@@ -49,10 +49,9 @@ class SentError:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a request ended. `state_path` is None where it failed before there was a node.
-
-    `matches_retry` says whether the class names the error in its `_retry`. The child decides, because the
-    error may not be picklable. None if the request failed before there was a node."""
+    """How a request ended. `matches_retry` says whether the node's class retries the error; the child
+    decides that, because the error may not be picklable. Both it and `state_path` are None if the request
+    failed before there was a node."""
 
     end: Literal["computed", "reused", "elsewhere", "failed", "cancelled"]
     duration_sec: float
@@ -62,14 +61,14 @@ class Reply:
 
 
 class RemoteTraceback(Exception):
-    """The traceback of an error in the process where it was raised, as the cause of its copy here."""
+    """The traceback of an error from another process, as the cause of its copy here."""
 
     def __str__(self) -> str:
         return f'\n"""\n{self.args[0]}"""'
 
 
 def make_request(job: Job, backend: str) -> Request:
-    """Pack a job's node, with the settings in force here. Raises `FuruError` if it cannot be packed."""
+    """Pack a job's node with the current settings. Raises `FuruError` if it cannot be packed."""
     refuse_changed(job.node)
     return Request(pack(job.node), job.key, job.spec_key, backend, current_settings())
 
@@ -77,10 +76,10 @@ def make_request(job: Job, backend: str) -> Request:
 def compute(
     request: Request, importing: Callable[[], AbstractContextManager[object]] = nullcontext
 ) -> Reply:
-    """Compute a node in this process; raises nothing. `importing` is entered while its modules are
-    imported."""
+    """Compute a node in this process. Raises nothing. `importing` is a context manager around the import of
+    the node's modules."""
     started = time.monotonic()
-    # A copy: what a node sets in its context is seen by no other.
+    # In a copy of the context, so that no other node sees what this one sets.
     return contextvars.copy_context().run(_compute, request, importing, started)
 
 
@@ -105,7 +104,7 @@ def _compute(
 
 
 def outcome_of(job: Job, reply: Reply) -> Outcome:
-    """Turn a reply into the outcome of the job that it answers."""
+    """Turn a reply into the outcome of its job."""
     if reply.error is None:
         return Outcome(job, reply.end, reply.duration_sec)
     error = _received_error(reply.error)
@@ -124,10 +123,10 @@ def _send_error(error: BaseException) -> SentError:
     pickled: bytes | None
     try:
         pickled = pack(error)
-        # An exception whose constructor wants more than its args is pickled, and fails to come back.
+        # If an exception's constructor needs more than its args, it can be pickled but not unpickled.
         if type(unpack(pickled)) is not type(error):
             pickled = None
-    except Exception:  # whatever its own methods raise: it is told as text
+    except Exception:  # anything that the exception's methods raise: it is sent as text
         pickled = None
     return SentError(pickled, text, trace)
 
@@ -137,8 +136,8 @@ def _received_error(sent: SentError) -> BaseException:
     if sent.pickled is not None:
         try:
             error = cast(BaseException, unpack(sent.pickled))
-        except Exception as problem:  # its class is unknown here: it is told as text
-            sent = SentError(None, f"{sent.text} (which cannot be had here: {problem})", sent.traceback)
+        except Exception as problem:  # its class is unknown here: use the text
+            sent = SentError(None, f"{sent.text} (cannot be unpickled here: {problem})", sent.traceback)
     if error is None:
         error = FuruError(sent.text)
     error.__cause__ = RemoteTraceback(sent.traceback)

@@ -1,30 +1,31 @@
-"""When thread workers compute serially, one job after another in one thread, and when in parallel.
+"""The policy of serial mode: whether thread workers compute one job after another in one thread, or in
+parallel.
 
-Threads that compute tiny nodes fight for the interpreter's lock, and a hop from the loop to a thread and
-back costs more than storing such a node does: serially they take a third of the time. Slow nodes need all
-the threads that there are, at once.
+Threads that compute tiny nodes compete for the interpreter's lock, and passing a job from the loop to a
+thread and back costs more than storing a tiny node: serially, such nodes take a third of the time. Slow
+nodes need all threads at once.
 
-Decides on numbers that its caller has measured; reads no clock and knows no threads.
+Pure: decides on numbers that its caller has measured, without clocks and threads.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-# As long as the runner waits for the interpreter's lock, it is given this many times the patience.
+# While the runner waits for the interpreter's lock, the patience is multiplied by this.
 _MOST_STARVED = 8
-# The processor time of the process in a second, from which on some other thread must have had the lock.
+# If the process uses at least this share of a processor, some other thread must have had the lock.
 _BUSY = 0.7
-# Up to this much, more than one thread gains nothing: they take turns with the lock. Much of what a job
-# then takes is the turns, so it counts as short up to so many times the usual limit.
+# If the process uses at most this much, threads take turns with the lock, and more than one is no gain.
+# Most of a job's time is then waiting for turns, so the limit for a short job is multiplied.
 _ONE_CORE = 1.5
 _LONGER_BY_TURNS = 3
 _MOST_TRY_AFTER = 4096
 
 
 class Usage(NamedTuple):
-    """What a run had used at one moment: seconds, each from some start of its own, and how many jobs had
-    ended. `jobs_cpu_sec` counts only jobs that ran in parallel.
+    """The resources that a run has used so far, in seconds by several clocks, and the number of jobs that
+    have ended. `jobs_cpu_sec` counts only jobs that ran in parallel.
     """
 
     wall_sec: float
@@ -36,11 +37,11 @@ class Usage(NamedTuple):
 
 
 class SerialPolicy:
-    """Decides between serial and parallel mode. Begins in serial mode.
+    """Decides between serial and parallel mode, and begins with serial mode.
 
-    Serial mode is left when no job has ended within `patience_sec`. It is tried again once `try_after` jobs
-    have ended in parallel mode of which each took less than `short_sec`; after a try that was in vain, the
-    next comes later.
+    Serial mode ends when no job has ended within `patience_sec`. It is tried again when `try_after` jobs
+    have ended in parallel mode that took less than `short_sec` each. After each failed try, the next one
+    comes later.
     """
 
     def __init__(
@@ -51,16 +52,16 @@ class SerialPolicy:
         self._short_sec = short_sec
         self._shortest_try_after = self._try_after = try_after
         self._since = Usage(0.0, 0.0, 0.0, 0, 0.0, 0.0)
-        self._quiet = 0  # looks in a row at which no job had ended
+        self._quiet = 0  # the number of looks in a row at which no job had ended
         self._seen_ended = 0
 
     def is_slow(self, before: Usage, now: Usage, *, is_late: bool) -> bool:
-        """Whether to leave serial mode. To be asked each `patience_sec` while there are jobs.
+        """Whether to leave serial mode. Called every `patience_sec` while there are jobs.
 
         Args:
             before: The usage at the last look.
-            now: The usage now.
-            is_late: Whether the loop itself has looked late, so that threads may not have had their turn.
+            now: The current usage.
+            is_late: Whether this look is late, so that threads may not have had their turn either.
         """
         if now.ended != self._seen_ended or now.ended != before.ended:
             self._seen_ended, self._quiet = now.ended, 0
@@ -71,25 +72,25 @@ class SerialPolicy:
         return self._quiet >= most + is_late
 
     def _is_starved(self, before: Usage, now: Usage) -> bool:
-        """Whether the runner would go on if it had the interpreter's lock: it is not computing, and others
-        are. A node that sleeps looks the same while others compute."""
+        """Whether the runner seems to wait for the interpreter's lock: it is not computing, but other
+        threads are. A node that sleeps meanwhile looks the same."""
         wall_sec = now.wall_sec - before.wall_sec
         runner_sec = now.runner_cpu_sec - before.runner_cpu_sec
         busy_sec = now.process_cpu_sec - before.process_cpu_sec
         return runner_sec < wall_sec / 2 and busy_sec > _BUSY * wall_sec
 
     def leave(self, now: Usage) -> None:
-        """Go on in parallel mode."""
+        """Change to parallel mode."""
         if self.is_serial and now.ended - self._since.ended > self._shortest_try_after:
             self._try_after = self._shortest_try_after
         self.is_serial, self._since, self._quiet = False, now, 0
 
     def is_due(self, ended: int) -> bool:
-        """Whether so many jobs have ended in parallel mode that `try_again` is worth a look."""
+        """Whether enough jobs have ended in parallel mode for `try_again`."""
         return ended - self._since.ended >= self._try_after
 
     def try_again(self, now: Usage) -> bool:
-        """Go back to serial mode if the jobs since the last look were short; return whether they were."""
+        """Change to serial mode if the jobs since the last look were short; return whether they were."""
         since, self._since = self._since, now
         count = now.ended - since.ended
         wall_sec = now.wall_sec - since.wall_sec
@@ -98,7 +99,7 @@ class SerialPolicy:
         self.is_serial = (
             wall_sec < short_sec
             or now.jobs_wall_sec - since.jobs_wall_sec < short_sec
-            # Where threads fight for the lock, neither their pace nor their own clocks say much.
+            # While threads compete for the lock, wall-clock times say little.
             or (took_turns and now.jobs_cpu_sec - since.jobs_cpu_sec < _LONGER_BY_TURNS * short_sec)
         )
         if self.is_serial:

@@ -1,5 +1,5 @@
-"""A crew with one task of the run for each job: what kinds of workers share whose nodes are awaited on the
-loop, wherever they are computed. Computes nothing itself."""
+"""A crew with one task for each job: the base for workers whose jobs are awaited on the loop, wherever they
+are computed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from furu.execution.workers.places import Places
 
 
 class TaskCrew(abc.ABC):
-    """At most `max_workers` jobs at once, under a limiter of the run's own. Each is shielded from the run's
-    cancellation, and has a scope that `abandon` cancels."""
+    """Runs at most `max_workers` jobs at once, under a limiter of its own. Each job is shielded from the
+    run's cancellation, and has a scope that `abandon` cancels."""
 
     def __init__(
         self, kind: str, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool
@@ -37,29 +37,29 @@ class TaskCrew(abc.ABC):
 
     @abc.abstractmethod
     async def _compute(self, job: Job, scope: anyio.CancelScope) -> Outcome:
-        """Compute a node, or have it computed. Raises nothing but how `scope` is cancelled."""
+        """Compute a node. Raises only the cancellation of `scope`."""
 
     async def _cancelled(self, job: Job, started: float) -> Outcome:
-        """Say that a node's scope was cancelled."""
+        """Return the outcome of a job whose scope was cancelled."""
         return Outcome(job, "cancelled", time.monotonic() - started)
 
     @property
     def is_serial(self) -> bool:
-        """Never: jobs wait side by side."""
+        """Always False: jobs run side by side."""
         return False
 
     def has_room(self, spec_key: str) -> bool:
-        """Whether another job may be awaited."""
+        """Whether another job may be started."""
         return self._in_flight < self._max_workers
 
     def start(self, job: Job) -> None:
-        """Start a task for a job."""
+        """Start a job in a task."""
         self._in_flight += 1
         self._waiting[job.key] = job
         self._tasks.start_soon(self._run, job)
 
     def stop(self, *, cancel: bool) -> None:
-        """Begin nothing more."""
+        """Begin no more jobs."""
         self._stopped = True
         self._cancellation.requested |= cancel
         if self._waiting:
@@ -67,7 +67,7 @@ class TaskCrew(abc.ABC):
             self._waiting.clear()
 
     def abandon(self) -> list[Job]:
-        """Cancel what runs; it ends as cancelled, and none is left."""
+        """Cancel the running jobs. None is left running."""
         for scope in self._scopes:
             scope.cancel()
         return []
@@ -90,13 +90,13 @@ class TaskCrew(abc.ABC):
                 self._scopes.add(scope)
                 try:
                     outcome = await self._compute(job, scope)
-                except Exception as error:  # not of the node: no thread could be started, say
+                except Exception as error:  # not from the node: no thread could be started, for example
                     outcome = failed_outcome(job, error, started)
             self._scopes.discard(scope)
             self._left.set()
             if outcome is None:
                 outcome = await self._cancelled(job, started)
-            if not self._stop_on_failure:  # many may fail before the run ends
+            if not self._stop_on_failure:  # many jobs may fail before the run ends
                 drop_frames(outcome.error)
             self._in_flight -= 1
             self._stopped |= outcome.ends_a_run and self._stop_on_failure

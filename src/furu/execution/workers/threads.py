@@ -1,16 +1,16 @@
-"""Threads: the default kind, for every node that is not async.
+"""Workers in threads: the default for all nodes that are not async.
 
-A hop from the loop to a thread and back costs more than storing a small node does. So a thread, once
-entered, stays: it takes jobs from a queue that the loop fills, and its news is handed back in batches, one
-wake-up of the loop for many. How many threads take jobs follows the nodes, as `serial.py` decides:
+Passing a job from the loop to a thread and back costs more than storing a small node. So a thread is
+entered once and stays: it takes jobs from a queue that the loop fills, and its news is passed back in
+batches, with one wake-up of the loop for many jobs. `serial.py` decides how many threads take jobs:
 
     serial      while nodes are short: one thread, the runner, takes one job after another
-    parallel    as soon as none has ended for a moment: as many threads as jobs, and no queue
+    parallel    if no job has ended for a moment: as many threads as jobs, and no queue
 
-In serial mode a job may follow on one that it depends on. So a job that does not go well ends serial mode:
-what is left of the queue is handed back. So does a slow job, and the next ones are computed beside it.
+In serial mode a job in the queue may depend on an earlier one. So a job that does not succeed ends serial
+mode, and the rest of the queue is handed back. A slow job does the same, and the next jobs run beside it.
 
-At most `max_workers` threads are entered, each through one `run_sync` under a limiter of the run's own.
+At most `max_workers` threads are entered, each by one `run_sync` under a limiter of the run's own.
 """
 
 from __future__ import annotations
@@ -38,27 +38,27 @@ from furu.node.base import timeout_sec_of
 
 __all__ = ["ThreadWorkers"]
 
-# A queue lasts about as long as serial mode is patient; it is refilled before it runs dry.
+# A full queue lasts about as long as the patience of serial mode. It is refilled before it is empty.
 _QUEUE = 64
 _QUEUE_LOW = 16
 
 
 class ThreadWorkers:
-    """Computes nodes in threads, at most `max_workers` at once, under a limiter of the run's own.
+    """Computes nodes in threads, at most `max_workers` at once, under a limiter of its own.
 
-    `policy` makes what decides, for one run, when short nodes are computed serially.
+    `policy` makes a policy of serial mode for each run.
     """
 
     def __init__(self, *, policy: Callable[[], SerialPolicy] = SerialPolicy) -> None:
         self._policy = policy
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:
-        """Begin a run; threads are entered when there is work for them."""
+        """Begin a run. Threads are entered when there is work for them."""
         return _ThreadCrew(tasks, deliver, max_workers, stop_on_failure, self._policy())
 
 
 class _Thread:
-    """One of the threads: what it sleeps on, and its clock of processor time once it runs."""
+    """One of the threads, with the semaphore that it sleeps on and its clock of processor time."""
 
     __slots__ = ("_cpu_clock", "wakes")
 
@@ -67,23 +67,23 @@ class _Thread:
         self._cpu_clock: int | None = None
 
     def entered(self) -> None:
-        """Called in the thread, first of all."""
+        """Note that the thread runs. Called first in the thread."""
         if hasattr(time, "pthread_getcpuclockid"):  # not on macOS and Windows
             self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
 
     def cpu_sec(self) -> float:
-        """Return the processor time that the thread has used; 0.0 where that is unknown."""
+        """Return the processor time that the thread has used; 0.0 if it is unknown."""
         if self._cpu_clock is None:
             return 0.0
         try:
             return time.clock_gettime(self._cpu_clock)
-        except OSError:  # it has ended
+        except OSError:  # the thread has ended
             return 0.0
 
 
 class _ThreadCrew:
-    """The loop calls `start`, `has_room` and `stop`, the threads run `_work`; what both change is changed
-    under `_lock`."""
+    """The loop calls `start`, `has_room` and `stop`, and the threads run `_work`. `_lock` guards the state
+    that both change."""
 
     def __init__(
         self,
@@ -100,27 +100,27 @@ class _ThreadCrew:
         self._limiter = anyio.CapacityLimiter(max_workers)
         self._max_workers = max_workers
         self._in_flight: set[str] = set()
-        self._beside: set[str] = set()  # those in flight that began in parallel mode
+        self._beside: set[str] = set()  # jobs in flight that began in parallel mode
         self._fed = anyio.Event()
 
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
         self._queue: deque[Job] = deque()
         self._news: deque[News] = deque()
-        self._entered = 0  # threads in `_work`, or on their way there
+        self._entered = 0  # threads in `_work`, or about to enter it
         self._are_daemons = False
         self._working = 0  # threads in `_work`
-        self._gone = threading.Semaphore(0)  # released by each as it leaves
+        self._gone = threading.Semaphore(0)  # released by each thread when it leaves
         self._asleep: list[_Thread] = []
         self._policy = policy
         self._runner: _Thread | None = None  # the thread that computes serially
-        self._held = False  # a job in serial mode did not go well, and the loop does not know yet
-        self._ended = 0  # jobs, ever
+        self._held = False  # a job in serial mode did not succeed, and the loop does not know yet
+        self._ended = 0  # the number of jobs that have ended
         self._jobs_wall_sec = self._jobs_cpu_sec = 0.0
         self._stopped = False
         self._cancellation = Cancellation()
-        self._running: dict[str, Job] = {}  # as the loop knows them
-        # When those with a time limit will have overrun it, and the time that is waited for.
+        self._running: dict[str, Job] = {}  # jobs that the loop knows to be running
+        # When jobs will exceed their time limits, and the time for which the loop waits.
         self._due: dict[str, float] = {}
         self._next_due = math.inf
         self._sooner = anyio.Event()
@@ -130,11 +130,11 @@ class _ThreadCrew:
 
     @property
     def is_serial(self) -> bool:
-        """Whether jobs are computed one after another, as long as they go well."""
+        """Whether jobs are computed one after another, as long as they succeed."""
         return self._policy.is_serial
 
     def has_room(self, spec_key: str) -> bool:
-        """Whether a thread is free or, in serial mode, there is room in the queue."""
+        """Whether a thread is free, or in serial mode, whether there is room in the queue."""
         if self._policy.is_serial:
             beside = len(self._beside)
             return beside < self._max_workers and len(self._in_flight) - beside <= _QUEUE
@@ -153,10 +153,10 @@ class _ThreadCrew:
             self._fed.set()
 
     def stop(self, *, cancel: bool) -> None:
-        """Begin nothing more, and let the threads go as they end what they have."""
+        """Begin no more jobs. Each thread leaves when its job has ended."""
         with self._lock:
             self._stopped = True
-            self._cancellation.requested |= cancel  # a node that ends because of it is the last
+            self._cancellation.requested |= cancel
             for thread in self._asleep:
                 thread.wakes.release()
             self._asleep.clear()
@@ -164,15 +164,15 @@ class _ThreadCrew:
         self._withdraw()
 
     def abandon(self) -> list[Job]:
-        """Leave the threads that still compute: each ends its node, and publishes it, by itself."""
+        """Leave the threads that still compute. Each finishes and publishes its node by itself."""
         self._cancellation.requested = True
         self._tell()
         self._deliver = _drop
         for scope in self._scopes:
             scope.cancel()
         left = list(self._running.values())
-        if left and self._are_daemons:  # trio's, which die with the interpreter: see that it waits
-            with contextlib.suppress(RuntimeError):  # no thread can be started: then it does not wait
+        if left and self._are_daemons:  # trio's threads: make the interpreter wait for them before it exits
+            with contextlib.suppress(RuntimeError):  # no thread can be started, so it will not wait
                 threading.Thread(target=self._wait_all_left, name="furu-abandoned").start()
         return left
 
@@ -180,7 +180,7 @@ class _ThreadCrew:
 
     async def _enter(self, thread: _Thread) -> None:
         try:
-            # A thread is left only by `abandon`: a cancelled run lets its nodes finish.
+            # Only `abandon` leaves a thread: a cancelled run lets its nodes finish.
             with anyio.CancelScope(shield=True) as scope:
                 self._scopes.add(scope)
                 await anyio.to_thread.run_sync(
@@ -192,7 +192,7 @@ class _ThreadCrew:
         self._tell()
 
     def _do_without(self, thread: _Thread, error: Exception) -> None:
-        """Leave a job to the threads that there are; if there is none, it fails. The lock is held."""
+        """Leave a job to the other threads. If there are none, it fails. The lock is held."""
         self._entered -= 1
         if self._queue and not self._entered:
             job = self._queue.popleft()
@@ -209,7 +209,7 @@ class _ThreadCrew:
             self._runner = woken if self._policy.is_serial else None
 
     async def _watch(self) -> None:
-        """Look at serial mode every so often, and leave it when its jobs are slow."""
+        """Check serial mode at intervals, and leave it if its jobs are slow."""
         while True:
             patience_sec = self._policy.patience_sec
             self._fed = anyio.Event()
@@ -223,7 +223,7 @@ class _ThreadCrew:
             self._tell()
             if slow and self._has_serial_jobs():
                 self._withdraw()
-                self._tell()  # what ended in between found a full queue, and did not wake the loop
+                self._tell()  # a job that ended in between found a full queue, and did not wake the loop
 
     def _has_serial_jobs(self) -> bool:
         return self._policy.is_serial and len(self._in_flight) > len(self._beside)
@@ -240,7 +240,7 @@ class _ThreadCrew:
         )
 
     def _tell(self) -> None:
-        """Hand on the threads' news, and try serial mode again when the time has come."""
+        """Deliver the threads' news, and try serial mode again if it is due."""
         while self._news:
             item = self._news.popleft()
             if isinstance(item, Begun):
@@ -267,10 +267,10 @@ class _ThreadCrew:
             self._sooner.set()
 
     async def _watch_time(self) -> None:
-        """Report each job that overruns its time limit, once."""
+        """Report each job that exceeds its time limit, once."""
         while True:
             self._sooner = anyio.Event()
-            self._next_due = min(self._due.values(), default=math.inf)  # few: only of those that run
+            self._next_due = min(self._due.values(), default=math.inf)  # few: only running jobs
             with anyio.move_on_at(self._next_due):
                 await self._sooner.wait()
             now = anyio.current_time()
@@ -295,7 +295,7 @@ class _ThreadCrew:
         self._deliver(Withdrawn(jobs))
 
     def _wake_another(self) -> _Thread | None:
-        """Wake a sleeping thread, or enter one; None if all are at work. The lock is held."""
+        """Wake a sleeping thread, or enter a new one; None if all are busy. The lock is held."""
         if self._asleep:
             thread = self._asleep.pop()
             thread.wakes.release()
@@ -334,9 +334,9 @@ class _ThreadCrew:
             self._news.append(Begun(job, worker))
             cpu_sec = 0.0
             if not is_serial:
-                self._waker.wake()  # it may take long, and the run's events are watched
+                self._waker.wake()  # the job may take long, and its `Begun` is an event of the run
                 cpu_sec = -time.thread_time()
-            # A copy for each node: what one sets in its context is seen by no other.
+            # In a copy of the context, so that no other node sees what this one sets.
             outcome = context.copy().run(call, job, "local", self._cancellation)
             if not self._stop_on_failure:  # many may fail before the run ends
                 drop_frames(outcome.error)
@@ -344,15 +344,15 @@ class _ThreadCrew:
                 cpu_sec += time.thread_time()
             with self._lock:
                 self._end(outcome, thread, cpu_sec)
-                # In serial mode the loop hears of it soon enough, as long as there is more to do.
+                # In serial mode the loop looks soon enough, as long as the queue is not almost empty.
                 urgent = self._held or self._runner is not thread or len(self._queue) < _QUEUE_LOW
             if urgent:
                 self._waker.wake()
         self._waker.wake()
 
     def _next(self, thread: _Thread) -> tuple[Job, bool] | None:
-        """Return the next job and whether it is computed serially, sleeping until there is one; None when
-        the workers stop."""
+        """Wait for the next job, and return it and whether it is computed serially; None if the workers
+        have stopped."""
         while True:
             with self._lock:
                 if self._stopped:
@@ -375,11 +375,11 @@ class _ThreadCrew:
         self._ended += 1
         self._jobs_wall_sec += outcome.duration_sec
         self._jobs_cpu_sec += cpu_sec
-        # A job that began before serial mode was left has no say in how it goes on now.
+        # Only a job of the current runner affects serial mode.
         self._held |= self._runner is thread and not outcome.went_well
         self._stopped |= outcome.ends_a_run and self._stop_on_failure
         self._news.append(outcome)
 
 
 def _drop(news: News) -> None:
-    """Drop news from abandoned threads, which come after the run."""
+    """Drop the news of abandoned threads, which comes after the run."""

@@ -1,9 +1,9 @@
-"""Values with nodes in them as bytes for another process, and back. Trusts whom it talks to: what is
-unpickled here comes from this run's own workers, never from a store.
+"""Values with nodes as bytes for another process, and back. What is unpickled here comes from the workers
+of this run, never from a store.
 
-A node is not pickled through its fields, which would need recursion as deep as the graph. Each node at or
-below the value crosses once, as its class (by name), its hash, and its own fields, in which other nodes
-are numbers. So the cost is linear in the number of nodes, whatever the depth or the sharing:
+A node is not pickled through its fields, which would need recursion as deep as the graph. Instead each node
+in the value, and each node below, is sent once: its class (by name), its hash, and its fields, in which
+other nodes are numbers. So the cost is linear in the number of nodes:
 
     value     the value, with numbers in place of nodes
     node 0    class, hash; fields, with numbers in place of nodes
@@ -30,21 +30,21 @@ _ADVICE = (
 
 
 def pack(value: Any) -> bytes:
-    """Return a value, and all nodes at and below it, as bytes.
+    """Return a value as bytes, with all nodes in it and below it.
 
-    Raises `FuruError` for a node that another process cannot have: its class has no name that could be
-    imported, or a field holds what cannot be pickled.
+    Raises `FuruError` if a node's class cannot be imported by another process, or a field cannot be
+    pickled.
     """
     body = io.BytesIO()
     packer = _Packer(body)
     packer.dump(value)
-    for node in packer.nodes:  # grows while it is walked
+    for node in packer.nodes:  # grows during the loop
         try:
             packer.dump(node.__getstate__())
         except Exception as error:
             raise FuruError(
-                f"{describe(node)} cannot be sent to another process, because a field holds what cannot be "
-                f"pickled: {describe_error(error)}. Compute it in threads (workers=None)."
+                f"{describe(node)} cannot be sent to another process, because a field cannot be pickled: "
+                f"{describe_error(error)}. Compute it in threads (workers=None)."
             ) from error
     heads = [(type(node), node.furu_hash) for node in packer.nodes]
     for cls in dict.fromkeys([cls for cls, _ in heads]):
@@ -53,15 +53,15 @@ def pack(value: Any) -> bytes:
 
 
 def unpack(content: bytes) -> Any:
-    """Return what was packed, with its nodes rebuilt and their hashes compared.
+    """Return a packed value, with its nodes rebuilt and their hashes checked.
 
-    Raises `FuruError` for a class that cannot be imported here, or is another one here.
+    Raises `FuruError` if a class cannot be imported here, or differs here.
     """
     heads, body = _Unpickler(io.BytesIO(content), []).load()
     nodes: list[Any] = []
     for cls, node_hash in heads:
         node = object.__new__(cls)
-        # A set of nodes is rebuilt before their fields are, and looks at their hashes.
+        # Sets of nodes are rebuilt before the fields of their nodes, and use the hashes.
         vars(node)["_furu_hash"] = node_hash
         nodes.append(node)
     unpickler = _Unpickler(io.BytesIO(body), nodes)
@@ -70,21 +70,21 @@ def unpack(content: bytes) -> Any:
         node.__setstate__(unpickler.load())
         if node.furu_hash != node_hash:
             raise FuruError(
-                f"{class_name(cls)} is another class here than where its node {node_hash} was made: "
-                f"the hash comes out as {node.furu_hash}. Have every worker run the same code (restart "
+                f"{class_name(cls)} differs between this process and the one where node {node_hash} was "
+                f"made: here the hash is {node.furu_hash}. Run the same code in all workers (restart "
                 "them), and do not modify the lists, dicts and sets in a node."
             )
     return value
 
 
 def _refuse_unnamed(cls: type) -> None:
-    """Raise `FuruError` for a class that no other process can import."""
+    """Raise `FuruError` if other processes cannot import a class."""
     try:
         dumps(cls)
     except Exception as error:
         is_local = "<locals>" in cls.__qualname__
         why = (
-            "is defined in a function" if is_local else f"has no name of its own ({describe_error(error)})"
+            "is defined in a function" if is_local else f"has no importable name ({describe_error(error)})"
         )
         raise FuruError(
             f"{class_name(cls)} {why}, so another process cannot import it. {_ADVICE}"
@@ -92,12 +92,12 @@ def _refuse_unnamed(cls: type) -> None:
 
 
 class _Packer(Pickler):
-    """Collects the nodes that it meets, and writes their numbers."""
+    """Collects nodes, and writes their numbers."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, pickle.HIGHEST_PROTOCOL)
         self.nodes: list[Node[Any]] = []
-        self._numbers: dict[int, int] = {}  # by id: equal nodes may differ in fields outside identity
+        self._numbers: dict[int, int] = {}  # by id(): equal nodes may differ in fields that do not count
 
     def persistent_id(self, obj: Any) -> int | None:
         if not issubclass(type(obj), Furu):
@@ -109,7 +109,7 @@ class _Packer(Pickler):
 
 
 class _Unpickler(Unpickler):
-    """Puts nodes in place of their numbers, and says what to do about a class that is not here."""
+    """Replaces numbers by nodes, and raises a helpful error if a class cannot be imported."""
 
     def __init__(self, file: io.BytesIO, nodes: list[Any]) -> None:
         super().__init__(file)
@@ -125,6 +125,6 @@ class _Unpickler(Unpickler):
             is_main = module_name == "__main__"
             where = "the program's own __main__ (a notebook?)" if is_main else module_name
             raise FuruError(
-                f"{global_name}, defined in {where}, cannot be imported in the process that is to compute "
-                f"it: {describe_error(error)}. {_ADVICE}"
+                f"{global_name}, defined in {where}, cannot be imported in the worker's process: "
+                f"{describe_error(error)}. {_ADVICE}"
             ) from error
