@@ -17,10 +17,10 @@ from tests.house import lines, modules, package, parsed, public_names
 # Bottom first: a module imports only from its own package and from those above this line in the list.
 HOUSE = [
     "errors",
+    "_common",
     "retry",
     "settings",
     "context",
-    "_common",
     "report",
     "events",
     "store",

@@ -125,8 +125,8 @@ def test_empty_variable_is_as_good_as_none(
         ("DURABILITY", "disk", "durability must be 'process' or 'power', not 'disk'"),
         ("ALLOW_SHARED", "yes", "FURU_ALLOW_SHARED must be 1 or 0, not 'yes'"),
         ("MAX_RESULT_BYTES", "many", "FURU_MAX_RESULT_BYTES must be a number, not 'many'"),
-        ("MAX_RESULT_BYTES", "0", "max_result_bytes must be a positive int"),
-        ("MAX_RESULT_BYTES", "-5", "max_result_bytes must be a positive int"),
+        ("MAX_RESULT_BYTES", "0", "max_result_bytes must be 1 or more"),
+        ("MAX_RESULT_BYTES", "-5", "max_result_bytes must be 1 or more"),
         ("MAX_RESULT_BYTES", "nan", "(?i)max_result_bytes must be"),
         ("MAX_RESULT_BYTES", "inf", "(?i)max_result_bytes must be"),
     ],
@@ -291,9 +291,9 @@ def test_home_directory_of_an_unknown_user_is_refused(
 ) -> None:
     """Rather than made as a directory of that name; one that has the name can be said otherwise."""
     monkeypatch.setenv("FURU_PATH", "~nosuchuser-furu/data")
-    with pytest.raises(FuruSettingsError, match="user who is not known here"):
+    with pytest.raises(FuruSettingsError, match="of an unknown user"):
         current_settings()
-    with pytest.raises(FuruSettingsError, match="user who is not known here"):
+    with pytest.raises(FuruSettingsError, match="of an unknown user"):
         Settings(store=Path("~nosuchuser-furu"))
     assert folder / "~x" == Settings(store="./~x").store  # type: ignore[arg-type]
 

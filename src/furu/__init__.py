@@ -1,17 +1,18 @@
-"""furu runs graphs of cached computations: what is missing, in dependency order, in parallel, once.
+"""furu runs graphs of cached computations: it computes what is missing, in dependency order, in parallel,
+once.
 
 Nodes
     Furu, File, Status, register_canonical_form
 Runs
     run_local, run_local_async, stream_local, plan_local, Retry, check_cancelled
-What a run reports
+Results of runs
     RunReport, events, EventStream, Trace
-Where nodes run
+Workers
     ThreadWorkers, ProcessWorkers, DaskWorkers
 Stores
     Settings, current_settings, use_settings, catalog
 Errors
-    FuruError and what is derived from it
+    FuruError and its subclasses
 
 >>> from furu import Furu, run_local
 >>> class Square(Furu[int]):
@@ -120,7 +121,7 @@ __all__ = [
     "use_settings",
 ]
 
-# What few programs need is imported when it is first used, so that `import furu` stays fast.
+# Imported on first use, because few programs need these names, and `import furu` must be fast.
 _ON_DEMAND = {
     "DaskWorkers": "furu.execution.workers",
     "EventStream": "furu.execution.stream",

@@ -1,6 +1,5 @@
-"""Where the current code runs: in a user's own thread, or inside a worker that computes one node; and
-whether that node is to end early. Holds context variables, and sets nothing by itself.
-"""
+"""The context of the current code: interactive, or a worker that computes a node, which may have to end
+early."""
 
 from __future__ import annotations
 
@@ -17,11 +16,11 @@ __all__ = ["Cancellation", "EXEC_CONTEXT", "ExecContext", "check_cancelled", "ex
 
 
 class ExecContext(msgspec.Struct, frozen=True):
-    """What a `get()` may do here.
+    """What `get()` may do here.
 
-    In mode ``"interactive"`` a missing node is computed on the spot. In mode ``"executor"`` a `get()`
-    only loads, except for the one node that the worker was given (`current_node_hash`), on the kind of
-    worker that the node asks for (`spec_key`). `backend` names the worker, such as ``"local"``.
+    In mode ``"interactive"``, it computes missing nodes. In mode ``"executor"`` it only loads, except for
+    the node that the worker has to compute (`current_node_hash`), if the node needs this kind of worker
+    (`spec_key`). `backend` names the kind of worker, such as ``"local"``.
     """
 
     mode: Literal["interactive", "executor"] = "interactive"
@@ -32,7 +31,7 @@ class ExecContext(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Cancellation:
-    """What a run tells the nodes that it is computing. Set once, on the loop; read in any thread."""
+    """Whether a run asks its nodes to end early. Set once, on the loop; read in any thread."""
 
     requested: bool = False
 
@@ -49,9 +48,9 @@ _LIMITS: ContextVar[_Limits | None] = ContextVar("furu_limits", default=None)
 
 
 class executor_context:  # noqa: N801  # used like a function
-    """Run a block as a worker that computes the node `node_hash`; the context before is restored.
+    """Run a block as a worker that computes the node `node_hash`.
 
-    A class, since each node enters one, and a generator costs twice as much.
+    A class, because it is entered for every node, and a generator costs twice as much.
     """
 
     __slots__ = ("_context", "_context_token", "_limits", "_limits_token")
@@ -79,14 +78,14 @@ class executor_context:  # noqa: N801  # used like a function
 
 
 def check_cancelled() -> None:
-    """Give the run a chance to end the node that is being computed here; call it now and then.
+    """Let the run end the node that is being computed here. Call it regularly in a long `_create`.
 
-    A node in a thread cannot be interrupted from outside. One that calls this in its inner loop ends
-    at the next call once its run was cancelled (or failed, and `grace_sec` is over), or once it has
-    taken longer than the `_timeout_sec` of its class. Outside a run it does nothing.
+    A node in a thread cannot be interrupted from outside. A node that calls this function ends at the next
+    call after its run was cancelled (or has failed, and `grace_sec` is over), or after it has exceeded the
+    `_timeout_sec` of its class. Outside a run the function does nothing.
 
     Raises:
-        FuruCancelledError: The run wants the node to end. Its attempt is recorded as cancelled.
+        FuruCancelledError: The run was cancelled. The attempt is recorded as cancelled.
         FuruTimeoutError: The node has taken too long.
     """
     limits = _LIMITS.get()

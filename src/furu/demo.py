@@ -1,8 +1,8 @@
-"""An example to read and copy: what is in a Python source tree, and where its imports go in circles.
+"""An example to read and copy: an analysis of a Python source tree, with its import cycles.
 
     one File a module -> one ParsedModule a file -> one Package a directory -> one Report
 
-Change a file, and only the nodes on its line are computed again. Prints nothing.
+After a file has changed, only the nodes that depend on it are computed again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from furu import File, Furu, FuruError
 
-TOP = 10  # functions kept of each node: results stay small, and the first ten of all are exact
+TOP = 10  # functions kept in each result, which are enough for the first ten of all
 NOT_SOURCE = {"__pycache__", "site-packages", "dist-packages"}
 NOT_RUN = {"TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -25,7 +25,7 @@ BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.mat
 
 @dataclass(frozen=True)
 class Function:
-    """A function or method, named `module:Class.method`, with all that is inside it."""
+    """A function or method, named `module:Class.method`, with everything inside it."""
 
     name: str
     line: int
@@ -35,7 +35,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Module:
-    """A module. `imports` holds full names; `error` says why the file does not parse."""
+    """A module. `imports` holds full names. `error` says why the file cannot be parsed."""
 
     name: str
     lines: int
@@ -48,7 +48,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of some modules, each list largest first; only a report knows import cycles."""
+    """Facts about some modules, with the largest first in each list. Only a report has import cycles."""
 
     modules: tuple[Module, ...]
     longest: tuple[Function, ...] = ()
@@ -57,7 +57,7 @@ class Facts:
 
 
 class ParsedModule(Furu[Facts]):
-    """One file. That it does not parse is a fact about the tree, not a failure."""
+    """One file. A file that cannot be parsed is a fact about the tree, not a failure."""
 
     _version = f"1 on {sys.version_info[:2]}"  # raise the 1 if _create changes; Python decides what parses
     name: str
@@ -68,7 +68,7 @@ class ParsedModule(Furu[Facts]):
         content = self.source.get().read_bytes()
         lines = len(content.splitlines())
         try:
-            tree = ast.parse(content)  # of bytes, because the file says its own encoding
+            tree = ast.parse(content)  # bytes, because the file declares its encoding
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             return Facts((Module(self.name, lines, error=f"{type(error).__name__}: {error}"),))
         nodes = list(statements(tree, f"{self.name}:"))
@@ -103,7 +103,7 @@ class Report(Furu[Facts]):
 
 
 def analyse(source: Path) -> Report:
-    """Return the graph for a tree; its modules are named as an import from outside would name them."""
+    """Return the graph for a source tree. Modules get the names by which other code imports them."""
     source = source.resolve()
     base = next(at for at in (source, *source.parents) if not (at / "__init__.py").exists())
     packages: dict[str, list[ParsedModule]] = {}
@@ -119,7 +119,7 @@ def analyse(source: Path) -> Report:
 
 
 def join(parts: list[Facts]) -> Facts:
-    """Put facts together; of the functions only the first few stay."""
+    """Combine facts, and keep only the first few functions."""
     modules = sorted((m for part in parts for m in part.modules), key=lambda m: (-m.lines, m.name))
     longest = sorted((f for part in parts for f in part.longest), key=lambda f: (-f.lines, f.name))
     most = sorted((f for part in parts for f in part.most_branching), key=lambda f: (-f.branches, f.name))
@@ -127,7 +127,7 @@ def join(parts: list[Facts]) -> Facts:
 
 
 def statements(tree: ast.AST, scope: str) -> Iterator[tuple[ast.AST, str]]:
-    """Yield all of a tree but its expressions, with names: a definition's own, or where the rest stands."""
+    """Yield the statements of a tree, each with the name of its definition or of the one around it."""
     pending = [(tree, scope)]
     while pending:  # a loop, because generated code may be nested deeper than Python recurses
         node, scope = pending.pop()
@@ -137,20 +137,21 @@ def statements(tree: ast.AST, scope: str) -> Iterator[tuple[ast.AST, str]]:
 
 
 def measured(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Function:
-    """Return a function's measures."""
+    """Return the measures of a function."""
     branches = sum(isinstance(inside, BRANCHES) for inside, _ in statements(node, name))
     return Function(name[:-1], node.lineno, (node.end_lineno or node.lineno) - node.lineno + 1, branches)
 
 
 def imported(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
-    """Yield what importing a module imports: nothing that waits in functions or is NOT_RUN."""
+    """Yield the names that a module imports when it is imported itself, not those in functions or
+    NOT_RUN."""
     package = module.split(".") if is_package else module.split(".")[:-1]
     pending = [tree]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level <= len(package):  # with more dots it raises
+        elif isinstance(node, ast.ImportFrom) and node.level <= len(package):  # more dots would raise
             start = package[: len(package) - node.level + 1] if node.level else []
             yield from (".".join(filter(None, [*start, node.module, alias.name])) for alias in node.names)
         elif isinstance(node, ast.If) and ast.unparse(node.test) in NOT_RUN:
@@ -160,19 +161,19 @@ def imported(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
 
 
 def import_graph(facts: Facts) -> dict[str, list[str]]:
-    """Return which modules each one imports, with the packages around those but not around itself."""
+    """Return the modules that each module imports, with the packages around them but not around itself."""
     graph: dict[str, list[str]] = {module.name: [] for module in facts.modules}
     for name, imports in ((module.name, module.imports) for module in facts.modules):
-        for target in imports:  # `from a import b` is a.b: a module of that name, or else a
+        for target in imports:  # `from a import b` means the module a.b, or else the module a
             known = [at for at in accumulate(target.split("."), "{}.{}".format) if at in graph]
             graph[name] += [at for at in known if at == known[-1] or not name.startswith(f"{at}.")]
     return graph
 
 
 def cycles(graph: dict[str, list[str]]) -> Iterator[tuple[str, ...]]:
-    """Yield the groups of modules that lead to each other (Tarjan 1972, as a loop)."""
-    number, lowest = dict[str, int](), dict[str, int]()  # in the order met; the lowest that it leads to
-    pending, opened = list(graph), list[str]()  # opened: in the order met, without finished groups
+    """Yield the groups of modules that import each other (Tarjan 1972, as a loop)."""
+    number, lowest = dict[str, int](), dict[str, int]()  # order of visits; the lowest number reachable
+    pending, opened = list(graph), list[str]()  # opened: in order of visits, without finished groups
     while pending:
         name = pending.pop()
         if name not in number:
@@ -181,7 +182,7 @@ def cycles(graph: dict[str, list[str]]) -> Iterator[tuple[str, ...]]:
             pending += [name, *(target for target in graph[name] if target not in number)]
             continue
         lowest[name] = min(lowest[target] for target in (name, *graph[name]))
-        if lowest[name] == number[name]:  # it leads no further back, so it began a group
+        if lowest[name] == number[name]:  # it is the first of its group
             group = [opened.pop() for _ in opened[opened.index(name) :]]
             lowest.update(dict.fromkeys(group, len(graph)))
             yield from [tuple(sorted(group))] if len(group) > 1 else []

@@ -1,25 +1,25 @@
-"""The errors that furu raises. Holds data and words; decides nothing.
+"""The errors that furu raises.
 
     FuruError
-    ├── FuruUsageError (TypeError)        a call or a class that cannot work as written
-    │   └── FuruIdentityError             a field value without a canonical form
-    ├── FuruSettingsError (ValueError)    a setting that it cannot have
-    ├── FuruRunningLoopError (RuntimeError)   a blocking call on a running event loop
-    ├── FuruCycleError                    nodes that depend on each other in a circle
+    ├── FuruUsageError (TypeError)        wrong use of a call or a class
+    │   └── FuruIdentityError             a field value has no canonical form
+    ├── FuruSettingsError (ValueError)    a setting has a wrong value
+    ├── FuruRunningLoopError (RuntimeError)   a blocking call while an event loop is running
+    ├── FuruCycleError                    nodes depend on each other in a cycle
     ├── FuruMissingArtifactError          `.get()` of a node that has not been computed
-    ├── FuruSpecMismatchError             `.get(force=True)` on a worker of another kind
+    ├── FuruSpecMismatchError             `.get(force=True)` on the wrong kind of worker
     ├── FuruInProgressError               another owner is computing the node
-    ├── FuruResultError                   `_create` returned what cannot be stored
+    ├── FuruResultError                   the value that `_create` returned cannot be stored
     ├── FuruStoreError                    the store, or a file in it, cannot be used
     │   └── FuruLoadError                 an artifact exists but cannot be read back
-    ├── FuruTimeoutError (TimeoutError)   a node took longer than its class allows
+    ├── FuruTimeoutError (TimeoutError)   a node exceeded the time limit of its class
     ├── FuruWorkerError                   the process that computed a node died
-    ├── FuruCancelledError                a node ends early, because its run was cancelled
+    ├── FuruCancelledError                a node ends early because its run was cancelled
     ├── FuruComputeError                  a node failed
-    └── FuruStalledError                  the scheduler has nothing left to do and is not done
+    └── FuruStalledError                  the scheduler cannot go on; a bug in furu
 
-Every error carries its data as attributes and survives pickling: the message is the only positional
-argument, everything else has a default and travels in the instance's `__dict__`.
+Errors carry data as attributes and survive pickling: the message is the only positional argument, all other
+arguments have defaults and are stored in the instance's `__dict__`.
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ __all__ = [
 
 
 class FuruError(Exception):
-    """Base of every error that furu raises on purpose."""
+    """Base class of all errors of furu."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
 
 
 class FuruUsageError(FuruError, TypeError):
-    """A call or a class definition that cannot work as written; the message names the right one."""
+    """A call or a class definition is wrong; the message says what is right."""
 
 
 class FuruIdentityError(FuruUsageError):
     """A field value has no canonical form, so the node cannot have a hash.
 
-    `field_path` is where the value stands, such as ``TrainModel.optimizer.schedule[2]``.
+    `field_path` is the place of the value, such as ``TrainModel.optimizer.schedule[2]``.
     """
 
     def __init__(self, message: str, *, field_path: str = "") -> None:
@@ -74,15 +74,15 @@ class FuruIdentityError(FuruUsageError):
 
 
 class FuruSettingsError(FuruError, ValueError):
-    """A setting has a value that it cannot have; the message says what is allowed."""
+    """A setting has a wrong value; the message says what is allowed."""
 
 
 class FuruRunningLoopError(FuruError, RuntimeError):
-    """A blocking call was made on a thread whose event loop is running."""
+    """A blocking call was made in a thread whose event loop is running."""
 
 
 class FuruCycleError(FuruError):
-    """Nodes depend on each other in a circle; `cycle` lists them, the first one again at the end."""
+    """Nodes depend on each other in a cycle. `cycle` lists them, and repeats the first one at the end."""
 
     def __init__(self, message: str, *, cycle: Sequence[Any] = ()) -> None:
         super().__init__(message)
@@ -90,7 +90,7 @@ class FuruCycleError(FuruError):
 
 
 class FuruMissingArtifactError(FuruError):
-    """A node's artifact was asked for where it may only be loaded, and there is none.
+    """A node has no artifact, and may not be computed here.
 
     `node` is the node without an artifact, `asked_by` the node whose `_create` asked for it.
     """
@@ -102,7 +102,7 @@ class FuruMissingArtifactError(FuruError):
 
 
 class FuruSpecMismatchError(FuruError):
-    """A worker was asked to compute a node that needs another kind of worker."""
+    """A node cannot be computed by this worker, because it needs another kind of worker."""
 
     def __init__(
         self, message: str, *, node: Any = None, spec_key: str = "", worker_spec_key: str = ""
@@ -114,7 +114,7 @@ class FuruSpecMismatchError(FuruError):
 
 
 class FuruInProgressError(FuruError):
-    """Another owner, alive, is computing the node; `owner` says which, for people to read."""
+    """Another live owner is computing the node. `owner` describes it for people."""
 
     def __init__(
         self, message: str, *, node_dir: Path | None = None, attempt: int = 0, owner: str = ""
@@ -126,7 +126,7 @@ class FuruInProgressError(FuruError):
 
 
 class FuruResultError(FuruError):
-    """`_create` returned a value that cannot be stored as the class declares it."""
+    """The value that `_create` returned cannot be stored as the class declares it."""
 
     def __init__(self, message: str, *, node: Any = None) -> None:
         super().__init__(message)
@@ -134,7 +134,7 @@ class FuruResultError(FuruError):
 
 
 class FuruStoreError(FuruError):
-    """The store, or a file in it, cannot be used; `path` is the file or directory."""
+    """The store, or a file in it, cannot be used. `path` is the file or directory."""
 
     def __init__(self, message: str, *, path: Path | None = None) -> None:
         super().__init__(message)
@@ -142,7 +142,7 @@ class FuruStoreError(FuruError):
 
 
 class FuruLoadError(FuruStoreError):
-    """A node's artifact exists but cannot be read back; it is never recomputed behind your back."""
+    """A node's artifact exists but cannot be read back. It is not computed again automatically."""
 
     def __init__(self, message: str, *, path: Path | None = None, node: Any = None) -> None:
         super().__init__(message, path=path)
@@ -150,7 +150,7 @@ class FuruLoadError(FuruStoreError):
 
 
 class FuruTimeoutError(FuruError, TimeoutError):
-    """A node took longer than the `_timeout_sec` of its class."""
+    """A node exceeded the `_timeout_sec` of its class."""
 
     def __init__(self, message: str, *, node: Any = None, timeout_sec: float = 0.0) -> None:
         super().__init__(message)
@@ -159,9 +159,9 @@ class FuruTimeoutError(FuruError, TimeoutError):
 
 
 class FuruWorkerError(FuruError):
-    """The process that computed a node died: killed, out of memory, or by `os._exit`.
+    """The process that computed a node died: it was killed, ran out of memory, or called `os._exit`.
 
-    `exit_code` is its exit code, negative for a signal; None where it is not known.
+    `exit_code` is its exit code, negative for a signal; None if it is unknown.
     """
 
     def __init__(self, message: str, *, exit_code: int | None = None) -> None:
@@ -170,15 +170,15 @@ class FuruWorkerError(FuruError):
 
 
 class FuruCancelledError(FuruError):
-    """Raised by `check_cancelled()` in a node whose run was cancelled: let it pass."""
+    """Raised by `check_cancelled()` in a node whose run was cancelled. Do not catch it in the node."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """One node that failed.
 
-    `error` is what the node raised (None where only a record of an earlier run is left), `state_path`
-    the file in the store that holds the traceback.
+    `error` is the exception that the node raised (None if only the record of an earlier run is left),
+    `state_path` the file in the store that holds the traceback.
     """
 
     node: Any
@@ -188,11 +188,11 @@ class Failure:
 
 
 class FuruComputeError(FuruError):
-    """A node failed, and with it the run or the `get()` that needed it.
+    """A node failed, and so did the run or the `get()` that needed it.
 
-    The original is `__cause__`. `node` is the node that failed, `state_path` the file in the store
-    that holds its traceback, `failures` every failure of the run (this one first), `report` the run's
-    counts (None outside a run).
+    The original exception is `__cause__`. `node` is the node that failed, `state_path` the file in the
+    store that holds its traceback, `failures` all failures of the run (this one first), `report` the report
+    of the run (None outside a run).
     """
 
     def __init__(
@@ -212,7 +212,7 @@ class FuruComputeError(FuruError):
 
 
 class FuruStalledError(FuruError):
-    """The scheduler cannot go on and is not done. This is a bug in furu: report `state`."""
+    """The scheduler cannot go on, but is not done. This is a bug in furu: please report `state`."""
 
     def __init__(self, message: str, *, state: str = "") -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""RunReport: what a run did and where its time went, as a frozen value."""
+"""RunReport: what a run did, and where its time went."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from furu.errors import Failure
 
 __all__ = ["ClassTime", "NAMED", "NodeTime", "RunReport"]
 
-# What a report names of each: it stays small however many nodes ran.
+# The largest number of nodes and classes in each list of a report.
 NAMED = 10
 
 
 @dataclass(frozen=True, slots=True)
 class NodeTime:
-    """A node that was computed, and how long that took."""
+    """A computed node and its duration."""
 
     hash: str
     name: str
@@ -26,8 +26,8 @@ class NodeTime:
 
 @dataclass(frozen=True, slots=True)
 class ClassTime:
-    """How many nodes of a class were computed, and how long all of them took together. `name` is the
-    class's name, in full (``module:Class``) where the run computed two classes of one name."""
+    """The number of computed nodes of a class, and their total duration. `name` is the class's name, or its
+    full name (``module:Class``) if two classes share the name."""
 
     name: str
     computed: int
@@ -36,20 +36,19 @@ class ClassTime:
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What a run did. Stays small however many nodes ran.
+    """What a run did. It stays small for any number of nodes.
 
-    `computed` nodes were computed by this run; `reused` were found DONE (input files too), and hid all
-    below them; `failed` failed; `skipped` were known and not started; `abandoned` were left running in
-    their threads when `grace_sec` was over. `retried` attempts failed and were followed by another;
-    `overran` nodes took longer than their class allows and could not be stopped.
-    With a generator of roots a node is forgotten when it is done, and one that a later root reaches
-    again counts as reused again.
+    `computed` nodes were computed by this run. `reused` nodes, including input files, were found DONE;
+    their dependencies were not visited. `failed` nodes failed. `skipped` nodes were known but not started.
+    `abandoned` nodes were left running in their threads when `grace_sec` was over. `retried` attempts
+    failed and were followed by another one. `overran` nodes exceeded their time limit and could not be
+    stopped. With a generator of roots, nodes are forgotten when they are done, and counted again as reused
+    if a later root needs them.
 
-    `work_sec` is the time that all computed nodes took, added up; `async_sec` is the part of it that async
-    nodes took, which need no worker. `critical_path_sec` is the longest
-    chain of computed nodes that depend on each other, which no number of workers makes shorter;
-    `critical_path` names the nodes on it that took longest, and `slowest` those of all, ten at most.
-    `classes` are those that took longest, ten at most.
+    `work_sec` is the total duration of all computed nodes, of which async nodes, which need no worker, took
+    `async_sec`. `critical_path_sec` is the duration of the longest chain of computed nodes that depend on
+    each other, which no number of workers shortens. `critical_path` lists the ten slowest nodes on it,
+    `slowest` the ten slowest of all nodes, and `classes` the ten slowest classes.
     """
 
     computed: int = 0
@@ -83,11 +82,11 @@ class RunReport:
         return f"{', '.join(counts)} in {self.wall_sec:.2f} s"
 
     def summary(self) -> str:
-        """Say what was done and where the time went, in a few lines: first the counts."""
+        """Return a few lines: first the counts, then where the time went."""
         return "\n".join([str(self), *(f"  {label}: {text}" for label, text in self._details())])
 
     def _repr_html_(self) -> str:
-        """Return the summary as a table, which a notebook shows."""
+        """Return the summary as an HTML table for notebooks."""
         rows = "".join(
             f"<tr><th style='text-align:left;vertical-align:top'>{html.escape(label)}</th>"
             f"<td style='text-align:left'>{html.escape(text)}</td></tr>"

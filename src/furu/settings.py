@@ -1,7 +1,6 @@
-"""Frozen settings: from the environment, overridable for a block. Touches no artifact.
+"""Frozen settings, from the environment, which can be overridden in a block.
 
-Order, the first that says something wins: `use_settings(...)` around the call, `FURU_*` environment
-variables, the defaults.
+The order of precedence is `use_settings(...)`, `FURU_*` environment variables, the defaults.
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, cast, get_args
 
+from furu._common.checks import check_choice, check_flag, check_int, check_seconds
 from furu.errors import FuruSettingsError
 
 __all__ = [
@@ -32,23 +31,28 @@ __all__ = [
 
 Durability = Literal["process", "power"]
 
-# Long enough for a network filesystem that shows a changed mtime a minute late.
+# Long enough for network filesystems that show a changed mtime a minute late.
 DEFAULT_LEASE_SEC = 90.0
-# A result larger than this belongs in files under `furu_dir`, not in one JSON document.
+# A larger result belongs in files in `furu_dir` rather than in a JSON document.
 DEFAULT_MAX_RESULT_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """Everything that can be set.
+    """All settings.
 
-    `store`: the directory of artifacts, made absolute, with `~` expanded (`FURU_PATH`). `lease_sec`: how
-    long the owner of a running attempt on *another* machine may show no sign of life before its node is
-    taken over (`FURU_LEASE_SEC`). `durability`: ``"process"`` survives the death of a process, ``"power"``
-    also that of the machine, at the price of an fsync before each link (`FURU_DURABILITY`).
-    `max_result_bytes`: the largest result that is stored as JSON (`FURU_MAX_RESULT_BYTES`).
-    `allow_shared`: whether a store may be used into whose root every user of the machine may write
-    (`FURU_ALLOW_SHARED`, 1 or 0).
+    Args:
+        store: The directory of artifacts (`FURU_PATH`). It is made absolute, and `~` is expanded.
+        lease_sec: How long the owner of an attempt on *another* machine may show no sign of life before its
+            node is taken over (`FURU_LEASE_SEC`).
+        durability: With ``"process"`` artifacts survive the death of a process; with ``"power"`` they also
+            survive a power cut, at the cost of an fsync before each link (`FURU_DURABILITY`).
+        max_result_bytes: The size of the largest result that is stored as JSON (`FURU_MAX_RESULT_BYTES`).
+        allow_shared: Whether to use a store whose root every user of the machine may write to
+            (`FURU_ALLOW_SHARED`, 1 or 0).
+
+    Raises:
+        FuruSettingsError: A value is not allowed.
     """
 
     store: Path
@@ -59,18 +63,13 @@ class Settings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "store", _absolute(self.store))
-        lease = self.lease_sec
-        if isinstance(lease, bool) or not isinstance(lease, (int, float)):
-            raise FuruSettingsError(f"lease_sec must be a number of seconds, not {lease!r}")
-        if not math.isfinite(lease) or lease <= 0:
-            raise FuruSettingsError(f"lease_sec must be a positive number of seconds, not {lease!r}")
-        if self.durability not in get_args(Durability):
-            raise FuruSettingsError(f"durability must be 'process' or 'power', not {self.durability!r}")
-        size = self.max_result_bytes
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise FuruSettingsError(f"max_result_bytes must be a positive int, not {size!r}")
-        if not isinstance(self.allow_shared, bool):
-            raise FuruSettingsError(f"allow_shared must be True or False, not {self.allow_shared!r}")
+        try:
+            check_seconds("lease_sec", self.lease_sec)
+            check_choice("durability", self.durability, get_args(Durability))
+            check_int("max_result_bytes", self.max_result_bytes, least=1)
+            check_flag("allow_shared", self.allow_shared)
+        except (TypeError, ValueError) as error:
+            raise FuruSettingsError(str(error)) from None
 
 
 class SettingsChanges(TypedDict, total=False):
@@ -87,9 +86,9 @@ _OVERRIDE: ContextVar[Settings | None] = ContextVar("furu_settings", default=Non
 
 
 def current_settings() -> Settings:
-    """Return the settings in force here.
+    """Return the current settings.
 
-    May look for a `pyproject.toml` on disk, so a running event loop asks for them in a thread.
+    This may look for a `pyproject.toml` on disk, so call it in a thread if an event loop is running.
     """
     override = _OVERRIDE.get()
     if override is not None:
@@ -101,10 +100,10 @@ def current_settings() -> Settings:
 def use_settings(
     settings: Settings | None = None, /, **changes: Unpack[SettingsChanges]
 ) -> Iterator[Settings]:
-    """Override settings for a block: whole (`settings`), or field by field (`changes`).
+    """Override settings in a block: all of them (`settings`), or some (`changes`).
 
-    The override lives in a context variable: it is seen by the code in the block, by tasks started
-    there and by the nodes of a run started there, and by nothing else.
+    The override is a context variable. It applies to the code in the block, and to tasks and runs that are
+    started there, but to nothing else.
 
     >>> from furu import use_settings
     >>> with use_settings(lease_sec=10) as settings:
@@ -133,7 +132,7 @@ def use_settings(
 
 
 def _from_environment(*, named: bool) -> Settings:
-    """Read the environment. Where the caller names the store, there is no need to look for one."""
+    """Read the environment. If the caller has `named` a store, the default store is not looked up."""
     environ = os.environ
     return _from_variables(
         Path(os.sep) if named else _default_store(environ.get("FURU_PATH")),
@@ -168,12 +167,12 @@ def _default_store(path: str | None) -> Path:
     return _path("" if os.path.isabs(path) else _working_directory(), path)
 
 
-# Made once: settings are asked for at every node.
+# Cached, because settings are read for every node.
 _path = functools.lru_cache(maxsize=64)(Path)
 
 
 def _absolute(store: str | os.PathLike[str]) -> Path:
-    """Return the directory of a store. Asks the disk only about a relative one: an event loop may not."""
+    """Return the absolute path of a store. Uses the disk only for a relative path."""
     path = os.fspath(store) if isinstance(store, (str, os.PathLike)) else None
     if not isinstance(path, str) or "\0" in path:
         raise FuruSettingsError(f"store must be a path, not {store!r}")
@@ -182,14 +181,14 @@ def _absolute(store: str | os.PathLike[str]) -> Path:
 
 
 def _expanded(path: str) -> str:
-    """Replace `~` at the beginning, which only a shell does by itself, and not everywhere."""
+    """Expand `~` at the beginning of a path, which shells do only in some places."""
     if not path.startswith("~"):
         return path
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
         raise FuruSettingsError(
-            f"the store {path!r} begins with the home directory of a user who is not known here: write the "
-            f"directory out, or ./{path} for one that has this name"
+            f"the store {path!r} begins with the home directory of an unknown user: give the whole path, "
+            f"or ./{path} for a directory with this name"
         )
     return expanded
 
@@ -199,8 +198,8 @@ def _working_directory() -> str:
         return os.getcwd()
     except OSError as error:
         raise FuruSettingsError(
-            f"the store is relative to the working directory, which cannot be used: {error.strerror}. Set "
-            "FURU_PATH to an absolute path, or change to a directory that exists"
+            f"the path of the store is relative, and the working directory cannot be used: "
+            f"{error.strerror}. Set FURU_PATH to an absolute path, or change to an existing directory"
         ) from error
 
 
@@ -212,7 +211,7 @@ def _number(name: str, text: str) -> float:
 
 
 def _whole(number: float) -> int | float:
-    """Return a whole number as an int, such as 1e6, and leave any other for Settings to refuse."""
+    """Return a whole number such as 1e6 as an int. Other numbers are left for Settings to reject."""
     return int(number) if number.is_integer() else number
 
 
@@ -224,7 +223,7 @@ def _switch(name: str, text: str) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _project_store(start: str) -> Path:
-    """Return the store next to the nearest pyproject.toml, or in the directory where the search starts."""
+    """Return the store beside the nearest pyproject.toml, or else in the directory itself."""
     directory = Path(start)
     for above in (directory, *directory.parents):
         if (above / "pyproject.toml").is_file():

@@ -1,5 +1,5 @@
-"""For tests of nodes: small graphs, and a check that nodes declare what they get. Needs no test framework;
-`furu.pytest_plugin` holds the fixtures."""
+"""Helpers for tests of nodes: small graphs, and a check that nodes declare their dependencies. They do not
+need a test framework; `furu.pytest_plugin` has fixtures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Total", "chain", "check_declared", "diamond", "flat", "from_edges", 
 
 
 class Total(Furu[int]):
-    """One more than the nodes below it add up to. A node for tests of what runs nodes."""
+    """A node whose value is one more than the sum of its dependencies' values."""
 
     name: str
     below: tuple[Furu[int], ...] = ()
@@ -36,7 +36,7 @@ class Total(Furu[int]):
 
 
 def chain(length: int) -> Total:
-    """Return the end of ``n0 <- n1 <- n2 ...``."""
+    """Return the last node of a chain ``n0 <- n1 <- n2 ...``."""
     node = Total(name="n0")
     for number in range(1, length):
         node = Total(name=f"n{number}", below=(node,))
@@ -51,12 +51,12 @@ def diamond() -> Total:
 
 
 def flat(width: int) -> list[Total]:
-    """Return as many nodes that have nothing to do with each other."""
+    """Return `width` independent nodes."""
     return [Total(name=f"f{number}") for number in range(width)]
 
 
 def from_edges(edges: Iterable[Sequence[int]]) -> list[Total]:
-    """Return a node for each item of `edges`, which holds the numbers of the earlier ones it depends on."""
+    """Return a node for each item of `edges`, which is a list of the numbers of its dependencies."""
     nodes: list[Total] = []
     for number, below in enumerate(edges):
         nodes.append(Total(name=f"e{number}", below=tuple(nodes[one] for one in below)))
@@ -65,7 +65,7 @@ def from_edges(edges: Iterable[Sequence[int]]) -> list[Total]:
 
 @contextmanager
 def instant_retries() -> Iterator[None]:
-    """Let the runs of a block retry failed nodes at once, whatever delay their `Retry` asks for.
+    """Remove the delays of `Retry` in the runs of a block.
 
     >>> with instant_retries():
     ...     run_local([Total(name="flaky")]).retried
@@ -79,18 +79,19 @@ def instant_retries() -> Iterator[None]:
 
 
 def check_declared(*roots: Node[Any]) -> None:
-    """Compute nodes and all below them, each in a store that holds what it declares and nothing else.
+    """Compute nodes and everything they depend on, each node in a store that holds only its dependencies.
 
-    So a `get()` of a node that is neither in a field nor in `_dependencies()` fails here, whatever else has
-    been computed: in a run it would fail only where nobody happened to have computed that node before. What
-    a dependency depends on is not declared by that. Uses temporary stores. Blocks: not for a running loop.
+    So a `get()` of a node that is neither in a field nor in `_dependencies()` always fails here. In a run
+    it fails only if that node has not been computed by chance. Dependencies of dependencies must be
+    declared too. Uses temporary stores. Blocks, so call it in a thread if an event loop is running.
 
-    Raises `FuruComputeError` for the first node that fails, with what to declare in its message.
+    Raises `FuruComputeError` for the first node that fails. The message says what to declare.
 
     >>> check_declared(diamond())
     """
     with tempfile.TemporaryDirectory(prefix="furu-check-") as folder:
-        # Two stores, however many nodes: each that is computed in has an owner, who holds a file open.
+        # Two stores for any number of nodes, because each store that is used has an owner with an open
+        # file.
         alone, whole = Path(folder, "alone"), Path(folder, "whole")
         for node, below in walk(roots):
             _compute_alone(node, below, alone, whole)
@@ -103,7 +104,7 @@ def _compute_alone(node: Node[Any], below: list[Node[Any]], alone: Path, whole: 
     for dependency in below:
         _take_over(dependency, whole, alone)
     with use_settings(store=alone):
-        if exists(node):  # an input file, which is there without an artifact
+        if exists(node):  # an input file, which needs no artifact
             return
         lane = Lane(is_async(node), node._executor_spec_key())
         outcome = call(Job(node, node.furu_hash, lane), "testing", Cancellation())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-__all__ = ["check_choice", "check_flag", "check_int", "check_seconds"]
+__all__ = ["check_choice", "check_flag", "check_int", "check_number", "check_seconds"]
 
 
 def check_int(name: str, value: object, *, least: int) -> None:
@@ -19,10 +19,20 @@ def check_int(name: str, value: object, *, least: int) -> None:
         raise ValueError(f"{name} must be {least} or more, not {value!r}")
 
 
-def check_seconds(name: str, value: object, *, may_be_zero: bool = False, none_means: str = "") -> None:
-    """Require a finite number of seconds above zero, or of zero and more with `may_be_zero`.
+def check_number(name: str, value: object, *, least: float, most: float = math.inf) -> None:
+    """Require a finite number from `least` to `most`."""
+    bounds = f"from {least} to {most}" if most < math.inf else f"of {least} or more"
+    allowed = f"{name} must be a number {bounds}"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{allowed}, not {value!r}")
+    if not (math.isfinite(value) and least <= value <= most):
+        raise ValueError(f"{allowed}, not {value!r}")
 
-    With `none_means`, None is allowed too; the message says what it means.
+
+def check_seconds(name: str, value: object, *, may_be_zero: bool = False, none_means: str = "") -> None:
+    """Require a finite number of seconds above zero, or at least zero with `may_be_zero`.
+
+    With `none_means`, None is allowed too, and the message says what it means.
     """
     if value is None and none_means:
         return
@@ -35,14 +45,14 @@ def check_seconds(name: str, value: object, *, may_be_zero: bool = False, none_m
 
 
 def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
-    """Require one of some words."""
+    """Require one of the `allowed` words."""
     if value not in allowed:
         words = [repr(word) for word in allowed]
         raise ValueError(f"{name} must be {', '.join(words[:-1])} or {words[-1]}, not {value!r}")
 
 
 def check_flag(name: str, value: object, *, none_means: str = "") -> None:
-    """Require a bool. With `none_means`, None is allowed too; the message says what it means."""
+    """Require a bool. With `none_means`, None is allowed too, and the message says what it means."""
     if isinstance(value, bool) or (value is None and none_means):
         return
     allowed = f"True, False or None, {none_means}" if none_means else "True or False"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
+from furu._common.checks import check_choice, check_seconds
 from furu.errors import FuruUsageError
 from furu.retry import Retry
 
@@ -33,17 +33,14 @@ def check_class_settings(cls: Any) -> None:
                 f"{cls.__qualname__}.{name} has no meaning for furu. Did you mean {meant}? If the name is "
                 "your own, choose one that looks less similar."
             )
-    if cls._codec not in ("json", "pickle"):
-        raise FuruUsageError(f"{cls.__qualname__}._codec must be 'json' or 'pickle'")
+    name = cls.__qualname__
     if not isinstance(cls._retry, Retry | None):
-        raise FuruUsageError(f"{cls.__qualname__}._retry must be a Retry or None, not {cls._retry!r}")
-    limit = cls._timeout_sec
-    if limit is None:
-        return
-    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not 0 < limit < math.inf:
-        raise FuruUsageError(
-            f"{cls.__qualname__}._timeout_sec must be a positive number of seconds or None, not {limit!r}"
-        )
+        raise FuruUsageError(f"{name}._retry must be a Retry or None, not {cls._retry!r}")
+    try:
+        check_choice(f"{name}._codec", cls._codec, ("json", "pickle"))
+        check_seconds(f"{name}._timeout_sec", cls._timeout_sec, none_means="for no limit")
+    except (TypeError, ValueError) as error:
+        raise FuruUsageError(str(error)) from None
 
 
 def _misspelled(name: str, value: object) -> str | None:
