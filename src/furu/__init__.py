@@ -28,28 +28,10 @@ Errors
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import furu.errors as errors
 import furu.events as events
 from furu.context import EXEC_CONTEXT, ExecContext, check_cancelled
-from furu.errors import (
-    Failure,
-    FuruCancelledError,
-    FuruComputeError,
-    FuruCycleError,
-    FuruError,
-    FuruIdentityError,
-    FuruInProgressError,
-    FuruLoadError,
-    FuruMissingArtifactError,
-    FuruResultError,
-    FuruRunningLoopError,
-    FuruSettingsError,
-    FuruSpecMismatchError,
-    FuruStalledError,
-    FuruStoreError,
-    FuruTimeoutError,
-    FuruUsageError,
-    FuruWorkerError,
-)
+from furu.errors import *  # noqa: F403
 from furu.events import Event
 from furu.execution.local import run_local, run_local_async
 from furu.execution.workers import ThreadWorkers
@@ -78,27 +60,9 @@ __all__ = [
     "EventStream",
     "EventsDropped",
     "ExecContext",
-    "Failure",
     "File",
     "Forecast",
     "Furu",
-    "FuruCancelledError",
-    "FuruComputeError",
-    "FuruCycleError",
-    "FuruError",
-    "FuruIdentityError",
-    "FuruInProgressError",
-    "FuruLoadError",
-    "FuruMissingArtifactError",
-    "FuruResultError",
-    "FuruRunningLoopError",
-    "FuruSettingsError",
-    "FuruSpecMismatchError",
-    "FuruStalledError",
-    "FuruStoreError",
-    "FuruTimeoutError",
-    "FuruUsageError",
-    "FuruWorkerError",
     "NodeTime",
     "PlanSummary",
     "PlannedNode",
@@ -120,6 +84,7 @@ __all__ = [
     "stream_local",
     "use_settings",
 ]
+__all__ += errors.__all__
 
 # Imported on first use, because few programs need these names, and `import furu` must be fast.
 _ON_DEMAND = {

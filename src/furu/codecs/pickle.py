@@ -1,17 +1,77 @@
-"""Results as pickles, for classes that opt in."""
+"""Results as pickles, for classes that opt in, in which names of classes and functions are valid in every
+process.
+
+Python calls the program's main module `__main__`, and multiprocessing calls a child's copy `__mp_main__`.
+These pickles contain the name that identity uses: the name of the script's file, or of the module that was
+started with `python -m`. The reader uses its own main module if that has the same name, and imports the
+module otherwise.
+
+The pickles do not refer to furu: `pickle.load` reads them wherever the names can be imported.
+"""
 
 from __future__ import annotations
 
 import errno
+import io
 import os
+import pickle
+import pkgutil
 import stat
 import sys
-from typing import Any
+from types import FunctionType
+from typing import Any, cast
 
+from furu._common.origin import class_name, module_name
 from furu._common.text import describe_error
 from furu.codecs.declared import refuse_awaitable
-from furu.codecs.pickling import Unpickler, dumps, is_main
 from furu.errors import FuruResultError
+
+_MAIN = "__main__"
+_NAMES_OF_MAIN = (_MAIN, "__mp_main__")
+
+
+def dumps(value: Any) -> bytes:
+    """Return a value as a pickle. Raises anything that pickle and methods of the value raise."""
+    file = io.BytesIO()
+    Pickler(file, pickle.HIGHEST_PROTOCOL).dump(value)
+    return file.getvalue()
+
+
+class Pickler(pickle.Pickler):
+    """Writes classes and functions of the main module by a name that other processes can import."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        """Reduce a class or function of the main module to its name; see `pickle.Pickler`."""
+        if not isinstance(obj, (type, FunctionType)) or obj.__module__ not in _NAMES_OF_MAIN:
+            return NotImplemented
+        found: Any = sys.modules.get(obj.__module__)
+        for name in obj.__qualname__.split("."):
+            found = getattr(found, name, None)
+        if found is not obj:
+            raise pickle.PicklingError(f"{obj!r} is not what the main module has as {obj.__qualname__}")
+        return pkgutil.resolve_name, (class_name(cast(type, obj)),)
+
+
+class Unpickler(pickle.Unpickler):
+    """Reads what `Pickler` wrote."""
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        """Find what a pickle names; see `pickle.Unpickler`."""
+        if (module_name, global_name) == ("pkgutil", "resolve_name"):
+            return self._find_written
+        return super().find_class(module_name, global_name)
+
+    def _find_written(self, name: str) -> Any:
+        module, _, qualname = name.partition(":")
+        return self.find_class(_MAIN if is_main(module) else module, qualname)
+
+
+def is_main(module: str) -> bool:
+    """Whether this is a name of this process's main module."""
+    if module in _NAMES_OF_MAIN:
+        return True
+    # With a new class, because names of classes are cached, and a child replaces its main module.
+    return module == module_name(type("OfMain", (), {"__module__": _MAIN}))
 
 
 def encode_pickle(cls: type, value: Any) -> bytes:

@@ -18,23 +18,8 @@ import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 
+import furu.events as events
 from furu.errors import Failure, FuruComputeError, FuruCycleError, FuruStalledError
-from furu.events import (
-    Event,
-    NodeAbandoned,
-    NodeDone,
-    NodeFailed,
-    NodeOverran,
-    NodePlanned,
-    NodeRetried,
-    NodeReused,
-    NodeStarted,
-    NodeWaiting,
-    PlanKnown,
-    RootActivated,
-    RootCompleted,
-    Timing,
-)
 from furu.execution.discovery import Batch, Found, RootRead, RootWalked, Source
 from furu.execution.elsewhere import Elsewhere
 from furu.execution.plan import Plan, State
@@ -61,7 +46,7 @@ class Scheduler:
         async_workers: Workers,
         max_workers: int,
         max_async: int,
-        emit: Callable[[Event], None],
+        emit: Callable[[events.Event], None],
         poll_interval_sec: float,
         on_failure: OnFailure,
         spec_limits: Mapping[str, int],
@@ -197,7 +182,7 @@ class Scheduler:
         left = [job for crew in self._crews.values() for job in crew.abandon()]
         self._abandoned = len(left)
         for job in left:
-            self._emit(NodeAbandoned(job.key, job.node_class, job.spec_key))
+            self._emit(events.NodeAbandoned(job.key, job.node_class, job.spec_key))
         if left:
             named = ", ".join(describe(job.node) for job in left[:10])
             logger.warning("still running, left to finish in their threads: %s", named)
@@ -254,7 +239,7 @@ class Scheduler:
             if isinstance(item, Begun):
                 job = item.job
                 self._begun[job.key] = item
-                self._emit(NodeStarted(job.key, job.node_class, job.spec_key, item.worker, item.at))
+                self._emit(events.NodeStarted(job.key, job.node_class, job.spec_key, item.worker, item.at))
             elif isinstance(item, Outcome):
                 self._ended(item)
             elif isinstance(item, Withdrawn):
@@ -277,13 +262,13 @@ class Scheduler:
         complete = batch.exhausted and batch.idle and not self._elsewhere
         if complete and self._error is None and not self._plan_is_known:
             self._plan_is_known = True
-            self._emit(PlanKnown())
+            self._emit(events.PlanKnown())
         self._awake.set()
 
     def _learn(self, fact: Found | RootRead | RootWalked) -> None:
         if isinstance(fact, RootRead):
             self._window.activated()
-            self._emit(RootActivated(fact.key, fact.node_class, fact.number))
+            self._emit(events.RootActivated(fact.key, fact.node_class, fact.number))
         elif isinstance(fact, RootWalked):
             if fact.key in self._plan:
                 self._roots[fact.key] += 1
@@ -294,7 +279,7 @@ class Scheduler:
         elif fact.status is Status.IN_PROGRESS:
             if fact.job.key not in self._elsewhere:
                 self._plan.add_waiting(fact.job.key, fact.job.lane)
-                self._emit(NodeWaiting(fact.job.key, fact.job.node_class, "another process"))
+                self._emit(events.NodeWaiting(fact.job.key, fact.job.node_class, "another process"))
             self._wait(self._elsewhere.still, fact.job)
         elif fact.status is Status.DONE:
             self._reused(fact.job)
@@ -310,19 +295,19 @@ class Scheduler:
             self._leave(lost)
         else:
             self._jobs[job.key] = job
-            self._emit(NodePlanned(job.key, job.node_class, job.spec_key, fact.depends_on))
+            self._emit(events.NodePlanned(job.key, job.node_class, job.spec_key, fact.depends_on))
 
     def _ended(self, outcome: Outcome) -> None:
         job = outcome.job
         self._no_longer_running(job)
         if outcome.end == "computed":
-            self._emit(NodeDone(job.key, job.node_class, job.spec_key, self._timing(outcome)))
+            self._emit(events.NodeDone(job.key, job.node_class, job.spec_key, self._timing(outcome)))
             self._done(job)
         elif outcome.end == "reused":
             self._reused(job)
         elif outcome.end == "elsewhere":
             self._plan.waits(job.key)
-            self._emit(NodeWaiting(job.key, job.node_class, getattr(outcome.error, "owner", "")))
+            self._emit(events.NodeWaiting(job.key, job.node_class, getattr(outcome.error, "owner", "")))
             self._wait(self._elsewhere.add, job)
         elif outcome.is_to_be_retried and not self._stopping:
             self._retry(outcome)
@@ -331,9 +316,9 @@ class Scheduler:
         elif not self._stopping:  # asyncio's own Task.cancel() cancelled the task that computed it
             self._deliver(asyncio.CancelledError(f"{describe(job.node)} was cancelled"))
 
-    def _timing(self, outcome: Outcome) -> Timing:
+    def _timing(self, outcome: Outcome) -> events.Timing:
         begun = self._begun[outcome.job.key]
-        return Timing(begun.worker, begun.at, outcome.duration_sec)
+        return events.Timing(begun.worker, begun.at, outcome.duration_sec)
 
     def _no_longer_running(self, job: Job) -> None:
         self._running.discard(job.key)
@@ -346,7 +331,7 @@ class Scheduler:
         self._plan.waits(job.key)
         self._delayed[job.key] = outcome
         how = (job.attempt, delay_sec, str(outcome.error), self._timing(outcome))
-        self._emit(NodeRetried(job.key, job.node_class, job.spec_key, *how))
+        self._emit(events.NodeRetried(job.key, job.node_class, job.spec_key, *how))
         self._tasks.start_soon(self._try_again, job, delay_sec)
 
     async def _try_again(self, job: Job, delay_sec: float) -> None:
@@ -359,7 +344,7 @@ class Scheduler:
 
     def _overran(self, job: Job) -> None:
         limit = timeout_sec_of(job.node) or 0.0
-        self._emit(NodeOverran(job.key, job.node_class, job.spec_key, limit))
+        self._emit(events.NodeOverran(job.key, job.node_class, job.spec_key, limit))
         logger.warning(
             "%s has exceeded its _timeout_sec of %g s and is still running: a thread cannot be stopped",
             describe(job.node),
@@ -367,7 +352,7 @@ class Scheduler:
         )
 
     def _reused(self, job: Job) -> None:
-        self._emit(NodeReused(job.key, job.node_class))
+        self._emit(events.NodeReused(job.key, job.node_class))
         if job.key in self._plan:
             self._done(job)
 
@@ -381,11 +366,11 @@ class Scheduler:
             self._failed(outcome.job, outcome.error.failures[0], timing=self._timing(outcome))
 
     def _failed(
-        self, job: Job, failure: Failure, *, earlier: bool = False, timing: Timing | None = None
+        self, job: Job, failure: Failure, *, earlier: bool = False, timing: events.Timing | None = None
     ) -> None:
         self._failures.append(failure)
         how = (failure.message, failure.state_path, earlier, timing)
-        self._emit(NodeFailed(job.key, job.node_class, job.spec_key, *how))
+        self._emit(events.NodeFailed(job.key, job.node_class, job.spec_key, *how))
         lost = self._plan.failed(job.key)
         self._lost += len(lost)
         self._leave([job.key, *lost])
@@ -410,7 +395,7 @@ class Scheduler:
 
     def _root_completed(self, key: str) -> None:
         self._window.completed()
-        self._emit(RootCompleted(key))
+        self._emit(events.RootCompleted(key))
         self._walk.want()
 
     def _stop(self, *, cancel: bool = False) -> None:

@@ -10,17 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from furu.events import (
-    Event,
-    NodeDone,
-    NodeFailed,
-    NodePlanned,
-    NodeRetried,
-    NodeReused,
-    NodeStarted,
-    NodeWaiting,
-    PlanKnown,
-)
+import furu.events as events
 from furu.observing.critical_path import longest_chain
 from furu.observing.durations import fill_unknown
 
@@ -64,8 +54,8 @@ class Estimate:
         self.classes: dict[str, ClassProgress] = {}
         self.reused = 0
         self.plan_is_known = False
-        self._left: dict[str, NodePlanned] = {}
-        self._running: dict[str, NodeStarted] = {}
+        self._left: dict[str, events.NodePlanned] = {}
+        self._running: dict[str, events.NodeStarted] = {}
 
     @property
     def known(self) -> int:
@@ -87,30 +77,32 @@ class Estimate:
         """The number of nodes that failed."""
         return sum(one.failed for one in self.classes.values())
 
-    def add(self, event: Event) -> None:
+    def add(self, event: events.Event) -> None:
         """Process an event."""
-        if isinstance(event, PlanKnown):
+        if isinstance(event, events.PlanKnown):
             self.plan_is_known = True
-        elif isinstance(event, NodePlanned):
+        elif isinstance(event, events.NodePlanned):
             if event.hash not in self._left:
                 self._left[event.hash] = event
                 self._class(event.node_class).known += 1
-        elif isinstance(event, NodeStarted):
+        elif isinstance(event, events.NodeStarted):
             self._running[event.hash] = event
             self._class(self._left[event.hash].node_class).running += 1
-        elif isinstance(event, NodeReused):
+        elif isinstance(event, events.NodeReused):
             self.reused += 1
             self._ended(event.hash)
             if (planned := self._left.pop(event.hash, None)) is not None:
                 self._class(planned.node_class).known -= 1
-        elif isinstance(event, (NodeDone, NodeFailed, NodeRetried, NodeWaiting)):
+        elif isinstance(
+            event, (events.NodeDone, events.NodeFailed, events.NodeRetried, events.NodeWaiting)
+        ):
             self._ended(event.hash)
-            if isinstance(event, NodeDone):
+            if isinstance(event, events.NodeDone):
                 self._left.pop(event.hash, None)
                 of_class = self._class(event.node_class)
                 of_class.done += 1
                 of_class.work_sec += event.timing.duration_sec
-            elif isinstance(event, NodeFailed):
+            elif isinstance(event, events.NodeFailed):
                 self._left.pop(event.hash, None)
                 self._class(event.node_class).failed += 1
 

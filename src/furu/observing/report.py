@@ -7,27 +7,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+import furu.events as events
 from furu.errors import Failure
-from furu.events import (
-    End,
-    Event,
-    NodeAbandoned,
-    NodeDone,
-    NodeFailed,
-    NodeOverran,
-    NodePlanned,
-    NodeRetried,
-    NodeReused,
-    RunFinished,
-    class_labels,
-)
 from furu.observing.critical_path import CriticalPath, add_slowest
 from furu.report import NAMED, ClassTime, NodeTime, RunReport
 
 logger = logging.getLogger("furu.run")
 
 
-Sink = Callable[[Event], object]
+Sink = Callable[[events.Event], object]
 
 
 class Sinks:
@@ -44,7 +32,7 @@ class Sinks:
     def __bool__(self) -> bool:
         return bool(self._sinks)
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: events.Event) -> None:
         for sink in tuple(self._sinks):
             try:
                 sink(event)
@@ -61,34 +49,34 @@ class Recorder:
         self._sinks = Sinks(on_event)
         self._max_workers = max_workers
         self._started = time.monotonic()
-        self._counts: Counter[type[Event]] = Counter()
+        self._counts: Counter[type[events.Event]] = Counter()
         self._times = Times()
         self._critical_path = CriticalPath()
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: events.Event) -> None:
         """Count an event and pass it on. Raises nothing."""
         self._counts[type(event)] += 1
-        if isinstance(event, NodePlanned):
+        if isinstance(event, events.NodePlanned):
             self._critical_path.planned(event)
-        elif isinstance(event, NodeDone):
+        elif isinstance(event, events.NodeDone):
             self._times.done(event)
             self._critical_path.done(event)
-        elif isinstance(event, (NodeReused, NodeFailed)):
+        elif isinstance(event, (events.NodeReused, events.NodeFailed)):
             self._critical_path.gone(event.hash)
         if self._sinks:
             self._sinks(event)
 
-    def finish(self, end: End, *, skipped: int, failures: tuple[Failure, ...]) -> RunReport:
+    def finish(self, end: events.End, *, skipped: int, failures: tuple[Failure, ...]) -> RunReport:
         """Emit the last event, write a line to the log, and return the report."""
         times, longest = self._times, self._critical_path.longest
         report = RunReport(
-            computed=self._counts[NodeDone],
-            reused=self._counts[NodeReused],
-            failed=self._counts[NodeFailed],
+            computed=self._counts[events.NodeDone],
+            reused=self._counts[events.NodeReused],
+            failed=self._counts[events.NodeFailed],
             skipped=skipped,
-            abandoned=self._counts[NodeAbandoned],
-            retried=self._counts[NodeRetried],
-            overran=self._counts[NodeOverran],
+            abandoned=self._counts[events.NodeAbandoned],
+            retried=self._counts[events.NodeRetried],
+            overran=self._counts[events.NodeOverran],
             wall_sec=time.monotonic() - self._started,
             failures=failures,
             max_workers=self._max_workers,
@@ -99,7 +87,7 @@ class Recorder:
             slowest=times.slowest,
             classes=times.classes(),
         )
-        self(RunFinished(end, report, at=time.time()))
+        self(events.RunFinished(end, report, at=time.time()))
         # A failure is raised; for a cancelled run this is the only record of how far it came.
         level = logging.WARNING if end == "cancelled" else logging.INFO
         logger.log(level, "run %s: %s", end, report)
@@ -115,7 +103,7 @@ class Times:
         self.slowest: tuple[NodeTime, ...] = ()
         self._of_class: dict[str, list[float]] = {}
 
-    def done(self, event: NodeDone) -> None:
+    def done(self, event: events.NodeDone) -> None:
         """Add a computed node."""
         duration_sec = event.timing.duration_sec
         self.work_sec += duration_sec
@@ -128,6 +116,6 @@ class Times:
 
     def classes(self) -> tuple[ClassTime, ...]:
         """Return the classes that took longest, the slowest first."""
-        labels = class_labels(self._of_class)
+        labels = events.class_labels(self._of_class)
         times = [ClassTime(labels[name], int(n), sec) for name, (n, sec) in self._of_class.items()]
         return tuple(sorted(times, key=lambda time: (-time.duration_sec, time.name))[:NAMED])

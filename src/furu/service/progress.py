@@ -15,19 +15,7 @@ from typing import Literal
 
 import anyio
 
-from furu.events import (
-    Event,
-    NodeAbandoned,
-    NodeDone,
-    NodeFailed,
-    NodeOverran,
-    NodePlanned,
-    NodeRetried,
-    NodeReused,
-    NodeStarted,
-    NodeWaiting,
-    RunFinished,
-)
+import furu.events as events
 
 __all__ = ["NodeProgress", "NodeState", "Progress", "Snapshot"]
 
@@ -45,26 +33,26 @@ NodeState = Literal[
 ]
 
 _NodeEvent = (
-    NodePlanned
-    | NodeStarted
-    | NodeWaiting
-    | NodeRetried
-    | NodeOverran
-    | NodeDone
-    | NodeReused
-    | NodeFailed
-    | NodeAbandoned
+    events.NodePlanned
+    | events.NodeStarted
+    | events.NodeWaiting
+    | events.NodeRetried
+    | events.NodeOverran
+    | events.NodeDone
+    | events.NodeReused
+    | events.NodeFailed
+    | events.NodeAbandoned
 )
-_STATES: dict[type[Event], NodeState] = {
-    NodePlanned: "planned",
-    NodeStarted: "running",
-    NodeWaiting: "waiting",
-    NodeRetried: "retrying",
-    NodeOverran: "overran",
-    NodeDone: "done",
-    NodeReused: "reused",
-    NodeFailed: "failed",
-    NodeAbandoned: "abandoned",
+_STATES: dict[type[events.Event], NodeState] = {
+    events.NodePlanned: "planned",
+    events.NodeStarted: "running",
+    events.NodeWaiting: "waiting",
+    events.NodeRetried: "retrying",
+    events.NodeOverran: "overran",
+    events.NodeDone: "done",
+    events.NodeReused: "reused",
+    events.NodeFailed: "failed",
+    events.NodeAbandoned: "abandoned",
 }
 _RUNNING = ("running", "overran")
 _UNSETTLED = (*_RUNNING, "waiting", "retrying")
@@ -115,9 +103,9 @@ class Progress:
         self._running: dict[str, None] = {}  # longest running first
         self._changed: anyio.Event | None = None  # only while a follower waits
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: events.Event) -> None:
         """Take an event of the run."""
-        if isinstance(event, RunFinished):
+        if isinstance(event, events.RunFinished):
             for key in list(self._unsettled):
                 self._set(key, self._nodes[key].node_class, "stopped")
             self.touch()

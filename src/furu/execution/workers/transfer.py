@@ -18,7 +18,7 @@ from typing import Any
 
 from furu._common.origin import class_name
 from furu._common.text import describe_error
-from furu.codecs.pickling import Pickler, Unpickler, dumps
+from furu.codecs.pickle import Pickler, Unpickler, dumps
 from furu.errors import FuruError
 from furu.node.base import Node, describe
 from furu.node.furu import Furu
