@@ -1,0 +1,16 @@
+"""Fixtures of the tests of nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.graphs import Computed, recording
+
+
+@pytest.fixture(autouse=True)
+def record() -> Iterator[Computed]:
+    """What this test's nodes computed."""
+    with recording() as computed:
+        yield computed

@@ -1,0 +1,247 @@
+"""`get()` and `aget()`: what they load, what they compute, and where."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio.to_thread
+import pytest
+
+from furu import (
+    EXEC_CONTEXT,
+    ExecContext,
+    FuruComputeError,
+    FuruCycleError,
+    FuruError,
+    FuruMissingArtifactError,
+    FuruSpecMismatchError,
+    Status,
+    run_local,
+)
+from furu.context import executor_context
+from furu.node.dependencies import dependencies
+from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond
+from tests.node.nodes import fail
+
+# ---- getting, in a user's own code ----
+
+
+def test_missing_node_is_computed_with_its_dependencies_deepest_first(record: Computed) -> None:
+    r"""
+     top
+    /   \
+    left right
+    \   /
+     base
+    """
+    assert 5 == diamond().get()
+    assert ["base", "left", "right", "top"] == record.order
+    assert 5 == diamond().get()
+    assert 5 == diamond().get(force=True)
+    assert 4 == len(record.order)
+
+
+def test_forced_get_computes_what_is_missing_as_a_plain_one_does(record: Computed) -> None:
+    """In a user's own code there is no difference."""
+    assert 5 == diamond().get(force=True)
+    assert ["base", "left", "right", "top"] == record.order
+
+
+def test_get_goes_only_below_what_is_missing(record: Computed) -> None:
+    """n0 <- n1 (there already) <- n2 <- n3"""
+    chain(2).get()
+    record.order.clear()
+    assert 4 == chain(4).get()
+    assert ["n2", "n3"] == record.order
+
+
+def test_get_of_a_deep_chain_needs_no_recursion(record: Computed) -> None:
+    """Deeper than Python's own limit."""
+    assert 1500 == chain(1500).get()
+    assert [f"n{number}" for number in range(1500)] == record.order
+
+
+def test_undeclared_node_is_computed_where_it_is_asked_for(record: Computed) -> None:
+    """In a user's own code a `get()` inside `_create` is one like any other."""
+    actions["outer"] = lambda: Node(name="undeclared").get()
+    assert 1 == Node(name="outer").get()
+    assert ["outer", "undeclared"] == record.order
+
+
+def test_create_that_gets_itself_is_a_circle() -> None:
+    """An error, not a wait for ever."""
+    actions["a"] = lambda: Node(name="a").get()
+    with pytest.raises(FuruComputeError) as caught:
+        Node(name="a").get()
+    assert isinstance(caught.value.__cause__, FuruCycleError)
+    assert [Node(name="a"), Node(name="a")] == list(caught.value.__cause__.cycle)
+
+
+def test_undeclared_circle_is_an_error_that_names_its_nodes() -> None:
+    """a -> b -> a"""
+    actions["a"] = lambda: Node(name="b").get()
+    actions["b"] = lambda: Node(name="a").get()
+    with pytest.raises(FuruComputeError) as caught:
+        Node(name="a").get()
+    error: BaseException | None = caught.value
+    while isinstance(error, FuruComputeError):
+        error = error.__cause__
+    assert isinstance(error, FuruCycleError)
+    assert ["a", "b", "a"] == [node.name for node in error.cycle]
+
+
+def test_exists_and_status_tell_what_the_store_says() -> None:
+    """TODO, then FAILED, then DONE."""
+    node = Node(name="a")
+    assert (False, Status.TODO) == (node.exists(), node.status())
+    actions["a"] = fail
+    with pytest.raises(FuruComputeError):
+        node.get()
+    assert (False, Status.FAILED) == (node.exists(), node.status())
+    actions.clear()
+    node.get()
+    assert (True, Status.DONE) == (node.exists(), node.status())
+
+
+def test_status_is_in_progress_while_it_is_computed() -> None:
+    """Seen from inside."""
+    seen: list[Any] = []
+    node = Node(name="a")
+    actions["a"] = lambda: seen.append((node.status(), node.exists()))
+    node.get()
+    assert [(Status.IN_PROGRESS, False)] == seen
+
+
+def test_asking_makes_nothing_on_disk(store: Path) -> None:
+    """Not even the store."""
+    node = diamond()
+    node.exists(), node.status(), node.furu_dir, node.logger, repr(node), dependencies(node)
+    assert not store.exists()
+
+
+def test_two_threads_that_get_the_same_node_compute_it_once(record: Computed) -> None:
+    """The second waits for the first."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def block() -> None:
+        inside.set()
+        assert go_on.wait(10)
+
+    actions["a"] = block
+    values: list[int] = []
+    threads = [threading.Thread(target=lambda: values.append(Node(name="a").get())) for _ in range(2)]
+    threads[0].start()
+    assert inside.wait(10)
+    threads[1].start()
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert [1, 1] == values
+    assert ["a"] == record.order
+
+
+def test_async_node_is_computed_by_a_plain_get(record: Computed) -> None:
+    """Where no loop runs, one is started for it."""
+    assert 2 == AsyncNode(name="top", below=(AsyncNode(name="a"),)).get()
+    assert 2 == Node(name="mixed", below=(AsyncNode(name="a"),)).get()
+    assert ["a", "top", "mixed"] == record.order
+
+
+@pytest.mark.anyio
+async def test_aget_computes_what_is_missing_and_loads_what_is_there(record: Computed) -> None:
+    """Async nodes and others, deepest first."""
+    middle = Node(name="middle", below=(AsyncNode(name="base"),))
+    top = AsyncNode(name="top", below=(middle, AsyncNode(name="base")))
+    assert 4 == await top.aget()
+    assert ["base", "middle", "top"] == record.order
+    assert 4 == await top.aget(force=True)
+    assert 2 == await middle.aget()
+    assert 3 == len(record.order)
+
+
+@pytest.mark.anyio
+async def test_aget_computes_plain_nodes_off_the_loop() -> None:
+    """And async ones on it."""
+    threads: dict[str, int] = {}
+    actions["plain"] = lambda: threads.__setitem__("plain", threading.get_ident())
+    actions["async"] = lambda: threads.__setitem__("async", threading.get_ident())
+    await AsyncNode(name="async", below=(Node(name="plain"),)).aget()
+    assert threading.get_ident() == threads["async"]
+    assert threading.get_ident() != threads["plain"]
+
+
+@pytest.mark.anyio
+async def test_aget_of_a_failing_node_raises_the_same_error() -> None:
+    """With the original as its cause."""
+    for node in (Node(name="a"), AsyncNode(name="a")):
+        actions["a"] = fail
+        with pytest.raises(FuruComputeError, match="bad split") as caught:
+            await node.aget()
+        assert isinstance(caught.value.__cause__, ValueError)
+        assert node == caught.value.node
+        assert Status.FAILED is await anyio.to_thread.run_sync(node.status)
+
+
+# ---- getting, in a worker ----
+
+
+def test_worker_loads_what_is_there() -> None:
+    """Forced or not, of whatever kind."""
+    Node(name="a", kind="gpu").get()
+    with executor_context(spec_key="default", backend="test", node_hash="0" * 32):
+        assert [1, 1] == [Node(name="a", kind="gpu").get(), Node(name="a", kind="gpu").get(force=True)]
+
+
+def test_worker_computes_only_the_node_it_was_given(record: Computed) -> None:
+    """And only where it is told to."""
+    given, other = Node(name="given"), Node(name="other")
+    with executor_context(spec_key="default", backend="test", node_hash=given.furu_hash):
+        with pytest.raises(FuruMissingArtifactError):
+            given.get()
+        with pytest.raises(FuruError, match=r"get\(force=True\) of Node\(name='other'.* is refused"):
+            other.get(force=True)
+        assert [] == record.order
+        assert 1 == given.get(force=True)
+    assert ["given"] == record.order
+    assert ExecContext() == EXEC_CONTEXT.get()
+
+
+def test_worker_of_another_kind_computes_nothing(record: Computed) -> None:
+    """The error has both kinds."""
+    node = Node(name="a", kind="gpu")
+    with (
+        executor_context(spec_key="cpu", backend="test", node_hash=node.furu_hash),
+        pytest.raises(FuruSpecMismatchError, match=r"kind 'gpu', and this one is 'cpu'") as caught,
+    ):
+        node.get(force=True)
+    assert (node, "gpu", "cpu") == (caught.value.node, caught.value.spec_key, caught.value.worker_spec_key)
+    assert [] == record.order
+
+
+def test_missing_artifact_names_who_asked_and_the_line_that_would_declare_it() -> None:
+    """In a run, where the graph was known before."""
+    actions["asker"] = lambda: Node(name="undeclared").get()
+    with pytest.raises(FuruComputeError) as caught:
+        run_local([Node(name="asker")])
+    cause = caught.value.__cause__
+    assert isinstance(cause, FuruMissingArtifactError)
+    assert (Node(name="undeclared"), Node(name="asker")) == (cause.node, cause.asked_by)
+    assert "Node(name='undeclared', below=(), kind='default') has no artifact" in str(cause)
+    assert "Node(name='asker', below=(), kind='default') asked for it" in str(cause)
+    assert "def _dependencies(self): return [Node(name='undeclared'" in str(cause)
+
+
+@pytest.mark.anyio
+async def test_aget_in_a_worker_keeps_the_same_rules(record: Computed) -> None:
+    """Missing, given, and there already."""
+    given, other = AsyncNode(name="given"), AsyncNode(name="other")
+    with executor_context(spec_key="default", backend="test", node_hash=given.furu_hash):
+        with pytest.raises(FuruMissingArtifactError):
+            await other.aget()
+        with pytest.raises(FuruError, match="is refused"):
+            await other.aget(force=True)
+        assert 1 == await given.aget(force=True)
+        assert 1 == await given.aget()
+    assert ["given"] == record.order
