@@ -6,9 +6,6 @@ from tests.mutants.mutant import Mutant
 
 CLAIM, ATTEMPT, LOCAL, OWNER = "store/claim.py", "store/attempt.py", "store/local.py", "store/owner.py"
 LEFTOVERS = "store/leftovers.py"
-PROTOCOL, LAYOUT = "store/test_protocol.py::", "store/test_attempt.py::"
-OWNERS, MEMORY = "store/test_owner.py::", "store/test_local.py::"
-RACES, FORKS = "store/test_races.py::", "faults/test_node_threads_and_forks.py::"
 
 STORE = (
     # ---- claims ----
@@ -17,56 +14,56 @@ STORE = (
         CLAIM,
         "    if max(tries, default=0) > attempt.number:\n        raise _GiveWay\n",
         "",
-        (RACES + "test_claim_with_a_low_number_gives_way_to_later_attempts",),
+        ("store/test_races.py::test_claim_with_a_low_number_gives_way_to_later_attempts",),
     ),
     Mutant(
         "a claim does not give way to a live attempt",
         CLAIM,
         "        if found.alive:\n            raise in_progress(artifact, number, found.record)\n",
         "",
-        (PROTOCOL + "test_rejected_done_waits_for_an_attempt_that_is_alive",),
+        ("store/test_replace.py::test_rejected_done_waits_for_an_attempt_that_is_alive",),
     ),
     Mutant(
         "a blind claim does not look at done after its link",
         CLAIM,
         "        done, judged = artifact.look_at_done()\n        if done is Done.ABSENT and number == 1:\n",
         "        done, judged = artifact.look_at_done()\n        if number == 1:\n",
-        (PROTOCOL + "test_claim_looks_at_done_again_after_linking",),
+        ("store/test_claim.py::test_claim_looks_at_done_again_after_linking",),
     ),
     Mutant(
         "a first name that was freed again is not noticed",
         CLAIM,
         "    if 1 not in tries:\n",
         "    if False:\n",
-        (PROTOCOL + "test_blind_claim_that_comes_and_goes_opens_no_way_round_a_replacement",),
+        ("store/test_replace.py::test_blind_claim_that_comes_and_goes_opens_no_way_round_a_replacement",),
     ),
     Mutant(
         "what was set aside is not compared with what was judged",
         CLAIM,
         "        if identify(os.lstat(aside)) != judged:",
         "        if False:",
-        (PROTOCOL + "test_replacer_that_is_taken_for_dead_leaves_the_takers_result",),
+        ("store/test_lost_claim.py::test_replacer_that_is_taken_for_dead_leaves_the_takers_result",),
     ),
     Mutant(
         "files are removed beside an artifact that another machine has published",
         LEFTOVERS,
         "    if DONE in names:  # another machine",
         "    if False:  # another machine",
-        (RACES + "test_claim_that_was_overtaken_leaves_the_files_of_what_was_published",),
+        ("store/test_races.py::test_claim_that_was_overtaken_leaves_the_files_of_what_was_published",),
     ),
     Mutant(
         "records of attempts that may still publish are removed",
         LEFTOVERS,
         "    return found is not None and isinstance(found.record, EndedRecord)\n",
         "    return found is not None\n",
-        (RACES + "test_attempts_whose_owners_seem_dead_keep_their_names",),
+        ("store/test_races.py::test_attempts_whose_owners_seem_dead_keep_their_names",),
     ),
     Mutant(
         "claimers that give way to each other do not pause",
         CLAIM,
         "        if tries >= _TRIES_AT_ONCE:",
         "        if tries > _MAX_TRIES:",
-        (RACES + "test_claimers_that_give_way_pause_longer_each_time",),
+        ("store/test_races.py::test_claimers_that_give_way_pause_longer_each_time",),
     ),
     # ---- attempts ----
     Mutant(
@@ -74,28 +71,30 @@ STORE = (
         ATTEMPT,
         "self._is_ours(where) and link_new(",
         "link_new(",
-        (RACES + "test_attempt_whose_name_is_anothers_does_not_publish",),
+        ("store/test_races.py::test_attempt_whose_name_is_anothers_does_not_publish",),
     ),
     Mutant(
         "a release removes a name without comparing it",
         ATTEMPT,
         "self.owner is not None and self.number and (self._name_is_ours or self._is_ours()):",
         "self.owner is not None and self.number:",
-        (RACES + "test_release_leaves_the_name_that_is_anothers",),
+        ("store/test_races.py::test_release_leaves_the_name_that_is_anothers",),
     ),
     Mutant(
         "an end is recorded over another owner's attempt",
         ATTEMPT,
         "        if not self._is_ours(directory.number):\n            return\n",
         "",
-        (MEMORY + "test_attempt_that_lost_its_name_writes_no_record",),
+        ("store/test_local.py::test_attempt_that_lost_its_name_writes_no_record",),
     ),
     Mutant(
         "an end that cannot be written does not retire its owner",
         LOCAL,
         "                    if retire:\n                        self.retire(owner)\n",
         "",
-        (LAYOUT + "test_record_that_cannot_be_written_does_not_block_the_next_claim",),
+        (
+            "store/test_failed_attempts.py::test_record_that_cannot_be_written_does_not_block_the_next_claim",
+        ),
     ),
     Mutant(
         "a fork ends the attempt of its parent",
@@ -109,7 +108,7 @@ STORE = (
         ATTEMPT,
         "                    sync_tree(files.files(self.number, self.nonce))\n",
         "",
-        (LAYOUT + "test_power_durability_syncs_everything_before_the_link",),
+        ("store/test_durability.py::test_power_durability_syncs_everything_before_the_link",),
     ),
     # ---- the memory of a process ----
     Mutant(
@@ -117,42 +116,44 @@ STORE = (
         LOCAL,
         "_BEATS_PER_LEASE = 6",
         "_BEATS_PER_LEASE = 1",
-        (MEMORY + "test_heart_beats_six_times_in_a_lease",),
+        ("store/test_local.py::test_heart_beats_six_times_in_a_lease",),
     ),
     Mutant(
         "a new owner's shorter lease does not hurry the heartbeat",
         LOCAL,
         "        self._changed.set()\n        if self._heart",
         "        if self._heart",
-        (MEMORY + "test_new_owner_with_a_shorter_lease_beats_soon",),
+        ("store/test_local.py::test_new_owner_with_a_shorter_lease_beats_soon",),
     ),
     Mutant(
         "waiters are added without the lock",
         LOCAL,
         "        with self.lock:\n            if directory not in self._attempts:",
         "        with contextlib.nullcontext():\n            if directory not in self._attempts:",
-        (MEMORY + "test_waiter_is_registered_under_the_lock_that_a_release_takes",),
+        ("store/test_local.py::test_waiter_is_registered_under_the_lock_that_a_release_takes",),
     ),
     Mutant(
         "the heartbeat keeps idle owners",
         LOCAL,
         "if not owner.attempts and now - owner.idle_since >= self._idle_sec:",
         "if False:",
-        (MEMORY + "test_heartbeat_ends_idle_owners_and_then_itself",),
+        ("store/test_local.py::test_heartbeat_ends_idle_owners_and_then_itself",),
     ),
     Mutant(
         "a fork is not held off while an owner is made",
         LOCAL,
         "os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release)\n",
         "os.register_at_fork(after_in_child=lambda: _lock.acquire(blocking=False))\n",
-        (FORKS + "test_fork_while_a_store_is_first_used_keeps_no_lock_of_its_parents",),
+        (
+            "faults/test_node_threads_and_forks.py::test_fork_while_a_store_is_first_used_keeps_no_lock_of_its_parents",
+        ),
     ),
     Mutant(
         "the lock of an owner in a copy of this virtual machine is trusted",
         OWNER,
         "    return same_boot and locks_are_all_here(os.path.dirname(path))\n",
         "    return same_boot\n",
-        (MEMORY + "test_copy_of_a_virtual_machine_waits_for_two_beats_before_it_takes_over",),
+        ("store/test_local.py::test_copy_of_a_virtual_machine_waits_for_two_beats_before_it_takes_over",),
     ),
     # ---- removal ----
     Mutant(
@@ -162,6 +163,6 @@ STORE = (
         "        if os.path.exists(attempt.state_path):\n"
         "            os.unlink(attempt.state_path)\n"
         "        attempt.forget()\n",
-        (RACES + "test_removal_leaves_the_attempt_that_begins_after_its_rename",),
+        ("store/test_races.py::test_removal_leaves_the_attempt_that_begins_after_its_rename",),
     ),
 )

@@ -419,3 +419,10 @@ class OtherProcess:
         for owner in self.owners:
             owner.close()
         self.owners.clear()
+
+
+def refuse(number: int) -> Any:
+    def call(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return call

@@ -42,12 +42,6 @@ from tests.store.processes import (
 
 
 @pytest.fixture
-def place() -> Artifact:
-    """A node that nothing has computed."""
-    return artifact()
-
-
-@pytest.fixture
 def process() -> Iterator[Process]:
     """A process without a past, whose memory is this process's for the test."""
     process = Process(beats=False)

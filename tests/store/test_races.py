@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from furu.store.claim import claim
 from furu.store.leftovers import KEPT_RECORDS
 from furu.store.removal import remove
 from tests.store.processes import (
-    ANOTHER_MACHINE,
     LEASE_SEC,
     OtherProcess,
     Square,
@@ -39,26 +38,6 @@ from tests.store.processes import (
     put,
     result,
 )
-
-
-@pytest.fixture
-def place() -> Artifact:
-    """A node that nothing has computed."""
-    return artifact()
-
-
-@pytest.fixture
-def other() -> Iterator[OtherProcess]:
-    """Another process of this machine."""
-    with OtherProcess() as process:
-        yield process
-
-
-@pytest.fixture
-def stranger() -> Iterator[OtherProcess]:
-    """A process of another machine."""
-    with OtherProcess(ANOTHER_MACHINE) as process:
-        yield process
 
 
 def test_claim_with_a_low_number_gives_way_to_later_attempts(place: Artifact, other: OtherProcess) -> None:

@@ -1,0 +1,14 @@
+"""Records of attempts, for tests."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from furu.store.attempt import Attempt
+
+
+def ended_record(attempt: Attempt) -> dict[str, Any]:
+    """Return the record of how an attempt ended."""
+    content: dict[str, Any] = json.loads(attempt.state_path.read_text())
+    return content

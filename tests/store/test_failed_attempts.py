@@ -1,0 +1,341 @@
+"""Failed and cancelled attempts, and records that cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from furu import Furu, FuruComputeError, FuruStoreError, Status
+from furu._common.text import describe_error
+from furu.store.artifact import Artifact, survey
+from furu.store.claim import claim
+from furu.store.record import EndedRecord
+from tests.store.processes import (
+    artifact,
+    begin,
+    compute,
+    current_owner,
+    fail,
+    failing,
+    files,
+    instead,
+    leave_attempt,
+    names,
+    once_before,
+    publish,
+    put,
+)
+from tests.store.records import ended_record
+
+# ---- failed and cancelled ----
+
+
+def test_failed_attempt_leaves_a_record_for_people(place: Artifact) -> None:
+    """What failed, where, with which configuration; the traceback by line; no local variables."""
+
+    def train() -> None:
+        password = "hunter" + str(2)
+        raise ValueError(f"bad split of {len(password)} characters")
+
+    attempt = begin(place)
+    with pytest.raises(ValueError, match="bad split") as caught:
+        train()
+    attempt.files_directory()
+    assert attempt.end("failed", caught.value, {"lr": 0.1}) is None
+    assert (["a1", "try-1"], 1) == (names(place), os.stat(attempt.state_path).st_nlink)
+    text = attempt.state_path.read_text()
+    assert len(text.splitlines()) > 10
+    assert "hunter2" not in text
+    record = ended_record(attempt)
+    assert "ValueError: bad split of 7 characters" == record["error"] == record["traceback"][-1]
+    assert "Traceback (most recent call last):" == record["traceback"][0]
+    assert any("in train" in line for line in record["traceback"])
+    assert ("failed", 1, {"lr": 0.1}) == (record["outcome"], record["attempt"], record["config"])
+    assert (os.getpid(), place.hash) == (record["pid"], record["hash"])
+
+
+def test_cancelled_record_leaves_the_node_to_do() -> None:
+    """It says so, with the traceback, and the next attempt follows."""
+    place = artifact()
+    attempt = begin(place)
+    assert attempt.end("cancelled", KeyboardInterrupt(), {}) is None
+    record = ended_record(attempt)
+    assert ("cancelled", "KeyboardInterrupt") == (record["outcome"], record["error"])
+    assert Status.TODO is survey(place).status
+    assert 2 == begin(place).number
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError('two\nlines"},\n  "outcome": "cancelled"'),
+        FileNotFoundError(2, "No such file", os.fsdecode(b"bad\xff")),
+        ValueError("\ud800 \0 \x1b[2J \N{LINE SEPARATOR}"),
+        ValueError("x" * 10**7),
+        ExceptionGroup("several", [ValueError("one"), TypeError("two")]),
+        SystemExit(3),
+    ],
+    ids=["forged", "surrogate escape", "control characters", "huge", "group", "exit"],
+)
+def test_whatever_a_node_raises_is_recorded(place: Artifact, error: BaseException) -> None:
+    """No message can forge a line, hide the failure, or make the record too large to be read."""
+    attempt = begin(place)
+    assert fail(attempt, error) is None
+    assert Status.FAILED is survey(place).status
+    record = ended_record(attempt)
+    assert "failed" == record["outcome"]
+    assert 1 == len(record["error"].splitlines())
+    assert record["error"].startswith(type(error).__name__)
+    assert 2 == begin(place).number
+
+
+def test_endless_traceback_is_cut() -> None:
+    """A recursion a thousand deep or a message of megabytes is no record of megabytes."""
+    place = artifact()
+    fail(begin(place), ValueError("x" * 10**6))
+    assert os.path.getsize(place.files.attempt(1)) < 2**18
+    assert Status.FAILED is survey(place).status
+
+
+def test_error_whose_text_cannot_be_had_is_recorded() -> None:
+    """A `__str__` that raises hides nothing else."""
+
+    class Broken(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    place = artifact()
+    assert fail(begin(place), Broken()) is None
+    assert "Broken" in json.loads(Path(place.files.attempt(1)).read_bytes())["error"]
+
+
+def test_failure_of_a_node_with_a_large_configuration_is_recorded(place: Artifact) -> None:
+    """Its record is as good as any: FAILED, not TODO."""
+    attempt = begin(place)
+    assert attempt.end("failed", ValueError("bad"), {"words": ["word"] * 500_000}) is None
+    assert Status.FAILED is survey(place).status
+    assert "ValueError: bad" == survey(place).record.error  # type: ignore[union-attr]
+
+
+def test_error_is_told_by_itself_and_not_by_its_notes() -> None:
+    """Notes are for the traceback."""
+    error = ValueError("bad split")
+    error.add_note("the note")
+    assert "ValueError: bad split" == describe_error(error)
+
+
+def test_record_of_the_last_failure_can_be_read_back(place: Artifact) -> None:
+    """A survey returns it whole."""
+    fail(begin(place), ValueError("bad split"))
+    record = survey(place).record
+    assert isinstance(record, EndedRecord)
+    assert ("failed", "ValueError: bad split") == (record.outcome, record.error)
+
+
+def test_numbers_count_upwards_for_ever() -> None:
+    """An attempt's name is never used again, whatever came of it."""
+    place = artifact()
+    numbers = []
+    for _ in range(3):
+        attempt = begin(place)
+        numbers.append(attempt.number)
+        fail(attempt)
+        attempt = begin(place)
+        numbers.append(attempt.number)
+        attempt.end("cancelled", KeyboardInterrupt(), {})
+    assert [1, 2, 3, 4, 5, 6] == numbers
+    assert [f"try-{number}" for number in numbers] == names(place)
+
+
+def test_number_of_files_that_were_left_is_not_used_again() -> None:
+    """An attempt never starts in a directory that another one filled."""
+    place = artifact()
+    leave_attempt(place, 1)
+    put(f"{place.files.files(4, '0f')}/left", "x")
+    assert 5 == begin(place).number
+
+
+def test_publish_removes_earlier_attempts_and_keeps_the_last_failure() -> None:
+    """Their directories, temporaries and records, but for the record of the latest failure."""
+    place = artifact()
+    for number in range(1, 6):
+        attempt = begin(place)
+        put(f"{attempt.files_directory()}/large", "x")
+        if number in (1, 3):
+            fail(attempt, ValueError(f"attempt {number}"))
+        else:
+            attempt.end("cancelled", KeyboardInterrupt(), {})
+    leave_attempt(place, 6)
+    put(f"{place.files.files(6, '0f')}/sub/large", "x")
+    put(place.files.temporary(6, "0" * 32), "half")
+    attempt = begin(place)
+    put(f"{attempt.files_directory()}/mine", "x")
+    assert publish(attempt)
+    assert ["a7", "done", "try-1", "try-3"] == names(place)
+    assert "attempt 3" in Path(place.files.attempt(3)).read_text()
+    assert ["mine"] == os.listdir(files(place))
+
+
+def test_publish_leaves_what_is_not_furus() -> None:
+    """Notes that somebody put beside the artifact stay."""
+    place = artifact()
+    fail(begin(place))
+    put(f"{place.files.directory}/notes.txt", "precious")
+    put(f"{place.files.directory}/a1.bak/x", "precious")
+    compute(place)
+    assert ["a1.bak", "done", "notes.txt", "try-1"] == names(place)
+
+
+def test_link_among_earlier_files_is_removed_and_not_followed(tmp_path: Path) -> None:
+    """What a1 points to is not furu's to remove."""
+    place = artifact()
+    put(tmp_path / "data" / "precious", "x")
+    attempt = begin(place)
+    os.symlink(tmp_path / "data", f"{attempt.files_directory()}/inside")
+    fail(attempt)
+    os.symlink(tmp_path / "data", place.files.files(2, "0f"))
+    compute(place)
+    assert ["done", "try-1"] == names(place)
+    assert ["precious"] == os.listdir(tmp_path / "data")
+
+
+# ---- records that cannot be written, claims that fail ----
+
+
+@pytest.mark.parametrize("name", ["open", "write", "replace"])
+def test_record_that_cannot_be_written_does_not_block_the_next_claim(place: Artifact, name: str) -> None:
+    """The disk is full: the problem is returned, and this process may try again."""
+    attempt = begin(place)
+    with failing(name, errno.ENOSPC):
+        problem = fail(attempt)
+    assert problem is not None
+    assert errno.ENOSPC == problem.errno
+    assert Status.TODO is survey(place).status
+    again = begin(place)
+    assert (2, Status.IN_PROGRESS) == (again.number, survey(place).status)
+    assert publish(again)
+    assert ["done"] == [name for name in names(place) if not name.startswith("tmp-")]
+
+
+class Failing(Furu[int]):
+    """Fails at first."""
+
+    of: int
+
+    def _create(self) -> int:
+        if self.of not in _mended:
+            raise ValueError("bad split")
+        return self.of
+
+
+_mended: set[int] = set()
+
+
+def test_record_that_cannot_be_written_does_not_hide_the_nodes_own_error() -> None:
+    """The message is the node's; what furu could not write is a note on it."""
+    node = Failing(of=1)
+    with failing("replace", errno.ENOSPC), pytest.raises(FuruComputeError) as caught:
+        node.get()
+    assert "ValueError: bad split" in str(caught.value)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert "No space left" in "".join(caught.value.__cause__.__notes__)
+    _mended.add(1)
+    assert 1 == node.get()
+
+
+def test_node_that_was_removed_after_an_unwritten_end_is_computed_as_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its first attempt is alive again under the same name."""
+    place = artifact()
+    with failing("replace", errno.ENOSPC):
+        assert fail(begin(place)) is not None
+    shutil.rmtree(place.files.directory)
+    attempt = begin(place)
+    assert (1, Status.IN_PROGRESS) == (attempt.number, survey(place).status)
+
+
+def test_node_that_was_removed_while_it_ran_ends_without_a_problem() -> None:
+    """There is nothing left to say it of, and nothing is made anew."""
+    place = artifact()
+    attempt = begin(place)
+    shutil.rmtree(place.files.directory)
+    assert fail(attempt) is None
+    assert not os.path.exists(place.files.directory)
+    compute(place)
+    assert place.is_done()
+
+
+def test_failed_claim_does_not_block_the_next_one(place: Artifact) -> None:
+    """Whichever call fails: the error names the path, and nothing is thought to be running."""
+    begin(artifact("another"))
+    for name in ("mkdir", "link", "lstat"):
+        with failing(name, errno.EIO), pytest.raises(FuruStoreError, match=place.hash) as caught:
+            claim(place)
+        assert str(caught.value.path).startswith(place.files.directory)
+    attempt = begin(place)
+    assert publish(attempt)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("name", ["mkdir", "link", "lstat"])
+def test_claim_that_was_interrupted_does_not_block_the_next(
+    name: str, after: bool, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C at any system call of a claim: the node can be claimed again."""
+    place = artifact()
+    os.makedirs(Path(place.files.directory).parent)
+    current_owner(store)
+    real: Callable[..., Any] = getattr(os, name)
+
+    def interrupted(*args: Any) -> Any:
+        if after:
+            with contextlib.suppress(FileNotFoundError):
+                real(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patches:
+        patches.setattr(os, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            claim(place)
+    assert Status.TODO is survey(place).status
+    compute(place)
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link"])
+def test_node_directory_that_is_none_is_an_error_and_no_endless_loop(place: Artifact, kind: str) -> None:
+    """The error names it."""
+    directory = Path(place.files.directory)
+    directory.parent.mkdir(parents=True)
+    if kind == "file":
+        directory.touch()
+    else:
+        directory.symlink_to("nowhere")
+    tries = 0
+
+    def link(original: Callable[..., None], source: str, target: str) -> None:
+        nonlocal tries
+        tries += 1
+        assert tries < 200, "an endless loop"
+        original(source, target)
+
+    assert Status.TODO is survey(place).status
+    with instead("link", link), pytest.raises(FuruStoreError) as caught:
+        claim(place)
+    assert directory == caught.value.path
+
+
+def test_directory_removed_during_a_claim_is_made_again(place: Artifact) -> None:
+    """Somebody deletes the node at that moment: a claimer treats it as missing."""
+    begin(artifact("another"))
+    with once_before("link", "try-1", lambda: shutil.rmtree(place.files.directory)):
+        attempt = begin(place)
+    assert publish(attempt)

@@ -1,0 +1,160 @@
+"""The end of a process, and forks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+from furu import Status
+from furu.store.artifact import survey
+from tests.store.processes import (
+    Other,
+    artifact,
+    begin,
+    owners,
+)
+
+
+def test_process_removes_its_owner_at_exit(store: Path) -> None:
+    """By returning, by sys.exit, by an exception that nobody catches."""
+    for ending, code in [("", 0), ("sys.exit(3)", 3), ("raise ValueError", 1)]:
+        with Other(
+            f"compute(artifact({ending!r}))\nsay(owners(artifact().settings.store))\n{ending}"
+        ) as other:
+            assert 1 == len(json.loads(other.hear().replace("'", '"')))
+            assert code == other.finish()
+        assert [] == owners(store)
+
+
+def test_forked_worker_of_multiprocessing_removes_its_owner_at_its_end(store: Path) -> None:
+    """Such a child ends by os._exit, past atexit; it ends in order all the same."""
+    script = """
+import multiprocessing
+def work():
+    compute(artifact())
+child = multiprocessing.get_context("fork").Process(target=work)
+child.start()
+child.join()
+say(child.exitcode, owners(artifact().settings.store))
+"""
+    with Other(script) as other:
+        assert "0 []" == other.hear()
+    assert artifact().is_done()
+
+
+def test_fork_child_has_an_owner_of_its_own(store: Path) -> None:
+    """It claims as itself, leaves the parent's owner and claims alone, and its end is its own."""
+    script = """
+import json
+mine = begin(artifact("parent's"))
+read, write = os.pipe()
+child = os.fork()
+if child == 0:
+    theirs = begin(artifact("child's"))
+    seen = survey(artifact("parent's")).status.value
+    try:
+        claim(artifact("parent's"))
+        seen = "claimed"
+    except FuruInProgressError:
+        pass
+    os.write(write, json.dumps([theirs.owner.record.id, theirs.owner.record.pid, seen]).encode())
+    sys.exit(0)
+os.waitpid(child, 0)
+identifier, pid, seen = json.loads(os.read(read, 1000))
+say(identifier != mine.owner.record.id, pid == child, seen)
+say(survey(artifact("parent's")).status.value, survey(artifact("child's")).status.value)
+say(owners(artifact().settings.store) == [mine.owner.record.id])
+hear()
+"""
+    with Other(script) as other:
+        assert "True True IN_PROGRESS" == other.hear()
+        assert "IN_PROGRESS TODO" == other.hear()
+        assert "True" == other.hear()
+        assert Status.IN_PROGRESS is survey(artifact("parent's")).status
+
+
+def test_parents_lock_dies_with_the_parent_though_the_child_lives() -> None:
+    """The child holds no copy of the descriptor; its own claims stay alive."""
+    script = """
+begin(artifact("parent's"))
+child = os.fork()
+if child == 0:
+    begin(artifact("child's"))
+    say("ready", os.getpid())
+    hear()
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+    with Other(script) as other:
+        assert other.hear().startswith("ready")
+        other.kill()
+        assert Status.TODO is survey(artifact("parent's")).status
+        assert Status.IN_PROGRESS is survey(artifact("child's")).status
+        assert 2 == begin(artifact("parent's")).number
+
+
+def test_fork_child_computes_what_its_dead_parent_was_computing() -> None:
+    """What the parent had in memory of its attempts is not the child's."""
+    script = """
+begin(artifact())
+read, write = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(write)
+    os.read(read, 1)
+    say(try_claim(artifact_name).number)
+    hear()
+    os._exit(0)
+say("ready")
+hear()
+os._exit(9)
+""".replace("artifact_name", "'one'")
+    with Other(script) as other:
+        assert "ready" == other.hear()
+        other.tell()
+        assert "2" == other.hear()
+
+
+def test_fork_while_another_thread_claims_leaves_the_child_free_to_claim() -> None:
+    """A lock that was held at the fork by a thread that the child does not have is not the child's."""
+    script = """
+import threading
+locked, release = threading.Event(), threading.Event()
+def hold():
+    with this_process().lock:
+        locked.set()
+        release.wait(1)
+threading.Thread(target=hold).start()
+locked.wait()
+child = os.fork()
+if child == 0:
+    compute(artifact())
+    say("computed")
+    os._exit(0)
+hear()
+release.set()
+os.waitpid(child, 0)
+"""
+    with Other(script) as other:
+        assert "computed" == other.hear()
+
+
+def test_subprocess_that_outlives_its_parent_does_not_keep_the_parents_claims() -> None:
+    """No descriptor of the store's is inherited by what a node starts."""
+    script = """
+import subprocess
+attempt = begin(artifact())
+attempt.log("line")
+child = subprocess.Popen(["sleep", "30"], close_fds=False)
+say(child.pid)
+hear()
+"""
+    with Other(script) as other:
+        pid = int(other.hear())
+        try:
+            other.kill()
+            assert Status.TODO is survey(artifact()).status
+        finally:
+            os.kill(pid, signal.SIGKILL)

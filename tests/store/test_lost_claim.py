@@ -1,0 +1,159 @@
+"""Owners that have lost their claims."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from furu import Status
+from furu.store.artifact import Artifact, survey
+from furu.store.attempt import Attempt
+from furu.store.claim import claim
+from tests.store.processes import (
+    LEASE_SEC,
+    Other,
+    OtherProcess,
+    artifact,
+    begin,
+    begin_or_none,
+    compute,
+    files,
+    lease_clock,
+    names,
+    once_before,
+    publish,
+    put,
+    rejecting,
+    result,
+)
+
+# To this process, which lives and beats as ever, one of another machine that sees it stand still.
+TAKER = """
+clock = Clock()
+become("another boot", clock)
+place = artifact()
+say(survey(place).status.value)
+clock.now += 1000
+attempt = begin(place)
+put(attempt.files_directory() + "/file", "theirs")
+say(attempt.number)
+if hear() == "publish":
+    say(publish(attempt, "theirs"))
+hear()
+"""
+
+
+def test_owner_that_lost_its_claim_leaves_no_files_behind() -> None:
+    """It drops its result: nobody else could tell later that its files are nobody's."""
+    place = artifact()
+    mine = begin(place)
+    with Other(TAKER) as other:
+        assert ["IN_PROGRESS", "2"] == [other.hear(), other.hear()]
+        assert "True" == other.ask("publish")
+        put(f"{mine.files_directory()}/large", "mine")
+        assert not publish(mine, "mine")
+    assert ["a2", "done"] == names(place)
+    assert "theirs" == Path(files(place), "file").read_text() == result(place)
+
+
+def taken_over(place: Artifact) -> Attempt:
+    """Claim a node from an owner of another machine whose lease passes without a sign of life."""
+    with lease_clock() as clock:
+        survey(place)
+        clock.now += LEASE_SEC
+        return begin(place)
+
+
+def test_owner_that_lost_its_claim_does_not_publish(place: Artifact, stranger: OtherProcess) -> None:
+    """Paused beyond its lease, it comes back: the winner's result stands, and is what it gets."""
+    paused = stranger.begin(place)
+    winner = taken_over(place)
+    assert publish(winner, 2)
+    assert not stranger.publish(paused, 1)
+    assert 2 == result(place)
+    assert not [name for name in names(place) if name.startswith("tmp-")]
+    with stranger.running():
+        assert claim(place) is None
+
+
+def test_owner_that_lost_its_claim_may_still_be_first(place: Artifact, stranger: OtherProcess) -> None:
+    """Then the one that took over drops its own result, and harms nothing of the published one."""
+    paused = stranger.begin(place)
+    with stranger.running():
+        Path(paused.files_directory(), "model.bin").write_bytes(b"weights")
+    taker = taken_over(place)
+    assert stranger.publish(paused, 1)
+    assert not publish(taker, 2)
+    assert 1 == result(place)
+    assert Path(files(place), "model.bin").read_bytes() == b"weights"
+
+
+def replace_as_taker(place: Artifact, taker: OtherProcess) -> None:
+    """Take a node over from an owner of another machine whose lease has passed, and publish."""
+    with taker.running(), lease_clock() as clock:
+        survey(place)
+        assert begin_or_none(place, rejecting(place)) is None  # a `done` hid the owner: seen now
+        clock.now += LEASE_SEC
+        assert publish(begin(place, rejecting(place)), "new")
+
+
+def test_owner_that_lost_its_claim_while_it_published_loses_without_an_error(
+    place: Artifact, stranger: OtherProcess, other: OtherProcess
+) -> None:
+    """Between writing its document and linking it, it is taken for dead and tidied away."""
+    paused = stranger.begin(place)
+    with once_before("link", "/done", lambda: replace_as_taker(place, other)):
+        assert not stranger.publish(paused, "late")
+    assert "new" == result(place)
+    assert {"done", "try-1"} >= set(names(place))
+
+
+@pytest.mark.parametrize(("name", "ending"), [("rename", "/done"), ("lstat", "/rejected-2")])
+def test_replacer_that_is_taken_for_dead_leaves_the_takers_result(
+    place: Artifact, stranger: OtherProcess, other: OtherProcess, name: str, ending: str
+) -> None:
+    """It is paused right before it sets the rejected artifact aside, or right after: it never takes away
+    the good one for good."""
+    compute(place, "old")
+    with once_before(name, ending, lambda: replace_as_taker(place, other)):
+        assert stranger.begin_or_none(place, rejecting(place)) is None
+    assert "new" == result(place)
+    assert [] == [one for one in names(place) if one.startswith("rejected-")]
+
+
+def test_failure_of_an_owner_that_lost_its_claim_changes_nothing(
+    place: Artifact, stranger: OtherProcess
+) -> None:
+    """While the new owner computes, and after it published."""
+    late, later = stranger.begin(place), stranger.begin(artifact("another"))
+    with lease_clock() as clock:
+        survey(place)
+        clock.now += LEASE_SEC
+        winner = begin(place)
+        survey(later.artifact)
+        clock.now += LEASE_SEC
+        other_winner = begin(later.artifact)
+    stranger.fail(late)
+    assert Status.IN_PROGRESS is survey(place).status
+    assert publish(winner)
+    assert publish(other_winner)
+    stranger.fail(later)
+    assert Status.DONE is survey(place).status
+    assert Status.DONE is survey(later.artifact).status
+
+
+def test_publish_spares_what_a_live_owner_uses(place: Artifact, stranger: OtherProcess) -> None:
+    """An owner that was paused beyond its lease, and is back, still writes its files."""
+    paused = stranger.begin(place)
+    with stranger.running():
+        Path(paused.files_directory(), "model.bin").write_bytes(b"weights")
+    with lease_clock() as clock:
+        survey(place)
+        clock.now += LEASE_SEC
+        winner = begin(place)
+        stranger.beat()
+        assert publish(winner)
+    assert Path(files(place, 1), "model.bin").exists()
+    assert os.path.exists(paused.state_path)

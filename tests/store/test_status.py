@@ -1,0 +1,220 @@
+"""The status of a node, the files after each step, and the cost in system calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from furu import Status
+from furu._common.origin import Origin
+from furu.node.base import artifact_of
+from furu.settings import use_settings
+from furu.store.artifact import Artifact, survey
+from furu.store.attempt import running_attempt
+from tests.store.processes import (
+    Square,
+    artifact,
+    begin,
+    current_owner,
+    fail,
+    files,
+    leave_attempt,
+    names,
+    owners,
+    publish,
+    system_calls,
+)
+
+# ---- a node's status, and the files after each step ----
+
+
+def test_status_is_derived_from_the_directory() -> None:
+    """Every state of the table, one after another in one node's life."""
+    place = artifact()
+    assert Status.TODO is survey(place).status  # no directory
+    os.makedirs(place.files.directory)
+    assert Status.TODO is survey(place).status  # an empty one
+    attempt = begin(place)
+    assert Status.IN_PROGRESS is survey(place).status
+    fail(attempt)
+    assert Status.FAILED is survey(place).status
+    attempt = begin(place)
+    assert Status.IN_PROGRESS is survey(place).status
+    attempt.end("cancelled", KeyboardInterrupt(), {})
+    assert Status.TODO is survey(place).status
+    leave_attempt(place, 3)
+    assert Status.TODO is survey(place).status  # a dead owner's
+    attempt = begin(place)
+    assert (Status.IN_PROGRESS, 4) == (survey(place).status, survey(place).attempt)
+    assert publish(attempt)
+    assert Status.DONE is survey(place).status
+
+
+def test_highest_attempt_alone_decides() -> None:
+    """By number and not by spelling: 10 after 9; earlier ones are history."""
+    place = artifact()
+    for number in (1, 9):
+        leave_attempt(place, number)
+    fail(begin(place))
+    assert (Status.FAILED, 10, 10) == (
+        survey(place).status,
+        survey(place).attempt,
+        survey(place).highest,
+    )
+    leave_attempt(place, 11)
+    assert Status.TODO is survey(place).status
+
+
+def test_directory_that_vanishes_under_a_survey_is_a_node_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody deletes the node between one look and the next."""
+    place = artifact()
+    fail(begin(place))
+    real = os.listdir
+
+    def listdir(path: Any) -> list[str]:
+        found = real(path)
+        shutil.rmtree(place.files.directory, ignore_errors=True)
+        return found
+
+    with monkeypatch.context() as patches:
+        patches.setattr(os, "listdir", lambda path: listdir(path) if os.path.isdir(path) else real(path))
+        assert Status.TODO is survey(place).status
+
+
+def test_each_step_leaves_exactly_these_files(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claim: try-1. Files: a1. Publish: a temporary, `done`, and then `done` alone beside a1."""
+    place = artifact()
+    current_owner(store)
+    os.makedirs(place.files.directory)
+    seen: list[tuple[str, list[str], list[str]]] = []
+    for name in ("link", "unlink"):
+        real = getattr(os, name)
+
+        def recorded(path: str, *args: Any, real: Any = real, name: str = name, **options: Any) -> None:
+            before = names(place)
+            real(path, *args, **options)
+            seen.append((name, before, names(place)))
+
+        monkeypatch.setattr(os, name, recorded)
+    attempt = begin(place)
+    assert [("link", [], ["try-1"])] == seen
+    assert os.path.samefile(current_owner(store).path, attempt.state_path)
+    attempt.files_directory()
+    assert ["a1", "try-1"] == names(place)
+    seen.clear()
+    assert publish(attempt)
+    assert [
+        ("link", ["a1", "tmp-1", "try-1"], ["a1", "done", "tmp-1", "try-1"]),
+        ("unlink", ["a1", "done", "tmp-1", "try-1"], ["a1", "done", "try-1"]),
+        ("unlink", ["a1", "done", "try-1"], ["a1", "done"]),
+    ] == seen
+    assert [current_owner(store).record.id] == owners(store)
+
+
+def test_done_holds_the_result_the_config_and_the_timings() -> None:
+    """One document, readable by people."""
+    place = artifact()
+    attempt = begin(place)
+    origin = Origin("train", "/project/train.py", is_script=True)
+    assert attempt.publish("json", b"[1, 2]", {"lr": 0.1}, origin)
+    document = json.loads(Path(place.files.done).read_bytes())
+    assert document.pop("started_at") == attempt.started_at
+    assert document.pop("duration_sec") >= 0
+    assert {
+        "record": "done",
+        "format": 1,
+        "node_class": place.node_class,
+        "hash": place.hash,
+        "attempt": 1,
+        "codec": "json",
+        "config": {"lr": 0.1},
+        "files": "",
+        "result": [1, 2],
+        "source": "/project/train.py",
+        "from_script": True,
+    } == document
+
+
+def test_files_directory_is_made_only_when_it_is_asked_for() -> None:
+    """A node without files costs no directory; asking twice makes one."""
+    place = artifact()
+    attempt = begin(place)
+    assert ["try-1"] == names(place)
+    assert attempt.files_directory() == attempt.files_directory()
+    assert ["a1", "try-1"] == names(place)
+
+
+def test_publish_keeps_the_files_of_its_attempt(place: Artifact) -> None:
+    """What the node wrote is part of the artifact."""
+    attempt = begin(place)
+    Path(attempt.files_directory(), "model.bin").write_bytes(b"weights")
+    attempt.log("trained")
+    assert attempt.publish("load", b"null", {})
+    assert ["a1", "done"] == names(place)
+    assert ["furu.log", "model.bin"] == sorted(os.listdir(files(place)))
+
+
+def test_running_attempt_is_known_from_its_claim_to_its_end() -> None:
+    """By the directory alone, whichever thread asks."""
+    place = artifact()
+    assert running_attempt(place) is None
+    attempt = begin(place)
+    assert attempt is running_attempt(artifact())
+    fail(attempt)
+    assert running_attempt(place) is None
+    attempt = begin(place)
+    assert publish(attempt)
+    assert running_attempt(place) is None
+
+
+# ---- what it costs ----
+
+
+def test_cold_node_costs_eleven_system_calls(store: Path) -> None:
+    """From the first look to the last unlink, in a class that has been seen before. Another thread makes
+    them for the main one."""
+    with use_settings(store=store):
+        Square(of=1).get()
+        node = Square(of=2)
+        with system_calls() as calls:
+            assert 4 == node.get()
+    ways = ["lstat", "mkdir", "link", "lstat"]
+    writes = ["open", "write", "close", "lstat", "link", "unlink", "unlink"]
+    assert ways + writes == [name for name, _ in calls]
+
+
+def test_status_of_a_warm_node_costs_one_stat() -> None:
+    """As exists() does."""
+    node = Square(of=2)
+    node.get()
+    with system_calls() as calls:
+        assert Status.DONE is node.status()
+        assert node.exists()
+    assert [("lstat", artifact_of(node).files.done)] * 2 == calls
+
+
+def test_reading_a_warm_node_writes_nothing() -> None:
+    """A look, one open, one read."""
+    node = Square(of=2)
+    node.get()
+    with system_calls() as calls:
+        node.get()
+    assert ["lstat", "open", "fstat", "read", "close"] == [name for name, _ in calls]
+
+
+def test_first_claim_lists_no_directory() -> None:
+    """try-1 is tried blind; only a name that is taken costs a listing."""
+    begin(artifact("another"))
+    place = artifact()
+    with system_calls() as calls:
+        fail(begin(place))
+    assert ["mkdir", "link", "lstat"] == [name for name, _ in calls][:3]
+    assert "listdir" not in [name for name, _ in calls]
+    with system_calls() as calls:
+        begin(place)
+    assert "listdir" in [name for name, _ in calls]
