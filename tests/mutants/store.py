@@ -101,7 +101,9 @@ STORE = (
         ATTEMPT,
         "            return\n        with self.steps:\n            removed = False\n",
         "            pass\n        with self.steps:\n            removed = False\n",
-        (FORKS + "test_fork_that_leaves_create_does_not_end_its_parents_attempt[raises-False]",),
+        (
+            "faults/test_node_threads_and_forks.py::test_fork_that_leaves_create_does_not_end_its_parents_attempt[raises-False]",
+        ),
     ),
     Mutant(
         "files are not synced before the link that publishes them",
