@@ -18,26 +18,26 @@ from tests.benchmarks.nodes import Small
 
 
 def test_cold_node_takes_eleven_system_calls_and_a_warm_one_a_single_stat(tmp_path: Path) -> None:
-    """Beyond the user's own files: two looks at `done`, a directory, the claim, a document, its name, and
+    """Without the user's own files: two looks at `done`, a directory, the claim, a document, its name, and
     a look at the claim."""
     assert (11.0, 1.0) == count_calls(tmp_path, 20)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_live_plan_takes_at_most_2_kib_a_node(shape: str) -> None:
-    """Beyond the caller's own objects, all of a graph being known and nothing of it done."""
+    """Without the caller's own objects, for a whole graph that is known and not computed."""
     assert plan_bytes(1000, shape) <= 2048
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_run_is_linear_in_its_nodes(shape: str) -> None:
-    """Four times the nodes, at most 4.6 times the calls: 15 percent a node are left to chance."""
+    """Four times the nodes, at most 4.6 times the calls: 15 percent for chance."""
     assert count_operations(shape, 1200) <= 4.6 * count_operations(shape, 300)
 
 
 def test_nothing_is_kept_of_a_root_behind_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Less than 64 bytes a root: a run through a window takes the memory of the window, and that of the
-    last nodes whose times are remembered. It may grow once, as when threads are added, but not always."""
+    """Less than 64 bytes a root. Memory may grow once, for example when threads are added, but not
+    always."""
     monkeypatch.setattr(critical_path, "REMEMBERED_NODES", 100)
     sizes: list[int] = []
 

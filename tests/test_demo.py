@@ -80,7 +80,6 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_cycle_of_imports_is_found(tree: Path) -> None:
-    """And nothing that is no part of it."""
     report, _, _ = run(tree)
     assert (("shop.cart", "shop.price", "shop.tax"),) == report.get().cycles
 
@@ -95,7 +94,7 @@ def test_modules_are_measured_and_sorted_by_lines(tree: Path) -> None:
 
 
 def test_functions_are_named_by_where_they_are_defined(tree: Path) -> None:
-    """A function's measures include the functions inside it."""
+    """Functions inside a function count in its measures."""
     report, _, _ = run(tree)
     assert (
         Function("shop.price:of", line=4, lines=6, branches=2),
@@ -105,7 +104,6 @@ def test_functions_are_named_by_where_they_are_defined(tree: Path) -> None:
 
 
 def test_report_is_written_into_the_node_s_directory(tree: Path) -> None:
-    """Whole, in Markdown."""
     report, _, _ = run(tree)
     text = (report.furu_dir / "report.md").read_text(encoding="utf-8")
     assert "- 3 modules: `shop.cart`, `shop.price`, `shop.tax`\n" in text
@@ -114,14 +112,13 @@ def test_report_is_written_into_the_node_s_directory(tree: Path) -> None:
 
 
 def test_second_run_computes_nothing(tree: Path) -> None:
-    """The report hides all below it."""
     _, first, _ = run(tree)
     _, second, done = run(tree)
     assert (len(TREE) + 3 + 1, 0) == (first.computed, second.computed)
     assert [] == done
 
 
-def test_changed_file_computes_its_own_line_of_nodes(tree: Path) -> None:
+def test_changed_file_computes_only_its_dependents(tree: Path) -> None:
     """Its module, its package, the report."""
     run(tree)
     (tree / "shop/till/drawer.py").write_text("from ..price import of\n")
@@ -139,7 +136,6 @@ def test_same_content_elsewhere_is_the_same_node(tree: Path, tmp_path: Path) -> 
 
 
 def test_file_that_does_not_parse_is_reported_and_not_fatal(tmp_path: Path) -> None:
-    """Whatever keeps it from parsing."""
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree/not_utf8.py").write_bytes(b"name = '\xff'\n")
     (tmp_path / "tree/null.py").write_bytes(b"name = '\0'\n")
@@ -150,7 +146,6 @@ def test_file_that_does_not_parse_is_reported_and_not_fatal(tmp_path: Path) -> N
 
 
 def test_file_s_own_encoding_is_respected(tmp_path: Path) -> None:
-    """ast reads the bytes."""
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree/old.py").write_bytes(b"# -*- coding: latin-1 -*-\nname = '\xe9'\n")
     assert "" == module(facts_of(tmp_path / "tree", {}), "old").error
@@ -183,7 +178,7 @@ def test_import_that_does_not_run_on_import_is_not_counted(text: str, tmp_path: 
     ],
 )
 def test_import_that_runs_on_import_is_counted(text: str, tmp_path: Path) -> None:
-    """Wherever in the module it stands."""
+    """Anywhere in the module."""
     assert (("a", "b"),) == facts_of(tmp_path / "tree", {"a.py": text, "b.py": "import a\n"}).cycles
 
 
@@ -220,12 +215,12 @@ def test_import_that_runs_on_import_is_counted(text: str, tmp_path: Path) -> Non
 def test_relative_import_is_resolved(
     files: dict[str, str], expected: Iterable[tuple[str, ...]], tmp_path: Path
 ) -> None:
-    """As Python does: from the module's package; with too many dots, to nothing."""
+    """Like in Python. With too many dots, it is dropped."""
     assert expected == facts_of(tmp_path / "tree", files).cycles
 
 
 def test_cycles_are_those_of_mutual_reachability() -> None:
-    """Checked against the definition on random graphs."""
+    """For random graphs, compared with the definition."""
     for seed in range(300):
         draw = random.Random(seed)
         names = [str(number) for number in range(draw.randint(1, 9))]
@@ -257,8 +252,8 @@ def test_modules_are_named_from_where_imports_start(start: str, names: list[str]
     assert names == sorted(module.name for package in report.packages for module in package.modules)
 
 
-def test_installed_and_hidden_files_are_no_part_of_the_tree(tmp_path: Path) -> None:
-    """Nor are caches, nor links that lead nowhere."""
+def test_installed_and_hidden_files_are_skipped(tmp_path: Path) -> None:
+    """So are caches, and dead links."""
     files = ["a.py", "lib/site-packages/b.py", ".venv/c.py", "__pycache__/d.py", "dist-packages/e.py"]
     write(tmp_path / "tree", dict.fromkeys(files, ""))
     (tmp_path / "tree/link.py").symlink_to("nowhere.py")
@@ -266,13 +261,11 @@ def test_installed_and_hidden_files_are_no_part_of_the_tree(tmp_path: Path) -> N
 
 
 def test_tree_without_python_is_an_error_that_names_it(tmp_path: Path) -> None:
-    """In place of an empty report."""
     with pytest.raises(FuruError, match=f"{tmp_path} holds no Python files"):
         analyse(tmp_path)
 
 
 def test_parsed_module_works_alone(tmp_path: Path) -> None:
-    """Without a run: get() computes it."""
     write(tmp_path, {"a.py": "import b\n"})
     node = ParsedModule(name="a", is_package=False, source=File(path=tmp_path / "a.py"))
     assert (Module("a", 1, imports=("b",)),) == node.get().modules

@@ -48,8 +48,7 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
-def test_readme_example_prints_what_it_says(tmp_path: Path) -> None:
-    """The code of the README, run as a script."""
+def test_readme_example_prints_its_output(tmp_path: Path) -> None:
     code, output = blocks(ROOT / "README.md", "python")[0], blocks(ROOT / "README.md", "text")[0]
     script = tmp_path / "vocabulary.py"
     script.write_text(code)
@@ -65,13 +64,12 @@ def test_readme_example_prints_what_it_says(tmp_path: Path) -> None:
         ("queue_consumer.py", "how-to/embed-in-a-web-service.md"),
     ],
 )
-def test_example_prints_what_its_page_says(example: str, page: str, tmp_path: Path) -> None:
-    """The program that the page includes, and the output below it."""
+def test_example_prints_the_output_on_its_page(example: str, page: str, tmp_path: Path) -> None:
     assert blocks(ROOT / "docs" / page, "text")[0] == run(EXAMPLES / example, tmp_path)
 
 
-def test_tutorial_prints_what_it_says_on_every_run(tmp_path: Path, store: Path) -> None:
-    """On the first run, on the next ones, and on the first one after the artifacts were removed."""
+def test_tutorial_prints_its_output_on_every_run(tmp_path: Path, store: Path) -> None:
+    """The first run, later runs, and the first run after the artifacts were removed."""
     first, again = blocks(ROOT / "docs" / "tutorial" / "first-run.md", "text")
     for expected in (first, again, again):
         assert expected == run(EXAMPLES / "sweep.py", tmp_path)
@@ -79,21 +77,18 @@ def test_tutorial_prints_what_it_says_on_every_run(tmp_path: Path, store: Path) 
     assert first == run(EXAMPLES / "sweep.py", tmp_path)
 
 
-def test_notebook_prints_what_its_page_says(tmp_path: Path) -> None:
-    """Its cells may await."""
+def test_notebook_prints_the_output_on_its_page(tmp_path: Path) -> None:
     page = ROOT / "docs" / "how-to" / "run-in-an-async-app.md"
     assert blocks(page, "text")[-1] == run(EXAMPLES / "notebook.py", tmp_path, as_cells=True)
 
 
 def test_every_example_has_a_page() -> None:
-    """A program that no page shows is not documentation."""
     pages = "".join(page.read_text() for page in [ROOT / "README.md", *ROOT.glob("docs/*/*.md")])
     for example in EXAMPLES.glob("*.py"):
         assert example.name in pages or example.name == "vocabulary.py"
 
 
 def test_links_of_the_readme_lead_somewhere() -> None:
-    """Every relative link is a file."""
     targets = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
     assert targets
     for target in targets:
@@ -119,7 +114,7 @@ def test_readme_has_exactly_two_set_up_commands() -> None:
         "how-to/choose-and-configure-a-store.md",
     ],
 )
-def test_examples_of_a_page_print_what_it_shows(page: str, tmp_path: Path) -> None:
+def test_examples_of_a_page_print_its_output(page: str, tmp_path: Path) -> None:
     """All of them, in order, as one script."""
     script = tmp_path / "page.py"
     script.write_text("".join(blocks(ROOT / "docs" / page, "python")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from furu.drawing import DrawnNode, layout, to_dot, to_html, to_mermaid
 
 
-def test_names_in_a_graph_become_no_markup() -> None:
+def test_names_in_a_graph_are_escaped() -> None:
     evil = '</script><script>alert(1)</script>"];\n'
     nodes = [DrawnNode("0" * 32, evil, evil, "TODO", 0, ())]
     assert 2 == to_html(nodes).count("</script>")

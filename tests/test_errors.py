@@ -30,7 +30,7 @@ def every_error() -> list[type[FuruError]]:
 
 @pytest.mark.parametrize("cls", every_error(), ids=lambda cls: cls.__name__)
 def test_every_error_survives_pickling_with_its_data(cls: type[FuruError]) -> None:
-    """And can be made with its message alone."""
+    """Each error can be made with only a message."""
     sample = {
         "node": Node(name="a"),
         "asked_by": Node(name="b"),
@@ -64,14 +64,13 @@ def test_every_error_survives_pickling_with_its_data(cls: type[FuruError]) -> No
         (FuruLoadError, furu.FuruStoreError),
     ],
 )
-def test_errors_of_misuse_are_the_built_in_kind_too(cls: type, base: type) -> None:
-    """For callers that know nothing of furu."""
+def test_errors_have_built_in_base_classes(cls: type, base: type) -> None:
     assert issubclass(cls, base)
     assert issubclass(cls, FuruError)
 
 
 def test_errors_that_were_raised_survive_pickling() -> None:
-    """With what their classes cannot be asked for by a signature."""
+    """With data that their constructors do not show."""
     actions["a"] = fail
     with pytest.raises(FuruComputeError) as computing:
         Node(name="a").get()

@@ -71,7 +71,7 @@ def test_class_depends_on_the_other_classes_that_its_nodes_need() -> None:
     assert [(), ("alpha:Twin",)] == [cls.depends_on for cls in graph.by_class()]
 
 
-def test_states_of_nodes_that_a_run_did_not_look_at_follow_from_their_dependents() -> None:
+def test_states_of_nodes_that_a_run_did_not_visit_follow_from_their_dependents() -> None:
     top = chain(3)
     graph = make_graph([top])
     known = {top.furu_hash: "reused"}

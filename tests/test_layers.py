@@ -99,14 +99,14 @@ def test_every_package_has_its_place() -> None:
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_imports_point_down(module: str) -> None:
-    """Also those inside of functions."""
+    """Also imports inside functions."""
     here = HOUSE.index(package(module))
     below = {*HOUSE[:here], package(module)} if module else set(HOUSE[:here])
     assert set() == {name for name in own_imports(module) if package(name) not in below}
 
 
-def test_no_modules_import_each_other() -> None:
-    """Not even within a package: what is left of any circle cannot be ordered."""
+def test_modules_do_not_import_each_other() -> None:
+    """Not even within a package."""
     left = {module: own_imports(module) - {module} for module in MODULES}
     while free := {module for module, needed in left.items() if not needed & set(left)}:
         for module in free:
@@ -116,7 +116,6 @@ def test_no_modules_import_each_other() -> None:
 
 @pytest.mark.parametrize("name", PURE)
 def test_pure_modules_touch_neither_disk_nor_clock_nor_threads(name: str) -> None:
-    """They can be tested, and simulated, without any."""
     own = imports(MODULES[name])
     assert set() == {module for module in own if any(module.startswith(bad) for bad in IMPURE)}
 
@@ -130,7 +129,7 @@ def test_no_package_holds_more_than_a_quarter_of_the_lines() -> None:
 
 
 def test_public_names_are_complete() -> None:
-    """`dir(furu)` holds them and nothing else, also those that are imported on demand."""
+    """`dir(furu)` is exactly `__all__`, including names that are imported on demand."""
     names = [name for name in dir(furu) if not name.startswith("__")]
     assert sorted(furu.__all__) == names
     assert all(hasattr(furu, name) for name in names)
@@ -139,14 +138,12 @@ def test_public_names_are_complete() -> None:
     assert set() == there - set(names) - packages - {"Any", "TYPE_CHECKING", "import_module"}
 
 
-def test_every_module_says_its_job() -> None:
-    """In its first line."""
+def test_every_module_has_a_docstring() -> None:
     for path in MODULES.values():
         assert ast.get_docstring(parsed(path)), path
 
 
-def test_importing_furu_imports_neither_extras_nor_what_few_runs_need() -> None:
-    """A script that only loads results does not wait for what it does not use."""
+def test_importing_furu_imports_no_extras_and_no_rare_modules() -> None:
     code = "import furu, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     unwanted = {"rich", "typer", "distributed", "starlette", "opentelemetry", "multiprocessing", "trio"}
@@ -155,7 +152,6 @@ def test_importing_furu_imports_neither_extras_nor_what_few_runs_need() -> None:
 
 
 def test_version_is_that_of_the_distribution() -> None:
-    """Said once where it is said twice."""
     metadata = importlib.import_module("importlib.metadata")
     try:
         version = metadata.version("furu")
@@ -166,6 +162,5 @@ def test_version_is_that_of_the_distribution() -> None:
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_module_lists_its_names(name: str) -> None:
-    """All of them, once; what is private has an underscore."""
     listed = importlib.import_module(f"furu.{name}").__all__
     assert sorted(public_names(MODULES[name])) == sorted(listed)

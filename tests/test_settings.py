@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_default_store_is_in_the_working_directory(folder: Path) -> None:
-    """Where no directory above has a pyproject.toml."""
+    """If no directory above has a pyproject.toml."""
     assert (
         Settings(
             store=folder / "furu-data",
@@ -46,7 +46,7 @@ def test_default_store_is_in_the_working_directory(folder: Path) -> None:
 def test_default_store_is_next_to_the_nearest_pyproject(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The nearest one, from wherever in the project the program is started."""
+    """For a program that is started anywhere in the project."""
     (tmp_path / "pyproject.toml").touch()
     (folder.parent / "pyproject.toml").touch()
     assert folder.parent / "furu-data" == current_settings().store
@@ -54,14 +54,12 @@ def test_default_store_is_next_to_the_nearest_pyproject(
     assert tmp_path / "furu-data" == current_settings().store
 
 
-def test_pyproject_that_is_a_directory_is_none(folder: Path) -> None:
-    """Only a file makes a project."""
+def test_directory_named_pyproject_does_not_count(folder: Path) -> None:
     (folder.parent / "pyproject.toml").mkdir()
     assert folder / "furu-data" == current_settings().store
 
 
 def test_looking_for_the_store_makes_nothing(folder: Path) -> None:
-    """Importing and asking leave no trace."""
     assert not current_settings().store.exists()
     assert [] == list(folder.iterdir())
 
@@ -70,7 +68,7 @@ def test_looking_for_the_store_makes_nothing(folder: Path) -> None:
 
 
 def test_environment_sets_each_field(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And is read at each call, not at import."""
+    """It is read at each call, not at import."""
     monkeypatch.setenv("FURU_PATH", "/tmp/other/../store")
     monkeypatch.setenv("FURU_LEASE_SEC", "1.5")
     monkeypatch.setenv("FURU_DURABILITY", "power")
@@ -95,7 +93,7 @@ def test_environment_sets_each_field(folder: Path, monkeypatch: pytest.MonkeyPat
 def test_relative_path_in_the_environment_is_below_the_working_directory(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Absolute from then on, and another one after a change of directory."""
+    """It changes with the directory."""
     monkeypatch.setenv("FURU_PATH", "here")
     first = current_settings()
     assert folder / "here" == first.store
@@ -105,10 +103,7 @@ def test_relative_path_in_the_environment_is_below_the_working_directory(
 
 
 @pytest.mark.parametrize("name", ["PATH", "LEASE_SEC", "DURABILITY", "MAX_RESULT_BYTES", "ALLOW_SHARED"])
-def test_empty_variable_is_as_good_as_none(
-    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As an `export FURU_PATH=` leaves it."""
+def test_empty_variable_counts_as_unset(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = current_settings()
     monkeypatch.setenv(f"FURU_{name}", "")
     assert expected == current_settings()
@@ -134,15 +129,14 @@ def test_empty_variable_is_as_good_as_none(
 def test_variable_with_a_wrong_value_is_an_error_that_says_what_is_allowed(
     name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A ValueError too, for those who do not know furu."""
+    """The error is a ValueError too."""
     monkeypatch.setenv(f"FURU_{name}", value)
     with pytest.raises(FuruSettingsError, match=message) as caught:
         current_settings()
     assert isinstance(caught.value, ValueError)
 
 
-def test_wrong_variable_is_an_error_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And gone once it is set right: no failure is remembered."""
+def test_wrong_variable_is_an_error_until_it_is_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FURU_LEASE_SEC", "soon")
     for _ in range(2):
         with pytest.raises(FuruSettingsError):
@@ -154,8 +148,7 @@ def test_wrong_variable_is_an_error_again_and_again(monkeypatch: pytest.MonkeyPa
 # ---- the class ----
 
 
-def test_settings_are_frozen_and_travel() -> None:
-    """To another process, for one."""
+def test_settings_are_frozen_and_picklable() -> None:
     settings = Settings(store=Path("/tmp/store"), lease_sec=3)
     with pytest.raises(dataclasses.FrozenInstanceError):
         settings.lease_sec = 4  # type: ignore[misc]
@@ -186,7 +179,7 @@ def test_settings_are_frozen_and_travel() -> None:
     ],
 )
 def test_field_of_a_wrong_value_is_an_error_that_names_it(field: str, wrong: Any) -> None:
-    """In the constructor and in a block; the block is not entered."""
+    """In the constructor and in a block, which is not entered."""
     with pytest.raises(FuruSettingsError, match=rf"^{field} must be .* not "):
         Settings(**{"store": Path("/tmp"), field: wrong})
     before = current_settings()
@@ -199,7 +192,6 @@ def test_field_of_a_wrong_value_is_an_error_that_names_it(field: str, wrong: Any
 
 
 def test_store_given_as_text_becomes_an_absolute_path(folder: Path) -> None:
-    """Whatever happens to the working directory later."""
     assert folder / "a" == Settings(store="a").store  # type: ignore[arg-type]
     assert folder / "a" == Settings(store=Path("b/../a")).store
     assert Path("/a") == Settings(store=Path("/b/../a")).store
@@ -208,8 +200,7 @@ def test_store_given_as_text_becomes_an_absolute_path(folder: Path) -> None:
 # ---- blocks ----
 
 
-def test_block_changes_what_it_names_and_nothing_else(store: Path) -> None:
-    """And gives the settings that hold inside."""
+def test_block_changes_only_the_named_settings(store: Path) -> None:
     before = current_settings()
     with use_settings(lease_sec=5) as inside:
         assert dataclasses.replace(before, lease_sec=5) == inside == current_settings()
@@ -217,15 +208,15 @@ def test_block_changes_what_it_names_and_nothing_else(store: Path) -> None:
 
 
 def test_blocks_nest_and_add_up() -> None:
-    """The inner one starts from the outer one, not from the environment."""
+    """The inner block starts from the outer one."""
     with use_settings(lease_sec=5, durability="power"):
         with use_settings(lease_sec=6) as inner:
             assert (6, "power") == (inner.lease_sec, inner.durability)
         assert (5, "power") == (current_settings().lease_sec, current_settings().durability)
 
 
-def test_block_with_whole_settings() -> None:
-    """All of them, or with changes on top."""
+def test_block_may_replace_all_settings() -> None:
+    """With further changes."""
     whole = Settings(store=Path("/tmp/whole"), lease_sec=7)
     with use_settings(lease_sec=5), use_settings(whole):
         assert whole == current_settings()
@@ -234,7 +225,6 @@ def test_block_with_whole_settings() -> None:
 
 
 def test_block_ends_with_an_exception_too() -> None:
-    """What held before holds again."""
     before = current_settings()
     with pytest.raises(KeyError), use_settings(lease_sec=5):
         raise KeyError
@@ -242,7 +232,7 @@ def test_block_ends_with_an_exception_too() -> None:
 
 
 def test_block_that_names_the_store_does_not_look_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that code on an event loop may enter it without touching the disk."""
+    """So an event loop can enter it without using the disk."""
     monkeypatch.delenv("FURU_PATH")
 
     def refuse(*args: Any) -> Any:
@@ -254,15 +244,13 @@ def test_block_that_names_the_store_does_not_look_for_one(monkeypatch: pytest.Mo
 
 
 def test_unknown_setting_is_an_error_that_lists_them() -> None:
-    """A typo is the usual reason."""
     message = r"no setting is called 'lease'; there are .*'lease_sec'"
     with pytest.raises(FuruSettingsError, match=message), use_settings(lease=5):
         raise AssertionError("not reached")
 
 
 @pytest.mark.parametrize(("name", "meant"), [("stor", "store"), ("leese_sec", "lease_sec"), ("x", None)])
-def test_unknown_setting_is_refused_with_the_nearest_name(name: str, meant: str | None) -> None:
-    """If one is near."""
+def test_unknown_setting_is_rejected_with_the_nearest_name(name: str, meant: str | None) -> None:
     with pytest.raises(FuruSettingsError) as caught, use_settings(**{name: 5}):
         raise AssertionError("not reached")
     assert (f"Did you mean {meant!r}?" in str(caught.value)) is (meant is not None)
@@ -286,10 +274,10 @@ def test_home_directory_in_the_path_of_a_store_is_expanded(
     assert [] == list(folder.iterdir())
 
 
-def test_home_directory_of_an_unknown_user_is_refused(
+def test_home_directory_of_an_unknown_user_is_rejected(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rather than made as a directory of that name; one that has the name can be said otherwise."""
+    """The error says how to name a directory with this name."""
     monkeypatch.setenv("FURU_PATH", "~nosuchuser-furu/data")
     with pytest.raises(FuruSettingsError, match="of an unknown user"):
         current_settings()
@@ -307,7 +295,6 @@ def gone(folder: Path) -> Path:
 
 @pytest.mark.usefixtures("gone")
 def test_absolute_store_needs_no_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Named by the environment or by code, for a node or a run."""
     for number, path in enumerate([str(tmp_path / "store"), "~/store"]):
         monkeypatch.setenv("HOME", str(tmp_path))
         monkeypatch.setenv("FURU_PATH", path)
@@ -321,10 +308,9 @@ def test_absolute_store_needs_no_working_directory(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.usefixtures("gone")
 @pytest.mark.parametrize("path", ["relative", None])
-def test_relative_store_without_a_working_directory_is_refused(
+def test_relative_store_without_a_working_directory_is_rejected(
     path: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With what to do."""
     if path is not None:
         monkeypatch.setenv("FURU_PATH", path)
     with pytest.raises(FuruSettingsError, match="Set FURU_PATH to an absolute path"):
@@ -334,8 +320,8 @@ def test_relative_store_without_a_working_directory_is_refused(
 
 
 @pytest.mark.parametrize("wrong", ["/tmp/store", Path("/tmp/store"), {"lease_sec": 5}, 3])
-def test_what_is_no_settings_is_an_error_at_the_block(wrong: Any) -> None:
-    """Not an AttributeError at the first node inside."""
+def test_non_settings_are_rejected_at_the_block(wrong: Any) -> None:
+    """Not at the first node inside."""
     before = current_settings()
     with pytest.raises(FuruError, match=r"use_settings"), use_settings(wrong):
         raise AssertionError("not reached")
@@ -350,7 +336,6 @@ class Where(Furu[str]):
 
 
 def test_block_holds_for_the_nodes_of_a_run_started_in_it(tmp_path: Path) -> None:
-    """In its worker threads, and for where artifacts lie."""
     node = Where(name="a")
     with use_settings(store=tmp_path / "other"):
         run_local([node])
@@ -360,7 +345,6 @@ def test_block_holds_for_the_nodes_of_a_run_started_in_it(tmp_path: Path) -> Non
 
 
 def test_block_does_not_reach_into_another_thread() -> None:
-    """A request of a web service changes nothing for the others."""
     seen: list[float] = []
     before = current_settings().lease_sec
     with use_settings(lease_sec=before + 1):

@@ -71,8 +71,7 @@ class After(Furu[str]):
         return Path(self.waits.furu_dir, "left.txt").read_text()
 
 
-def test_graphs_compute_what_they_say() -> None:
-    """Each counts the paths below it."""
+def test_graphs_compute_the_expected_values() -> None:
     edges = from_edges([[], [0], [0, 1]])
     for node, value in [(chain(3), 3), (diamond(), 5), (edges[2], 4)]:
         run_local([node])
@@ -80,8 +79,8 @@ def test_graphs_compute_what_they_say() -> None:
     assert 4 == len({node.furu_hash for node in flat(4)})
 
 
-def test_node_that_declares_all_passes(tmp_path: Path, no_blocking_calls: BlockBuster) -> None:
-    """With input files, async nodes (which may block in a test), and files of dependencies."""
+def test_node_that_declares_all_dependencies_passes(tmp_path: Path, no_blocking_calls: BlockBuster) -> None:
+    """="""
     no_blocking_calls.deactivate()
     (tmp_path / "in.txt").write_text("abc")
     check_declared(
@@ -89,8 +88,8 @@ def test_node_that_declares_all_passes(tmp_path: Path, no_blocking_calls: BlockB
     )
 
 
-def test_undeclared_get_is_found_though_somebody_computed_the_node() -> None:
-    """In the store of the test it is there, and a run would not notice."""
+def test_undeclared_get_is_found_although_the_node_exists() -> None:
+    """A run would not notice."""
     run_local([Total(name="7")])
     run_local([Hidden(secret=7)])
     with pytest.raises(FuruComputeError, match="_dependencies") as caught:
@@ -99,22 +98,20 @@ def test_undeclared_get_is_found_though_somebody_computed_the_node() -> None:
     check_declared(Hidden(secret=7, declares=True))
 
 
-def test_what_a_dependency_depends_on_is_not_declared_by_that() -> None:
-    """It would be missing where the dependency is done and the rest was removed."""
+def test_dependencies_of_dependencies_must_be_declared() -> None:
     with pytest.raises(FuruComputeError) as caught:
         check_declared(Reaches(top=chain(2)))
     assert isinstance(caught.value.__cause__, FuruMissingArtifactError)
 
 
-def test_check_sees_only_what_the_node_declares_whatever_was_checked_before() -> None:
-    """Also what nodes have computed by themselves, in a run of their own."""
+def test_check_sees_only_declared_nodes() -> None:
+    """Also after nodes have computed others in runs of their own."""
     for before in (Total(name="7"), RunsAnother()):
         with pytest.raises(FuruComputeError, match="_dependencies"):
             check_declared(before, Hidden(secret=7))
 
 
 def test_check_of_many_nodes_holds_few_files_open() -> None:
-    """However many there are: the limit of a process is 256 or 1,024."""
     check_declared(*flat(2))
     before = len(os.listdir("/dev/fd"))
     check_declared(*flat(40), chain(20))
@@ -122,20 +119,18 @@ def test_check_of_many_nodes_holds_few_files_open() -> None:
 
 
 def test_check_leaves_the_store_alone(store: Path) -> None:
-    """It has temporary ones."""
     check_declared(chain(2))
     assert not store.exists()
 
 
-def test_plugin_gives_each_test_a_store_of_its_own(furu_store: Path) -> None:
-    """By name, wherever furu is installed."""
+def test_plugin_gives_each_test_its_own_store(furu_store: Path) -> None:
     assert furu_store == current_settings().store
     run_local([chain(1)])
     assert furu_store.is_dir()
 
 
-def test_instant_retries_wait_for_nothing() -> None:
-    """The delay would be half a minute or more, and half a second or more by default."""
+def test_instant_retries_have_no_delay() -> None:
+    """="""
     failures = [ConnectionError("busy")]
 
     class Flaky(Furu[int]):

@@ -113,8 +113,8 @@ def plain(text: str) -> str:
 # ---- run ----
 
 
-def test_run_says_what_it_did_and_ends_with_0() -> None:
-    """Piped: plain text, nothing else."""
+def test_run_prints_its_report_and_exits_with_0() -> None:
+    """Piped output is plain text."""
     done = furu("run", "models:good")
     lines = plain(done.stdout).splitlines()
     assert 0 == done.exit_code, done.stderr
@@ -124,8 +124,8 @@ def test_run_says_what_it_did_and_ends_with_0() -> None:
     assert "" == done.stderr
 
 
-def test_failed_node_ends_run_with_1_and_names_it() -> None:
-    """On stderr, with where its state is; the others are computed with --keep-going."""
+def test_failed_node_is_named_on_stderr_and_run_exits_with_1() -> None:
+    """With --keep-going the other nodes are computed."""
     done = furu("run", "models:mixed", "--keep-going")
     assert 1 == done.exit_code
     assert "furu: Train(data=<Data " in done.stderr
@@ -134,15 +134,14 @@ def test_failed_node_ends_run_with_1_and_names_it() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_run_report_as_json_is_one_document() -> None:
-    """For programs."""
+def test_report_as_json_is_one_document() -> None:
     report = json.loads(furu("run", "models:mixed", "--keep-going", "--json").stdout)
     assert (5, 1, 8) == (report["computed"], report["failed"], report["max_workers"])
     assert "diverged" in report["failures"][0]["message"]
 
 
 def test_other_failures_are_counted_after_the_first_one() -> None:
-    """The report, which is above on a terminal, names them."""
+    """The report, which is above on a terminal, names all of them."""
     Path("many.py").write_text(
         "from models import *\nroots = [Train(data=one.data, rate=rate) for rate in (7, 8, 9)]\n"
     )
@@ -153,7 +152,7 @@ def test_other_failures_are_counted_after_the_first_one() -> None:
 
 
 def test_message_that_ends_with_a_full_stop_gets_no_second_one() -> None:
-    """Between what the node raised and where its state is."""
+    """The full stop is between the node's message and the state path."""
     Path("stops.py").write_text(MODULE.replace('"diverged"', '"diverged."'))
     done = furu("run", "stops.py:mixed")
     assert "ValueError: diverged. State: " in done.stderr
@@ -170,21 +169,21 @@ def test_message_that_ends_with_a_full_stop_gets_no_second_one() -> None:
         ("models:os", "is a module"),
     ],
 )
-def test_target_that_names_no_nodes_is_misuse(target: str, says: str) -> None:
-    """Exit code 2, and what to write."""
+def test_target_without_nodes_exits_with_2(target: str, says: str) -> None:
+    """The message shows what to write."""
     done = furu("run", target)
     assert 2 == done.exit_code
     assert says in " ".join(done.stderr.replace("│", "").split())
 
 
-def test_file_and_function_name_roots_too() -> None:
-    """FILE.py:NAME is as good, and so is one node."""
+def test_roots_may_be_given_by_a_file_and_a_function() -> None:
+    """FILE.py:NAME works too, and so does a single node."""
     assert furu("run", "./models.py:one").stdout.startswith("computed 2, ")
     assert furu("run", "models:one").stdout.startswith("computed 0, reused 1, ")
 
 
-def test_wrong_window_is_misuse() -> None:
-    """Said before anything is computed."""
+def test_wrong_window_exits_with_2() -> None:
+    """Before anything is computed."""
     done = furu("run", "models:good", "--window", "sideways")
     assert 2 == done.exit_code
     assert "window_size must be" in done.stderr
@@ -204,8 +203,8 @@ def begin_slow(work: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_first_interrupt_waits_for_what_runs_and_says_so(work: Path, number: int) -> None:
-    """The node finishes and is published; nothing else begins."""
+def test_first_interrupt_lets_running_nodes_finish_and_names_them(work: Path, number: int) -> None:
+    """The node is published, and no other node begins."""
     process = begin_slow(work)
     assert process.stderr is not None
     process.send_signal(number)
@@ -219,8 +218,8 @@ def test_first_interrupt_waits_for_what_runs_and_says_so(work: Path, number: int
     assert 1 == counts["models:Slow"]["DONE"]
 
 
-def test_second_interrupt_leaves_at_once_and_the_store_survives(work: Path) -> None:
-    """The node is taken over by the next run."""
+def test_second_interrupt_exits_at_once(work: Path) -> None:
+    """The next run takes over the node."""
     process = begin_slow(work)
     assert process.stderr is not None
     process.send_signal(signal.SIGINT)
@@ -246,14 +245,14 @@ def test_status_counts_by_class_and_state() -> None:
     assert "\x1b" not in done.stdout
 
 
-def test_status_of_a_store_that_is_not_there_is_empty(store: Path) -> None:
-    """Looking makes nothing."""
+def test_status_of_a_missing_store_is_empty(store: Path) -> None:
+    """The store is not made."""
     assert f"{store}: 0 nodes, 0 B\n" == furu("status").stdout
     assert not store.exists()
 
 
-def test_show_tells_all_of_a_failed_node() -> None:
-    """Configuration, attempt, owner, traceback and log."""
+def test_show_prints_everything_about_a_failed_node() -> None:
+    """="""
     furu("run", "models:mixed", "--keep-going")
     report = json.loads(furu("run", "models:mixed", "--json").stdout)
     shown = furu("show", report["failures"][0]["hash"][:12]).stdout
@@ -263,7 +262,7 @@ def test_show_tells_all_of_a_failed_node() -> None:
 
 
 def test_show_as_json_holds_the_result() -> None:
-    """As a value, and null where nothing is published."""
+    """As a value, or null if nothing is published."""
     furu("run", "models:mixed", "--keep-going")
     failed = json.loads(furu("run", "models:mixed", "--json").stdout)["failures"][0]["hash"]
     done = next(key for key in nodes_of("Train") if key != failed)
@@ -272,21 +271,21 @@ def test_show_as_json_holds_the_result() -> None:
     assert ("FAILED", None) == (shown[failed]["status"], shown[failed]["result"])
 
 
-def test_plan_says_which_store_it_compares_with(store: Path) -> None:
-    """Before what would be computed there."""
+def test_plan_names_the_store(store: Path) -> None:
+    """The first line is the path."""
     lines = furu("plan", "models:one").stdout.splitlines()
     assert [f"{store}:", "2 to compute, 0 reused, 0 in progress elsewhere, 0 failed"] == lines[:2]
 
 
-def test_show_of_a_hash_that_is_not_there_ends_with_1() -> None:
-    """And says where it looked."""
+def test_show_of_an_unknown_hash_exits_with_1() -> None:
+    """The message names the store."""
     done = furu("show", "abc")
     assert 1 == done.exit_code
     assert "has no node whose hash begins with abc" in done.stderr
 
 
-def test_explain_names_the_field_that_differs_however_deep() -> None:
-    """Against the nearest node of the class."""
+def test_explain_names_the_differing_field_at_any_depth() -> None:
+    """Compared with the most similar node of the class."""
     furu("run", "models:mixed", "--keep-going")
     report = json.loads(furu("run", "models:mixed", "--json").stdout)
     lines = plain(furu("explain", report["failures"][0]["hash"]).stdout).splitlines()
@@ -296,7 +295,7 @@ def test_explain_names_the_field_that_differs_however_deep() -> None:
     assert any(line.startswith("  rate: ") and line.endswith(" -> 9") for line in lines)
 
 
-def test_terminal_shows_colour_and_no_color_takes_it_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_output_on_a_terminal_is_coloured_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """As https://no-color.org asks."""
     furu("run", "models:good")
     hash_of = json.loads(furu("show", "--json", nodes_of("Train")[0]).stdout)["hash"]
@@ -328,8 +327,7 @@ def test_graph_is_written_as_mermaid_and_dot() -> None:
     assert "  n0 -> n1;" in furu("graph", "models:good", "-f", "dot").stdout
 
 
-def test_page_holds_every_node_and_needs_nothing_else(work: Path) -> None:
-    """No address is loaded from anywhere."""
+def test_page_has_every_node_and_loads_nothing(work: Path) -> None:
     assert 0 == furu("graph", "models:good", "-f", "html", "-o", "graph.html").exit_code
     page = (work / "graph.html").read_text()
     assert not re.search(r"(src|href)=|https?://|@import", page)
@@ -341,8 +339,8 @@ def test_page_holds_every_node_and_needs_nothing_else(work: Path) -> None:
 # ---- gc ----
 
 
-def test_gc_keeps_what_is_named_and_all_below_it() -> None:
-    """Everything else goes."""
+def test_gc_keeps_named_nodes_and_their_dependencies() -> None:
+    """All other nodes are removed."""
     furu("run", "models:mixed", "--keep-going")
     looked = furu("gc", "--keep", "models:one", "--dry-run")
     assert ": 4 nodes to remove, " in looked.stdout
@@ -353,8 +351,7 @@ def test_gc_keeps_what_is_named_and_all_below_it() -> None:
     assert furu("run", "models:one").stdout.startswith("computed 0, reused 1")
 
 
-def test_gc_by_age_leaves_what_is_young() -> None:
-    """The age is of the last change."""
+def test_gc_by_age_keeps_nodes_that_changed_recently() -> None:
     furu("run", "models:one")
     assert ": 0 nodes to remove" in furu("gc", "--older-than", "1h", "--yes").stdout
     assert "removed 2 nodes" in furu("gc", "--older-than", "0s", "--yes").stdout
@@ -362,7 +359,7 @@ def test_gc_by_age_leaves_what_is_young() -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["--older-than", "soon"], ["--older-than", "1h"]])
 def test_gc_without_a_rule_or_an_answer_removes_nothing(arguments: list[str]) -> None:
-    """Misuse: exit code 2. An answer is only missed where there is something to remove."""
+    """Exit code 2. Without nodes to remove, no answer is needed."""
     furu("run", "models:one")
     for path in Path(os.environ["FURU_PATH"]).glob("models/*/*"):
         for inside in (path / "done", path):
@@ -371,8 +368,8 @@ def test_gc_without_a_rule_or_an_answer_removes_nothing(arguments: list[str]) ->
     assert ": 2 nodes, " in furu("status").stdout
 
 
-def test_gc_never_touches_what_is_running(work: Path) -> None:
-    """The node goes on and publishes."""
+def test_gc_never_removes_a_node_that_is_being_computed(work: Path) -> None:
+    """The node is published."""
     process = begin_slow(work)
     done = furu("gc", "--older-than", "0s", "--yes")
     assert ": 0 nodes to remove" in done.stdout
@@ -385,8 +382,7 @@ def test_gc_never_touches_what_is_running(work: Path) -> None:
 # ---- the command itself ----
 
 
-def test_commands_are_listed_with_what_they_do() -> None:
-    """In the order in which they are needed."""
+def test_help_lists_the_commands_in_order_of_use() -> None:
     done = furu("--help")
     assert 0 == done.exit_code
     names = re.findall(r"│ (\w+) ", done.stdout)
@@ -394,7 +390,6 @@ def test_commands_are_listed_with_what_they_do() -> None:
 
 
 def test_missing_extra_is_named() -> None:
-    """Exit code 2, and the command that installs it."""
     code = (
         "import sys; sys.modules['typer'] = None\n"
         "from furu.cli import main\n"
@@ -409,8 +404,7 @@ def test_missing_extra_is_named() -> None:
 # ---- traces and workers ----
 
 
-def test_trace_is_written_also_where_a_node_failed(work: Path) -> None:
-    """That is when it is wanted."""
+def test_trace_is_written_even_if_a_node_failed(work: Path) -> None:
     assert 1 == furu("run", "models:mixed", "--keep-going", "--trace", "run.json").exit_code
     names = [event["name"] for event in json.loads((work / "run.json").read_text())["traceEvents"]]
     assert "Train (failed)" in names
@@ -418,22 +412,22 @@ def test_trace_is_written_also_where_a_node_failed(work: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", ["fibres", "dask", "dask=", "threads=2"])
-def test_kind_of_workers_that_there_is_not_is_misuse(workers: str) -> None:
+def test_unknown_kind_of_workers_exits_with_2(workers: str) -> None:
     """The message lists the kinds."""
     done = furu("run", "models:good", "--workers", workers)
     assert 2 == done.exit_code
     assert "processes, dask=ADDRESS" in " ".join(done.stderr.replace("│", "").split())
 
 
-def test_processes_compute_what_a_file_names(work: Path) -> None:
-    """A child imports the module as the command did."""
+def test_processes_compute_nodes_of_a_file(work: Path) -> None:
+    """A child imports the module like the command."""
     command = [sys.executable, "-m", "furu.cli", "run", "models:good", "--workers", "processes"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("computed 4, "), done.stderr
 
 
 def test_run_in_a_terminal_leaves_the_report_and_no_progress() -> None:
-    """What was drawn meanwhile is gone; a second run says the same in other numbers."""
+    """The drawn lines are erased; a second run prints the same with other numbers."""
     for first in ("computed 4, reused 0", "computed 0, reused 3"):
         shown, code = in_terminal("run", "models:good")
         assert 0 == code
@@ -442,7 +436,7 @@ def test_run_in_a_terminal_leaves_the_report_and_no_progress() -> None:
         assert "━" not in lasting
 
 
-def test_failed_node_in_a_terminal_is_the_last_that_is_said() -> None:
+def test_failed_node_is_named_last_on_a_terminal() -> None:
     """Below the report, where people look."""
     shown, code = in_terminal("run", "models:mixed")
     assert 1 == code
@@ -451,8 +445,8 @@ def test_failed_node_in_a_terminal_is_the_last_that_is_said() -> None:
 
 
 @pytest.mark.parametrize("ignored", [False, True])
-def test_term_ends_what_does_not_run_nodes_as_an_interrupt_does(ignored: bool) -> None:
-    """With the exit code of one, also where interrupts are ignored, as under nohup."""
+def test_sigterm_ends_other_commands_like_an_interrupt(ignored: bool) -> None:
+    """Even if interrupts are ignored, as under nohup."""
     code = (
         "import os, signal, furu.store.catalog as catalog\n"
         f"if {ignored}: signal.signal(signal.SIGINT, signal.SIG_IGN)\n"

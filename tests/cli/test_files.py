@@ -66,8 +66,7 @@ def names_in(store: Path, pattern: str) -> list[str]:
 # ---- keeping ----
 
 
-def test_gc_keeps_the_nodes_of_two_files_of_one_name(folder: Path, store: Path) -> None:
-    """Each file is itself, and not whichever was imported first."""
+def test_gc_keeps_the_nodes_of_two_files_with_the_same_name(folder: Path, store: Path) -> None:
     for name in "ab":
         write(folder / name / "pipeline.py", STEP.format(name=name.upper()))
         assert 0 == furu("run", f"{name}/pipeline.py:roots").exit_code
@@ -76,8 +75,8 @@ def test_gc_keeps_the_nodes_of_two_files_of_one_name(folder: Path, store: Path) 
     assert ["pipeline/StepA", "pipeline/StepB"] == names_in(store, "pipeline/*/*")
 
 
-def test_gc_keeps_the_nodes_of_two_files_whose_helpers_have_one_name(folder: Path, store: Path) -> None:
-    """A module that a file imports from its own directory is that directory's."""
+def test_gc_keeps_the_nodes_of_files_whose_helpers_have_the_same_name(folder: Path, store: Path) -> None:
+    """Each file imports the helper in its own directory."""
     for name in "ab":
         write(folder / name / "steps.py", STEP.format(name=name.upper()))
         write(folder / name / f"{name}.py", f"from steps import Step{name.upper()}, roots\n")
@@ -87,8 +86,8 @@ def test_gc_keeps_the_nodes_of_two_files_whose_helpers_have_one_name(folder: Pat
     assert ["steps/StepA", "steps/StepB"] == names_in(store, "steps/*/*")
 
 
-def test_gc_keeps_what_a_file_that_prints_names(folder: Path) -> None:
-    """What the user's code prints is not taken for hashes, and is no error."""
+def test_gc_keeps_the_nodes_of_a_file_that_prints(folder: Path) -> None:
+    """The printed lines are not taken for hashes."""
     write(folder / "loud.py", "print('hello')\n" + STEP.format(name="A") + "print('0' * 32)\n")
     assert 0 == furu("run", "loud.py:roots").exit_code
     assert ": 0 nodes to remove" in furu("gc", "--keep", "loud.py:roots", "--yes").stdout
@@ -103,10 +102,10 @@ def test_gc_keeps_what_a_file_that_prints_names(folder: Path) -> None:
         ("raises.py:roots", 1, "ZeroDivisionError: division by zero"),
     ],
 )
-def test_gc_removes_nothing_where_it_is_not_known_what_to_keep(
+def test_gc_removes_nothing_if_the_nodes_to_keep_are_unknown(
     folder: Path, store: Path, capfd: pytest.CaptureFixture[str], target: str, code: int, says: str
 ) -> None:
-    """Of a target that cannot be loaded, or whose dependencies cannot be told."""
+    """The target cannot be loaded, or its dependencies cannot be found."""
     write(folder / "other.py", STEP.format(name="B"))
     write(
         folder / "broken.py",
@@ -129,8 +128,8 @@ def test_gc_removes_nothing_where_it_is_not_known_what_to_keep(
 # ---- importing ----
 
 
-def test_file_is_named_as_the_script_is(folder: Path) -> None:
-    """So what `python FILE.py` has computed is found by `furu run FILE.py:NAME`."""
+def test_classes_of_a_file_are_named_as_in_the_script(folder: Path) -> None:
+    """So `furu run FILE.py:NAME` finds the nodes that `python FILE.py` has computed."""
     path = write(folder / "deep" / "pipeline.py", STEP.format(name="A"))
     ran = subprocess.run([sys.executable, path], capture_output=True, text=True, check=True)
     (node,) = load_roots("deep/pipeline.py:roots")
@@ -138,8 +137,8 @@ def test_file_is_named_as_the_script_is(folder: Path) -> None:
     assert node.exists()
 
 
-def test_two_files_of_one_name_are_two_modules_in_one_process(folder: Path) -> None:
-    """Their classes have the names that each alone has, and their own values."""
+def test_two_files_with_the_same_name_are_two_modules(folder: Path) -> None:
+    """Their classes keep their names, and have their own values."""
     for name in "ab":
         write(folder / name / "pipeline.py", STEP.format(name=name.upper()))
     nodes = [load_roots(f"{name}/pipeline.py:roots")[0] for name in "ab"]
@@ -149,8 +148,8 @@ def test_two_files_of_one_name_are_two_modules_in_one_process(folder: Path) -> N
     assert [type(node) for node in nodes] == [type(node) for node in again]
 
 
-def test_file_whose_name_is_taken_by_a_library_is_loaded_all_the_same(folder: Path) -> None:
-    """The library's module stays what it is, and types in quotes are found in the file."""
+def test_file_with_the_name_of_a_library_is_loaded(folder: Path) -> None:
+    """The library's module is not replaced, and quoted types are found in the file."""
     source = STEP.format(name="A").replace("Furu[str]", 'Furu["Text"]') + "Text = str\n"
     write(folder / "json.py", "from __future__ import annotations\n" + source)
     (node,) = load_roots("json.py:roots")
@@ -173,8 +172,8 @@ def test_processes_import_a_file_from_its_own_directory(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("target", ["sweep/nofile.py:roots", "work:roots", "sweep/nofile:roots"])
-def test_target_that_does_not_exist_is_misuse(folder: Path, target: str) -> None:
-    """A file is called a file."""
+def test_missing_target_exits_with_2(folder: Path, target: str) -> None:
+    """The message says whether it is a file or a module."""
     done = furu("run", target)
     assert 2 == done.exit_code
     kind = "file" if ".py" in target else "module"
@@ -197,10 +196,10 @@ def test_target_that_does_not_exist_is_misuse(folder: Path, target: str) -> None
         ),
     ],
 )
-def test_error_in_the_user_s_file_is_shown_as_its_own_traceback(
+def test_error_in_a_file_is_shown_with_the_traceback_of_the_file(
     folder: Path, source: str, line: int, says: str
 ) -> None:
-    """It begins in the file, with no frames of the command before it."""
+    """Without frames of the command."""
     write(folder / "models.py", source)
     done = furu("run", "models.py:roots")
     assert 1 == done.exit_code
@@ -211,7 +210,7 @@ def test_error_in_the_user_s_file_is_shown_as_its_own_traceback(
 
 
 def test_file_that_failed_to_load_is_not_left_half_loaded(folder: Path) -> None:
-    """Another attempt reads it again."""
+    """The next attempt reads it again."""
     path = write(folder / "pipeline.py", "x = 1\nraise ValueError('no')\n")
     with pytest.raises(UserCodeError, match="ValueError: no"):
         load_roots("pipeline.py:roots")
@@ -219,10 +218,10 @@ def test_file_that_failed_to_load_is_not_left_half_loaded(folder: Path) -> None:
     assert 1 == len(load_roots("pipeline.py:roots"))
 
 
-def test_two_files_of_one_name_do_not_share_artifacts(
+def test_two_files_with_the_same_name_do_not_share_artifacts(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By path, and as modules of the directory that the command runs in: the error names both files."""
+    """The error names both files."""
     text = STEP.replace("Step{name}", "Step").replace("{name}", "{}")
     one, other = (write(folder / name / "step.py", text.format(name)) for name in ("a", "b"))
     assert 0 == furu("run", "a/step.py:roots").exit_code

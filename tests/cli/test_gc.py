@@ -73,7 +73,7 @@ def directory_of(node: Total) -> Path:
 def test_gc_names_a_node_that_cannot_be_read_and_removes_the_others(
     nodes: list[Total], unreadable: Callable[[Path], None]
 ) -> None:
-    """The exit code says that not all is well."""
+    """The exit code is 1."""
     kept = directory_of(nodes[1])
     unreadable(kept)
     done = command("gc", "--older-than", "0s", "--yes")
@@ -108,7 +108,6 @@ def test_gc_names_a_node_that_cannot_be_removed_and_removes_the_others(
 def test_gc_names_a_class_that_cannot_be_listed(
     nodes: list[Total], store: Path, unreadable: Callable[[Path], None]
 ) -> None:
-    """Its nodes are not counted, and that is said."""
     unreadable(directory_of(nodes[0]).parent)
     for arguments in (["gc", "--older-than", "0s", "--yes"], ["status"]):
         done = command(*arguments)
@@ -118,10 +117,10 @@ def test_gc_names_a_class_that_cannot_be_listed(
     assert "cannot list" in command("show", nodes[0].furu_hash[:20]).stderr
 
 
-def test_gc_spares_a_node_that_changed_since_it_was_listed(
+def test_gc_keeps_a_node_that_changed_since_it_was_listed(
     nodes: list[Total], meanwhile: Callable[[Callable[[], object]], None]
 ) -> None:
-    """Another process may have computed it anew while the question was being answered."""
+    """Another process may have computed it again in the meantime."""
 
     def compute_anew() -> None:
         (directory_of(nodes[2]) / "done").unlink()
@@ -134,10 +133,9 @@ def test_gc_spares_a_node_that_changed_since_it_was_listed(
     assert nodes[2].exists()
 
 
-def test_gc_goes_on_where_another_one_was_faster(
+def test_gc_skips_nodes_that_another_gc_has_removed(
     nodes: list[Total], meanwhile: Callable[[Callable[[], object]], None]
 ) -> None:
-    """Two at once, as two cron jobs run them."""
     inner: list[Result] = []
 
     def run_another() -> None:
@@ -152,8 +150,7 @@ def test_gc_goes_on_where_another_one_was_faster(
     assert (0, 0) == (done.exit_code, inner[0].exit_code)
 
 
-def test_gc_says_that_it_needs_a_terminal_to_ask(nodes: list[Total]) -> None:
-    """And which options do without one."""
+def test_gc_without_a_terminal_names_the_options_that_answer(nodes: list[Total]) -> None:
     done = command("gc", "--older-than", "0s")
     assert 2 == done.exit_code
     said = " ".join(done.stderr.replace("│", "").split())

@@ -117,8 +117,8 @@ def test_type_that_a_class_declares_is_found(cls: type, expected: Any) -> None:
     assert expected == result_type(cls, Furu)
 
 
-def test_type_variable_that_nobody_filled_in_is_anything() -> None:
-    """As `Furu` without a parameter is."""
+def test_unbound_type_variable_accepts_any_value() -> None:
+    """Like `Furu` without a parameter."""
     assert [{"a": 1}] == Lists(value={"a": 1}).get()
     assert "a" == Bare[str](value="a").get()
     with pytest.raises(FuruComputeError, match="tuple"):
@@ -127,14 +127,14 @@ def test_type_variable_that_nobody_filled_in_is_anything() -> None:
 
 @pytest.mark.parametrize("node", [Later(), LaterInside(), LaterItem(), Points(value=Point(1))])
 def test_value_survives_as_a_type_in_quotes_or_of_a_generic_base(node: Furu[Any]) -> None:
-    """The class below is known by the time of the first result."""
+    """Types defined further below are known at the first result."""
     first = node.get()
     assert first == node.get()
     assert "1" in repr(first)
 
 
 def test_class_without_a_type_keeps_plain_data() -> None:
-    """Lists, dicts, text, numbers: what JSON itself knows."""
+    """Lists, dicts, texts and numbers."""
 
     class Plain(Furu):  # type: ignore[type-arg]
         def _create(self) -> Any:
@@ -148,8 +148,7 @@ class Unknown(Furu["Nowhere"]):  # type: ignore[name-defined]
         return 1
 
 
-def test_name_that_nobody_knows_is_an_error_that_says_where_to_define_it() -> None:
-    """And names the class."""
+def test_unknown_name_of_a_type_is_an_error_that_says_where_to_define_it() -> None:
     with pytest.raises(FuruComputeError) as caught:
         Unknown().get()
     assert isinstance(caught.value.__cause__, FuruUsageError)
@@ -157,8 +156,8 @@ def test_name_that_nobody_knows_is_an_error_that_says_where_to_define_it() -> No
     assert f"not known in module {__name__}" in str(caught.value.__cause__)
 
 
-def test_name_that_nobody_knows_is_no_matter_where_nothing_is_stored_as_json() -> None:
-    """With `_load`, and with pickle, the declared type is for people and type checkers."""
+def test_unknown_name_of_a_type_does_not_matter_without_json() -> None:
+    """With `_load` or pickle, only people and type checkers use the declared type."""
 
     class Files(Unknown):
         def _create(self) -> Any:
@@ -176,8 +175,8 @@ def test_name_that_nobody_knows_is_no_matter_where_nothing_is_stored_as_json() -
 
 
 @pytest.mark.parametrize("declared", [Point | Packed, Point | dict[str, int], set[dict[str, int]]])
-def test_type_that_json_cannot_tell_apart_is_an_error_with_advice(declared: Any) -> None:
-    """Two kinds of object in one union have no tag."""
+def test_ambiguous_union_is_an_error_with_advice(declared: Any) -> None:
+    """Two kinds of objects without a tag."""
     with pytest.raises(FuruComputeError) as caught:
         node_of(declared, {"x": 1}).get()
     assert "define _load()" in str(caught.value.__cause__)

@@ -156,8 +156,8 @@ NOON = dt.datetime(2024, 2, 29, 12, 30, 15, 123456)
         (object, [1]),
     ],
 )
-def test_value_survives(declared: Any, value: Any) -> None:
-    """It comes back equal and of the same type: from the get() that computed it, and from a later one."""
+def test_value_is_read_back_equal_and_of_the_same_type(declared: Any, value: Any) -> None:
+    """From the first get() and from later ones."""
     node = node_of(declared, value)
     for got in (node.get(), node.get()):
         assert value == got
@@ -165,8 +165,8 @@ def test_value_survives(declared: Any, value: Any) -> None:
         assert repr(value) == repr(got) or isinstance(value, (set, frozenset, dict, Shape))
 
 
-def test_float_field_makes_a_float_of_an_int() -> None:
-    """Whoever computes the value gets what a later reader gets."""
+def test_int_in_a_float_field_is_read_back_as_a_float() -> None:
+    """The first get() returns the same as later ones."""
     node = node_of(float, 1)
     assert [float, float] == [type(node.get()), type(node.get())]
 
@@ -181,7 +181,7 @@ KEPT: dict[str, list[int]] = {}
 
 
 def test_value_of_the_first_get_is_not_the_object_that_create_keeps() -> None:
-    """Every get() gives a value of its own: what one caller changes, no other sees."""
+    """Callers cannot change each other's values."""
     first = Aliasing().get()
     first["a"].append(2)
     assert {"a": [1]} == KEPT == Aliasing().get()
@@ -202,7 +202,6 @@ def test_dependent_gets_the_declared_type_in_a_run() -> None:
 
 
 def test_result_on_disk_is_plain_json() -> None:
-    """For other programs, and for people."""
     node = node_of(dict[int, Point], {1: Point(2, 0.5)})
     node.get()
     (done,) = [path for path in Path(node.furu_dir).parent.iterdir() if path.name == "done"]
@@ -266,8 +265,8 @@ class EqualRaises(dict[str, int]):
         (Any, threading.Lock(), "JSON cannot hold"),
     ],
 )
-def test_value_that_would_not_come_back_is_refused(declared: Any, value: Any, words: str) -> None:
-    """The node fails, and the error says what would change and what to do."""
+def test_value_that_would_not_be_read_back_equal_is_rejected(declared: Any, value: Any, words: str) -> None:
+    """The error says what would change, and what to do."""
     node = node_of(declared, value)
     with pytest.raises(FuruComputeError) as caught:
         node.get()
@@ -284,8 +283,7 @@ def test_value_that_would_not_come_back_is_refused(declared: Any, value: Any, wo
 @pytest.mark.parametrize(
     ("declared", "shown"), [(int, "int"), (Point, "Point"), (list[int], "list[int]"), (str, "str")]
 )
-def test_missing_return_is_suspected_where_none_does_not_fit(declared: Any, shown: str) -> None:
-    """The likely mistake, in place of advice on storing other types."""
+def test_none_that_does_not_fit_suggests_a_missing_return(declared: Any, shown: str) -> None:
     with pytest.raises(FuruComputeError) as caught:
         node_of(declared, None).get()
     text = f"Result._create() returned None, but declares {shown}: is a `return` missing?"
@@ -304,8 +302,8 @@ def test_missing_return_is_suspected_where_none_does_not_fit(declared: Any, show
         (Packed, Packed(Point(1, float("nan"))), True),
     ],
 )
-def test_nan_is_mentioned_only_where_there_is_one(declared: Any, value: Any, is_hinted: bool) -> None:
-    """Anywhere in the value."""
+def test_nan_is_mentioned_only_if_the_value_has_one(declared: Any, value: Any, is_hinted: bool) -> None:
+    """At any depth."""
     with pytest.raises(FuruComputeError, match="does not fit its declared") as caught:
         node_of(declared, value).get()
     assert is_hinted is ("NaN and infinity are null in JSON" in str(caught.value))
@@ -319,8 +317,8 @@ class LikeAFuture:
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("codec", ["json", "pickle"])
-def test_coroutine_as_a_result_is_refused_and_closed(codec: str) -> None:
-    """An `await` is missing; Python does not warn of it as well."""
+def test_coroutine_as_a_result_is_rejected_and_closed(codec: str) -> None:
+    """An `await` is missing, and Python does not warn as well."""
 
     async def create() -> int:
         return 1
@@ -331,14 +329,13 @@ def test_coroutine_as_a_result_is_refused_and_closed(codec: str) -> None:
     assert coroutine.cr_frame is None
 
 
-def test_other_awaitable_as_a_result_is_refused_with_the_same_words() -> None:
-    """A future of some loop, for one."""
+def test_other_awaitable_as_a_result_is_rejected_with_the_same_words() -> None:
+    """="""
     with pytest.raises(FuruResultError, match="must be `async def` itself"):
         encode_json(Furu, Any, LikeAFuture(), 100)
 
 
-def test_result_error_carries_its_node() -> None:
-    """As every error of furu's does."""
+def test_result_error_has_its_node() -> None:
     node = node_of(Any, (1, 2))
     with pytest.raises(FuruComputeError) as caught:
         node.get()
@@ -347,7 +344,7 @@ def test_result_error_carries_its_node() -> None:
 
 
 def test_value_as_large_as_the_setting_is_stored_and_a_larger_one_refused() -> None:
-    """The size is that of the JSON; the message names the setting."""
+    """The size of the JSON counts; the message names the setting."""
     with use_settings(max_result_bytes=100):
         assert "x" * 98 == node_of(str, "x" * 98).get()
         with pytest.raises(
@@ -360,7 +357,7 @@ def test_value_as_large_as_the_setting_is_stored_and_a_larger_one_refused() -> N
 
 
 def test_difference_deep_inside_a_large_value_is_shown_briefly() -> None:
-    """Not the value around it."""
+    """Without the value around it."""
     value = {"rows": [[index] for index in range(1000)], "last": {"cell": ("x" * 500,)}}
     with pytest.raises(FuruComputeError) as caught:
         node_of(Any, value).get()
@@ -382,13 +379,12 @@ class Loaded(Furu[Any]):
 
 
 def test_class_with_load_reads_its_own_files() -> None:
-    """What `_create` returned is nobody's to store."""
+    """The value of `_create` is not stored."""
     Loaded().get()
     assert "from the file" == Loaded().get()
 
 
 def test_load_that_raises_is_an_error_that_names_the_artifact_and_computes_nothing() -> None:
-    """Never a silent recompute."""
     node = Loaded()
     node.get()
     (node.furu_dir / "value.txt").unlink()
@@ -420,7 +416,6 @@ class Pickled(Furu[Any]):
 
 @pytest.mark.parametrize("kind", ["counter", "complex", "tuple", "path"])
 def test_class_that_opted_into_pickle_keeps_any_object(kind: str) -> None:
-    """Exactly as it was."""
     node = Pickled(kind=kind)
     first = node.get()
     assert (first, type(first)) == (node.get(), type(node.get()))
@@ -436,8 +431,8 @@ def test_value_that_cannot_be_pickled_is_an_error_of_the_node(kind: str) -> None
     assert "define _load()" in str(caught.value.__cause__)
 
 
-def test_nothing_is_unpickled_that_the_class_did_not_opt_into() -> None:
-    """A pickle of a class that has opted out since is refused, before it is opened."""
+def test_nothing_is_unpickled_unless_the_class_opts_in() -> None:
+    """The file of a class that has opted out is not opened."""
     names = {"__module__": __name__, "__qualname__": "Once", "_create": lambda self: Armed()}
     once = types.new_class("Once", (Furu[Any],), exec_body=lambda body: body.update(names, _codec="pickle"))
     since = types.new_class("Once", (Furu[Any],), exec_body=lambda body: body.update(names))
@@ -463,7 +458,6 @@ class Armed:
 
 
 def test_damaged_pickle_is_a_load_error() -> None:
-    """Not whatever pickle raises."""
     node = Pickled(kind="complex")
     node.get()
     (file,) = node.furu_dir.glob("*.pickle")
@@ -473,7 +467,6 @@ def test_damaged_pickle_is_a_load_error() -> None:
 
 
 def test_codec_that_does_not_exist_is_an_error_of_the_class() -> None:
-    """At its definition."""
     with pytest.raises(FuruUsageError, match=r"Odd\._codec must be 'json' or 'pickle'"):
         types.new_class("Odd", (Furu[int],), exec_body=lambda body: body.update(_codec="yaml"))
 
@@ -482,7 +475,7 @@ def test_codec_that_does_not_exist_is_an_error_of_the_class() -> None:
 
 
 def test_class_that_changed_its_type_gets_a_load_error_that_says_so() -> None:
-    """The old artifact does not fit the new type; a higher `_version` would have made it stale."""
+    """Raising `_version` would have made the artifact stale."""
     names = {"__module__": __name__, "__qualname__": "Changing", "_create": lambda self: "text"}
     before = types.new_class("Changing", (Furu[str],), exec_body=lambda body: body.update(names))
     after = types.new_class("Changing", (Furu[int],), exec_body=lambda body: body.update(names))
@@ -492,8 +485,8 @@ def test_class_that_changed_its_type_gets_a_load_error_that_says_so() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1,", b'"a"', b"\xff"])
-def test_bytes_that_are_no_result_raise_what_the_caller_expects(content: bytes) -> None:
-    """A `msgspec.MsgspecError` or, for text that is not UTF-8, a `ValueError`."""
+def test_damaged_json_raises_documented_exceptions(content: bytes) -> None:
+    """="""
     with pytest.raises((msgspec.MsgspecError, ValueError)):
         decode_json(Furu, list[int], content)
 
@@ -520,8 +513,7 @@ json_values = st.recursive(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(json_values)
-def test_random_value_comes_back_equal_or_is_refused(value: Any) -> None:
-    """There is no third way."""
+def test_random_value_is_read_back_equal_or_rejected(value: Any) -> None:
     try:
         content, first = encode_json(Furu, Any, value, 2**20)
     except FuruResultError:

@@ -45,7 +45,7 @@ def log_of(node: Furu[int]) -> str:
 
 
 def test_logging_of_a_library_reaches_the_log_of_the_node_that_calls_it() -> None:
-    """And of no other."""
+    """And not the logs of other nodes."""
     roots = flat(2)
     for root in roots:
         actions[root.name] = lambda name=root.name: library.warning("said by %s", name)  # type: ignore[misc]
@@ -67,8 +67,7 @@ def test_async_nodes_log_from_loop_and_threads_to_their_own_file(no_blocking_cal
         ]
 
 
-def test_thread_of_the_node_s_own_logs_with_a_copied_context() -> None:
-    """As the how-to says."""
+def test_thread_of_a_node_logs_with_a_copied_context() -> None:
 
     def work() -> None:
         thread = threading.Thread(
@@ -84,7 +83,7 @@ def test_thread_of_the_node_s_own_logs_with_a_copied_context() -> None:
 
 
 def test_root_logger_keeps_its_handlers_and_level(caplog: pytest.LogCaptureFixture) -> None:
-    """The host hears what it would hear without furu, once."""
+    """The host sees each record once, as without furu."""
     before = (list(logging.root.handlers), logging.root.level)
     (root,) = flat(1)
     actions[root.name] = lambda: library.warning("heard")
@@ -93,8 +92,7 @@ def test_root_logger_keeps_its_handlers_and_level(caplog: pytest.LogCaptureFixtu
     assert ["heard"] == [record.message for record in caplog.records if record.name == "some.library"]
 
 
-def test_logging_outside_of_nodes_is_written_nowhere() -> None:
-    """The context variable is reset."""
+def test_logging_outside_nodes_is_not_written() -> None:
     (root,) = flat(1)
     actions[root.name] = lambda: library.warning("inside")
     run_local([root])
@@ -115,10 +113,10 @@ def test_own_logger_writes_each_line_once() -> None:
     assert 1 == log_of(node).count("only once")
 
 
-def test_message_that_does_not_fit_its_arguments_fails_no_node(
+def test_message_that_does_not_fit_its_arguments_does_not_fail_the_node(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is the host's logging that complains, in its own way."""
+    """The host's logging reports it."""
     monkeypatch.setattr(logging, "raiseExceptions", False)
     (root,) = flat(1)
     logger = logging.getLogger("some.library.quiet")
@@ -172,8 +170,8 @@ def run_one(act: Callable[[Node], object]) -> str:
     return log_of(root)
 
 
-def test_loggers_below_a_node_s_own_write_to_its_log_and_the_host(caplog: pytest.LogCaptureFixture) -> None:
-    """By `getChild`, by name, through an adapter, and from a thread without a context; each line once."""
+def test_child_loggers_of_a_node_write_to_its_log_and_the_host(caplog: pytest.LogCaptureFixture) -> None:
+    """="""
 
     def act(node: Node) -> None:
         child = node.logger.getChild("part")
@@ -193,8 +191,7 @@ def test_loggers_below_a_node_s_own_write_to_its_log_and_the_host(caplog: pytest
     assert "furu.node.tests.graphs.Node.part" in {record.name for record in caplog.records}
 
 
-def test_filters_and_handlers_of_a_node_s_logger_work() -> None:
-    """As those of any logger."""
+def test_filters_and_handlers_of_a_node_logger_work() -> None:
     handled: list[str] = []
 
     class Handler(logging.Handler):
@@ -213,8 +210,8 @@ def test_filters_and_handlers_of_a_node_s_logger_work() -> None:
 
 
 @pytest.mark.parametrize("values", [{"name": "x", "msg": "m"}, {"name": None, "msg": None}, {}])
-def test_record_made_from_a_dict_is_the_host_s_and_not_logged(values: dict[str, Any]) -> None:
-    """As a socket's or a queue's receiver makes it: a record without a name at first."""
+def test_record_made_from_a_dict_is_not_logged(values: dict[str, Any]) -> None:
+    """Receivers of sockets and queues make a record without a name first."""
     made: list[logging.LogRecord] = []
     assert "None" not in run_one(
         lambda _: (library.warning("here"), made.append(logging.makeLogRecord(values)))
@@ -224,8 +221,8 @@ def test_record_made_from_a_dict_is_the_host_s_and_not_logged(values: dict[str, 
 
 @pytest.mark.usefixtures("factory")
 @pytest.mark.parametrize("wraps", [True, False])
-def test_factory_that_the_host_sets_later_makes_records_and_lines_stay_single(wraps: bool) -> None:
-    """Whether or not it calls the one that was there; it may want arguments of its own."""
+def test_factory_set_later_by_the_host_does_not_duplicate_lines(wraps: bool) -> None:
+    """Whether or not it calls the previous factory."""
     run_one(lambda _: library.warning("before"))
     inner = logging.getLogRecordFactory() if wraps else logging.LogRecord
     made: list[logging.LogRecord] = []
@@ -246,8 +243,7 @@ def test_factory_that_the_host_sets_later_makes_records_and_lines_stay_single(wr
 
 @pytest.mark.usefixtures("factory")
 @pytest.mark.parametrize("name", [None, 7, object()])
-def test_factory_that_makes_strange_records_fails_no_node(name: Any) -> None:
-    """A record without what records have."""
+def test_factory_of_incomplete_records_does_not_fail_the_node(name: Any) -> None:
 
     class Odd:
         levelno = logging.WARNING
@@ -266,10 +262,10 @@ def test_factory_that_makes_strange_records_fails_no_node(name: Any) -> None:
 @pytest.mark.parametrize(
     "error", [OSError(28, "No space left on device"), ValueError("closed"), MemoryError()]
 )
-def test_log_that_cannot_be_written_fails_no_node(
+def test_log_that_cannot_be_written_does_not_fail_the_node(
     error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The host is warned, once a line."""
+    """The host gets a warning for each line."""
 
     def fail(self: Attempt, line: str) -> None:
         raise error
@@ -285,7 +281,6 @@ def test_log_that_cannot_be_written_fails_no_node(
 
 
 def test_log_of_a_failed_node_is_kept() -> None:
-    """That is when it is read."""
     node = Node(name="bad")
 
     def fail() -> None:
@@ -301,7 +296,6 @@ def test_log_of_a_failed_node_is_kept() -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.anyio
 async def test_interactive_get_logs_too(no_blocking_calls: BlockBuster) -> None:
-    """Computing is the same wherever it happens."""
     no_blocking_calls.deactivate()
     node = AsyncTalker(name="x")
     assert 1 == await node.aget()

@@ -100,8 +100,8 @@ def test_interrupt_of_the_main_thread_cancels_its_loop_and_waits_for_the_end() -
     assert ended[0] is not threading.main_thread()
 
 
-def test_second_interrupt_of_the_main_thread_ends_the_waiting() -> None:
-    """The function goes on to its end by itself."""
+def test_second_interrupt_of_the_main_thread_ends_the_wait() -> None:
+    """The function still runs to its end."""
     let_go, ended = threading.Event(), threading.Event()
 
     async def function() -> None:
@@ -140,7 +140,7 @@ class Slow:
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_shielded_call_outlasts_native_cancellations_and_returns_its_result(times: int) -> None:
-    """The cancellation comes at the next await, counted as often as it was asked for."""
+    """The cancellations are raised at the next awaits."""
     slow, results = Slow(), []
 
     async def call() -> None:
@@ -165,7 +165,7 @@ def test_shielded_call_outlasts_native_cancellations_and_returns_its_result(time
 
 
 def test_timeout_around_a_shielded_call_is_a_timeout() -> None:
-    """asyncio counts its cancellations: one too many would pass for a cancelled task."""
+    """asyncio counts cancellations: one too many would look like a cancelled task."""
     slow = Slow()
 
     async def main() -> None:
@@ -180,7 +180,6 @@ def test_timeout_around_a_shielded_call_is_a_timeout() -> None:
 
 
 def test_error_of_a_shielded_call_that_was_cancelled_is_raised() -> None:
-    """It is what the caller asked for."""
     begun, let_go = threading.Event(), threading.Event()
 
     def fail() -> None:
@@ -256,7 +255,7 @@ def test_async_node_of_a_run_that_the_end_of_the_loop_cancels_has_not_failed() -
 
 
 def test_run_whose_nodes_task_was_cancelled_is_cancelled() -> None:
-    """Not stuck, and not failed."""
+    """It is neither stuck nor failed."""
     node, computing = AsyncNode(name="slow"), asyncio.Event()
     task: list[Any] = []
 
@@ -278,8 +277,8 @@ def test_run_whose_nodes_task_was_cancelled_is_cancelled() -> None:
     assert Status.TODO is node.status()
 
 
-def test_run_one_of_whose_tasks_was_cancelled_is_cancelled() -> None:
-    """It has not finished, although no error has come up."""
+def test_run_with_a_cancelled_task_is_cancelled() -> None:
+    """It has not finished, although there was no error."""
     computing, let_go = threading.Event(), threading.Event()
 
     def hold() -> None:

@@ -252,7 +252,7 @@ def projects(tmp_path: Path) -> Path:
 def test_artifact_of_another_script_of_the_same_name_is_an_error(
     what: str, file: str, projects: Path
 ) -> None:
-    """By whatever call it is looked at; the message names both files. The script's own stays good."""
+    """For every kind of call; the message names both files. The script's own artifacts are still good."""
     assert "x" == in_store(f"x/{file}", "get", folder=projects)
     said = in_store(f"y/{file}", what, folder=projects)
     assert "Error" in said
@@ -264,7 +264,7 @@ def test_artifact_of_another_script_of_the_same_name_is_an_error(
 
 @pytest.mark.parametrize("importer", ["x", "y"])
 def test_script_and_an_imported_module_of_the_same_name_do_not_share(importer: str, projects: Path) -> None:
-    """Whichever was first."""
+    """In either order."""
     other = "x" if importer == "y" else "y"
     code = "import sys, train; print(train.main())"
     imported = ("-c", code, "get")
@@ -279,14 +279,14 @@ def test_script_and_an_imported_module_of_the_same_name_do_not_share(importer: s
 
 
 def test_program_run_with_m_from_two_directories_is_two_scripts(projects: Path) -> None:
-    """`python -m train` finds whichever file lies in the working directory."""
+    """`python -m train` runs the file in the working directory."""
     assert "x" == in_store("x/train.py", "get", folder=projects)
     code = "import os, runpy; os.chdir('y'); runpy.run_module('train', run_name='__main__')"
     assert "FuruLoadError" in in_store("-c", code, "get", folder=projects)
 
 
 def test_project_that_was_moved_keeps_its_artifacts(projects: Path) -> None:
-    """The file that made them is gone, so there is only one of that name."""
+    """The file that made them no longer exists."""
     assert "x" == in_store("x/train.py", "get", folder=projects)
     (projects / "x").rename(projects / "moved")
     assert "x" == in_store("moved/train.py", "get", folder=projects)

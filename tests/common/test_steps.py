@@ -13,8 +13,8 @@ from furu._common.steps import hand_over, uninterrupted
 VARIABLE: ContextVar[str] = ContextVar("variable", default="none")
 
 
-def test_step_goes_on_to_its_end_when_its_caller_is_interrupted() -> None:
-    """And what its caller hands over next comes after it."""
+def test_step_runs_to_its_end_if_its_caller_is_interrupted() -> None:
+    """The next step that is handed over runs after it."""
     ended: list[str] = []
 
     def step() -> None:
@@ -38,7 +38,7 @@ def test_step_has_the_context_of_its_caller() -> None:
 
 
 def test_error_of_a_step_is_raised_where_it_is_waited_for() -> None:
-    """The next step is taken all the same."""
+    """The next step still runs."""
     with pytest.raises(ZeroDivisionError):
         uninterrupted(divmod, 1, 0)
     assert (2, 1) == uninterrupted(divmod, 7, 3)

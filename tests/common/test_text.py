@@ -195,7 +195,7 @@ STRANGE = [
 @pytest.mark.parametrize("value", STRANGE, ids=lambda value: type.__repr__(type(value)))
 @pytest.mark.parametrize("place", ["alone", "in a list", "in a dict", "as a field"])
 def test_every_value_is_recorded_as_json_of_bounded_size(value: Any, place: str) -> None:
-    """Only the value at fault is replaced: what stands beside it is recorded."""
+    """Only the bad value is replaced; values beside it are recorded."""
     written = {
         "alone": lambda: readable(value),
         "in a list": lambda: readable([1, value]),
@@ -210,12 +210,12 @@ def test_every_value_is_recorded_as_json_of_bounded_size(value: Any, place: str)
 
 @pytest.mark.parametrize("value", STRANGE[:12], ids=lambda value: type.__repr__(type(value)))
 def test_every_value_can_be_shown(value: Any) -> None:
-    """As text of exactly that type, which has no methods of its own."""
+    """As an exact str."""
     assert type(shown(value)) is str
     assert type(printable(shown(value))) is str
 
 
-def test_enum_is_recorded_by_its_names_whatever_its_text() -> None:
+def test_enum_is_recorded_by_its_name() -> None:
     """So that two members differ in records."""
     assert "SpeechlessEnum.LOW" == readable(SpeechlessEnum.LOW)
 
@@ -239,7 +239,6 @@ def test_error_whose_text_and_name_fail_is_described() -> None:
 
 
 def test_field_whose_getter_raises_is_replaced_alone() -> None:
-    """A record needs no more than the names of the others."""
     assert {"inner": "<SpeechlessField, which cannot be shown: LookupError>"} == readable_fields(
         SpeechlessField(), ["inner", "not_set"]
     )
@@ -255,14 +254,13 @@ class Levelled(Furu[int]):
 
 
 def test_node_whose_field_has_no_text_fails_with_its_own_error() -> None:
-    """And its end is recorded, so the node is free for others."""
+    """Its end is recorded, so the node is free."""
     node = Levelled(level=SpeechlessEnum.LOW)
     with pytest.raises(furu.FuruComputeError, match="ValueError: too low"):
         node.get()
     assert Status.FAILED is node.status()
 
 
-def test_interrupt_while_a_value_is_shown_is_the_user_s() -> None:
-    """It ends the program and not the value."""
+def test_interrupt_while_a_value_is_shown_is_raised() -> None:
     with pytest.raises(KeyboardInterrupt):
         readable([Raises(KeyboardInterrupt())])

@@ -47,15 +47,15 @@ def test_limits_below_one_are_rejected(call: Any, limit: str, wrong: int) -> Non
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "", "depth", "3"])
-def test_window_size_of_a_wrong_value(wrong: Any) -> None:
-    """Neither "dfs" nor "bfs" nor an int of 1 or more."""
+def test_wrong_window_sizes_are_rejected(wrong: Any) -> None:
+    """="""
     with pytest.raises(ValueError, match=r"window_size must be 'dfs' .* 'bfs' .* int of 1 or more"):
         run_local([diamond()], window_size=wrong)
 
 
 @pytest.mark.parametrize("wrong", [True, 1.5, None])
-def test_window_size_of_a_wrong_type(wrong: Any) -> None:
-    """The same words."""
+def test_window_sizes_of_a_wrong_type_are_rejected(wrong: Any) -> None:
+    """With the same message."""
     with pytest.raises(TypeError, match=r"window_size must be 'dfs' .* 'bfs' .* int of 1 or more"):
         run_local([diamond()], window_size=wrong)
 
@@ -72,14 +72,13 @@ def test_window_size_of_a_wrong_type(wrong: Any) -> None:
         (True, TypeError),
     ],
 )
-def test_poll_interval_that_is_no_positive_number(wrong: Any, error: type[Exception]) -> None:
-    """Polling for ever, or never, is no interval."""
+def test_poll_interval_must_be_a_positive_number(wrong: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="poll_interval_sec must be a positive number of seconds"):
         run_local([diamond()], poll_interval_sec=wrong)
 
 
-def test_on_failure_that_is_neither() -> None:
-    """Both words are in the message."""
+def test_unknown_on_failure_is_rejected() -> None:
+    """The message has both words."""
     with pytest.raises(ValueError, match="on_failure must be 'stop' or 'continue', not 'ignore'"):
         run_local([diamond()], on_failure="ignore")  # type: ignore[arg-type]
 
@@ -100,14 +99,13 @@ def test_on_failure_that_is_neither() -> None:
         ([[diamond()]], r"roots\[0\] is a list"),
     ],
 )
-def test_roots_that_are_no_nodes(roots: Any, message: str, call: Any) -> None:
-    """Which root, and what it is instead; a list is checked before anything is computed."""
+def test_non_node_roots_are_rejected(roots: Any, message: str, call: Any) -> None:
+    """The message says which root, and what it is. A list is checked before anything is computed."""
     with pytest.raises(FuruUsageError, match=message):
         call(roots)
 
 
-def test_generator_that_yields_what_is_no_node() -> None:
-    """It cannot be checked before; the error still says which."""
+def test_generator_that_yields_a_non_node_is_an_error() -> None:
 
     def roots() -> Iterator[Any]:
         yield "not a node"
@@ -124,7 +122,7 @@ async def test_run_local_inside_a_running_loop_names_the_right_call() -> None:
 
 
 def test_run_local_in_a_callback_of_a_loop_names_the_right_call() -> None:
-    """No task runs there, and the loop does."""
+    """The loop is running, although no task is."""
     seen: list[BaseException] = []
 
     async def main() -> None:
@@ -145,7 +143,7 @@ def test_run_local_in_a_callback_of_a_loop_names_the_right_call() -> None:
 async def test_sync_get_of_an_async_node_on_a_running_loop_names_the_right_call(
     no_blocking_calls: BlockBuster,
 ) -> None:
-    """It would have to block the loop that is to run it."""
+    """It would block the loop on which the node has to run."""
     no_blocking_calls.deactivate()  # a sync get() is one, and the user's own affair
     with pytest.raises(FuruRunningLoopError, match=r"use `await node.aget\(\)`"):
         AsyncNode(name="a").get()
@@ -160,8 +158,8 @@ async def test_async_entry_point_refuses_the_same_input() -> None:
         await run_local_async(diamond())  # type: ignore[arg-type]
 
 
-def test_spec_key_that_is_no_text_names_the_node() -> None:
-    """A kind of worker has a name."""
+def test_spec_key_must_be_a_str() -> None:
+    """The error names the node."""
 
     class Keyless(Node):
         def _executor_spec_key(self) -> Any:

@@ -75,7 +75,7 @@ async def finishes_the_next_run(nodes: list[Any]) -> AsyncIterator[None]:
 
 @pytest.mark.anyio
 async def test_cancelled_scope_lets_running_nodes_finish_and_publish() -> None:
-    """The rest is skipped, nothing is left in progress, and the last event says so."""
+    """Other nodes are skipped, nothing is left in progress, and the last event says so."""
     nodes = flat(6)
     gate = Gate(nodes, wait_for=2)
     events: list[object] = []
@@ -126,7 +126,7 @@ async def test_cancelled_scope_lets_an_async_node_finish_and_publish() -> None:
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_native_task_cancel_lets_running_nodes_finish_and_publish(times: int) -> None:
-    """However often the task is cancelled while its nodes finish."""
+    """Even if the task is cancelled several times."""
     nodes = flat(5)
     gate = Gate(nodes, wait_for=2)
 
@@ -146,7 +146,7 @@ def test_native_task_cancel_lets_running_nodes_finish_and_publish(times: int) ->
 
 
 def test_wait_for_that_times_out_lets_running_nodes_finish_and_publish() -> None:
-    """The caller gets its TimeoutError, after the nodes that were computing are DONE."""
+    """Then the caller gets its TimeoutError."""
     nodes = flat(5)
     gate = Gate(nodes, wait_for=2)
 
@@ -161,7 +161,6 @@ def test_wait_for_that_times_out_lets_running_nodes_finish_and_publish() -> None
 
 
 def test_wait_for_that_is_in_time_returns_the_report() -> None:
-    """Nothing of the cancellation machinery is left over in the task."""
 
     async def main() -> None:
         report = await asyncio.wait_for(run_local_async(flat(3)), 10)
@@ -174,8 +173,8 @@ def test_wait_for_that_is_in_time_returns_the_report() -> None:
 
 
 @pytest.mark.anyio
-async def test_failure_during_a_cancellation_is_recorded_and_the_cancellation_goes_on() -> None:
-    """The node's end is in the store; the caller gets what it asked for."""
+async def test_failure_during_a_cancellation_is_recorded() -> None:
+    """The caller gets the cancellation."""
     nodes = flat(2)
     gate = Gate(nodes[1:], wait_for=1)
     entered = threading.Event()
@@ -208,7 +207,7 @@ async def test_failure_during_a_cancellation_is_recorded_and_the_cancellation_go
 
 @pytest.mark.anyio
 async def test_run_that_is_cancelled_before_it_begins_computes_nothing(record: Computed) -> None:
-    """And leaves no owner's claim behind."""
+    """And leaves no claim."""
     nodes = flat(3)
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -277,7 +276,7 @@ async def test_cancellation_ends_a_discovery_that_would_never_end() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("end", ["cancelled", "failed"])
 async def test_slow_generator_of_roots_does_not_outlast_grace_sec(end: str, record: Computed) -> None:
-    """It is left in its thread, and what it yields then is neither looked at nor computed."""
+    """It is left in its thread, and later roots are ignored."""
     reading, let_go = threading.Event(), threading.Event()
 
     def roots() -> Iterator[Node]:
@@ -370,7 +369,7 @@ def start_script(**extra: str) -> subprocess.Popen[str]:
 
 
 def test_ctrl_c_lets_running_nodes_finish_and_publish() -> None:
-    """KeyboardInterrupt reaches the script afterwards; one line says how far the run came."""
+    """Then the script gets KeyboardInterrupt. The log has one line about the run."""
     with start_script() as script:
         assert script.stdout is not None
         assert script.stdin is not None
@@ -391,7 +390,7 @@ def test_ctrl_c_lets_running_nodes_finish_and_publish() -> None:
 
 
 def test_killed_process_leaves_its_nodes_to_the_next_run() -> None:
-    """Both were in progress; both are taken over at once, without waiting for a lease."""
+    """Both nodes were in progress, and are taken over without waiting for a lease."""
     nodes = flat(6)
     with start_script() as script:
         assert script.stdout is not None
@@ -404,7 +403,7 @@ def test_killed_process_leaves_its_nodes_to_the_next_run() -> None:
 
 
 def test_sigterm_handler_is_installed_in_the_main_thread_only() -> None:
-    """In a worker thread `_setup_signal_handlers` does nothing, without an error."""
+    """Elsewhere `_setup_signal_handlers` does nothing."""
     before = signal.getsignal(signal.SIGTERM)
 
     def in_thread(call: Callable[[], None]) -> None:
@@ -434,7 +433,7 @@ def test_sigterm_handler_is_installed_in_the_main_thread_only() -> None:
 
 @pytest.mark.anyio
 async def test_started_nodes_are_never_more_than_the_workers_at_a_cancellation() -> None:
-    """Room is asked for before work is taken, so nothing is queued that would have to be undone."""
+    """Work is only taken if there is room, so nothing has to be undone."""
     nodes = [*flat(8), chain(4)]
     gate = Gate(nodes[:8], wait_for=3)
     events: list[object] = []

@@ -12,9 +12,8 @@ from tests.graphs import Node
 
 
 @pytest.mark.parametrize(("remember", "looks"), [(False, 2), (True, 1)])
-def test_node_that_is_done_is_looked_at_again_unless_all_is_remembered(remember: bool, looks: int) -> None:
-    """A later root that reaches it may find it removed; and a generator of roots runs in the memory of its
-    window."""
+def test_done_node_is_looked_up_again_unless_all_are_remembered(remember: bool, looks: int) -> None:
+    """It may have been removed before a later root needs it."""
 
     def roots() -> Iterator[Furu[int]]:
         while True:

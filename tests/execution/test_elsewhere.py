@@ -64,7 +64,7 @@ async def hold_in_another_process(gate: Gate) -> tuple[Other, list[Act]]:
 async def test_many_nodes_of_another_process_are_waited_for_and_counted_once(
     ending: str, gate: Gate
 ) -> None:
-    """Polled far more often than all of them can be looked at."""
+    """They are polled much more often than they can be looked at."""
     other, nodes = await hold_in_another_process(gate)
     events: list[Event] = []
     all_wait = anyio.Event()
@@ -96,7 +96,7 @@ async def test_many_nodes_of_another_process_are_waited_for_and_counted_once(
 
 @pytest.mark.anyio
 async def test_round_of_polling_begins_when_the_round_before_has_ended() -> None:
-    """So looks do not pile up on a slow disk."""
+    """Looks do not pile up on a slow disk."""
     with use_settings(await anyio.to_thread.run_sync(current_settings)):
         elsewhere = Elsewhere(1e-6, lambda: None)
         nodes = [Node(name=f"p{number}") for number in range(3)]  # nothing in this process holds them
@@ -189,7 +189,7 @@ class Listener:
 @pytest.mark.anyio
 @pytest.mark.parametrize("end", ["cancelled", "failed", "finished"])
 async def test_run_that_has_ended_is_not_kept_by_the_node_that_it_waited_for(end: str) -> None:
-    """Nor by the run that goes on to compute it."""
+    """Nor by the run that still computes it."""
     held, started = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -238,8 +238,8 @@ async def test_run_that_has_ended_is_not_kept_by_the_node_that_it_waited_for(end
 
 
 @pytest.mark.anyio
-async def test_plan_is_not_known_while_a_node_may_have_to_be_looked_into() -> None:
-    """One that another run computes may be given up, and what it needs is then computed here."""
+async def test_plan_is_not_known_while_another_run_may_give_up_a_node() -> None:
+    """Then the dependencies of the node are computed here."""
     computing = anyio.Event()
     events: list[Event] = []
     scope = anyio.CancelScope()
@@ -273,7 +273,7 @@ async def test_plan_is_not_known_while_a_node_may_have_to_be_looked_into() -> No
 
 @pytest.mark.anyio
 async def test_waiting_run_is_woken_by_each_release_and_not_before() -> None:
-    """A node that another run takes first is waited for once more."""
+    """If another run takes the node first, it waits again."""
     first, second = threading.Event(), threading.Event()
     starts = threading.Semaphore(0)
     waits: list[Any] = []

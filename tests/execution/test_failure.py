@@ -90,8 +90,8 @@ def test_failed_node_stops_new_dispatch_and_running_nodes_finish(record: Compute
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_whatever_a_node_raises_is_one_error_that_names_it(error: BaseException, backend: str) -> None:
-    """The node, the state file with the traceback, and the original as the cause."""
+def test_any_exception_of_a_node_is_one_error_that_names_it(error: BaseException, backend: str) -> None:
+    """With the state file, which has the traceback, and the original as the cause."""
     node = Node(name="bad")
     actions["bad"] = raiser(error)
     with pytest.raises(FuruComputeError) as caught:
@@ -112,10 +112,10 @@ def test_whatever_a_node_raises_is_one_error_that_names_it(error: BaseException,
     [ValueError("bad"), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError("own")],
     ids=lambda error: type(error).__name__,
 )
-async def test_whatever_an_async_node_raises_is_one_error_that_names_it(
+async def test_any_exception_of_an_async_node_is_one_error_that_names_it(
     error: BaseException,
 ) -> None:
-    """On the loop as in a thread; a CancelledError of its own does not pass for the run's."""
+    """A CancelledError of the node's own does not cancel the run."""
     node = AsyncNode(name="bad")
     actions["bad"] = raiser(error)
     with pytest.raises(FuruComputeError) as caught:
@@ -125,7 +125,7 @@ async def test_whatever_an_async_node_raises_is_one_error_that_names_it(
 
 
 def test_error_says_what_which_node_where_and_what_next() -> None:
-    """The whole message, as users read it."""
+    """The whole message."""
     node = Node(name="train")
     actions["train"] = raiser(ValueError("bad split"))
     with pytest.raises(FuruComputeError) as caught:
@@ -138,7 +138,7 @@ def test_error_says_what_which_node_where_and_what_next() -> None:
 
 
 def test_failed_run_ends_with_one_event_that_says_so() -> None:
-    """RunFinished carries the end and the counts."""
+    """RunFinished has the outcome and the counts."""
     events: list[object] = []
     actions["base"] = raiser(ValueError("x"))
     with pytest.raises(FuruComputeError):
@@ -153,7 +153,7 @@ def test_failed_run_ends_with_one_event_that_says_so() -> None:
 
 
 def test_failure_is_retried_by_default_and_attempts_count_upwards() -> None:
-    """The record of the last failure outlives the success, and with it the name `try-1`."""
+    """The record of the last failure is kept after the success, and so is the name `try-1`."""
     node = Node(name="flaky")
     for _ in range(2):
         actions["flaky"] = raiser(ValueError("still broken"))
@@ -166,10 +166,10 @@ def test_failure_is_retried_by_default_and_attempts_count_upwards() -> None:
     assert "still broken" in (directory / "try-2").read_text()
 
 
-def test_earlier_failure_ends_the_run_at_once_if_it_is_not_to_be_retried(
+def test_earlier_failure_ends_the_run_without_retry_failed(
     record: Computed,
 ) -> None:
-    """It names the node and its state, and nothing is computed."""
+    """The error names the node and its state, and nothing is computed."""
     node = Node(name="bad")
     actions["bad"] = raiser(ValueError("bad split"))
     with pytest.raises(FuruComputeError):
@@ -184,7 +184,7 @@ def test_earlier_failure_ends_the_run_at_once_if_it_is_not_to_be_retried(
 
 
 def test_continue_runs_everything_that_does_not_depend_on_a_failure(record: Computed) -> None:
-    """Two of five fail: both are in the error, what they hold up is skipped, the rest is DONE."""
+    """Two of five nodes fail: the error has both, their dependents are skipped, and the rest is DONE."""
     bad, worse, good = Node(name="bad"), Node(name="worse"), Node(name="good")
     roots = [
         Node(name="needs bad", below=(bad, good)),
@@ -203,7 +203,7 @@ def test_continue_runs_everything_that_does_not_depend_on_a_failure(record: Comp
 
 
 def test_undeclared_dependency_fails_with_the_line_to_add() -> None:
-    """The node, who asked, and what to write."""
+    """The message has the node and the node that asked for it."""
     hidden = Node(name="hidden")
     asker = Node(name="asker")
     actions["asker"] = hidden.get
@@ -225,16 +225,15 @@ def test_undeclared_dependency_that_exists_is_loaded() -> None:
     assert 1 == run_local([Node(name="asker")]).computed
 
 
-def test_node_that_gets_itself_is_told_so() -> None:
-    """It would wait for itself for ever."""
+def test_node_that_gets_itself_is_an_error() -> None:
+    """It would wait for itself forever."""
     node = Node(name="self")
     actions["self"] = node.get
     with pytest.raises(FuruComputeError, match="cannot get\\(\\) itself"):
         run_local([node])
 
 
-def test_force_on_a_node_that_is_not_the_current_one_is_refused(record: Computed) -> None:
-    """A worker computes what it was given, and nothing else."""
+def test_force_is_only_allowed_for_the_current_node(record: Computed) -> None:
     other = Node(name="other")
     actions["current"] = lambda: other.get(force=True)
     with pytest.raises(FuruComputeError, match="this worker was given Node\\(name='current'"):
@@ -242,7 +241,7 @@ def test_force_on_a_node_that_is_not_the_current_one_is_refused(record: Computed
     assert ["current"] == record.order
 
 
-def test_force_on_a_node_of_another_spec_key_is_refused(record: Computed) -> None:
+def test_force_for_another_spec_key_is_rejected(record: Computed) -> None:
     """The error names both kinds."""
     gpu = Node(name="big", kind="gpu")
     actions["current"] = lambda: gpu.get(force=True)
@@ -272,8 +271,8 @@ class Looping(Furu[int]):
         return self.at
 
 
-def test_cycle_is_an_error_that_prints_it() -> None:
-    """Each node of the circle in its order, and the first one again."""
+def test_cycle_is_an_error_that_lists_its_nodes() -> None:
+    """In order, with the first one again at the end."""
     expected = "Looping\\(at=0\\)\n  -> Looping\\(at=1\\)\n  -> Looping\\(at=2\\)\n  -> Looping\\(at=0\\)"
     for call in (run_local, plan_local):
         with pytest.raises(FuruCycleError, match=expected) as caught:
@@ -284,7 +283,6 @@ def test_cycle_is_an_error_that_prints_it() -> None:
 
 
 def test_cycle_is_found_while_other_nodes_run_and_they_finish(record: Computed) -> None:
-    """What was started before is done afterwards."""
     first = Node(name="first")
 
     def roots() -> Iterator[Furu[Any]]:
@@ -323,13 +321,13 @@ class BadDependencies(Furu[int]):
     ],
 )
 def test_broken_dependencies_are_one_error_that_names_the_node(what: str, message: str) -> None:
-    """Not a bare exception from the middle of a walk, and no group."""
+    """It is not an exception group."""
     with pytest.raises(FuruError, match=message):
         run_local([BadDependencies(what=what)])
 
 
 def test_generator_of_roots_that_raises_ends_the_run_with_its_error() -> None:
-    """As it is; and what ran is DONE."""
+    """The exception is not wrapped, and running nodes finish."""
 
     def roots() -> Iterator[Node]:
         yield Node(name="one")
@@ -342,10 +340,10 @@ def test_generator_of_roots_that_raises_ends_the_run_with_its_error() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), SystemExit(2)])
-async def test_generator_of_roots_that_raises_beyond_exception_is_raised_too(
+async def test_base_exception_of_a_generator_of_roots_is_raised(
     error: BaseException,
 ) -> None:
-    """Not taken for a cancellation of the run."""
+    """It does not look like a cancellation of the run."""
 
     def roots() -> Iterator[Node]:
         yield Node(name="one")
@@ -368,10 +366,10 @@ class Validated(Furu[int]):
         return type(self).valid
 
 
-def test_node_that_its_own_validate_rejects_fails_instead_of_running_for_ever(
+def test_node_rejected_by_its_own_validate_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What it has just made is rejected: the error says so."""
+    """It would be computed again forever."""
     monkeypatch.setattr(Validated, "valid", False)
     with pytest.raises(FuruComputeError, match="rejects the artifact of _create\\(\\)"):
         run_local([Validated(n=1)])
@@ -391,7 +389,7 @@ def test_error_survives_pickling() -> None:
 def test_record_that_cannot_be_written_does_not_hide_the_nodes_own_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The original is the cause, with a note of what else went wrong; the next run is not held up."""
+    """The original is the cause, with a note about the record. The next run computes the node."""
     from furu.store import attempt
 
     def full(*args: object, **kwargs: object) -> None:
@@ -411,7 +409,7 @@ def test_record_that_cannot_be_written_does_not_hide_the_nodes_own_error(
 def test_thread_that_cannot_be_started_is_the_nodes_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Not a bare group of exceptions from a puller."""
+    """Not an exception group."""
     import anyio.to_thread as to_thread
 
     real = to_thread.run_sync
@@ -436,7 +434,7 @@ def test_store_that_cannot_be_written_is_one_error(store: Path, record: Computed
 
 
 def test_only_cancellations_are_logged_as_warnings(caplog: pytest.LogCaptureFixture) -> None:
-    """A failure is raised; a script's stderr does not need to hear it twice."""
+    """A failure is raised, so it need not be on stderr twice."""
     actions["bad"] = raiser(ValueError("x"))
     with caplog.at_level(logging.INFO, "furu.run"), pytest.raises(FuruComputeError):
         run_local([Node(name="bad")])

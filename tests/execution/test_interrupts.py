@@ -68,8 +68,8 @@ def said(process: subprocess.Popen[str], words: str) -> str:
     raise AssertionError(f"the script said nothing of {words!r}")
 
 
-def test_first_ctrl_c_says_what_the_run_waits_for_and_lets_it_finish() -> None:
-    """The handler of before is there again afterwards."""
+def test_first_ctrl_c_names_running_nodes_and_lets_them_finish() -> None:
+    """The previous handler is restored."""
     with script() as process:
         process.send_signal(signal.SIGINT)
         line = said(process, "interrupted")
@@ -78,8 +78,8 @@ def test_first_ctrl_c_says_what_the_run_waits_for_and_lets_it_finish() -> None:
     assert "interrupted\nDONE True\n" == output
 
 
-def test_second_ctrl_c_leaves_at_once() -> None:
-    """The thread that computes is not waited for; its node is free for the next run."""
+def test_second_ctrl_c_exits_at_once() -> None:
+    """It does not wait for threads; the next run can compute their nodes."""
     with script() as process:
         process.send_signal(signal.SIGINT)
         said(process, "interrupted")
@@ -91,8 +91,7 @@ def test_second_ctrl_c_leaves_at_once() -> None:
 @pytest.mark.parametrize(
     "stderr", ["None", "type('Closed', (), {'write': lambda *_: 1 / 0, 'flush': lambda *_: 1 / 0})()"]
 )
-def test_interruption_goes_to_the_log_where_stderr_is_unusable(stderr: str) -> None:
-    """It must not end in another error."""
+def test_interrupt_is_logged_if_stderr_is_unusable(stderr: str) -> None:
     before = (
         f"{AT_FIRST}\nimport logging\n"
         "logging.basicConfig(stream=sys.stderr, format='log %(message)s')\n"
@@ -114,8 +113,7 @@ def test_ignored_ctrl_c_stays_ignored() -> None:
     assert "finished\nDONE True\n" == output
 
 
-def test_handler_of_the_programs_own_is_left_alone() -> None:
-    """It alone says what happens."""
+def test_handler_of_the_program_is_kept() -> None:
     own = "signal.signal(signal.SIGINT, lambda *_: os.write(1, b'own\\n'))"
     with script(f"{own}\n{AT_FIRST}") as process:
         for _ in range(2):
@@ -126,8 +124,7 @@ def test_handler_of_the_programs_own_is_left_alone() -> None:
     assert "finished\nDONE True\n" == output
 
 
-def test_run_beside_the_main_thread_touches_no_handler() -> None:
-    """Only the main thread may."""
+def test_run_outside_the_main_thread_sets_no_handler() -> None:
     seen: list[object] = []
     actions["look"] = lambda: seen.append(signal.getsignal(signal.SIGINT))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -162,7 +159,7 @@ ending.set()
 
 
 def test_interpreter_waits_for_an_abandoned_thread(anyio_backend: str) -> None:
-    """trio's threads would die with it, and the node be lost."""
+    """trio's threads would end with it, and the node would be lost."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(
         [sys.executable, "-c", ABANDON, anyio_backend],

@@ -54,7 +54,7 @@ def test_node_is_ready_only_after_everything_it_depends_on() -> None:
 
 
 def test_ready_nodes_come_in_the_order_they_were_added() -> None:
-    """Whatever the order in which what they waited for was done."""
+    """The order in which their dependencies end does not matter."""
     plan = make_plan(("x", ""), ("y", ""), ("b", "x"), ("a", "y"), ("c", ""))
     assert ["x", "y"] == [plan.get_ready(everywhere), plan.get_ready(everywhere)]
     plan.done("y")
@@ -63,7 +63,6 @@ def test_ready_nodes_come_in_the_order_they_were_added() -> None:
 
 
 def test_finished_nodes_leave_the_plan() -> None:
-    """A plan is as large as what is not done."""
     plan = make_plan(("a", ""), ("b", "a"))
     assert ["a", "b"] == drain(plan)
     assert 0 == len(plan)
@@ -71,7 +70,7 @@ def test_finished_nodes_leave_the_plan() -> None:
 
 
 def test_key_that_left_the_plan_counts_as_done() -> None:
-    """What is found late may depend on what was done long before."""
+    """A node that is found late may depend on one that was done long before."""
     plan = make_plan(("a", ""))
     drain(plan)
     plan.add("b", "lane", ["a"])
@@ -90,7 +89,7 @@ def test_lane_without_room_keeps_no_other_lane_waiting() -> None:
     assert "g2" == plan.get_ready(everywhere)
 
 
-def test_failure_takes_all_that_depends_on_it_and_nothing_else() -> None:
+def test_failure_removes_exactly_the_dependents() -> None:
     """
       d   e
      / \\ /
@@ -104,8 +103,8 @@ def test_failure_takes_all_that_depends_on_it_and_nothing_else() -> None:
     assert 0 == len(plan)
 
 
-def test_node_found_after_what_it_needs_was_lost_is_lost_too() -> None:
-    """Discovery may still be walking when something fails."""
+def test_node_found_after_its_dependency_was_lost_is_lost() -> None:
+    """Discovery may still be walking when a node fails."""
     plan = make_plan(("a", ""))
     plan.get_ready(everywhere)
     plan.failed("a")
@@ -114,8 +113,8 @@ def test_node_found_after_what_it_needs_was_lost_is_lost_too() -> None:
     assert 0 == len(plan)
 
 
-def test_waiting_node_holds_up_only_its_dependents() -> None:
-    """Another owner is at it; it comes back by being done, or by being added again."""
+def test_waiting_node_delays_only_its_dependents() -> None:
+    """It returns by being done, or by being added again."""
     plan = make_plan(("a", ""), ("b", ""))
     plan.add_waiting("x", "lane")
     plan.add("y", "lane", ["x"])
@@ -125,7 +124,7 @@ def test_waiting_node_holds_up_only_its_dependents() -> None:
 
 
 def test_waiting_node_that_was_given_up_is_added_again_in_its_old_place() -> None:
-    """Its dependents still wait for it, and it now waits for what it needs."""
+    """Its dependents still wait for it, and it waits for its dependencies."""
     plan: Plan[str] = Plan()
     plan.add("a", "lane", [])
     plan.add("later", "lane", [])
@@ -137,8 +136,8 @@ def test_waiting_node_that_was_given_up_is_added_again_in_its_old_place() -> Non
     assert ["later", "new", "a", "top"] == drain(plan)
 
 
-def test_lost_dependency_of_a_node_that_comes_back_takes_its_dependents() -> None:
-    """The node was elsewhere; what it needs has failed meanwhile."""
+def test_lost_dependency_of_a_returning_node_removes_its_dependents() -> None:
+    """The node was computed elsewhere while its dependency failed."""
     plan = make_plan(("bad", ""))
     plan.get_ready(everywhere)
     plan.failed("bad")
@@ -178,7 +177,7 @@ def graphs(draw: st.DrawFn) -> list[list[int]]:
 def test_every_node_ends_once_and_after_its_dependencies(
     graph: list[list[int]], seed: int, failing: set[int]
 ) -> None:
-    """Added and finished in any interleaving: done, or lost because of a failure below."""
+    """In any interleaving: done, or lost because a dependency failed."""
     chance = random.Random(seed)
     plan: Plan[str] = Plan()
     todo = list(enumerate(graph))
@@ -210,7 +209,7 @@ def test_every_node_ends_once_and_after_its_dependencies(
 
 
 def test_cost_of_an_event_is_the_degree_of_its_node() -> None:
-    """Counted, not timed: a run of n independent pairs makes a number of lane checks linear in n."""
+    """Counted: n independent pairs take a number of lane checks linear in n."""
 
     def checks(pairs: int) -> int:
         counter = itertools.count()

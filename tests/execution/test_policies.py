@@ -71,8 +71,8 @@ def names(events: list[Event], kind: type[Any]) -> list[str]:
 
 @pytest.mark.parametrize("cls", [Flaky, FlakyAsync])
 @pytest.mark.anyio
-async def test_node_that_failed_as_expected_is_tried_again(cls: type[Node], record: Computed) -> None:
-    """Each attempt is in the store, and what waits for the node runs once it is done."""
+async def test_node_that_raised_a_listed_exception_is_retried(cls: type[Node], record: Computed) -> None:
+    """Each attempt is in the store, and dependents run after the last one."""
     node = cls(name="flaky")
     top = Node(name="top", below=(node,))
     actions["flaky"] = failing(ConnectionError("reset"), ConnectionError("reset again"))
@@ -99,8 +99,7 @@ def test_node_fails_after_its_last_attempt(record: Computed) -> None:
     assert "try-3" == caught.value.state_path.name
 
 
-def test_error_that_is_not_expected_fails_at_once(record: Computed) -> None:
-    """Only what `on` names is worth another attempt."""
+def test_other_exceptions_are_not_retried(record: Computed) -> None:
     actions["flaky"] = failing(ValueError("bad split"))
     with pytest.raises(FuruComputeError, match="bad split"):
         run_local([Flaky(name="flaky")])
@@ -108,7 +107,7 @@ def test_error_that_is_not_expected_fails_at_once(record: Computed) -> None:
 
 
 def test_slot_is_free_during_the_delay(record: Computed) -> None:
-    """One worker: the other nodes run while the first one waits for its second attempt."""
+    """One worker: other nodes run while the first one waits for its second attempt."""
 
     class Delayed(Node):
         _retry = Retry(attempts=2, on=(OSError,), delay_sec=0.2)
@@ -120,7 +119,7 @@ def test_slot_is_free_during_the_delay(record: Computed) -> None:
 
 
 def test_run_that_stops_reports_the_node_that_waited_for_its_next_attempt() -> None:
-    """It did fail, and nobody will try it again."""
+    """It has failed, and will not be retried."""
 
     class Delayed(Node):
         _retry = Retry(attempts=2, on=(OSError,), delay_sec=60)
@@ -156,7 +155,6 @@ def test_run_that_stops_reports_the_node_that_waited_for_its_next_attempt() -> N
     ],
 )
 def test_delay_grows_by_its_factor_up_to_the_longest(retry: Retry, attempt: int, expected: float) -> None:
-    """Exponential backoff."""
     assert expected == retry.delay_after(attempt)
 
 
@@ -185,8 +183,8 @@ def test_jitter_spreads_the_delay_around_its_value() -> None:
         {"max_delay_sec": "1"},
     ],
 )
-def test_retry_that_makes_no_sense_is_an_error(wrong: dict[str, Any]) -> None:
-    """Where it is written, naming the value."""
+def test_wrong_values_of_retry_are_rejected(wrong: dict[str, Any]) -> None:
+    """The message names the field."""
     with pytest.raises((TypeError, ValueError), match=rf"Retry\.{next(iter(wrong))}"):
         Retry(**{"attempts": 2, "on": (OSError,), **wrong})
 
@@ -200,14 +198,14 @@ def test_one_exception_stands_for_a_tuple_of_one() -> None:
     ("name", "value"),
     [("_retry", 3), ("_timeout_sec", 0), ("_timeout_sec", True), ("_timeout_sec", "1")],
 )
-def test_class_setting_that_makes_no_sense_is_an_error_of_the_class(name: str, value: Any) -> None:
-    """At its definition."""
+def test_wrong_class_settings_are_rejected(name: str, value: Any) -> None:
+    """When the class is defined."""
     with pytest.raises(FuruUsageError, match=rf"Wrong\.{name} must be"):
         type("Wrong", (Furu,), {name: value})
 
 
 def test_retry_that_is_due_while_the_run_stops_is_not_made(record: Computed) -> None:
-    """The node has failed, and is one of the run's failures."""
+    """The node has failed, and is among the run's failures."""
 
     class Flaky(Node):
         _retry = Retry(attempts=2, on=(OSError,), delay_sec=0.02)
@@ -245,7 +243,7 @@ def test_retry_that_is_due_while_the_run_stops_is_not_made(record: Computed) -> 
 
 @pytest.mark.anyio
 async def test_async_node_that_takes_too_long_is_cancelled() -> None:
-    """It fails with an error that says so, and the run goes on or ends as after any failure."""
+    """It fails with a timeout, and the run treats it like any failure."""
 
     class Slow(AsyncNode):
         _timeout_sec = 0.01
@@ -263,8 +261,7 @@ async def test_async_node_that_takes_too_long_is_cancelled() -> None:
 
 
 @pytest.mark.anyio
-async def test_timeout_may_be_worth_another_attempt() -> None:
-    """It is an error like others."""
+async def test_timeout_can_be_retried() -> None:
 
     class Slow(AsyncNode):
         _timeout_sec = 0.05
@@ -282,7 +279,7 @@ async def test_timeout_may_be_worth_another_attempt() -> None:
 
 
 def test_overrun_of_a_thread_is_reported_when_it_happens(caplog: pytest.LogCaptureFixture) -> None:
-    """By an event and in the log, while the node goes on; in the end the report says so."""
+    """By an event and in the log while the node runs, and in the report at the end."""
 
     class Slow(Node):
         _timeout_sec = 0.01
@@ -305,8 +302,8 @@ def test_overrun_of_a_thread_is_reported_when_it_happens(caplog: pytest.LogCaptu
     assert "overran 1" in report.summary()
 
 
-def test_thread_that_asks_ends_when_its_time_is_over() -> None:
-    """`check_cancelled` raises the timeout, which is the node's failure."""
+def test_check_cancelled_raises_when_the_time_is_over() -> None:
+    """The timeout is the node's failure."""
 
     class Slow(Node):
         _timeout_sec = 0.01
@@ -364,8 +361,8 @@ async def test_spec_limit_bounds_the_nodes_of_a_key(cls: type[Node]) -> None:
     assert 2 >= counts["most"]
 
 
-def test_key_at_its_limit_blocks_no_other() -> None:
-    """The node that holds the only slot ends after nodes that come later in the order."""
+def test_key_at_its_limit_delays_no_other() -> None:
+    """="""
     first, second = Node(name="g0", kind="gpu"), Node(name="g1", kind="gpu")
     others = [Node(name=f"c{number}") for number in range(10)]
     done = threading.Event()
@@ -406,7 +403,7 @@ def test_spec_limits_of_wrong_types_or_below_one_are_rejected(wrong: Any, error:
 async def test_run_that_stops_leaves_a_thread_when_the_grace_is_over(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It returns and names what it left; the thread's claim lives until it ends, and it publishes."""
+    """It names the nodes that are left; the thread's claim lives until it ends, and it publishes."""
     gate, held = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -469,8 +466,8 @@ async def test_async_node_is_cancelled_when_the_grace_is_over() -> None:
 
 
 @pytest.mark.anyio
-async def test_node_that_asks_ends_when_its_run_is_cancelled() -> None:
-    """Its attempt is recorded as cancelled, and the next run computes it."""
+async def test_check_cancelled_raises_when_the_run_is_cancelled() -> None:
+    """="""
     node = Node(name="long")
     computing = threading.Event()
 
@@ -494,8 +491,8 @@ async def test_node_that_asks_ends_when_its_run_is_cancelled() -> None:
     assert 1 == (await run_local_async([node])).computed
 
 
-def test_failure_lets_a_node_that_asks_finish() -> None:
-    """Nobody cancelled the run: what runs is not lost, unless a grace says so."""
+def test_check_cancelled_does_not_raise_after_a_failure() -> None:
+    """Running nodes are not lost unless there is a grace."""
     held, failed = threading.Event(), threading.Event()
 
     def act() -> None:
@@ -519,14 +516,12 @@ def test_failure_lets_a_node_that_asks_finish() -> None:
 
 
 def test_check_cancelled_does_nothing_outside_a_run() -> None:
-    """A node can be computed by hand too."""
     check_cancelled()
     actions["a"] = check_cancelled
     assert 1 == Node(name="a").get()
 
 
-def test_node_that_says_it_was_cancelled_and_was_not_is_a_failure() -> None:
-    """The error's name alone does not make a run forget a node."""
+def test_cancelled_error_without_a_cancellation_is_a_failure() -> None:
     from furu import FuruCancelledError
 
     actions["a"] = failing(FuruCancelledError("so I say"))
@@ -535,7 +530,6 @@ def test_node_that_says_it_was_cancelled_and_was_not_is_a_failure() -> None:
 
 
 @pytest.mark.parametrize(("wrong", "error"), [(-1, ValueError), (True, TypeError), ("1", TypeError)])
-def test_grace_that_makes_no_sense_is_an_error(wrong: Any, error: type[Exception]) -> None:
-    """Before anything runs."""
+def test_wrong_grace_sec_is_rejected(wrong: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="grace_sec must be a number of seconds"):
         run_local([Node(name="a")], grace_sec=wrong)

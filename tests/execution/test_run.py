@@ -84,8 +84,7 @@ async def test_run_on_a_live_loop_computes_sync_and_async_nodes(window_size: str
     assert 11 == await top.aget()
 
 
-def test_done_node_hides_all_below_it() -> None:
-    """Nothing under a DONE root is looked at, let alone computed."""
+def test_dependencies_of_a_done_node_are_not_visited() -> None:
     root = diamond()
     run_local([root])
     events: list[Any] = []
@@ -96,8 +95,7 @@ def test_done_node_hides_all_below_it() -> None:
     ]
 
 
-def test_run_goes_on_where_an_earlier_one_ended(record: Computed) -> None:
-    """Only what is missing is computed."""
+def test_run_continues_where_an_earlier_one_ended(record: Computed) -> None:
     root = diamond()
     run_local(root.below[:1])
     report = run_local([root])
@@ -147,7 +145,7 @@ def test_sleeping_nodes_fill_all_workers() -> None:
 
 @pytest.mark.parametrize(("window_size", "most"), [("dfs", 1), (1, 1), (2, 2), (5, 5)])
 def test_window_bounds_the_active_roots(window_size: str | int, most: int) -> None:
-    """Counted from the events: a root enters only when there is room."""
+    """A root enters only if there is room."""
     active: set[str] = set()
     seen: list[int] = []
 
@@ -166,7 +164,6 @@ def test_window_bounds_the_active_roots(window_size: str | int, most: int) -> No
 
 
 def test_bfs_activates_every_root_before_any_completes() -> None:
-    """All roots are active."""
     gate = threading.Event()
     actions["f0"] = lambda: gate.wait(10)
     active: list[str] = []
@@ -257,7 +254,7 @@ async def test_settings_of_the_host_hold_inside_nodes(tmp_path: Path) -> None:
 
 
 def test_store_is_fixed_when_the_run_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node that changes the directory does not move the store away under the others."""
+    """A node that changes the working directory does not move the store."""
     monkeypatch.setenv("FURU_PATH", "relative-store")
     monkeypatch.chdir(tmp_path)
     elsewhere = tmp_path / "elsewhere"
@@ -270,7 +267,7 @@ def test_store_is_fixed_when_the_run_starts(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.anyio
 async def test_loop_stays_free_while_nodes_block() -> None:
-    """A task of the host's runs while every worker is blocked, and is what lets them go on."""
+    """A task of the host runs while every worker is blocked, and releases them."""
     gate = threading.Event()
     roots = flat(3)
     for node in roots:
@@ -304,7 +301,6 @@ async def test_two_runs_on_one_loop_compute_a_shared_node_once(record: Computed)
 def test_two_threads_with_loops_of_their_own_compute_a_shared_node_once(
     record: Computed,
 ) -> None:
-    """Two scripts' worth of runs in one process."""
     threads = [
         threading.Thread(target=lambda: run_local([diamond()], poll_interval_sec=0.01)) for _ in range(4)
     ]
@@ -316,7 +312,7 @@ def test_two_threads_with_loops_of_their_own_compute_a_shared_node_once(
 
 
 def test_other_process_is_waited_for_without_holding_a_worker(tmp_path: Path, record: Computed) -> None:
-    """With one worker the nodes that are free run while another process computes; then its are reused."""
+    """With one worker, free nodes run while another process computes; then its nodes are reused."""
     script = tmp_path / "other.py"
     script.write_text(
         "import sys\n"
@@ -349,8 +345,8 @@ def test_other_process_is_waited_for_without_holding_a_worker(tmp_path: Path, re
     assert (4, 1) == (report.computed, report.reused)
 
 
-def test_events_tell_the_run_in_order() -> None:
-    """From its start, through each node, to its end."""
+def test_events_are_in_order() -> None:
+    """From the start of the run, through each node, to its end."""
     events: list[object] = []
     run_local([chain(2)], on_event=events.append)
     kinds = [type(event) for event in events]
@@ -372,7 +368,6 @@ def test_events_tell_the_run_in_order() -> None:
 def test_sink_that_raises_neither_breaks_nor_stops_the_run(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is logged and dropped."""
 
     def sink(event: object) -> None:
         raise RuntimeError("the sink is broken")
@@ -530,13 +525,13 @@ class GetsAsync(Furu[int]):
 
 
 @pytest.mark.anyio
-async def test_node_in_a_thread_may_run_a_graph_of_its_own() -> None:
-    """No event loop runs in its thread, and nothing there says that one does."""
+async def test_node_in_a_thread_may_run_a_graph() -> None:
+    """No event loop is running in its thread."""
     assert 1 == (await run_local_async([RunsAGraph()])).computed
     assert 3 == await RunsAGraph().aget()
 
 
 @pytest.mark.anyio
 async def test_thread_of_a_node_knows_of_no_async_library() -> None:
-    """What sniffs for one finds none, whatever the run's loop is."""
+    """sniffio finds none, for any loop of the run."""
     assert 2 == (await run_local_async([GetsAsync(below=AsyncNode(name="below"))])).computed

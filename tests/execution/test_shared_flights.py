@@ -43,7 +43,7 @@ class Held:
 
 @pytest.mark.anyio
 async def test_two_runs_on_one_loop_share_a_node_without_polling(record: Computed) -> None:
-    """The second hears at once that the first is done, and computes what is its own."""
+    """The second run continues as soon as the first one has finished the node."""
     shared = Node(name="shared")
     held = Held("shared")
     reports: dict[str, RunReport] = {}
@@ -78,8 +78,8 @@ def test_runs_on_the_loops_of_two_threads_share_a_node(record: Computed) -> None
 
 
 @pytest.mark.anyio
-async def test_waiting_run_takes_over_what_a_cancelled_run_gave_up(record: Computed) -> None:
-    """An async node of a run without patience ends as cancelled; the other run computes it."""
+async def test_waiting_run_takes_over_a_node_that_a_cancelled_run_gave_up(record: Computed) -> None:
+    """="""
     node = AsyncNode(name="shared")
     computing = anyio.Event()
 
@@ -108,8 +108,7 @@ async def test_waiting_run_takes_over_what_a_cancelled_run_gave_up(record: Compu
 
 
 @pytest.mark.anyio
-async def test_waiting_run_tries_what_failed_in_the_other() -> None:
-    """A failure is not shared: by default it is worth another attempt."""
+async def test_waiting_run_retries_a_node_that_failed_in_another_run() -> None:
     node = Node(name="shared")
     held = Held("shared")
     hold = actions["shared"]
@@ -133,8 +132,7 @@ async def test_waiting_run_tries_what_failed_in_the_other() -> None:
 
 
 @pytest.mark.anyio
-async def test_get_by_hand_waits_for_a_run_without_polling(record: Computed) -> None:
-    """The interactive `get()` of another thread is told too."""
+async def test_interactive_get_waits_for_a_run_without_polling(record: Computed) -> None:
     node = Node(name="shared")
     held = Held("shared")
     values: list[int] = []
@@ -152,7 +150,6 @@ async def test_get_by_hand_waits_for_a_run_without_polling(record: Computed) -> 
 
 @pytest.mark.anyio
 async def test_many_runs_over_overlapping_graphs_compute_each_node_once(record: Computed) -> None:
-    """A service's requests, each with pieces of one graph."""
     leaves = [Node(name=f"leaf{number}") for number in range(30)]
     groups = [
         Node(name=f"group{number}", below=tuple(leaves[number : number + 15])) for number in range(15)

@@ -9,7 +9,6 @@ from furu.execution.window import Window
 
 
 def test_dfs_has_room_for_one_root() -> None:
-    """The next one enters when the one before has completed."""
     window = Window("dfs")
     assert 1 == window.room()
     window.activated()
@@ -26,7 +25,7 @@ def test_bfs_has_room_for_any_number() -> None:
 
 
 def test_int_window_rolls() -> None:
-    """Up to k roots are active; each that completes makes room for one."""
+    """Up to k roots are active; when one completes, another may enter."""
     window = Window(3)
     window.activated(3)
     assert 0 == window.room()
@@ -37,20 +36,18 @@ def test_int_window_rolls() -> None:
 
 @pytest.mark.parametrize("wrong", [True, False, 1.5, None, [1]])
 def test_wrong_type_says_what_is_allowed(wrong: object) -> None:
-    """A bool is no size, though Python calls it an int."""
+    """A bool is not a size."""
     with pytest.raises(TypeError, match=r"'dfs' .* 'bfs' .* int of 1 or more, not "):
         Window(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "", "DFS", "3"])
 def test_wrong_value_says_what_is_allowed(wrong: str | int) -> None:
-    """Neither a size nor one of the two words."""
     with pytest.raises(ValueError, match=r"'dfs' .* 'bfs' .* int of 1 or more, not "):
         Window(wrong)
 
 
 def test_miscounting_is_an_error() -> None:
-    """The window never silently grows beyond its size or below nothing."""
     window = Window(2)
     with pytest.raises(FuruError, match="3 roots activated in a window with room for 2"):
         window.activated(3)

@@ -202,7 +202,7 @@ def test_run_that_is_cancelled_at_any_step_leaves_nothing_behind(
     record: Computed,
     limiters: list[anyio.CapacityLimiter],
 ) -> None:
-    """Neither tasks nor tokens nor threads at work; nodes are published or free, and computed once."""
+    """No tasks, tokens or busy threads; nodes are published or free, and computed once."""
     figures.count("runs cancelled at a step of the loop", 0)
     figures.count("nodes stuck after a cancelled run", 0)
     for number in numbers():

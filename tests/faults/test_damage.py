@@ -199,7 +199,6 @@ def within_limit(function: Callable[[], object]) -> object:
 def test_damaged_file_is_a_miss_or_a_clear_error(
     place: str, kind: type[Furu[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is damaged, and however."""
     problems: list[str] = []
     for number, (damage, make) in enumerate(DAMAGE.items()):
         store = tmp_path / f"{number}" / "store"

@@ -63,7 +63,7 @@ def check_whole(nodes: list[Furu[str]]) -> int:
 
 
 def test_run_on_a_full_disk_says_so_and_the_next_one_finishes(small_disk: Path) -> None:
-    """What was stored before stays; what could not be stored is not DONE; room is all that it takes."""
+    """Stored nodes stay; other nodes are not DONE; only room is needed to go on."""
     nodes: list[Furu[str]] = [Blob(number=number) for number in range(10)]
     with use_settings(store=small_disk / "store"):
         with pytest.raises(FuruComputeError) as caught:
@@ -79,7 +79,7 @@ def test_run_on_a_full_disk_says_so_and_the_next_one_finishes(small_disk: Path) 
 
 
 def test_claim_on_a_full_disk_is_one_clear_error(small_disk: Path) -> None:
-    """With no room for as much as the owner's file."""
+    """There is not even room for the owner's file."""
     with use_settings(store=small_disk / "store"):
         (small_disk / "store" / "owners").mkdir(parents=True)
         with pytest.raises(OSError), open(small_disk / "filler", "wb", buffering=0) as file:

@@ -267,7 +267,7 @@ def test_three_claimers_compute_a_node_once_in_drawn_orders(state: str, expired:
     figures.count("schedules of three claimers", explore(scenario, plans))
 
 
-def test_plan_that_found_a_fault_can_be_run_again() -> None:
+def test_schedule_that_found_a_fault_can_be_repeated() -> None:
     """It is printed as text, and read back."""
     assert {3: 1, 7: None, 9: 0} == parse_plan("3>1 7x 9>0")
     assert "3>1 7x 9>0" == write_plan({9: 0, 3: 1, 7: None})

@@ -44,6 +44,6 @@ def test_kill_at_every_call_loses_nothing_that_was_done() -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["once", "always"])
 @pytest.mark.parametrize("error", ERRORS)
-def test_error_at_a_call_is_told_with_its_path_and_the_next_run_finishes(error: str, how: str) -> None:
-    """A failing node's own error is not hidden by a record that could not be written."""
+def test_error_at_a_call_names_its_path_and_the_next_run_finishes(error: str, how: str) -> None:
+    """A record that cannot be written does not hide a node's own error."""
     check(inject("error", error, how, *([] if LONG else ["9"])), 70 if LONG else 8)

@@ -146,8 +146,8 @@ def whole(node: Furu[Any]) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_owner_whose_node_was_removed_and_computed_anew_loads_that(kind: type[Furu[Any]]) -> None:
-    """It was at it while another process published: what is there now is its value too."""
+def test_owner_whose_node_was_removed_and_computed_again_loads_the_new_value(kind: type[Furu[Any]]) -> None:
+    """Another process has published while it was computing."""
     node = kind()
     first = Fork(compute("first", node))
     at_the_gate["first"].wait()
@@ -162,10 +162,10 @@ def test_owner_whose_node_was_removed_and_computed_anew_loads_that(kind: type[Fu
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_paused_owner_of_another_machine_that_lost_its_node_loads_the_winners(
+def test_paused_owner_of_another_machine_loads_the_winners_value(
     kind: type[Furu[Any]],
 ) -> None:
-    """Its lease ran out, and the winner has removed its files."""
+    """Its lease has expired, and the winner has removed its files."""
     node = kind()
     first = Fork(compute("first", node, machine=True))
     at_the_gate["first"].wait()
@@ -183,7 +183,7 @@ def test_paused_owner_of_another_machine_that_lost_its_node_loads_the_winners(
 def test_owner_whose_node_was_removed_leaves_the_next_owners_attempt_alone(
     kind: type[Furu[Any]], remove: Callable[[Furu[Any]], None]
 ) -> None:
-    """The first one ends while the second one computes: what is published in the end is of one of them."""
+    """The first one ends while the second one computes: one of them publishes."""
     node = kind()
     first = Fork(compute("first", node, machine=remove is collect))
     at_the_gate["first"].wait()
@@ -202,7 +202,7 @@ def test_owner_whose_node_was_removed_leaves_the_next_owners_attempt_alone(
 
 
 def test_owner_whose_node_was_removed_does_not_fail_the_next_owners_attempt() -> None:
-    """A failure is recorded under a name of its own attempt; the other one is still in progress."""
+    """The failure is recorded for its own attempt; the other one is still in progress."""
     node = Fails()
     first = Fork(compute("first", node))
     at_the_gate["first"].wait()
@@ -269,8 +269,8 @@ class Killed(Furu[int]):
 
 
 @pytest.mark.parametrize("kind", [Number, Killed])
-def test_killed_processes_do_not_pile_up_in_owners(kind: type[Furu[int]], store: Path) -> None:
-    """Thirty of them, killed while at a node, or between two."""
+def test_files_of_killed_processes_do_not_accumulate_in_owners(kind: type[Furu[int]], store: Path) -> None:
+    """="""
 
     def die(number: int) -> None:
         global who
@@ -287,7 +287,7 @@ def test_killed_processes_do_not_pile_up_in_owners(kind: type[Furu[int]], store:
 
 @pytest.mark.parametrize("tidies_up", [False, True])
 def test_four_hundred_stores_need_few_descriptors(tidies_up: bool, tmp_path: Path) -> None:
-    """A store that is not in use holds nothing: no descriptor, no lock, no heartbeat."""
+    """A store that is not in use has no open descriptor, lock or heartbeat."""
 
     def use_many() -> tuple[int, int]:
         before = _descriptors()
@@ -324,7 +324,7 @@ def test_four_hundred_stores_used_by_runs_need_few_descriptors(tmp_path: Path) -
 
 
 def test_store_that_is_used_again_later_works(tmp_path: Path) -> None:
-    """After what it held was given back, and after the whole store was removed."""
+    """After its owner has ended, and after the store was removed."""
 
     def use_many() -> list[int]:
         values = []

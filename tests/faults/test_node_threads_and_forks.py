@@ -102,8 +102,8 @@ class TwoThreads(Furu[int]):
         return len(list(self.furu_dir.iterdir()))
 
 
-def test_thread_that_finds_furu_dir_made_leaves_what_is_in_it() -> None:
-    """One makes the directory and writes; the other was about to make it too."""
+def test_thread_that_finds_furu_dir_made_keeps_its_files() -> None:
+    """="""
     assert 2 == TwoThreads().get()
 
 
@@ -312,7 +312,7 @@ def test_threads_of_two_nodes_at_once_use_the_store_of_each(way: str, tmp_path: 
 def test_pool_that_nodes_share_uses_the_store_of_each(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its one thread, which the first of them has started, serves the other too."""
+    """Its only thread, started by the first node, works for the other one too."""
     with ThreadPoolExecutor(1) as pool:
         monkeypatch.setitem(WAYS, "shared", lambda function, values: list(pool.map(function, values)))
         for number in (1, 2):
@@ -385,13 +385,13 @@ class LogsInAHandler(Furu[int]):
 
 @pytest.mark.parametrize("through", ["the node", "the host's logging"])
 def test_signal_handler_may_log_while_a_line_is_written(through: str) -> None:
-    """In a process of its own, as a deadlock there would be one here."""
+    """In a separate process, because of the risk of a deadlock."""
     assert 2 == in_fork(LogsInAHandler(through=through).get)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_fork_while_a_store_is_first_used_keeps_no_lock_of_its_parents(tmp_path: Path) -> None:
-    """Or the parent's node would stay in progress after its death."""
+    """Otherwise the parent's node would stay in progress after its death."""
     making, forked = threading.Event(), threading.Event()
 
     def link(original: Callable[..., None], *args: Any, **options: Any) -> None:
@@ -426,7 +426,7 @@ def test_fork_while_a_store_is_first_used_keeps_no_lock_of_its_parents(tmp_path:
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_fork_while_another_thread_computes_can_compute_by_itself() -> None:
-    """Whatever locks of furu the other thread holds at that moment."""
+    """Even if the other thread holds locks of furu."""
     stop = threading.Event()
 
     def chat() -> None:
@@ -445,8 +445,8 @@ def test_fork_while_another_thread_computes_can_compute_by_itself() -> None:
     assert list(range(20)) == values
 
 
-def test_what_a_killed_processs_nodes_were_at_is_seen_as_free_by_another() -> None:
-    """The observer itself works: it tells a live attempt from one whose process is gone."""
+def test_observer_sees_nodes_of_a_killed_process_as_free() -> None:
+    """It can tell a live attempt from a dead one."""
 
     def begin() -> str:
         with Observer() as observer:
@@ -486,7 +486,7 @@ class Initialized(Furu[int]):
 
 
 def test_threads_of_every_method_of_a_class_use_the_store_of_the_run(tmp_path: Path) -> None:
-    """Not only those of `_create`: an initializer's, those of `_load` and of `_validate`."""
+    """Also those of initializers, `_load` and `_validate`."""
     with use_settings(store=tmp_path / "chosen"):
         node = Initialized(below=Five())
         run_local([node], progress=False)

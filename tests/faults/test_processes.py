@@ -47,7 +47,7 @@ def test_eight_processes_compute_each_node_once() -> None:
 
 @pytest.mark.timeout(120)
 def test_of_fifty_that_wait_for_a_killed_owner_one_takes_over_at_once() -> None:
-    """Nobody waits for a lease: the kernel says that the owner is dead."""
+    """Without waiting for a lease: the kernel shows that the owner is dead."""
     report = crowd("waiters", 50)
     assert [0] * 50 == report["codes"], report
     assert 2 == report["computed"]
@@ -56,7 +56,7 @@ def test_of_fifty_that_wait_for_a_killed_owner_one_takes_over_at_once() -> None:
 
 @pytest.mark.timeout(60)
 def test_stopped_owner_on_this_machine_is_never_taken_over() -> None:
-    """For several leases; then it goes on and publishes."""
+    """For several leases; then it continues and publishes."""
     report = crowd("paused", "same")
     assert ([0], 0, 1, True) == tuple(report[key] for key in ("codes", "taken", "computed", "stays")), (
         report
@@ -65,7 +65,7 @@ def test_stopped_owner_on_this_machine_is_never_taken_over() -> None:
 
 @pytest.mark.timeout(60)
 def test_stopped_owner_on_another_machine_is_taken_over_once_and_loads_the_winners_result() -> None:
-    """Four wait for it; it wakes up after one of them published, and does not publish."""
+    """Four processes wait; when it wakes up, one of them has published."""
     report = crowd("paused", "another")
     assert [0] * 5 == report["codes"], report
     assert (2, True) == (report["computed"], report["stays"])
@@ -73,7 +73,7 @@ def test_stopped_owner_on_another_machine_is_taken_over_once_and_loads_the_winne
 
 @pytest.mark.timeout(60)
 def test_child_that_outlives_its_killed_parent_does_not_hold_the_node() -> None:
-    """The lock is the parent's alone, so the takeover is at once."""
+    """Only the parent holds the lock, so the node is taken over at once."""
     report = crowd("forked")
     assert ([0], 2, True) == (report["codes"], report["computed"], report["child_lives"]), report
     assert float(str(report["sec"])) < AT_ONCE_SEC
@@ -81,6 +81,6 @@ def test_child_that_outlives_its_killed_parent_does_not_hold_the_node() -> None:
 
 @pytest.mark.timeout(60)
 def test_run_beside_one_that_is_interrupted_finishes_everything() -> None:
-    """Ctrl-C ends one; what it was at is published or taken over, and nothing is computed twice."""
+    """Nodes of the interrupted run are published or taken over, and no node is computed twice."""
     report = crowd("interrupted", 60)
     assert ([3, 0], 60, []) == (report["codes"], report["done"], report["twice"]), report

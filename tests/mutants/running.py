@@ -16,7 +16,7 @@ RUNNING = (
         "_common/steps.py",
         "    if threading.current_thread() is not threading.main_thread():\n",
         "    if True:\n",
-        ("common/test_steps.py::test_step_goes_on_to_its_end_when_its_caller_is_interrupted",),
+        ("common/test_steps.py::test_step_runs_to_its_end_if_its_caller_is_interrupted",),
     ),
     Mutant(
         "what a node's pool computes does not have the node's context",
@@ -52,7 +52,7 @@ RUNNING = (
         DISCOVERY,
         "            except BaseException as error:  # from the node's",
         "            except ZeroDivisionError as error:  # from the node's",
-        ("node/test_one_bad_node.py::test_whatever_a_method_of_a_node_raises_fails_this_node_alone",),
+        ("node/test_one_bad_node.py::test_exception_in_a_hook_fails_only_its_node",),
     ),
     Mutant(
         "a run that has ended is not taken off the list of waiters",

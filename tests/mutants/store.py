@@ -35,7 +35,7 @@ STORE = (
         CLAIM,
         "    if 1 not in tries:\n",
         "    if False:\n",
-        ("store/test_replace.py::test_blind_claim_that_comes_and_goes_opens_no_way_round_a_replacement",),
+        ("store/test_replace.py::test_blind_claim_that_is_released_does_not_bypass_a_replacement",),
     ),
     Mutant(
         "what was set aside is not compared with what was judged",
@@ -49,7 +49,7 @@ STORE = (
         LEFTOVERS,
         "    if DONE in names:  # another machine",
         "    if False:  # another machine",
-        ("store/test_races.py::test_claim_that_was_overtaken_leaves_the_files_of_what_was_published",),
+        ("store/test_races.py::test_overtaken_claim_keeps_the_published_files",),
     ),
     Mutant(
         "records of attempts that may still publish are removed",
@@ -78,7 +78,7 @@ STORE = (
         ATTEMPT,
         "self.owner is not None and self.number and (self._name_is_ours or self._is_ours()):",
         "self.owner is not None and self.number:",
-        ("store/test_races.py::test_release_leaves_the_name_that_is_anothers",),
+        ("store/test_races.py::test_release_keeps_a_name_of_another_attempt",),
     ),
     Mutant(
         "an end is recorded over another owner's attempt",
@@ -165,6 +165,6 @@ STORE = (
         "        if os.path.exists(attempt.state_path):\n"
         "            os.unlink(attempt.state_path)\n"
         "        attempt.forget()\n",
-        ("store/test_races.py::test_removal_leaves_the_attempt_that_begins_after_its_rename",),
+        ("store/test_races.py::test_removal_keeps_an_attempt_that_begins_after_its_rename",),
     ),
 )

@@ -52,8 +52,7 @@ RETRY = Retry(attempts=2, on=OSError)
         ("_vaildate", property(method), "_validate"),
     ],
 )
-def test_misspelled_setting_is_refused_with_the_nearest_name(name: str, value: object, meant: str) -> None:
-    """Silently ignored, it would look as if it worked."""
+def test_misspelled_setting_is_rejected_with_the_nearest_name(name: str, value: object, meant: str) -> None:
     with pytest.raises(
         FuruUsageError, match=rf"Model\.{name} has no meaning for furu\. Did you mean {meant}\?"
     ):
@@ -87,16 +86,16 @@ def test_misspelled_setting_is_refused_with_the_nearest_name(name: str, value: o
         ("__secret", 1),
     ],
 )
-def test_private_name_of_the_users_own_is_left_alone(name: str, value: object) -> None:
-    """It is another word, or the setting could not have such a value."""
+def test_private_names_of_the_user_are_allowed(name: str, value: object) -> None:
+    """They are different words, or the setting could not have such a value."""
     assert made(**{name: value})()
 
 
 # ---- what else a class may be ----
 
 
-def test_needless_dataclass_decorator_is_refused_when_a_node_is_made() -> None:
-    """It would read the fields again, without what `field(...)` said of them, and replace == and repr."""
+def test_needless_dataclass_decorator_is_rejected_when_a_node_is_made() -> None:
+    """It would read the fields again, without their `field(...)`, and replace == and repr."""
     for options in ({}, {"frozen": True}, {"frozen": True, "kw_only": True, "eq": False}):
         cls = made(__annotations__={"x": int})
         decorated = dataclasses.dataclass(**options)(cls)  # type: ignore[call-overload]
@@ -104,15 +103,15 @@ def test_needless_dataclass_decorator_is_refused_when_a_node_is_made() -> None:
             decorated(x=1)
 
 
-def test_subclass_of_a_class_with_a_needless_decorator_is_refused() -> None:
-    """Its inherited fields are the wrong ones."""
+def test_subclass_of_a_class_with_a_needless_decorator_is_rejected() -> None:
+    """Its inherited fields are wrong."""
     base = dataclasses.dataclass(frozen=True)(made(__annotations__={"x": int}))
     with pytest.raises(FuruUsageError, match="is decorated with @dataclass"):
         type("Derived", (base,), {})
 
 
-def test_class_with_slots_is_refused() -> None:
-    """A copy in another process would lose them."""
+def test_class_with_slots_is_rejected() -> None:
+    """="""
     with pytest.raises(FuruUsageError, match="has slots"):
         made(__annotations__={"x": int}, __slots__=("x",))
     with pytest.raises(FuruUsageError, match="has slots"):
@@ -120,14 +119,14 @@ def test_class_with_slots_is_refused() -> None:
 
 
 @pytest.mark.parametrize("builtin", [dict, list, set, Exception])
-def test_class_that_is_a_container_too_is_refused(builtin: type) -> None:
-    """What it holds would not count."""
+def test_class_that_is_also_a_container_is_rejected(builtin: type) -> None:
+    """Its content would not count."""
     with pytest.raises(FuruUsageError, match=f"is also a {builtin.__name__}"):
         type("Model", (Furu, builtin), {})
 
 
 def test_node_stays_frozen_and_may_cache() -> None:
-    """What a node works out from its fields is not a field, and does not count."""
+    """A cached property is not a field, and does not count."""
 
     class Model(Furu[int]):
         x: int
@@ -180,7 +179,7 @@ SHAPES: dict[str, Callable[[Any, Any], list[Any]]] = {
 @pytest.mark.parametrize("done", [False, True])
 @pytest.mark.parametrize("n", [0, 1])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_two_classes_of_one_name_are_refused_in_a_run(shape: str, done: bool, n: int) -> None:
+def test_two_classes_with_the_same_name_are_rejected_in_a_run(shape: str, done: bool, n: int) -> None:
     """With one hash and with two; DONE or not. The message says where both are.
 
     Where one node holds both, that node fails; otherwise the run cannot go on.
@@ -195,8 +194,8 @@ def test_two_classes_of_one_name_are_refused_in_a_run(shape: str, done: bool, n:
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_two_classes_of_one_name_are_refused_by_get(n: int) -> None:
-    """In fields, and where a node is of the same name as what it depends on."""
+def test_two_classes_with_the_same_name_are_rejected_by_get(n: int) -> None:
+    """In fields, and for a node and its dependency."""
     one, other = factory(3)(), factory(4)(n=n)
     with pytest.raises(FuruUsageError, match=MESSAGE):
         Above(below=[one, other]).get()
@@ -204,8 +203,8 @@ def test_two_classes_of_one_name_are_refused_by_get(n: int) -> None:
         Above(below=[one, Above(below=other)]).get()
 
 
-def test_class_that_is_defined_again_is_used_as_before() -> None:
-    """As a notebook's cell that is run twice: nodes of the old class are only left alone."""
+def test_redefined_class_can_be_used() -> None:
+    """Like a notebook cell that is run twice, as long as nodes of the old class are not in the graph."""
     old = factory(3)()
     assert 3 == old.get()
     new = factory(3)()
@@ -215,7 +214,6 @@ def test_class_that_is_defined_again_is_used_as_before() -> None:
 
 
 def test_one_class_under_many_roots_is_one_class() -> None:
-    """Each node is looked at, no class twice."""
     cls = factory(3)
     assert 6 == run_local([Above(below=cls(n=n)) for n in range(3)]).computed
 
@@ -233,7 +231,7 @@ class Unshowable(Furu[int]):
         raise RuntimeError("no")
 
 
-def test_circle_of_nodes_that_cannot_be_shown_is_still_a_circle() -> None:
+def test_cycle_of_nodes_whose_repr_raises_is_a_cycle() -> None:
     """The message names their class."""
     node = Unshowable()
     with pytest.raises(furu.FuruCycleError, match="Unshowable"):
@@ -254,7 +252,7 @@ class Noted(Furu[int]):
         return 1
 
 
-def test_canonical_form_without_an_end_is_an_error_where_identity_did_not_look() -> None:
-    """A field that does not count may hold nodes, so it is walked."""
+def test_endless_canonical_form_outside_identity_is_an_error() -> None:
+    """Dependencies are searched in fields that do not count, too."""
     with pytest.raises(FuruUsageError, match="canonical form of a Endless has no end"):
         Noted(note=Endless()).get()

@@ -32,8 +32,8 @@ from tests.node.nodes import Holder, fail
 # ---- failing ----
 
 
-def test_failed_node_says_which_with_what_where_and_what_next() -> None:
-    """One error, the original as its cause, the traceback in the file that it names."""
+def test_error_of_a_failed_node_is_complete() -> None:
+    """One error with the original as its cause, and the traceback in the file that it names."""
     actions["a"] = fail
     node = Node(name="a")
     with pytest.raises(FuruComputeError) as caught:
@@ -52,7 +52,7 @@ def test_failed_node_says_which_with_what_where_and_what_next() -> None:
 
 
 def test_failed_dependency_is_the_node_of_the_error(record: Computed) -> None:
-    """Nothing above it is tried."""
+    """Its dependents are not tried."""
     actions["left"] = fail
     with pytest.raises(FuruComputeError) as caught:
         diamond().get()
@@ -61,8 +61,8 @@ def test_failed_dependency_is_the_node_of_the_error(record: Computed) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-def test_interrupt_in_a_users_own_code_stays_what_it_is(error: type[BaseException]) -> None:
-    """It is the user's, not the node's: the node is not FAILED."""
+def test_interrupt_in_interactive_code_is_raised_unchanged(error: type[BaseException]) -> None:
+    """The node is not FAILED."""
 
     def interrupt() -> None:
         raise error
@@ -108,8 +108,7 @@ AWKWARD = {
 
 
 @pytest.mark.parametrize("name", AWKWARD)
-def test_field_that_is_hard_to_show_does_not_keep_a_node_from_being_computed(name: str) -> None:
-    """A configuration is written next to the result for people; the result matters more."""
+def test_field_whose_repr_raises_does_not_prevent_computing(name: str) -> None:
     node = Annotated(**AWKWARD[name])
     assert 1 == node.get()
     assert Status.DONE is node.status()
@@ -117,8 +116,8 @@ def test_field_that_is_hard_to_show_does_not_keep_a_node_from_being_computed(nam
 
 
 @pytest.mark.parametrize("name", AWKWARD)
-def test_field_that_is_hard_to_show_does_not_hide_why_a_node_failed(name: str) -> None:
-    """The node's own error is the cause, and the node is FAILED: nobody waits for it."""
+def test_field_whose_repr_raises_does_not_hide_the_nodes_error(name: str) -> None:
+    """The node's own error is the cause, and the node is FAILED."""
     node = Annotated(**AWKWARD[name], fails=True)
     with pytest.raises(FuruComputeError) as caught:
         node.get()
@@ -127,13 +126,12 @@ def test_field_that_is_hard_to_show_does_not_hide_why_a_node_failed(name: str) -
 
 
 @pytest.mark.parametrize("name", AWKWARD)
-def test_field_that_is_hard_to_show_has_a_repr(name: str) -> None:
-    """Messages about a node must not fail before they are made."""
+def test_node_with_a_field_whose_repr_raises_has_a_repr(name: str) -> None:
     assert describe(Annotated(**AWKWARD[name])).startswith("Annotated(")
 
 
 def test_small_results_of_large_configurations_can_be_read_back() -> None:
-    """The setting limits the result, not what was asked for."""
+    """The setting limits the result, not the configuration."""
     node = Annotated(value="x" * 2**21)
     with use_settings(max_result_bytes=100):
         assert 1 == node.get()
@@ -150,8 +148,8 @@ class UnprintableError(Exception):
     [ValueError("\ud800"), ValueError("x" * 2**21), UnprintableError(), ValueError(), ValueError("a\nb")],
     ids=["surrogate", "two MiB", "no str", "empty", "two lines"],
 )
-def test_whatever_a_node_raises_is_the_cause_and_is_recorded(error: Exception) -> None:
-    """Even where its message is hard to write down."""
+def test_any_exception_of_a_node_is_the_cause_and_is_recorded(error: Exception) -> None:
+    """Even if it is hard to format."""
 
     def raise_it() -> None:
         raise error
@@ -165,7 +163,6 @@ def test_whatever_a_node_raises_is_the_cause_and_is_recorded(error: Exception) -
 
 
 def test_node_that_was_changed_after_it_was_made_is_not_computed() -> None:
-    """Its hash would stand for what it no longer is."""
 
     class Listing(Furu[int]):
         items: list[int]
@@ -188,7 +185,7 @@ def test_node_that_was_changed_after_it_was_made_is_not_computed() -> None:
 
 @pytest.mark.anyio
 async def test_changed_node_is_not_computed_by_aget_or_a_run_either() -> None:
-    """The same words."""
+    """With the same message."""
     node = Holder(value=[1])
     node.value.append(2)
     with pytest.raises(FuruError, match="was changed after it was made"):
@@ -225,15 +222,14 @@ def checked() -> Checked:
 
 
 def test_artifact_that_validate_rejects_counts_as_missing(checked: Checked) -> None:
-    """And is replaced, once."""
+    """It is replaced once."""
     Checked.good[0] = False
     assert (False, Status.TODO) == (checked.exists(), checked.status())
     assert 2 == checked.get()
     assert (True, Status.DONE, 2) == (checked.exists(), checked.status(), checked.get())
 
 
-def test_rejected_dependency_is_computed_again_for_what_is_above(checked: Checked) -> None:
-    """By a get() of something missing that stands on it."""
+def test_rejected_dependency_is_computed_again_for_a_missing_dependent(checked: Checked) -> None:
 
     class Above(Furu[int]):
         below: Checked
@@ -245,8 +241,8 @@ def test_rejected_dependency_is_computed_again_for_what_is_above(checked: Checke
     assert 20 == Above(below=checked).get()
 
 
-def test_validate_is_asked_only_where_there_is_something_to_validate() -> None:
-    """It may look at the files without checking that there are any."""
+def test_validate_is_called_only_for_a_published_artifact() -> None:
+    """It need not check whether there are files."""
 
     class Filed(Furu[int]):
         def _create(self) -> int:
@@ -265,8 +261,8 @@ def test_validate_is_asked_only_where_there_is_something_to_validate() -> None:
     assert "x" == (node.furu_dir / "a").read_text()
 
 
-def test_validate_that_rejects_what_create_has_just_made_fails_the_node() -> None:
-    """It would be made for ever."""
+def test_validate_that_rejects_the_new_artifact_fails_the_node() -> None:
+    """It would be computed again forever."""
 
     class Never(Furu[int]):
         def _create(self) -> int:
@@ -294,8 +290,7 @@ def test_registered_type_is_shown_in_the_record_and_counts_in_the_hash() -> None
     assert 1 == Holder(value=Grid(1)).get() == Holder(value=Grid(1)).get()
 
 
-def test_create_without_side_effects_on_the_context(record: Computed) -> None:
-    """In a user's own code the context stays interactive, inside and after."""
+def test_context_is_interactive_inside_and_after_create(record: Computed) -> None:
     seen: list[ExecContext] = []
     actions["a"] = lambda: seen.append(EXEC_CONTEXT.get())
     Node(name="a").get()
@@ -304,8 +299,8 @@ def test_create_without_side_effects_on_the_context(record: Computed) -> None:
 
 
 @pytest.mark.parametrize("raises", [False, True])
-def test_what_create_sets_in_its_context_ends_with_it(raises: bool) -> None:
-    """However it ends, the context of its caller is as it was."""
+def test_context_variables_set_by_create_end_with_it(raises: bool) -> None:
+    """However `_create` ends."""
     variable: ContextVar[str] = ContextVar("variable", default="the caller's")
 
     def set_and_end() -> None:
@@ -320,7 +315,7 @@ def test_what_create_sets_in_its_context_ends_with_it(raises: bool) -> None:
 
 
 def test_signal_handlers_are_not_touched_outside_the_main_thread() -> None:
-    """And in it only on request."""
+    """And in the main thread only on request."""
     before = signal.getsignal(signal.SIGTERM)
     errors: list[BaseException] = []
 
@@ -343,15 +338,14 @@ def test_signal_handlers_are_not_touched_outside_the_main_thread() -> None:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_hash_seed_does_not_reach_pythons_hash_of_a_node() -> None:
-    """Sets of nodes iterate alike in every process."""
+def test_hash_of_a_node_does_not_depend_on_the_hash_seed() -> None:
+    """Sets of nodes have the same order in every process."""
     node = Node(name="a")
     assert int(node.furu_hash[:15], 16) == hash(node)
     assert collections.Counter([node, Node(name="a")]) == {node: 2}
 
 
-def test_no_class_is_kept_alive_by_its_nodes_being_asked(record: Computed) -> None:
-    """A failing block leaves nothing running: the same node can be computed at once."""
+def test_classes_are_not_kept_alive_by_furu(record: Computed) -> None:
     actions["a"] = fail
     with contextlib.suppress(FuruComputeError):
         Node(name="a").get()
@@ -360,7 +354,7 @@ def test_no_class_is_kept_alive_by_its_nodes_being_asked(record: Computed) -> No
     assert ["a", "a"] == record.order
 
 
-def test_place_of_a_node_in_the_store_is_where_its_artifact_lies() -> None:
+def test_artifact_of_a_node_is_its_place_in_the_store() -> None:
     node = chain(1)
     node.get()
     assert Path(node._artifact().files.done).is_file()

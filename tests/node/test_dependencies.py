@@ -72,13 +72,13 @@ A, B, C = Node(name="a"), Node(name="b"), Node(name="c")
     ],
 )
 def test_nodes_inside_a_value_are_found(value: Any, expected: list[Node]) -> None:
-    """Each once, in the order of the value, and not those below them."""
+    """Each once, in the order of the value, without the nodes below them."""
     assert expected == nodes_within([value], Furu)
     assert expected == dependencies(Holder(value=value))
 
 
 def test_nodes_of_several_fields_are_found_in_the_order_of_the_class() -> None:
-    """Then those that `_dependencies` adds; one that is there already is not there twice."""
+    """Then those of `_dependencies`, unless they were found already."""
 
     class Adding(Holder):
         def _dependencies(self) -> Iterable[Furu[Any]]:
@@ -88,8 +88,7 @@ def test_nodes_of_several_fields_are_found_in_the_order_of_the_class() -> None:
     assert [B, A, C] == dependencies(Adding(other=A, value=B))
 
 
-def test_node_in_a_field_outside_identity_is_a_dependency_all_the_same() -> None:
-    """What computes first is one question, what the value stands for another."""
+def test_node_in_a_field_outside_identity_is_a_dependency() -> None:
 
     class Hinted(Furu[int]):
         x: int
@@ -107,7 +106,6 @@ def test_nodes_of_a_set_come_in_the_order_of_their_hashes() -> None:
 
 
 def test_order_of_dependencies_does_not_depend_on_the_hash_seed() -> None:
-    """In three processes."""
     code = """
         from tests.graphs import Node
         from furu.node.dependencies import nodes_within
@@ -152,14 +150,13 @@ register_canonical_form(OuterBox, lambda box: Box(box.content))
 def test_nodes_inside_a_registered_type_are_found(
     wrap: Callable[[Any], Any], content: Callable[[Any], Any]
 ) -> None:
-    """In its form, be that a container, a node, or a value of another registered type."""
+    """Its form may be a container, a node, or a value of another registered type."""
     node = Node(name="top", below=(A,))
     assert [node] == dependencies(Holder(value=wrap(content(node))))
     assert [node] == dependencies(Holder(value=[wrap(content(node))]))
 
 
 def test_run_computes_the_node_inside_a_registered_type() -> None:
-    """A dependency that is not found is a node that nobody computes."""
     node = Node(name="inside")
     run_local([Holder(value=Box([node]))])
     assert node.exists()
@@ -168,8 +165,8 @@ def test_run_computes_the_node_inside_a_registered_type() -> None:
 # ---- misuse ----
 
 
-def test_dependencies_that_are_no_nodes_are_an_error() -> None:
-    """The message names the node and what was among them."""
+def test_non_node_dependencies_are_an_error() -> None:
+    """The message names the node and the wrong value."""
 
     class Wrong(Holder):
         def _dependencies(self) -> Any:
@@ -193,8 +190,7 @@ def test_error_in_dependencies_names_the_node() -> None:
     assert isinstance(caught.value.__cause__, ValueError)
 
 
-def test_container_that_holds_itself_is_an_error_where_identity_did_not_look() -> None:
-    """In a field outside identity it comes to light only here."""
+def test_container_that_holds_itself_outside_identity_is_an_error() -> None:
     endless: list[Any] = []
     endless.append(endless)
     with pytest.raises(FuruUsageError, match="does a container hold itself"):
@@ -202,8 +198,7 @@ def test_container_that_holds_itself_is_an_error_where_identity_did_not_look() -
 
 
 @pytest.mark.parametrize("innermost", [1, A], ids=["a number", "a node"])
-def test_whatever_nests_as_deep_as_identity_allows_has_dependencies(innermost: Any) -> None:
-    """A node that can be made can be run."""
+def test_dependencies_are_found_as_deep_as_identity_allows(innermost: Any) -> None:
     value = innermost
     for _ in range(MAX_DEPTH):
         value = [value]
@@ -238,8 +233,8 @@ def test_postorder_gives_each_node_after_everything_under_it() -> None:
     assert [base, left, right, top] == list(postorder(top, new_below))
 
 
-def test_postorder_does_not_go_below_what_is_known() -> None:
-    """None means: neither this node nor what is under it."""
+def test_postorder_leaves_out_known_nodes() -> None:
+    """None means: neither this node nor nodes below it."""
     top = Node(name="top", below=(Node(name="known", below=(A,)), B))
     visited: list[str] = []
 
@@ -252,8 +247,8 @@ def test_postorder_does_not_go_below_what_is_known() -> None:
     assert [] == list(postorder(top, lambda node: None))
 
 
-def test_postorder_looks_below_a_node_only_when_it_comes_to_it() -> None:
-    """What was computed in between may have made it DONE."""
+def test_postorder_asks_for_dependencies_when_it_visits_a_node() -> None:
+    """The node may be DONE by then."""
     top = Node(name="top", below=(A, B))
     visited: list[str] = []
 
@@ -267,7 +262,7 @@ def test_postorder_looks_below_a_node_only_when_it_comes_to_it() -> None:
 
 
 def test_postorder_of_a_deep_chain_needs_no_recursion() -> None:
-    """Ten times deeper than Python's own limit."""
+    """Ten times deeper than Python's recursion limit."""
     node = Node(name="0")
     for number in range(1, 10_000):
         node = Node(name=str(number), below=(node,))
@@ -289,8 +284,8 @@ class Circular(Furu[int]):
 EDGES = {"a": "b", "b": "c", "c": "db", "d": "", "x": "x"}
 
 
-def test_circle_is_an_error_that_prints_it() -> None:
-    """a -> b -> c -> b: the way into the circle is not part of it."""
+def test_cycle_error_lists_only_the_nodes_of_the_cycle() -> None:
+    """a -> b -> c -> b: a is not part of the cycle."""
     with pytest.raises(FuruCycleError) as caught:
         list(postorder(Circular(name="a"), dependencies))
     assert ["b", "c", "b"] == [node.name for node in caught.value.cycle]
@@ -298,15 +293,13 @@ def test_circle_is_an_error_that_prints_it() -> None:
     assert "_dependencies()" in str(caught.value)
 
 
-def test_node_that_depends_on_itself_is_a_circle() -> None:
-    """The shortest there is."""
+def test_node_that_depends_on_itself_is_a_cycle() -> None:
     with pytest.raises(FuruCycleError) as caught:
         Circular(name="x").get()
     assert [Circular(name="x")] * 2 == list(caught.value.cycle)
 
 
-def test_long_circle_is_cut_in_the_message_and_whole_as_data() -> None:
-    """A thousand lines help nobody."""
+def test_long_cycle_is_cut_in_the_message_but_not_in_the_data() -> None:
 
     class Ring(Furu[int]):
         number: int

@@ -43,14 +43,13 @@ def test_missing_node_is_computed_with_its_dependencies_deepest_first(record: Co
     assert 4 == len(record.order)
 
 
-def test_forced_get_computes_what_is_missing_as_a_plain_one_does(record: Computed) -> None:
-    """In a user's own code there is no difference."""
+def test_forced_get_is_like_a_plain_get_in_interactive_code(record: Computed) -> None:
     assert 5 == diamond().get(force=True)
     assert ["base", "left", "right", "top"] == record.order
 
 
-def test_get_goes_only_below_what_is_missing(record: Computed) -> None:
-    """n0 <- n1 (there already) <- n2 <- n3"""
+def test_get_visits_dependencies_only_of_missing_nodes(record: Computed) -> None:
+    """n0 <- n1 (DONE) <- n2 <- n3"""
     chain(2).get()
     record.order.clear()
     assert 4 == chain(4).get()
@@ -58,20 +57,17 @@ def test_get_goes_only_below_what_is_missing(record: Computed) -> None:
 
 
 def test_get_of_a_deep_chain_needs_no_recursion(record: Computed) -> None:
-    """Deeper than Python's own limit."""
     assert 1500 == chain(1500).get()
     assert [f"n{number}" for number in range(1500)] == record.order
 
 
-def test_undeclared_node_is_computed_where_it_is_asked_for(record: Computed) -> None:
-    """In a user's own code a `get()` inside `_create` is one like any other."""
+def test_undeclared_node_is_computed_by_an_interactive_get(record: Computed) -> None:
     actions["outer"] = lambda: Node(name="undeclared").get()
     assert 1 == Node(name="outer").get()
     assert ["outer", "undeclared"] == record.order
 
 
-def test_create_that_gets_itself_is_a_circle() -> None:
-    """An error, not a wait for ever."""
+def test_create_that_gets_itself_is_a_cycle() -> None:
     actions["a"] = lambda: Node(name="a").get()
     with pytest.raises(FuruComputeError) as caught:
         Node(name="a").get()
@@ -79,7 +75,7 @@ def test_create_that_gets_itself_is_a_circle() -> None:
     assert [Node(name="a"), Node(name="a")] == list(caught.value.__cause__.cycle)
 
 
-def test_undeclared_circle_is_an_error_that_names_its_nodes() -> None:
+def test_undeclared_cycle_is_an_error_that_names_its_nodes() -> None:
     """a -> b -> a"""
     actions["a"] = lambda: Node(name="b").get()
     actions["b"] = lambda: Node(name="a").get()
@@ -92,7 +88,7 @@ def test_undeclared_circle_is_an_error_that_names_its_nodes() -> None:
     assert ["a", "b", "a"] == [node.name for node in error.cycle]
 
 
-def test_exists_and_status_tell_what_the_store_says() -> None:
+def test_exists_and_status_follow_the_store() -> None:
     """TODO, then FAILED, then DONE."""
     node = Node(name="a")
     assert (False, Status.TODO) == (node.exists(), node.status())
@@ -105,8 +101,7 @@ def test_exists_and_status_tell_what_the_store_says() -> None:
     assert (True, Status.DONE) == (node.exists(), node.status())
 
 
-def test_status_is_in_progress_while_it_is_computed() -> None:
-    """Seen from inside."""
+def test_status_is_in_progress_while_a_node_is_computed() -> None:
     seen: list[Any] = []
     node = Node(name="a")
     actions["a"] = lambda: seen.append((node.status(), node.exists()))
@@ -114,7 +109,7 @@ def test_status_is_in_progress_while_it_is_computed() -> None:
     assert [(Status.IN_PROGRESS, False)] == seen
 
 
-def test_asking_makes_nothing_on_disk(store: Path) -> None:
+def test_exists_and_status_write_nothing(store: Path) -> None:
     """Not even the store."""
     node = diamond()
     node.exists(), node.status(), node.furu_dir, node.logger, repr(node), dependencies(node)
@@ -143,14 +138,14 @@ def test_two_threads_that_get_the_same_node_compute_it_once(record: Computed) ->
 
 
 def test_async_node_is_computed_by_a_plain_get(record: Computed) -> None:
-    """Where no loop runs, one is started for it."""
+    """On a new loop, if none is running."""
     assert 2 == AsyncNode(name="top", below=(AsyncNode(name="a"),)).get()
     assert 2 == Node(name="mixed", below=(AsyncNode(name="a"),)).get()
     assert ["a", "top", "mixed"] == record.order
 
 
 @pytest.mark.anyio
-async def test_aget_computes_what_is_missing_and_loads_what_is_there(record: Computed) -> None:
+async def test_aget_computes_missing_nodes_and_loads_existing_ones(record: Computed) -> None:
     """Async nodes and others, deepest first."""
     middle = Node(name="middle", below=(AsyncNode(name="base"),))
     top = AsyncNode(name="top", below=(middle, AsyncNode(name="base")))
@@ -163,7 +158,6 @@ async def test_aget_computes_what_is_missing_and_loads_what_is_there(record: Com
 
 @pytest.mark.anyio
 async def test_aget_computes_plain_nodes_off_the_loop() -> None:
-    """And async ones on it."""
     threads: dict[str, int] = {}
     actions["plain"] = lambda: threads.__setitem__("plain", threading.get_ident())
     actions["async"] = lambda: threads.__setitem__("async", threading.get_ident())
@@ -187,15 +181,15 @@ async def test_aget_of_a_failing_node_raises_the_same_error() -> None:
 # ---- getting, in a worker ----
 
 
-def test_worker_loads_what_is_there() -> None:
-    """Forced or not, of whatever kind."""
+def test_worker_loads_existing_nodes() -> None:
+    """With or without force, of any spec key."""
     Node(name="a", kind="gpu").get()
     with executor_context(spec_key="default", backend="test", node_hash="0" * 32):
         assert [1, 1] == [Node(name="a", kind="gpu").get(), Node(name="a", kind="gpu").get(force=True)]
 
 
 def test_worker_computes_only_the_node_it_was_given(record: Computed) -> None:
-    """And only where it is told to."""
+    """And only with force."""
     given, other = Node(name="given"), Node(name="other")
     with executor_context(spec_key="default", backend="test", node_hash=given.furu_hash):
         with pytest.raises(FuruMissingArtifactError):
@@ -220,8 +214,7 @@ def test_worker_of_another_kind_computes_nothing(record: Computed) -> None:
     assert [] == record.order
 
 
-def test_missing_artifact_names_who_asked_and_the_line_that_would_declare_it() -> None:
-    """In a run, where the graph was known before."""
+def test_missing_artifact_error_has_the_asking_node_and_the_line_to_add() -> None:
     actions["asker"] = lambda: Node(name="undeclared").get()
     with pytest.raises(FuruComputeError) as caught:
         run_local([Node(name="asker")])
@@ -235,7 +228,6 @@ def test_missing_artifact_names_who_asked_and_the_line_that_would_declare_it() -
 
 @pytest.mark.anyio
 async def test_aget_in_a_worker_keeps_the_same_rules(record: Computed) -> None:
-    """Missing, given, and there already."""
     given, other = AsyncNode(name="given"), AsyncNode(name="other")
     with executor_context(spec_key="default", backend="test", node_hash=given.furu_hash):
         with pytest.raises(FuruMissingArtifactError):

@@ -27,7 +27,7 @@ class Words(Furu[int]):
 
 
 def test_file_is_identified_by_its_content_and_not_by_its_path(tmp_path: Path) -> None:
-    """A renamed file is the same input, a changed one another."""
+    """A renamed file is the same input, a changed file a different one."""
     one, same, other = tmp_path / "one", tmp_path / "same", tmp_path / "other"
     one.write_text("a b")
     same.write_text("a b")
@@ -40,7 +40,7 @@ def test_file_is_identified_by_its_content_and_not_by_its_path(tmp_path: Path) -
 
 
 def test_changed_file_makes_its_dependents_stale(tmp_path: Path) -> None:
-    """And a file that is as it was makes them good again."""
+    """If the change is undone, they are good again."""
     path = tmp_path / "words"
     path.write_text("a b")
     assert 2 == Words(source=File(path=path)).get()
@@ -81,7 +81,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 @pytest.mark.usefixtures("later")
 def test_old_file_is_read_once_for_many_nodes(tmp_path: Path, opened: list[Any]) -> None:
-    """A sweep names one large file in thousands of nodes."""
+    """A sweep may use one large file in thousands of nodes."""
     path = tmp_path / "large"
     path.write_bytes(b"x" * 1000)
     opened.clear()
@@ -92,7 +92,7 @@ def test_old_file_is_read_once_for_many_nodes(tmp_path: Path, opened: list[Any])
 
 
 def test_file_that_changed_since_its_node_was_made_is_an_error(tmp_path: Path) -> None:
-    """Who depends on it would be computed for another content than its hash says."""
+    """Its dependents would be computed for content that is not in their hash."""
     path = tmp_path / "words"
     path.write_text("a b")
     node = File(path=path)
@@ -107,8 +107,7 @@ def test_file_that_changed_since_its_node_was_made_is_an_error(tmp_path: Path) -
 @pytest.mark.parametrize(
     "kind", ["missing", "directory", "nul", "below a file", "pipe", "socket", "device"]
 )
-def test_file_that_cannot_be_read_is_an_error_where_it_is_named(kind: str, tmp_path: Path) -> None:
-    """At construction, with its path."""
+def test_file_that_cannot_be_read_is_an_error_at_construction(kind: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe")
     with socket.socket(socket.AF_UNIX) as server:
@@ -121,7 +120,6 @@ def test_file_that_cannot_be_read_is_an_error_where_it_is_named(kind: str, tmp_p
 
 
 def test_file_is_done_and_stores_nothing(tmp_path: Path, store: Path) -> None:
-    """In a run it is an input like any other."""
     path = tmp_path / "words"
     path.write_text("a b")
     node = File(path=path)
@@ -132,8 +130,7 @@ def test_file_is_done_and_stores_nothing(tmp_path: Path, store: Path) -> None:
 
 
 @pytest.mark.anyio
-async def test_file_by_aget(tmp_path: Path) -> None:
-    """No disk on the loop beyond one look."""
+async def test_file_can_be_loaded_by_aget(tmp_path: Path) -> None:
     path = tmp_path / "words"
     path.write_text("a b")
     node = await anyio.to_thread.run_sync(lambda: File(path=path))
@@ -144,8 +141,7 @@ async def test_file_by_aget(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "copied", [copy.copy, copy.deepcopy, lambda node: pickle.loads(pickle.dumps(node))]
 )
-def test_copy_of_a_file_stands_for_what_the_file_was(copied: Any, tmp_path: Path) -> None:
-    """It is not read again: the node goes on standing for the content that it was made for."""
+def test_copy_of_a_file_node_is_not_read_again(copied: Any, tmp_path: Path) -> None:
     path = tmp_path / "words"
     path.write_text("a b")
     node = File(path=path)
@@ -176,7 +172,7 @@ def write_in_place(path: Path, text: str, mtime: int = 10**9) -> None:
 
 @pytest.mark.usefixtures("later")
 def test_file_that_is_overwritten_with_its_old_time_is_another_input(tmp_path: Path) -> None:
-    """Same inode, size and mtime: only the ctime tells."""
+    """Same inode, size and mtime; only the ctime differs."""
     path = tmp_path / "data"
     write_in_place(path, "AAAA")
     one = File(path=path)
@@ -191,7 +187,7 @@ def test_file_that_is_overwritten_with_its_old_time_is_another_input(tmp_path: P
 
 @pytest.mark.usefixtures("later")
 def test_file_that_changed_through_another_name_of_it_is_another_input(tmp_path: Path) -> None:
-    """Through a hard link, or where a symbolic link leads."""
+    """A hard link, or the target of a symbolic link."""
     path, link, hard = tmp_path / "data", tmp_path / "link", tmp_path / "hard"
     write_in_place(path, "AAAA")
     link.symlink_to(path)
@@ -222,7 +218,7 @@ def change_mode(path: Path) -> None:
 def test_file_whose_content_is_still_the_same_is_still_good(
     disturb: Any, age: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Only its stamp differs, which one more reading settles."""
+    """Only its stamp differs, so it is read again."""
     if age == "old":
         request.getfixturevalue("later")
     path = tmp_path / "data"
@@ -236,7 +232,7 @@ def test_file_whose_content_is_still_the_same_is_still_good(
 def test_write_in_the_same_tick_as_the_node_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A clock that stands still gives both writes one stamp, so a young file is read again."""
+    """Both writes have the same stamp, so a young file is read again."""
     path = tmp_path / "data"
     path.write_text("a")
     real = os.stat
@@ -252,7 +248,6 @@ def test_write_in_the_same_tick_as_the_node_is_noticed(
 def test_file_that_changes_while_it_is_read_is_read_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A digest of half the old content and half the new one stands for neither."""
     path = tmp_path / "data"
     path.write_text("old")
     original, changes = open, ["new content"]
@@ -273,7 +268,6 @@ def test_file_that_changes_while_it_is_read_is_read_again(
 def test_file_that_never_stops_changing_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A log that is being written has no content to stand for."""
     path = tmp_path / "log"
     path.touch()
     original = open
@@ -291,7 +285,7 @@ def test_file_that_never_stops_changing_is_an_error(
 def test_file_that_becomes_a_pipe_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look at it and its opening, and after the node was made."""
+    """Between stat and open, and after the node was made."""
     path = tmp_path / "data"
     path.write_text("x")
     node = File(path=path)
@@ -311,7 +305,7 @@ def test_file_that_becomes_a_pipe_is_not_waited_for(
 def test_relative_path_counts_from_where_the_node_was_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In this process after a chdir, in a copy, and in the messages."""
+    """In this process after a chdir, in a copy, and in messages."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "data").write_text("x")
     monkeypatch.chdir(tmp_path)
@@ -326,7 +320,6 @@ def test_relative_path_counts_from_where_the_node_was_made(
 def test_relative_path_in_a_directory_that_is_gone_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is nothing that it could be relative to."""
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
@@ -343,7 +336,7 @@ def test_node_that_holds_a_file_shows_its_path(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("later")
 def test_threads_that_name_one_file_agree(tmp_path: Path) -> None:
-    """They may read it twice; they never see half of it."""
+    """They may read it twice, but never half of it."""
     path = tmp_path / "data"
     path.write_bytes(os.urandom(100_000))
     barrier = threading.Barrier(8)

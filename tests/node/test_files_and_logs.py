@@ -30,7 +30,7 @@ class Writing(Furu[Path]):
 
 
 def test_furu_dir_is_the_attempts_own_and_then_the_artifacts(store: Path) -> None:
-    """One directory, made on first use, inside the node's."""
+    """One directory, made on first use."""
     node = Writing()
     before = node.furu_dir
     assert not before.exists()
@@ -42,7 +42,6 @@ def test_furu_dir_is_the_attempts_own_and_then_the_artifacts(store: Path) -> Non
 
 
 def test_furu_dir_is_not_made_for_a_node_that_does_not_use_it() -> None:
-    """A million small nodes are a million directories fewer."""
     node = Holder()
     node.get()
     assert not node.furu_dir.exists()
@@ -50,7 +49,7 @@ def test_furu_dir_is_not_made_for_a_node_that_does_not_use_it() -> None:
 
 
 def test_second_attempt_starts_with_an_empty_directory() -> None:
-    """What the failed one left does not get into the artifact; after the failure it is still there."""
+    """Files of the failed attempt are kept after the failure, but not in the artifact."""
 
     class Flaky(Furu[int]):
         fail: ClassVar[list[bool]] = [True]
@@ -87,7 +86,7 @@ class Logging(Furu[int]):
 
 
 def test_logger_writes_every_level_to_the_attempts_own_file() -> None:
-    """A message's own line breaks are told from those between messages."""
+    """Line breaks within a message are indented."""
     Logging().get()
     text = (Logging().furu_dir / "furu.log").read_text()
     starts = [line for line in text.splitlines() if not line.startswith("    | ")]
@@ -102,8 +101,7 @@ def test_logger_writes_every_level_to_the_attempts_own_file() -> None:
     assert "    | ValueError: bad split\n" in text
 
 
-def test_logger_passes_on_what_the_host_asked_for(caplog: pytest.LogCaptureFixture) -> None:
-    """Under the node's class, as the host's levels say."""
+def test_logger_passes_on_records_that_the_host_allows(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     Logging().get()
     name = f"furu.node.{__name__}.Logging"
@@ -116,7 +114,6 @@ def test_logger_passes_on_what_the_host_asked_for(caplog: pytest.LogCaptureFixtu
 
 
 def test_logger_between_attempts_writes_no_file() -> None:
-    """There is no attempt that it would belong to."""
     Holder().logger.warning("before")
     Holder().get()
     Holder().logger.warning("after")
@@ -124,7 +121,6 @@ def test_logger_between_attempts_writes_no_file() -> None:
 
 
 def test_logger_does_not_change_the_hosts_loggers() -> None:
-    """No level, no handler."""
     before = (logging.root.level, list(logging.root.handlers))
     Logging().get()
     host = logging.getLogger(f"furu.node.{__name__}.Logging")

@@ -25,7 +25,7 @@ from tests.node.nodes import Holder, T
 
 
 def test_subclass_is_a_frozen_keyword_only_dataclass() -> None:
-    """By itself: no decorator, no __init__."""
+    """Without a decorator or an __init__."""
 
     class Model(Furu[int]):
         rate: float
@@ -88,7 +88,7 @@ def test_generic_class_and_its_parametrized_form_make_the_same_node() -> None:
     assert 5 == IntBox(value=5).get() == IntBox(value=5).get()
 
 
-def test_mixin_that_is_no_node_adds_behaviour() -> None:
+def test_mixin_adds_behaviour() -> None:
     """Before or after Furu among the bases."""
 
     class Doubling:
@@ -107,7 +107,7 @@ def test_mixin_that_is_no_node_adds_behaviour() -> None:
 
 
 def test_post_init_may_check_and_normalize() -> None:
-    """What it leaves in the fields is what counts."""
+    """The normalized values count."""
 
     class Sorted(Furu[int]):
         items: tuple[int, ...]
@@ -122,8 +122,7 @@ def test_post_init_may_check_and_normalize() -> None:
         Sorted(items=())
 
 
-def test_field_with_a_default_outside_the_constructor() -> None:
-    """`field(init=False, default=...)` is a field like others, only fixed."""
+def test_field_may_have_a_default_outside_the_constructor() -> None:
 
     class Fixed(Furu[int]):
         kind: str = dataclasses.field(init=False, default="a")
@@ -136,8 +135,8 @@ def test_field_with_a_default_outside_the_constructor() -> None:
     assert [] == dependencies(Fixed())
 
 
-def test_constructor_of_its_own_may_call_that_of_its_base() -> None:
-    """The base's fields are set first, and the node is whole at the end."""
+def test_own_constructor_may_call_that_of_the_base() -> None:
+    """The node is complete at the end."""
 
     class Base(Furu[int]):
         a: int
@@ -178,15 +177,15 @@ NAMES_OF_FURU = sorted(
 
 
 @pytest.mark.parametrize("name", NAMES_OF_FURU)
-def test_field_that_would_hide_a_name_of_furu_is_an_error_of_the_class(name: str) -> None:
-    """At its definition, naming the field."""
+def test_field_with_a_name_of_furu_is_rejected(name: str) -> None:
+    """When the class is defined."""
     with pytest.raises(FuruUsageError, match=rf"the field Hiding\.{name} hides Furu's own {name}"):
         type("Hiding", (Furu,), {"__annotations__": {name: int}, name: 1})
     with pytest.raises(FuruUsageError, match=rf"the field Hiding\.{name} hides"):
         type("Hiding", (Furu,), {"__annotations__": {name: int}})
 
 
-def test_class_variables_are_no_fields() -> None:
+def test_class_variables_are_not_fields() -> None:
     """With ClassVar, also for `_version` and `_codec`."""
 
     class Settled(Furu[int]):
@@ -199,7 +198,7 @@ def test_class_variables_are_no_fields() -> None:
 
 @pytest.mark.parametrize(("old", "new"), [({}, {"_version": 1}), ({"_version": 1}, {"_version": "1"})])
 def test_raised_version_makes_the_artifact_stale(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """The old one stays where it was, for who still has the old class."""
+    """The old artifact is kept for users of the old class."""
     calls: list[int] = []
 
     def create(self: Any) -> int:
@@ -229,7 +228,7 @@ def test_subclass_inherits_the_version() -> None:
 
 
 def test_class_in_a_function_works_and_has_a_directory_in_the_store(store: Path) -> None:
-    """Its qualified name has a part that is no identifier."""
+    """Its qualified name is not an identifier."""
 
     class Local(Furu[int]):
         x: int
@@ -243,8 +242,7 @@ def test_class_in_a_function_works_and_has_a_directory_in_the_store(store: Path)
     assert "<locals>" in Local.__qualname__
 
 
-def test_class_without_create_is_an_error_that_says_so() -> None:
-    """When it is to be computed."""
+def test_class_without_create_is_an_error_when_it_is_computed() -> None:
 
     class Empty(Furu[int]):
         pass
@@ -253,8 +251,7 @@ def test_class_without_create_is_an_error_that_says_so() -> None:
         Empty().get()
 
 
-def test_furu_itself_is_no_node() -> None:
-    """An error that says to subclass it."""
+def test_furu_itself_cannot_be_instantiated() -> None:
     with pytest.raises(FuruUsageError, match=r"(?i)subclass"):
         Furu()
 
@@ -263,7 +260,7 @@ def test_furu_itself_is_no_node() -> None:
 
 
 def test_nodes_are_equal_by_their_hash() -> None:
-    """In sets and dicts too; and a node is equal to nothing else."""
+    """In sets and dicts too."""
     assert Node(name="a") == Node(name="a")
     assert Node(name="a") != Node(name="b")
     assert Node(name="a") != AsyncNode(name="a")
@@ -292,8 +289,7 @@ def test_nodes_are_equal_by_their_hash() -> None:
     ],
     ids=["diamond", "async", "containers", "outside identity"],
 )
-def test_copy_of_a_node_is_that_node(node: Any, copied: Any, record: Computed) -> None:
-    """The same hash and fields, and a value that is there already."""
+def test_copy_of_a_node_is_the_same_node(node: Any, copied: Any, record: Computed) -> None:
     other = copied(node)
     assert other is not node
     assert node == other
@@ -307,14 +303,13 @@ def test_copy_of_a_node_is_that_node(node: Any, copied: Any, record: Computed) -
 
 
 def test_replaced_field_gives_another_node() -> None:
-    """And the first stays as it was."""
     node = Node(name="a")
     other = dataclasses.replace(node, name="b")
     assert (Node(name="b"), Node(name="a")) == (other, node)
     assert node.furu_hash != other.furu_hash
 
 
-def test_unpickled_node_has_the_hash_of_the_class_that_is_here(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unpickled_node_has_the_hash_of_the_current_class(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pickle from before the version was raised is a node of the new version."""
     pickled = pickle.dumps(Node(name="a"))
     monkeypatch.setattr(Node, "_version", 2, raising=False)
@@ -322,7 +317,7 @@ def test_unpickled_node_has_the_hash_of_the_class_that_is_here(monkeypatch: pyte
 
 
 def test_repr_shows_the_fields_and_only_names_the_nodes_in_them() -> None:
-    """Those marked repr=False are left out."""
+    """Fields with repr=False are left out."""
 
     class Shown(Furu[int]):
         a: int
@@ -336,7 +331,7 @@ def test_repr_shows_the_fields_and_only_names_the_nodes_in_them() -> None:
 
 
 def test_repr_of_a_ladder_of_diamonds_is_short() -> None:
-    """Written out, it would have two to the thousandth parts."""
+    """Written out, it would have 2**1000 parts."""
     node: Any = Holder()
     for _ in range(1000):
         node = Holder(value=(Holder(value=("left", node)), Holder(value=("right", node))))
@@ -344,7 +339,6 @@ def test_repr_of_a_ladder_of_diamonds_is_short() -> None:
 
 
 def test_repr_that_fails_in_a_field_does_not_spoil_the_next_one() -> None:
-    """The next node is written out again."""
 
     class Broken:
         def __repr__(self) -> str:
@@ -359,6 +353,5 @@ def test_repr_that_fails_in_a_field_does_not_spoil_the_next_one() -> None:
 
 
 def test_long_node_is_cut_in_messages() -> None:
-    """300 characters say which one it is."""
     assert "Node(name='a', below=(), kind='default')" == describe(Node(name="a"))
     assert 300 == len(describe(Node(name="x" * 1000)))

@@ -38,7 +38,7 @@ class Query(Furu[int]):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_fields_that_are_not_shown_are_not_recorded(fails: bool, store: Path) -> None:
-    """Neither of a node that is done nor of one that failed; the nodes in them are named."""
+    """Neither for a done nor for a failed node. Nodes in them are recorded."""
     source = Node(name="n")
     node = Query(account=Account("ann", "swordfish"), token="xyzzy", sources=(source,), fails=fails)
     source.get()
@@ -56,8 +56,7 @@ def test_fields_that_are_not_shown_are_not_recorded(fails: bool, store: Path) ->
     assert not [secret for secret in (b"swordfish", b"xyzzy") if secret in written]
 
 
-def test_nodes_that_differ_in_what_is_not_recorded_are_no_other_version() -> None:
-    """The reason why one of them is missing is not guessed."""
+def test_nodes_that_differ_in_hidden_fields_are_not_called_stale() -> None:
     Query(account=Account("ann", "a"), token="a").get()
     plan = plan_local([Query(account=Account("ann", "b"), token="b")])
     assert {"missing"} == {node.reason for node in plan.nodes}

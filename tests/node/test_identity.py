@@ -108,8 +108,8 @@ from tests.node.values import (
         ("e\u0301", "\u00e9"),
     ],
 )
-def test_pair_has_two_hashes(one: Any, other: Any) -> None:
-    """As a field, inside a list, as a dict's value, and as a key where that is possible."""
+def test_different_values_have_different_hashes(one: Any, other: Any) -> None:
+    """As a field, in a list, as a dict's value, and as a key if possible."""
     assert hash_of(one) != hash_of(other)
     assert hash_of([one]) != hash_of([other])
     assert hash_of({"k": one}) != hash_of({"k": other})
@@ -370,8 +370,8 @@ def test_no_two_values_of_the_table_collide(wrap: Callable[[Any], Any]) -> None:
     assert [] == collisions
 
 
-def test_class_b_c_of_module_a_and_class_c_of_module_a_b_are_two() -> None:
-    """As nodes, as classes in a field, and as classes of values in a field."""
+def test_class_b_c_of_module_a_differs_from_class_c_of_module_a_b() -> None:
+    """="""
     inner = made("C", __module__="a", __qualname__="b.C")
     outer = made("C", __module__="a.b", __qualname__="C")
     assert inner().furu_hash != outer().furu_hash
@@ -386,7 +386,6 @@ def test_class_b_c_of_module_a_and_class_c_of_module_a_b_are_two() -> None:
 
 
 def test_class_version_and_each_field_count() -> None:
-    """One difference is enough."""
     names = {"__module__": "m", "__qualname__": "C", "__annotations__": {"x": int, "y": int}}
     configurations = [
         made("C", **names)(x=1, y=2),
@@ -404,8 +403,8 @@ def test_class_version_and_each_field_count() -> None:
     assert len(configurations) == len({node.furu_hash for node in configurations})
 
 
-def test_where_one_field_ends_and_another_begins() -> None:
-    """Values that would read alike if they were only put one after another."""
+def test_boundaries_of_fields_count() -> None:
+    """Values that would be equal if they were only concatenated."""
     pairs = [
         ("a", "b"),
         ("ab", ""),
@@ -419,7 +418,7 @@ def test_where_one_field_ends_and_another_begins() -> None:
 
 
 def test_dependency_counts_by_its_hash() -> None:
-    """A change at the bottom shows at the top, whatever lies between."""
+    """A change at the bottom changes the hash at the top."""
 
     def top(name: str) -> Node:
         middle = Node(name="middle", below=(Node(name=name),))
@@ -466,8 +465,7 @@ def test_hash_is_128_bits_in_hexadecimal() -> None:
         ("a" * 1000, "".join(["a"] * 1000)),
     ],
 )
-def test_equal_values_have_one_hash(one: Any, other: Any) -> None:
-    """However they were written, ordered or put together."""
+def test_equal_values_have_the_same_hash(one: Any, other: Any) -> None:
     assert hash_of(one) == hash_of(other)
     assert hash_of((one, [other])) == hash_of((other, [one]))
 
@@ -489,8 +487,7 @@ def test_field_order_of_nested_dataclasses_and_structs_does_not_count() -> None:
         assert hash_of(one(x=1, y=2)) == hash_of(other(x=1, y=2))
 
 
-def test_default_that_is_given_and_one_that_is_left_out_are_equal() -> None:
-    """A configuration is the values, not how they came about."""
+def test_explicit_and_omitted_defaults_are_equal() -> None:
     assert Pair().furu_hash == Pair(a=None).furu_hash == Pair(b=None, a=None).furu_hash
 
 
@@ -506,14 +503,12 @@ def test_field_with_compare_false_does_not_count() -> None:
 
 
 def test_class_variables_do_not_count() -> None:
-    """What is no field is no configuration."""
     names = {"__module__": "m", "__qualname__": "C"}
     one = made("C", **names, LIMIT=1, __annotations__={"LIMIT": typing.ClassVar[int]})
     assert one().furu_hash == made("C", **names)().furu_hash
 
 
 def test_default_of_a_field_outside_the_constructor_counts() -> None:
-    """`field(init=False)` with a default leaves the value on the class, and it is a value still."""
     one = made("C", __annotations__={"x": int}, x=dataclasses.field(init=False, default=1), __module__="m")
     other = made(
         "C", __annotations__={"x": int}, x=dataclasses.field(init=False, default=2), __module__="m"
@@ -522,7 +517,7 @@ def test_default_of_a_field_outside_the_constructor_counts() -> None:
 
 
 def test_decimal_does_not_depend_on_the_decimal_context() -> None:
-    """The context says how a Decimal is printed, such as with a small e."""
+    """Only the text of a Decimal does."""
     value = decimal.Decimal("1E+10")
     expected = hash_of(value)
     with decimal.localcontext(decimal.Context(prec=2, capitals=0)):
@@ -537,7 +532,7 @@ def test_huge_numbers_have_hashes() -> None:
     assert hash_of(fractions.Fraction(huge)) != hash_of(fractions.Fraction(huge + 1))
 
 
-def test_time_zone_without_a_name_is_an_error_not_an_address() -> None:
-    """Its repr holds where in memory the file object lay, which is another in every process."""
+def test_time_zone_without_a_name_is_an_error() -> None:
+    """Its repr contains the address of a file object."""
     with pytest.raises(FuruIdentityError, match=r"Holder\.value: .*zone"):
         hash_of(zone(None))

@@ -51,7 +51,7 @@ def generator() -> Iterator[int]:
     ],
 )
 def test_error_names_the_path_of_the_value_without_a_form(fields: dict[str, Any], path: str) -> None:
-    """At construction, in the message and as data."""
+    """When the node is made, in the message and as data."""
     with pytest.raises(FuruIdentityError) as caught:
         TrainModel(**fields)
     assert path == caught.value.field_path
@@ -61,7 +61,6 @@ def test_error_names_the_path_of_the_value_without_a_form(fields: dict[str, Any]
 
 
 def test_key_or_item_without_a_form_is_named_too() -> None:
-    """They have no index, so they stand in the path themselves."""
     with pytest.raises(FuruIdentityError, match=r"^TrainModel\.optimizer\[<function generator") as key:
         TrainModel(optimizer={generator: 1})
     assert key.value.field_path.startswith("TrainModel.optimizer[<function generator")
@@ -107,7 +106,7 @@ class StrangeDict(dict[Any, Any]):
     ids=lambda value: type(value).__name__,
 )
 def test_value_without_a_canonical_form_is_an_error(value: Any) -> None:
-    """Subclasses of plain types too: furu cannot know what they add."""
+    """Also subclasses of plain types, which may have other state."""
     with pytest.raises(FuruIdentityError) as caught:
         hash_of(value)
     assert "Holder.value" == caught.value.field_path
@@ -115,7 +114,6 @@ def test_value_without_a_canonical_form_is_an_error(value: Any) -> None:
 
 
 def test_version_without_a_form_is_an_error_that_names_it() -> None:
-    """`_version` counts as a field does."""
     cls = made("C", _version=object())
     with pytest.raises(FuruIdentityError, match=r"^C\._version: "):
         cls()
@@ -136,7 +134,6 @@ def test_field_that_was_never_set_is_an_error_that_names_it() -> None:
 
 @pytest.mark.parametrize("container", [list, dict])
 def test_container_that_holds_itself_is_an_error(container: type) -> None:
-    """It has no end, and the message asks."""
     value = container()
     if isinstance(value, list):
         value.append(value)
@@ -147,7 +144,6 @@ def test_container_that_holds_itself_is_an_error(container: type) -> None:
 
 
 def test_values_nest_up_to_the_limit_and_no_deeper() -> None:
-    """The recursion limit is far away either way."""
 
     def nested(depth: int) -> Any:
         value: Any = 0
@@ -163,8 +159,8 @@ def test_values_nest_up_to_the_limit_and_no_deeper() -> None:
 # ---- foreign types ----
 
 
-def test_registered_form_gives_a_foreign_type_a_place_in_the_hash() -> None:
-    """Equal forms are equal, different ones are not, and the type's name counts."""
+def test_registered_form_makes_a_type_count() -> None:
+    """Equal forms are equal, different ones differ, and the type's name counts."""
 
     class Matrix:
         def __init__(self, *rows: Any) -> None:
@@ -186,7 +182,6 @@ def test_registered_form_gives_a_foreign_type_a_place_in_the_hash() -> None:
 
 
 def test_registered_form_that_has_none_itself_is_an_error_with_the_path() -> None:
-    """The path goes on inside the form."""
 
     class Odd:
         pass
@@ -198,7 +193,6 @@ def test_registered_form_that_has_none_itself_is_an_error_with_the_path() -> Non
 
 
 def test_registered_form_that_is_the_value_itself_is_an_error() -> None:
-    """It would never end."""
 
     class Same:
         pass
@@ -210,13 +204,12 @@ def test_registered_form_that_is_the_value_itself_is_an_error() -> None:
 
 @pytest.mark.parametrize("wrong", [int, str, list, dict, type(None), zoneinfo.ZoneInfo, Furu, Holder])
 def test_type_that_has_a_form_already_cannot_be_given_another(wrong: Any) -> None:
-    """That would change hashes that stand for artifacts on disk."""
+    """That would change hashes of existing artifacts."""
     with pytest.raises(FuruUsageError, match="has a canonical form already"):
         register_canonical_form(wrong, str)
 
 
 def test_form_is_registered_once_and_for_a_type() -> None:
-    """A second form, or one for a value, is misuse."""
 
     class Once:
         pass

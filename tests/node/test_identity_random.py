@@ -165,15 +165,14 @@ examples = settings(
 
 @examples
 @given(values)
-def test_random_value_put_together_the_other_way_round_has_the_same_hash(value: Any) -> None:
-    """And so has a deep copy."""
+def test_random_value_built_in_reverse_has_the_same_hash(value: Any) -> None:
+    """So has a deep copy."""
     assert hash_of(value) == hash_of(rebuilt(value)) == hash_of(copy.deepcopy(value))
 
 
 @examples
 @given(values)
 def test_random_value_changed_in_one_place_has_another_hash(value: Any) -> None:
-    """Wherever the place is."""
     own = hash_of(value)
     for mutant in mutants(value):
         if model(value) != model(mutant):
@@ -182,15 +181,15 @@ def test_random_value_changed_in_one_place_has_another_hash(value: Any) -> None:
 
 @examples
 @given(values, values)
-def test_random_values_have_one_hash_exactly_if_they_are_one_configuration(one: Any, other: Any) -> None:
-    """By a description of configurations that has nothing to do with the encoding."""
+def test_random_values_have_the_same_hash_exactly_if_they_are_equal(one: Any, other: Any) -> None:
+    """By a model of configurations that is independent of the encoding."""
     assert (model(one) == model(other)) == (hash_of(one) == hash_of(other))
 
 
 @examples
 @given(st.lists(st.sampled_from(list("si:;1[({<.")), max_size=12), st.data())
 def test_text_that_looks_like_the_encoding_is_only_text(characters: list[str], data: Any) -> None:
-    """Cut in two at two places: two pairs, two hashes."""
+    """Split at two places, it gives two pairs with two hashes."""
     text = "".join(characters)
     one = data.draw(st.integers(0, len(text)))
     other = data.draw(st.integers(0, len(text)))

@@ -177,7 +177,6 @@ def test_hashes_are_the_same_in_every_process_under_any_hash_seed(seed: str, tmp
 
 
 def test_golden_values_are_all_different() -> None:
-    """A table in which two are alike would prove less than it seems to."""
     assert len(GOLDEN) == len(set(GOLDEN.values())) >= 40
 
 

@@ -154,8 +154,8 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_state_outside_the_fields_is_refused_by_name(name: str) -> None:
-    """At construction: the path, the class and the state are in the message, and what to do."""
+def test_state_outside_the_fields_is_rejected_by_name(name: str) -> None:
+    """The message has the path, the class and the state, and says what to do."""
     make, state = CASES[name]
     value = make()
     with pytest.raises(FuruIdentityError) as caught:
@@ -170,7 +170,6 @@ def test_state_outside_the_fields_is_refused_by_name(name: str) -> None:
 
 
 def test_subclass_of_a_path_and_a_tuple_with_false_fields_have_no_form() -> None:
-    """Furu cannot know what they add."""
     for value in (MyPath("a"), Posing((1, 2))):
         with pytest.raises(FuruIdentityError):
             hash_of(value)
@@ -181,7 +180,7 @@ class Box(Base, Generic[T]):
 
 
 def test_values_without_other_state_keep_their_hashes() -> None:
-    """Also an undecorated subclass, a parametrized class, and values worked out from the fields."""
+    """Also undecorated subclasses, parametrized classes, and cached properties."""
     value = Base(3)
     before = hash_of(value)
     assert 6 == value.double
@@ -199,8 +198,8 @@ class Registered(Base):
         super().__init__(1)
 
 
-def test_registered_form_counts_the_state_that_fields_do_not_show() -> None:
-    """It is what the message advises."""
+def test_registered_form_can_count_other_state() -> None:
+    """As the message advises."""
     register_canonical_form(Registered, lambda value: (value.x, value.extra))
     assert hash_of(Registered(1)) != hash_of(Registered(2))
 
@@ -245,8 +244,8 @@ class Openended(enum.Enum):
         return member
 
 
-def test_hash_of_an_enum_asks_none_of_its_methods() -> None:
-    """In a field, a list, a dict's key and a set."""
+def test_hash_of_an_enum_calls_none_of_its_methods() -> None:
+    """="""
     for wrap in (
         lambda value: value,
         lambda value: [value],
@@ -257,8 +256,7 @@ def test_hash_of_an_enum_asks_none_of_its_methods() -> None:
     assert hash_of(LoudFlag.R | LoudFlag.W) != hash_of(LoudFlag.R)
 
 
-def test_value_that_an_enum_made_up_is_refused() -> None:
-    """Its name may be that of others with other values."""
+def test_unnamed_value_of_an_enum_is_rejected() -> None:
     assert hash_of(Openended(1))
     with pytest.raises(FuruIdentityError, match="not among the members of the enum Openended"):
         hash_of(Openended(7))
@@ -272,7 +270,7 @@ class Unshowable:
         raise RuntimeError("no")
 
 
-def test_key_that_cannot_be_shown_does_not_hide_the_error() -> None:
+def test_key_whose_repr_raises_does_not_hide_the_error() -> None:
     """It is named by its type."""
     with pytest.raises(FuruIdentityError, match=r"Holder\.value\[<Unshowable>\]: a value of type"):
         Holder(value={Unshowable(): 1})
@@ -280,8 +278,7 @@ def test_key_that_cannot_be_shown_does_not_hide_the_error() -> None:
         Holder(value={Unshowable()})
 
 
-def test_numpy_values_are_refused_with_what_to_write() -> None:
-    """Newcomers meet them first."""
+def test_numpy_values_are_rejected_with_what_to_write() -> None:
     numpy = pytest.importorskip("numpy")
     for value, advice in {
         "float64": "float(x)",
@@ -300,7 +297,7 @@ def test_numpy_values_are_refused_with_what_to_write() -> None:
 
 
 def test_rules_of_a_time_zone_do_not_count() -> None:
-    """Wall time, fold and the zone's name say all; which offset that is depends on the machine's data."""
+    """Wall time, fold and the zone's name count; the offset depends on the machine's data."""
     summer, winter = dt.datetime(2031, 7, 1, 12), dt.datetime(2031, 1, 1, 12)
     hashes = []
     for offset in (0, 3600, 7200):

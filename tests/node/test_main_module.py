@@ -102,7 +102,7 @@ def told(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_classes_of_a_script_run_and_are_found_again(folder: Path) -> None:
-    """Types in quotes, enums and pickles included; the directory has the script's name."""
+    """Including quoted types, enums and pickles. The directory has the script's name."""
     first = run("script.py", folder=folder)
     assert EXPECTED == told(first)
     assert "script" == first["directory"]
@@ -110,7 +110,6 @@ def test_classes_of_a_script_run_and_are_found_again(folder: Path) -> None:
 
 
 def test_script_and_a_module_that_imports_it_share_artifacts(folder: Path) -> None:
-    """`__main__` is only what Python calls the script while it runs. A pickle knows no better."""
     first = run("script.py", folder=folder)
     code = """
         import json, script
@@ -120,8 +119,7 @@ def test_script_and_a_module_that_imports_it_share_artifacts(folder: Path) -> No
     assert [first["hash"], "DONE", 9] == run("-c", textwrap.dedent(code), folder=folder)
 
 
-def test_script_is_the_same_by_whatever_path_it_is_started(folder: Path) -> None:
-    """Its name counts, not where it lies."""
+def test_script_is_the_same_by_any_path(folder: Path) -> None:
     first = run("script.py", folder=folder)
     other = run(str(folder / "package" / ".." / "script.py"), folder=folder)
     assert [first["hash"], [0, 0]] == [other["hash"], other["computed"]]
@@ -141,8 +139,8 @@ def test_module_run_with_m_is_the_module_that_others_import(folder: Path) -> Non
     assert [first["hash"], 9] == run("-c", textwrap.dedent(code), folder=folder)
 
 
-def test_package_run_with_m(folder: Path) -> None:
-    """`python -m package` runs `package.__main__`."""
+def test_package_run_with_m_is_its_main_module(folder: Path) -> None:
+    """="""
     first = run("-m", "package", folder=folder)
     assert EXPECTED == told(first)
     assert "package.__main__" == first["directory"]
@@ -164,7 +162,7 @@ def test_two_scripts_with_the_same_classes_do_not_collide(folder: Path) -> None:
 
 @pytest.mark.parametrize(("how", "directory"), [("-", "<stdin>"), ("-c", "__main__")])
 def test_main_without_a_file_works_as_in_a_notebook(how: str, directory: str, folder: Path) -> None:
-    """Read from standard input, or given as text: there is no script's name, and Python's own stays."""
+    """Read from standard input, or given as text."""
     arguments, text = ([how], SCRIPT) if how == "-" else ([how, SCRIPT], None)
     first = run(*arguments, folder=folder, standard_input=text)
     assert EXPECTED == told(first)
@@ -176,7 +174,7 @@ def test_main_without_a_file_works_as_in_a_notebook(how: str, directory: str, fo
 
 
 def test_class_defined_again_in_a_notebook_is_the_same_class(folder: Path) -> None:
-    """A cell that is run twice finds its artifacts; with a raised version it computes anew."""
+    """A cell that is run twice finds its artifacts; with a raised version it computes again."""
     cell = """
 from furu import Furu
 calls = globals().get("calls", [])
@@ -202,8 +200,7 @@ print(json.dumps([values, names["calls"], names["Cell"](x=1).furu_dir.parent.par
     assert [[1, 1, 2], [1, 1], "__main__"] == run("kernel.py", folder=folder)
 
 
-def test_class_inside_a_function_of_a_script(folder: Path) -> None:
-    """It has a directory of its own, whose name the filesystem can hold."""
+def test_class_inside_a_function_of_a_script_has_a_directory(folder: Path) -> None:
     (folder / "local.py").write_text(
         """
 import json
@@ -286,7 +283,7 @@ def test_pickle_of_a_script_is_read_by_the_script_and_by_its_importers(how: str,
 
 @pytest.mark.parametrize("how", ["processes", "get"])
 def test_pickle_of_a_module_run_with_m_is_read_by_its_importers(how: str, pickles: Path) -> None:
-    """And by the module itself, run again."""
+    """And by the module itself."""
     assert SEEN == run("-m", "package.values", how, folder=pickles)
     assert SEEN == run("-m", "package.values", folder=pickles)
     code = READ_BY_IMPORT.format("values").replace("import values", "from package import values")
@@ -314,7 +311,7 @@ def test_pickle_of_a_script_needs_nothing_of_furu_to_be_read(pickles: Path) -> N
 
 
 def test_class_of_a_script_in_a_function_cannot_be_pickled(pickles: Path) -> None:
-    """No name leads to it. The node fails, as it does for a class of a module."""
+    """The node fails, like one of a module."""
     (pickles / "local.py").write_text(
         """
 import json

@@ -64,10 +64,8 @@ def bad_node(hook: str, error: BaseException) -> Node:
 
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_whatever_a_method_of_a_node_raises_fails_this_node_alone(
-    hook: str, error: BaseException, record: Computed
-) -> None:
-    """It is named, what needs it is skipped, and all others are computed."""
+def test_exception_in_a_hook_fails_only_its_node(hook: str, error: BaseException, record: Computed) -> None:
+    """It is named, its dependents are skipped, and all others are computed."""
     bad = bad_node(hook, error)
     events: list[Event] = []
     roots = [bad, Node(name="needs bad", below=(bad, Node(name="good"))), *flat(5)]
@@ -85,7 +83,7 @@ def test_whatever_a_method_of_a_node_raises_fails_this_node_alone(
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("window", ["dfs", "bfs", 2])
 def test_bad_node_that_many_roots_reach_fails_once(hook: str, window: str | int) -> None:
-    """From a generator, which is forgotten as it is read."""
+    """Also with a generator of roots."""
     bad = bad_node(hook, OSError("gone"))
     roots = [bad, *(Node(name=f"needs {number}", below=(bad,)) for number in range(3)), *flat(3)]
     with pytest.raises(FuruComputeError) as caught:
@@ -95,8 +93,8 @@ def test_bad_node_that_many_roots_reach_fails_once(hook: str, window: str | int)
 
 
 @pytest.mark.parametrize("hook", HOOKS)
-def test_bad_node_stops_a_run_that_stops(hook: str, record: Computed) -> None:
-    """As any failure does: with the node named, and the original as the cause."""
+def test_bad_node_stops_a_run_like_any_failure(hook: str, record: Computed) -> None:
+    """With the original as the cause."""
     bad = bad_node(hook, error := OSError("gone"))
     record.order.clear()
     with pytest.raises(FuruComputeError, match="name='bad'") as caught:
@@ -109,16 +107,15 @@ def test_bad_node_stops_a_run_that_stops(hook: str, record: Computed) -> None:
 
 
 @pytest.mark.parametrize("answer", [None, "", 3, b"gpu"])
-def test_spec_key_of_a_wrong_kind_fails_its_node_alone(answer: object) -> None:
-    """And says what the method must return."""
+def test_wrong_spec_key_fails_only_its_node(answer: object) -> None:
+    """The message says what the method must return."""
     cls = type("Bad", (Node,), {"_executor_spec_key": lambda self: answer})
     with pytest.raises(FuruComputeError, match=r"must return a non-empty str, not") as caught:
         run_local([cls(name="bad"), *flat(3)], on_failure="continue")
     assert 3 == caught.value.report.computed
 
 
-def test_done_node_is_reused_whatever_its_spec_key_raises() -> None:
-    """It needs no worker."""
+def test_done_node_is_reused_even_if_its_spec_key_raises() -> None:
     cls: type[Node] = type("Bad", (Node,), {"__module__": __name__})
     run_local([cls(name="bad")])
     cls._executor_spec_key = raiser(OSError("gone"))  # type: ignore[method-assign]
@@ -126,7 +123,7 @@ def test_done_node_is_reused_whatever_its_spec_key_raises() -> None:
 
 
 def test_directory_that_cannot_be_looked_at_is_its_nodes_failure() -> None:
-    """The store itself is fine."""
+    """The store itself can be used."""
     bad = Node(name="bad")
     directory = bad.furu_dir.parent
     directory.parent.mkdir(parents=True)
@@ -138,7 +135,6 @@ def test_directory_that_cannot_be_looked_at_is_its_nodes_failure() -> None:
 
 
 def test_cycle_is_an_error_of_the_run_and_not_of_a_node() -> None:
-    """Whatever the run does after a failure."""
 
     class Loop(Node):
         def _dependencies(self) -> list[Furu[Any]]:
@@ -149,7 +145,7 @@ def test_cycle_is_an_error_of_the_run_and_not_of_a_node() -> None:
 
 
 def test_plan_names_the_nodes_that_would_fail() -> None:
-    """It goes on to plan the others."""
+    """And plans the others."""
     bad = bad_node("_dependencies", OSError("gone"))
     summary = plan_local([bad, *flat(3)])
     assert (3, 1) == (summary.to_compute, summary.failed)
@@ -168,15 +164,15 @@ def breaking_off(error: BaseException) -> Iterator[Node]:
 
 @pytest.mark.parametrize("error", [LookupError("broke off"), SystemExit(2)], ids=["error", "exit"])
 @pytest.mark.parametrize("window", ["dfs", "bfs", 2])
-def test_roots_that_break_off_keep_what_was_found(window: str | int, error: BaseException) -> None:
-    """A run that continues computes all of it, and then raises the roots' own error."""
+def test_nodes_found_before_the_roots_raise_are_computed(window: str | int, error: BaseException) -> None:
+    """Then the run raises the exception of the roots."""
     with pytest.raises(type(error)):
         run_local(breaking_off(error), on_failure="continue", window_size=window)
     assert all(node.exists() for node in flat(5))
 
 
-def test_roots_that_break_off_stop_a_run_that_stops(record: Computed) -> None:
-    """What runs ends and is published, and what was found is counted."""
+def test_roots_that_raise_stop_a_run(record: Computed) -> None:
+    """Running nodes are published, and known nodes are counted."""
     events: list[Any] = []
     with pytest.raises(LookupError, match="broke off"):
         run_local(breaking_off(LookupError("broke off")), on_event=events.append)
@@ -185,8 +181,7 @@ def test_roots_that_break_off_stop_a_run_that_stops(record: Computed) -> None:
     assert len(record.order) == end.report.computed == sum(node.exists() for node in flat(5))
 
 
-def test_failure_before_the_roots_break_off_does_not_hide_their_error() -> None:
-    """The run ends with what ended it; the failure is counted."""
+def test_failure_before_the_roots_raise_does_not_hide_their_error() -> None:
     actions["f0"] = raiser(ValueError("bad"))
     events: list[Any] = []
     with pytest.raises(LookupError):
@@ -280,7 +275,7 @@ async def test_failed_nodes_keep_no_local_variables_while_the_run_goes_on(
 
 
 def test_first_failure_of_a_run_that_stops_keeps_its_variables() -> None:
-    """A debugger finds them."""
+    """For debuggers."""
     with pytest.raises(FuruComputeError) as caught:
         run_local([Fails(n=1)])
     assert caught.value.__cause__ is not None
@@ -288,8 +283,8 @@ def test_first_failure_of_a_run_that_stops_keeps_its_variables() -> None:
     assert any(isinstance(frame.f_locals.get("table"), Big) for frame, _ in frames)
 
 
-def test_coroutine_that_caught_the_error_of_a_failed_node_goes_on() -> None:
-    """It is suspended while the node's failure is recorded, with the same exception in its hands."""
+def test_coroutine_that_caught_the_error_of_a_failed_node_continues() -> None:
+    """It is suspended while the failure with the same exception is recorded."""
     ended: list[str] = []
 
     def suspended() -> Iterator[None]:

@@ -54,7 +54,6 @@ def in_own_thread(function: Callable[[], object]) -> list[BaseException]:
 
 
 def test_node_that_runs_itself_is_a_cycle() -> None:
-    """run_local([self]) waits for what cannot come."""
     actions["a"] = runs("a")
     (error,) = in_own_thread(runs("a"))
     assert ["a", "a"] == cycle_of(error)
@@ -62,14 +61,14 @@ def test_node_that_runs_itself_is_a_cycle() -> None:
 
 
 def test_nodes_that_run_each_other_are_a_cycle() -> None:
-    """a runs b runs c runs a."""
+    """a runs b, b runs c, c runs a."""
     actions["a"], actions["b"], actions["c"] = runs("b"), runs("c"), runs("a")
     (error,) = in_own_thread(runs("a"))
     assert ["a", "b", "c", "a"] == cycle_of(error)
 
 
 def test_node_below_what_an_inner_run_computes_closes_the_cycle() -> None:
-    """The inner run wants a node that depends on the one that runs it."""
+    """The inner run needs a node that depends on the node that runs it."""
     actions["a"] = lambda: run_local([Node(name="top", below=(Node(name="a"),))])
     (error,) = in_own_thread(runs("a"))
     assert ["a", "a"] == cycle_of(error)
@@ -121,8 +120,7 @@ def in_own_thread_of(name: str) -> None:
         cycles.append(cycle_of(error))
 
 
-def test_run_inside_a_node_that_waits_for_another_run_is_no_cycle() -> None:
-    """The other run ends, so there is something to wait for."""
+def test_run_inside_a_node_that_waits_for_another_run_is_not_a_cycle() -> None:
     computing, awaited = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -138,8 +136,7 @@ def test_run_inside_a_node_that_waits_for_another_run_is_no_cycle() -> None:
     other.join()
 
 
-def test_waits_that_have_ended_close_no_circle() -> None:
-    """What waited yesterday may be waited for today."""
+def test_ended_waits_do_not_make_cycles() -> None:
     a, b = Node(name="a"), Node(name="b")
     token = COMPUTING.set((a,))
     begun(b).end()
@@ -171,7 +168,7 @@ class Unequal(Furu[int]):
 
 
 def test_nodes_that_wait_are_known_by_their_hash() -> None:
-    """No method of a user's own is called under the lock."""
+    """No method of a user is called under the lock."""
     token = COMPUTING.set((Unequal(n=1),))
     waits = [begun(Unequal(n=n)) for n in (2, 2, 3)]
     with pytest.raises(FuruCycleError):
@@ -188,8 +185,7 @@ class Listener:
         """Take an event."""
 
 
-def test_run_that_found_a_circle_is_not_kept_by_the_node_that_it_would_wait_for() -> None:
-    """The node goes on, and may do so for hours."""
+def test_run_that_found_a_cycle_is_not_kept_by_the_awaited_node() -> None:
     alive: list[bool] = []
 
     def run_itself() -> weakref.ref[Listener]:
@@ -228,7 +224,7 @@ _begun: dict[int, anyio.Event] = {}
 
 @pytest.mark.anyio
 async def test_async_nodes_that_get_each_other_in_two_tasks_are_a_cycle() -> None:
-    """Each is computed by a task of its own; at least one of them fails, and so does the other."""
+    """At least one of them fails, and then so does the other."""
     _begun.update({0: anyio.Event(), 1: anyio.Event()})
     errors: list[BaseException] = []
 

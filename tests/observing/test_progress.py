@@ -46,8 +46,8 @@ def end(estimate: Estimate, name: str, duration_sec: float) -> None:
 # ---- the estimate ----
 
 
-def test_time_left_is_work_left_by_work_done_in_a_second() -> None:
-    """Two of eight nodes took 2 s each in 1 s; 12 s of work are left, and 4 s of work are done in one."""
+def test_remaining_time_is_remaining_work_by_work_per_second() -> None:
+    """Two of eight nodes took 2 s each in 1 s: 12 s of work remain, at 4 s of work a second."""
     estimate = follow()
     for name in "abcdefgh":
         plan(estimate, name)
@@ -56,31 +56,30 @@ def test_time_left_is_work_left_by_work_done_in_a_second() -> None:
     assert 3.0 == estimate.remaining_sec(1.0, now=0.0)
 
 
-def test_nothing_is_said_before_anything_is_known() -> None:
-    """No node of any class has ever ended."""
+def test_nothing_is_estimated_before_a_node_has_ended() -> None:
     estimate = follow()
     plan(estimate, "a")
     assert estimate.remaining_sec(1.0, now=0.0) is None
 
 
-def test_recorded_durations_tell_the_time_before_the_first_node_ends() -> None:
-    """Eight nodes of 3 s on four workers."""
+def test_recorded_durations_are_used_before_the_first_node_ends() -> None:
+    """="""
     estimate = follow(recorded=3.0)
     for number in range(8):
         plan(estimate, str(number))
     assert 6.0 == estimate.remaining_sec(0.5, now=0.0)
 
 
-def test_chain_takes_its_length_however_many_workers_there_are() -> None:
-    """a <- b <- c <- d, one second each."""
+def test_chain_takes_its_length_with_any_number_of_workers() -> None:
+    """="""
     estimate = follow(recorded=1.0, max_workers=100)
     for name, below in [("a", ()), ("b", ("a",)), ("c", ("b",)), ("d", ("c",))]:
         plan(estimate, name, *below)
     assert 4.0 == estimate.remaining_sec(0.0, now=0.0)
 
 
-def test_running_nodes_count_for_what_they_have_worked() -> None:
-    """Half of a node of 2 s is done, alone."""
+def test_running_nodes_count_for_their_work_so_far() -> None:
+    """Half of a node of 2 s is done."""
     estimate = follow(recorded=2.0, max_workers=1)
     plan(estimate, "a")
     estimate.add(NodeStarted("a", "m:Node", "default", "thread-1", at=100.0))
@@ -99,8 +98,7 @@ def test_estimate_counts_what_a_run_computes() -> None:
 # ---- what is shown ----
 
 
-def test_plan_that_still_grows_is_said_to_grow() -> None:
-    """A number that will be another soon is not shown as if it were all."""
+def test_growing_plan_is_shown_as_growing() -> None:
     progress = Progress(current_settings(), max_workers=1, console=Console(file=io.StringIO()))
     progress(NodePlanned("a", "m:Node", "default", ()))
     progress._count()
@@ -111,7 +109,7 @@ def test_plan_that_still_grows_is_said_to_grow() -> None:
 
 
 def test_progress_without_a_terminal_is_one_line_at_the_end() -> None:
-    """Of a run that is over before the first line is due. No control characters."""
+    """If the run ends before the first line is due. Without control characters."""
     out = io.StringIO()
     with Progress(current_settings(), max_workers=2, console=Console(file=out)) as progress:
         run_local(flat(2), on_event=progress, progress=False)
@@ -136,8 +134,8 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_live_lines_stand_below_an_empty_one_for_the_host() -> None:
-    """What the host logs is written there, whole; at the end the lines are gone."""
+def test_live_lines_are_below_an_empty_line_for_the_host() -> None:
+    """The host's log lines are written there in full; at the end the lines are erased."""
     out = Terminal()
     console = Console(file=out, force_terminal=True, width=80, color_system=None)
     handler = logging.StreamHandler(out)
@@ -162,10 +160,10 @@ def test_live_lines_stand_below_an_empty_one_for_the_host() -> None:
     assert text.rpartition("\x1b[J")[2].startswith("furu: run finished: computed 1")
 
 
-def test_progress_is_shown_by_default_only_to_somebody_who_looks(
+def test_progress_is_shown_by_default_only_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A terminal, that can be drawn on; and no run within a node."""
+    """And not for a run within a node."""
     assert not progress_is_wanted()
     run_local(flat(1))
     assert "" == capsys.readouterr().err
@@ -181,14 +179,13 @@ def test_progress_is_shown_by_default_only_to_somebody_who_looks(
     assert not progress_is_wanted()
 
 
-def test_progress_must_be_asked_for_with_a_bool() -> None:
-    """Said before anything runs."""
+def test_progress_must_be_a_bool_or_none() -> None:
     with pytest.raises(TypeError, match="progress must be True, False or None"):
         run_local(flat(1), progress=1)  # type: ignore[arg-type]
 
 
 def test_progress_without_rich_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked for, it is an error; by default it is not there."""
+    """If it was requested; by default it is not shown."""
     for name in [name for name in sys.modules if name.split(".")[0] == "rich"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "rich", None)
@@ -199,14 +196,14 @@ def test_progress_without_rich_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("seconds", "said"), [(0.4, "0 s"), (59.4, "59 s"), (61, "1:01"), (3600 * 26 + 63, "26:01:03")]
 )
-def test_durations_are_said_for_people(seconds: float, said: str) -> None:
+def test_durations_are_formatted_for_people(seconds: float, said: str) -> None:
     """Seconds, then minutes, then hours."""
     assert said == duration(seconds)
 
 
 @pytest.mark.anyio
-async def test_async_app_shows_progress_only_where_it_asks(capsys: pytest.CaptureFixture[str]) -> None:
-    """Stderr is the host's. Asked for, the summary is there when the run returns."""
+async def test_async_app_shows_progress_only_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    """="""
     await run_local_async(flat(2))
     assert "" == capsys.readouterr().err
     await run_local_async([chain(3)], progress=True)
@@ -249,10 +246,10 @@ HUNG_UP = OSError(errno.EIO, "Input/output error")
 @pytest.mark.parametrize("name", ["isatty", "write", "flush"])
 @pytest.mark.parametrize("good", [0, 2])
 @pytest.mark.parametrize("error", [HUNG_UP, ValueError("I/O operation on closed file")])
-def test_terminal_that_hangs_up_fails_no_run(
+def test_terminal_that_hangs_up_does_not_fail_the_run(
     name: str, good: int, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the first write or later; with the summary of a run that has finished, too."""
+    """At the first write or later, also during the summary."""
     monkeypatch.setattr(sys, "stderr", Broken(name, error, good))
     monkeypatch.delenv("TERM", raising=False)
     assert 3 == run_local([chain(3)]).computed
@@ -260,10 +257,7 @@ def test_terminal_that_hangs_up_fails_no_run(
 
 
 @pytest.mark.parametrize("stream", [None, object(), io.BytesIO()])
-def test_stderr_that_is_no_text_stream_fails_no_run(
-    stream: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Programs put all sorts of things there."""
+def test_strange_stderr_does_not_fail_the_run(stream: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", stream)
     assert 3 == run_local(flat(3)).computed
     assert 5 == run_local(flat(5), progress=True).computed + 3

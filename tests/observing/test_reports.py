@@ -60,8 +60,7 @@ def events_of(roots: list[Node], **options: int) -> list[Event]:
 # ---- events ----
 
 
-def test_events_carry_times_that_follow_each_other() -> None:
-    """By the clock that people read."""
+def test_times_of_events_are_in_order() -> None:
     before = time.time()
     events = events_of([chain(2)])
     started = [event.at for event in events if isinstance(event, NodeStarted)]
@@ -74,7 +73,7 @@ def test_events_carry_times_that_follow_each_other() -> None:
 
 
 def test_worker_computes_one_node_at_a_time() -> None:
-    """Two threads that are at a node at once have two names."""
+    """Two threads that compute at the same time have two names."""
     barrier = threading.Barrier(2)
     for number in range(2):
         actions[f"f{number}"] = barrier.wait
@@ -83,8 +82,8 @@ def test_worker_computes_one_node_at_a_time() -> None:
 
 
 @pytest.mark.anyio
-async def test_async_nodes_side_by_side_have_places_of_their_own() -> None:
-    """And a place that is free again is taken again."""
+async def test_async_nodes_side_by_side_have_different_workers() -> None:
+    """A free name is used again."""
     both = anyio.Event()
     waiting = []
 
@@ -103,8 +102,8 @@ async def test_async_nodes_side_by_side_have_places_of_their_own() -> None:
     assert 3 == len(workers)
 
 
-def test_planned_nodes_name_what_they_depend_on() -> None:
-    """Each once, after those below it; then the plan is known."""
+def test_planned_nodes_name_their_dependencies() -> None:
+    """Each once, after its dependencies; then the plan is known."""
     top = diamond()
     events = events_of([top])
     planned = [event for event in events if isinstance(event, NodePlanned)]
@@ -115,8 +114,7 @@ def test_planned_nodes_name_what_they_depend_on() -> None:
     assert 1 == sum(isinstance(event, PlanKnown) for event in events)
 
 
-def test_failed_node_tells_worker_and_time() -> None:
-    """So that a trace can show it."""
+def test_failed_node_has_worker_and_times() -> None:
     actions["n0"] = lambda: 1 / 0
     events: list[Event] = []
     with pytest.raises(FuruComputeError):
@@ -128,7 +126,7 @@ def test_failed_node_tells_worker_and_time() -> None:
 
 
 def test_sink_that_raised_gets_no_more_events() -> None:
-    """One line in the log, not one an event."""
+    """The log has one line."""
     seen: list[Event] = []
 
     def sink(event: Event) -> None:
@@ -156,8 +154,8 @@ async def test_stream_yields_every_event_and_then_the_report() -> None:
 
 
 @pytest.mark.anyio
-async def test_slow_reader_loses_the_oldest_events_and_is_told_how_many() -> None:
-    """The run does not wait for it, and its end is never lost."""
+async def test_slow_reader_loses_the_oldest_events_and_gets_their_number() -> None:
+    """The run does not wait for it, and the last event is never lost."""
     all_events: list[Event] = []
     async with stream_local([chain(20)], buffer_events=3, on_event=all_events.append) as events:
         while not all_events or not isinstance(all_events[-1], RunFinished):
@@ -168,7 +166,7 @@ async def test_slow_reader_loses_the_oldest_events_and_is_told_how_many() -> Non
 
 @pytest.mark.anyio
 async def test_leaving_the_stream_early_cancels_the_run(record: Computed) -> None:
-    """What runs finishes and publishes; nothing else begins."""
+    """Running nodes finish and publish; no more nodes begin."""
 
     def wait_until_cancelled() -> None:
         with suppress(FuruCancelledError):
@@ -187,7 +185,7 @@ async def test_leaving_the_stream_early_cancels_the_run(record: Computed) -> Non
 
 @pytest.mark.anyio
 async def test_failure_of_a_streamed_run_is_raised_when_the_block_is_left() -> None:
-    """One error, not a group, after all events were read."""
+    """One error, not a group."""
     actions["n0"] = lambda: 1 / 0
     seen: list[object] = []
     with pytest.raises(FuruComputeError):
@@ -198,8 +196,8 @@ async def test_failure_of_a_streamed_run_is_raised_when_the_block_is_left() -> N
 
 
 @pytest.mark.anyio
-async def test_error_of_the_block_itself_comes_out_as_it_is() -> None:
-    """It ends the run, and is not wrapped."""
+async def test_error_of_the_block_is_raised_unchanged() -> None:
+    """It ends the run."""
     with pytest.raises(KeyError):
         async with stream_local([chain(2)]):
             raise KeyError("mine")
@@ -207,15 +205,13 @@ async def test_error_of_the_block_itself_comes_out_as_it_is() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("size", [0, -1, 1.5, True])
-async def test_stream_needs_room_for_an_event(size: object) -> None:
-    """Said before anything runs."""
+async def test_buffer_must_have_room_for_an_event(size: object) -> None:
     with pytest.raises((TypeError, ValueError), match="buffer_events"):
         async with stream_local([chain(1)], buffer_events=size):  # type: ignore[arg-type]
             pass
 
 
 def test_stream_takes_the_options_of_a_run() -> None:
-    """All of them."""
     options = set(inspect.signature(run_local_async).parameters) - {"roots"}
     assert options == set(get_type_hints(RunOptions))
 
@@ -223,7 +219,7 @@ def test_stream_takes_the_options_of_a_run() -> None:
 # ---- the report ----
 
 
-def test_report_stays_small_however_many_nodes_ran() -> None:
+def test_report_stays_small_for_any_number_of_nodes() -> None:
     """Ten names of each kind, the slowest first."""
     recorder = Recorder(max_workers=4)
     for number in range(5000):
@@ -236,7 +232,6 @@ def test_report_stays_small_however_many_nodes_ran() -> None:
 
 
 def test_efficiency_is_work_by_the_workers_time() -> None:
-    """Of no run it is nothing."""
     assert 0.5 == RunReport(wall_sec=2, max_workers=4, work_sec=4).efficiency
     assert 0.0 == RunReport().efficiency
 
@@ -259,8 +254,7 @@ def test_summary_says_where_the_time_went() -> None:
     assert "Node 3 in" in lines[-1]
 
 
-def test_report_in_a_notebook_escapes_what_nodes_say() -> None:
-    """A message is text, not markup."""
+def test_report_in_a_notebook_escapes_messages_of_nodes() -> None:
     actions["n0"] = lambda: (_ for _ in ()).throw(ValueError("<script>"))
     with pytest.raises(FuruComputeError) as caught:
         run_local([chain(1)])
@@ -270,8 +264,7 @@ def test_report_in_a_notebook_escapes_what_nodes_say() -> None:
 
 
 @pytest.mark.anyio
-async def test_each_event_of_a_stream_goes_to_one_of_its_readers_and_all_of_them_end() -> None:
-    """None is left waiting for an event that another has taken."""
+async def test_each_event_of_a_stream_is_read_by_one_reader_and_all_readers_end() -> None:
     read: list[list[Any]] = [[], [], []]
     all_events: list[Any] = []
 
@@ -302,8 +295,8 @@ def breaking_off(error: BaseException) -> Iterator[Any]:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("error", [SystemExit(2), KeyboardInterrupt(), LookupError("broke off")])
-async def test_error_of_a_streamed_run_is_raised_as_it_is(error: BaseException) -> None:
-    """Not in a group."""
+async def test_error_of_a_streamed_run_is_raised_unchanged(error: BaseException) -> None:
+    """="""
     with pytest.raises(type(error)):
         async with stream_local(breaking_off(error), window_size=1) as events:
             async for _ in events:
@@ -323,8 +316,8 @@ class FailingHelper(ThreadWorkers):
 
 
 @pytest.mark.anyio
-async def test_error_of_workers_own_tasks_is_raised_as_it_is() -> None:
-    """By runs and streams; running nodes have ended."""
+async def test_error_of_helper_tasks_of_workers_is_raised_unchanged() -> None:
+    """By runs and streams, after running nodes have ended."""
     with pytest.raises(OSError, match="the connection broke"):
         await run_local_async(flat(5), workers=FailingHelper())
     with pytest.raises(OSError, match="the connection broke"):
@@ -333,8 +326,8 @@ async def test_error_of_workers_own_tasks_is_raised_as_it_is() -> None:
                 pass
 
 
-def test_classes_of_one_name_are_counted_apart() -> None:
-    """And shown with their modules; another class is shown by its name."""
+def test_classes_with_the_same_name_are_counted_separately() -> None:
+    """They are shown with their modules, other classes by their names."""
     other: Any = type("Node", (Node,), {"__module__": "elsewhere"})
     estimate = Estimate(lambda node_class: None, max_workers=1)
     report = run_local(

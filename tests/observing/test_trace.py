@@ -33,7 +33,7 @@ def events_of(traced: Trace, kind: str) -> list[dict[str, Any]]:
     return [event for event in traced.document()["traceEvents"] if event["ph"] == kind]
 
 
-def test_trace_has_a_row_a_worker_and_a_slice_a_node() -> None:
+def test_trace_has_a_row_for_each_worker_and_a_slice_for_each_node() -> None:
     """In microseconds since the run began."""
     traced = Trace()
     run_local(flat(3), max_workers=1, on_event=traced)
@@ -47,7 +47,7 @@ def test_trace_has_a_row_a_worker_and_a_slice_a_node() -> None:
 
 
 def test_arrows_lead_from_dependencies_to_dependents() -> None:
-    """Each begins inside a slice and ends where one begins."""
+    """Each begins and ends within a slice."""
     traced = Trace()
     run_local([diamond()], on_event=traced)
     starts, ends = events_of(traced, "s"), events_of(traced, "f")
@@ -103,7 +103,7 @@ def test_failed_and_retried_attempts_are_slices_too() -> None:
 
 
 def test_trace_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    """As JSON; a directory that is not there is an error that names the file."""
+    """If the directory is missing, the error names the file."""
     traced = Trace()
     run_local([diamond()], on_event=traced)
     traced.write(tmp_path / "run.json")
@@ -168,7 +168,6 @@ def test_failed_node_is_a_span_with_an_error(
 
 
 def test_spans_without_the_extra_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once, not in the run."""
     for name in [name for name in sys.modules if name.split(".")[0] == "opentelemetry"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)

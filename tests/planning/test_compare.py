@@ -40,27 +40,24 @@ configurations = st.dictionaries(
         ({"a": []}, {"a": {}}, [Difference("a", [], {})]),
     ],
 )
-def test_difference_is_told_by_its_path(before: Any, after: Any, expected: list[Difference]) -> None:
-    """A node is one leaf; a bool is no int."""
+def test_difference_has_its_path(before: Any, after: Any, expected: list[Difference]) -> None:
+    """A node is a leaf; a bool is not an int."""
     assert expected == differences(before, after)
 
 
 @given(configurations)
 def test_configuration_does_not_differ_from_itself(config: dict[str, Any]) -> None:
-    """Whatever is in it."""
     assert [] == differences(config, dict(config))
 
 
 @given(configurations, configurations)
 def test_differences_turn_around_with_their_sides(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """What is before is after, and the other way round."""
     there = {(found.path, str(found.before), str(found.after)) for found in differences(one, other)}
     back = {(found.path, str(found.after), str(found.before)) for found in differences(other, one)}
     assert there == back
 
 
 def test_deep_configuration_needs_no_recursion() -> None:
-    """A record may hold what it likes."""
     deep: Any = 1
     for _ in range(2_000):
         deep = [deep]

@@ -78,53 +78,50 @@ def files(folder: Path, *texts: str) -> list[File]:
 # ---- reasons ----
 
 
-def test_node_that_never_was_is_missing() -> None:
-    """Also beside others of its class that are wanted."""
+def test_new_node_is_missing() -> None:
+    """Also beside other nodes of its class in the plan."""
     run_local([Seeded(seed=1)])
     plan = plan_local([Seeded(seed=1), Seeded(seed=2), Above(below=Seeded(seed=2))])
     assert {"Seeded": "missing", "Above": "missing"} == reasons(plan)
 
 
-def test_changed_file_makes_its_line_of_nodes_stale(tmp_path: Path) -> None:
-    """Each names the field; its sibling is not touched."""
+def test_changed_file_makes_its_dependents_stale(tmp_path: Path) -> None:
+    """Each reason names the field; sibling nodes are not stale."""
     run_local([Joins(parts=tuple(Reads(source=one) for one in files(tmp_path, "a", "b")))])
     plan = plan_local([Joins(parts=tuple(Reads(source=one) for one in files(tmp_path, "a", "c")))])
     assert {"Reads": "stale input (source)", "Joins": "stale input (parts)"} == reasons(plan)
     assert 2 == plan.to_compute
 
 
-def test_another_input_node_is_no_stale_one() -> None:
-    """A sweep's next point takes no other's place."""
+def test_node_with_other_inputs_is_not_stale() -> None:
+    """The next point of a sweep does not replace another one."""
     run_local([Above(below=Seeded(seed=1))])
     plan = plan_local([Above(below=Seeded(seed=2))])
     assert {"Seeded": "missing", "Above": "missing"} == reasons(plan)
 
 
-def test_added_file_makes_what_joins_it_stale(tmp_path: Path) -> None:
-    """One more among those that stayed."""
+def test_added_file_makes_the_node_that_combines_files_stale(tmp_path: Path) -> None:
     run_local([Joins(parts=tuple(Reads(source=one) for one in files(tmp_path, "a")))])
     two = tuple(Reads(source=one, mark=number) for number, one in enumerate(files(tmp_path, "a", "b")))
     plan = plan_local([Joins(parts=two)])
     assert {"Reads": "missing", "Joins": "stale input (parts)"} == reasons(plan)
 
 
-def test_raised_version_is_told_and_makes_dependents_stale(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fields are the same, the hash is not."""
+def test_raised_version_is_a_reason_and_makes_dependents_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     run_local([Above(below=Seeded(seed=1))])
     monkeypatch.setattr(Seeded, "_version", 2)
     plan = plan_local([Above(below=Seeded(seed=1))])
     assert {"Seeded": "version raised", "Above": "stale input (below)"} == reasons(plan)
 
 
-def test_failed_node_is_told_as_failed() -> None:
-    """What the state says goes first."""
+def test_failed_node_has_the_reason_failed() -> None:
     actions["n0"] = lambda: 1 / 0
     with pytest.raises(FuruComputeError):
         run_local([chain(1)])
     assert {"Node": "failed"} == reasons(plan_local([chain(1)]))
 
 
-def test_plan_of_the_demo_names_the_line_of_the_file_that_changed(tmp_path: Path) -> None:
+def test_plan_of_the_demo_names_the_dependents_of_a_changed_file(tmp_path: Path) -> None:
     """Module, package, report; and why."""
     tree = write(tmp_path / "tree", TREE)
     run_local([analyse(tree)])
@@ -139,7 +136,6 @@ def test_plan_of_the_demo_names_the_line_of_the_file_that_changed(tmp_path: Path
 
 
 def test_plan_names_a_thousand_nodes_and_counts_all() -> None:
-    """It stays small."""
     plan = plan_local([Seeded(seed=number) for number in range(1500)])
     assert (1500, 1000) == (plan.to_compute, len(plan.nodes))
 
@@ -192,8 +188,8 @@ def test_simulated_async_nodes_have_a_limit_of_their_own(max_async: int, makespa
 
 
 @pytest.mark.parametrize(("window", "makespan"), [("bfs", 3.0), ("dfs", 9.0), (2, 6.0)])
-def test_simulated_window_holds_roots_back(window: str | int, makespan: float) -> None:
-    """Three chains of three, with workers for all."""
+def test_simulated_window_delays_roots(window: str | int, makespan: float) -> None:
+    """Three chains of three, with enough workers."""
     facts = []
     for number in range(3):
         node = Node(name=f"{number}-0")
@@ -204,13 +200,12 @@ def test_simulated_window_holds_roots_back(window: str | int, makespan: float) -
 
 
 def test_plan_without_records_forecasts_nothing() -> None:
-    """It does not guess."""
     plan = plan_local([diamond()])
     assert (None, ()) == (plan.critical_path_sec, plan.forecasts)
 
 
 def test_plan_forecasts_other_workers_and_windows_from_recorded_durations() -> None:
-    """As asked for first; the critical path beats them all."""
+    """The given options come first; the critical path beats all forecasts."""
     actions.update(dict.fromkeys(["f0", "f1"], lambda: time.sleep(0.05)))
     run_local(flat(2))
     plan = plan_local([chain(3), *flat(6)[2:]], max_workers=3)
@@ -226,15 +221,14 @@ def test_plan_forecasts_other_workers_and_windows_from_recorded_durations() -> N
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.anyio
-async def test_plan_is_made_also_where_a_loop_runs(no_blocking_calls: BlockBuster) -> None:
-    """The simulation has a loop of its own, in a thread of its own; who calls it waits."""
+async def test_plan_can_be_made_where_a_loop_is_running(no_blocking_calls: BlockBuster) -> None:
+    """The simulation has its own loop and thread."""
     no_blocking_calls.deactivate()
     facts = facts_of(diamond())
     assert 3.0 == simulate(facts, lambda job: 1.0, max_workers=2, window_size="bfs")
 
 
-def test_options_of_a_plan_are_those_of_a_run() -> None:
-    """And checked as there."""
+def test_options_of_a_plan_are_checked_like_those_of_a_run() -> None:
     with pytest.raises(ValueError, match="max_workers"):
         plan_local([diamond()], max_workers=0)
     with pytest.raises(ValueError, match="window_size"):

@@ -42,7 +42,7 @@ from tests.store.processes import (
 
 
 def test_killed_owner_is_dead_at_once(store: Path) -> None:
-    """SIGKILL frees the lock: no lease to wait for; the taker removes the dead owner's file."""
+    """SIGKILL releases the lock. The taker removes the dead owner's file."""
     place = artifact()
     with Other(HOLD) as other:
         assert "claimed" == other.hear()
@@ -56,8 +56,8 @@ def test_killed_owner_is_dead_at_once(store: Path) -> None:
     assert dead != owners(store)
 
 
-def test_stopped_owner_is_alive_however_long(store: Path, clock: Clock) -> None:
-    """SIGSTOP keeps the lock, though the heart stands still for many leases."""
+def test_stopped_owner_stays_alive(store: Path, clock: Clock) -> None:
+    """SIGSTOP keeps the lock, although there is no heartbeat for many leases."""
     place = artifact()
     with Other(HOLD) as other:
         assert "claimed" == other.hear()
@@ -71,8 +71,8 @@ def test_stopped_owner_is_alive_however_long(store: Path, clock: Clock) -> None:
     assert ["try-1"] == names(place)
 
 
-def test_copy_of_an_attempt_is_a_dead_owners(store: Path) -> None:
-    """On this machine: a plain file that nobody locks, even while the one it was copied from lives."""
+def test_copy_of_an_attempt_has_a_dead_owner(store: Path) -> None:
+    """A plain file without a lock, even while the original owner lives."""
     place, copied = artifact(), artifact("copied")
     with Other(HOLD) as other:
         assert "claimed" == other.hear()
@@ -84,8 +84,8 @@ def test_copy_of_an_attempt_is_a_dead_owners(store: Path) -> None:
         assert 2 == len(owners(store))
 
 
-def test_taker_spares_an_owners_file_that_is_not_the_dead_ones() -> None:
-    """The same name, another inode: it is somebody else's by now."""
+def test_taker_keeps_an_owner_file_with_another_inode() -> None:
+    """The same name now belongs to another owner."""
     place = artifact()
     path = leave_attempt(place)
     path.unlink()
@@ -97,7 +97,7 @@ def test_taker_spares_an_owners_file_that_is_not_the_dead_ones() -> None:
 def test_attempt_whose_end_cannot_be_written_is_dead_once_its_owner_is_idle(
     store: Path, other: OtherProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process lives on, and keeps the node from no other. What else it computes stays its own."""
+    """The process lives on without blocking the node, and keeps its other nodes."""
     place, running = artifact(), begin(artifact("running"))
     attempt = begin(place)
     owner = attempt.owner
@@ -119,7 +119,7 @@ def test_attempt_whose_end_cannot_be_written_is_dead_once_its_owner_is_idle(
 
 
 def test_owner_of_another_machine_is_dead_after_a_full_lease_without_a_change(clock: Clock) -> None:
-    """A lease on my own clock, from when I first looked; not a moment less."""
+    """By this process's own clock, from its first look."""
     place = artifact()
     leave_attempt(place, boot_id="another boot")
     assert Status.IN_PROGRESS is survey(place).status
@@ -131,8 +131,8 @@ def test_owner_of_another_machine_is_dead_after_a_full_lease_without_a_change(cl
     assert 2 == begin(place).number
 
 
-def test_every_change_of_the_mtime_starts_the_lease_anew(clock: Clock) -> None:
-    """Forwards or backwards: a *change* counts, since two machines' clocks are never compared."""
+def test_every_change_of_the_mtime_restarts_the_lease(clock: Clock) -> None:
+    """Forwards or backwards, because clocks of two machines are never compared."""
     place = artifact()
     path = leave_attempt(place, boot_id="another boot")
     for mtime in (10**9, 5 * 10**18, 3, 2, 1):
@@ -153,7 +153,7 @@ HOUR_NS = 3600 * 10**9
     ids=["long ago", "in the future", "an hour behind", "an hour ahead"],
 )
 def test_wrong_clock_of_the_other_machine_does_not_matter(mtime_ns: int, clock: Clock) -> None:
-    """Neither dead at first sight, nor while it beats, nor alive for ever."""
+    """The owner is neither dead at first sight, nor while it beats, nor alive forever."""
     place = artifact()
     path = leave_attempt(place, boot_id="another boot")
     for beat in range(3):
@@ -165,7 +165,7 @@ def test_wrong_clock_of_the_other_machine_does_not_matter(mtime_ns: int, clock: 
 
 
 def test_live_owner_of_this_machine_with_a_back_dated_file_is_alive(store: Path, clock: Clock) -> None:
-    """Its lock counts, and no time at all."""
+    """Only its lock counts."""
     place = artifact()
     with Other(HOLD) as other:
         assert "claimed" == other.hear()
@@ -176,7 +176,7 @@ def test_live_owner_of_this_machine_with_a_back_dated_file_is_alive(store: Path,
 
 
 def test_claim_after_a_status_that_said_todo_takes_over(clock: Clock) -> None:
-    """A run looks first and claims afterwards: who was dead then is dead now."""
+    """A run looks first and claims later."""
     place = artifact()
     leave_attempt(place, boot_id="another boot")
     survey(place)
@@ -185,8 +185,7 @@ def test_claim_after_a_status_that_said_todo_takes_over(clock: Clock) -> None:
     assert 2 == begin(place).number
 
 
-def test_publish_removes_what_a_dead_owner_of_another_machine_left(clock: Clock) -> None:
-    """It was dead when it was taken over, and still is when the node is published."""
+def test_publish_removes_files_of_a_dead_owner_of_another_machine(clock: Clock) -> None:
     place = artifact()
     leave_attempt(place, boot_id="another boot")
     put(f"{place.files.files(1, '0f')}/large", "x")
@@ -196,8 +195,8 @@ def test_publish_removes_what_a_dead_owner_of_another_machine_left(clock: Clock)
     assert ["done"] == names(place)
 
 
-def test_several_dead_owners_of_other_machines_do_not_hold_a_replacement_up_for_ever(clock: Clock) -> None:
-    """At worst a lease each: those that were seen dead stay dead while the next is waited for."""
+def test_several_dead_owners_of_other_machines_do_not_block_a_replacement(clock: Clock) -> None:
+    """An owner that was seen dead stays dead while the next one is waited for."""
     place = artifact()
     compute(place, "old")
     for number in (2, 3):
@@ -214,7 +213,7 @@ def test_several_dead_owners_of_other_machines_do_not_hold_a_replacement_up_for_
 
 
 def test_owner_that_comes_back_after_its_lease_is_alive_again(clock: Clock) -> None:
-    """Dead is what it looked like; a change of its mtime says otherwise."""
+    """A change of its mtime shows that it is alive."""
     place = artifact()
     path = leave_attempt(place, boot_id="another boot")
     survey(place)
@@ -226,7 +225,7 @@ def test_owner_that_comes_back_after_its_lease_is_alive_again(clock: Clock) -> N
 
 @pytest.mark.parametrize(("mine", "theirs"), [(30.0, 90.0), (90.0, 30.0)])
 def test_longer_of_two_leases_counts(mine: float, theirs: float, clock: Clock) -> None:
-    """An owner beats as its own settings say, which may be more slowly than mine."""
+    """An owner beats as often as its own settings say."""
     place = artifact(lease_sec=mine)
     leave_attempt(artifact(lease_sec=theirs), boot_id="another boot")
     survey(place)
@@ -239,7 +238,7 @@ def test_longer_of_two_leases_counts(mine: float, theirs: float, clock: Clock) -
 def test_unlocked_owner_on_another_device_is_judged_by_its_lease(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same boot, another mount of the store: a lock there may not be seen here."""
+    """The same boot, but another mount of the store, where its lock may not be visible."""
     place = artifact()
     path = leave_attempt(place)
     record = decode_attempt(path.read_bytes())
@@ -253,7 +252,6 @@ def test_unlocked_owner_on_another_device_is_judged_by_its_lease(
 
 
 def test_unknown_boot_ids_are_never_the_same_machine(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two machines that cannot tell their boot are not thereby one."""
     place = artifact()
     leave_attempt(place, boot_id="")
     monkeypatch.setattr("furu.store.local.boot_id", lambda: "")
@@ -263,7 +261,7 @@ def test_unknown_boot_ids_are_never_the_same_machine(clock: Clock, monkeypatch: 
 
 
 def test_heartbeat_of_a_live_process_keeps_another_machine_away(clock: Clock) -> None:
-    """A process elsewhere that beats is alive after any number of leases."""
+    """For any number of leases."""
     place = artifact()
     script = """
 import itertools

@@ -31,7 +31,7 @@ from tests.store.processes import (
 
 
 def test_claim_of_a_published_node_is_none_and_leaves_no_trace() -> None:
-    """Not even a directory's listing changes, claimed blind or not."""
+    """The listing of the directory does not change."""
     place = artifact()
     compute(place)
     assert claim(place) is None
@@ -49,14 +49,14 @@ class Slow(Furu[str]):
 
 
 def test_get_of_an_owner_that_lost_its_claim_returns_the_winners_value() -> None:
-    """What the caller holds is what everybody else loads."""
+    """The caller gets the same value as all others."""
     node = Slow(name="x")
     assert "theirs" == node.get()
     assert "theirs" == node.get()
 
 
 def test_retransmitted_link_of_done_counts_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NFS repeats a link whose answer was lost and says EEXIST: the same inode is ours."""
+    """NFS repeats a link whose answer was lost, and reports EEXIST: the inode shows that it is ours."""
     place = artifact()
     attempt = begin(place)
     real = os.link
@@ -72,7 +72,7 @@ def test_retransmitted_link_of_done_counts_as_published(monkeypatch: pytest.Monk
 
 
 def test_retransmitted_claim_is_a_claim(place: Artifact) -> None:
-    """A claim that this process made without knowing would hold the node up for its whole life."""
+    """Otherwise this process would block the node for the rest of its life."""
     before = begin(artifact("another"))
 
     def link_twice(original: Callable[..., None], source: str, target: str) -> None:
@@ -89,7 +89,6 @@ def test_retransmitted_claim_is_a_claim(place: Artifact) -> None:
 
 
 def test_second_publish_of_any_kind_gets_eexist_and_changes_nothing() -> None:
-    """Even of an attempt that is made to try again."""
     place = artifact()
     first = begin(place)
     assert publish(first, "first")
@@ -104,7 +103,7 @@ def test_second_publish_of_any_kind_gets_eexist_and_changes_nothing() -> None:
 def test_publish_that_fails_publishes_nothing_and_can_be_recorded(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is full: a named error, the attempt still runs, and its end says why."""
+    """The disk is full: the attempt still holds the node, and its record says why."""
     place = artifact()
     attempt = begin(place)
 
@@ -122,8 +121,8 @@ def test_publish_that_fails_publishes_nothing_and_can_be_recorded(
 
 
 @pytest.mark.parametrize("name", ["listdir", "open", "unlink"])
-def test_publish_that_could_not_tidy_up_is_a_publish(place: Artifact, name: str) -> None:
-    """What is visible must not be reported as a failure: the next run would find it DONE."""
+def test_publish_that_cannot_clean_up_has_published(place: Artifact, name: str) -> None:
+    """A visible artifact must not be reported as a failure."""
     fail(begin(place))
     attempt = begin(place)
     linked = False

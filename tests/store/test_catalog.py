@@ -36,8 +36,7 @@ def info(node: Furu[int]) -> catalog.NodeInfo:
     return catalog.inspect(catalog.find(current_settings(), node.furu_hash))
 
 
-def test_store_that_is_not_there_is_empty() -> None:
-    """Nothing has run yet."""
+def test_missing_store_is_empty() -> None:
     assert [] == entries()
 
 
@@ -53,8 +52,8 @@ def test_walk_finds_every_node_with_its_state() -> None:
     assert [entry.hash for entry in entries()] == sorted(entry.hash for entry in entries())
 
 
-def test_published_node_tells_its_configuration_attempt_and_time() -> None:
-    """With the nodes it depends on as hashes."""
+def test_information_about_a_published_node_is_complete() -> None:
+    """Configuration, attempt, time, and dependencies as hashes."""
     with recording():
         top = diamond()
         run_local([top])
@@ -72,8 +71,8 @@ def test_published_node_tells_its_configuration_attempt_and_time() -> None:
     assert catalog.size_bytes(found.artifact) > 100
 
 
-def test_failed_node_tells_owner_error_traceback_and_log() -> None:
-    """All that a person needs to find out why."""
+def test_information_about_a_failed_node_is_complete() -> None:
+    """Owner, error, traceback and log."""
     node = Talker(fails=True)
     with pytest.raises(FuruComputeError):
         run_local([node])
@@ -87,8 +86,7 @@ def test_failed_node_tells_owner_error_traceback_and_log() -> None:
     assert log.text.endswith("INFO about to\n")
 
 
-def test_log_is_read_from_its_end_up_to_a_size() -> None:
-    """A log may be larger than memory."""
+def test_only_the_end_of_a_long_log_is_read() -> None:
     node = Talker()
     run_local([node])
     log = catalog.read_log(info(node).artifact, 1, max_bytes=3)
@@ -97,8 +95,8 @@ def test_log_is_read_from_its_end_up_to_a_size() -> None:
     assert log.left_out_bytes > 10
 
 
-def test_node_is_found_by_a_prefix_that_is_its_own() -> None:
-    """More digits are asked for where there are two."""
+def test_node_is_found_by_a_unique_prefix() -> None:
+    """If it is not unique, the error asks for more digits."""
     with recording():
         nodes = [Node(name=f"n{number}") for number in range(17)]
         run_local(nodes)
@@ -113,8 +111,8 @@ def test_node_is_found_by_a_prefix_that_is_its_own() -> None:
         catalog.find(current_settings(), "../etc")
 
 
-def test_hostile_names_and_links_are_passed_over(store: Path, tmp_path: Path) -> None:
-    """A link out of the store is not followed, wherever it stands."""
+def test_hostile_names_and_links_are_skipped(store: Path, tmp_path: Path) -> None:
+    """Links out of the store are not followed."""
     outside = tmp_path / "outside" / "Class" / ("0" * 32)
     outside.mkdir(parents=True)
     (outside / "done").write_text("{}")
@@ -133,8 +131,8 @@ def test_hostile_names_and_links_are_passed_over(store: Path, tmp_path: Path) ->
     assert Status.TODO is found.status()
 
 
-def test_damaged_files_are_told_as_problems_of_their_node(store: Path) -> None:
-    """And never end the walk."""
+def test_damaged_files_are_problems_of_their_node(store: Path) -> None:
+    """They do not end the walk."""
     directory = store / "tests.graphs" / "Node"
     for number, content in enumerate([b"{", b"[" * 100_000, b'{"record":"done"}']):
         path = directory / (f"{number}" * 32)
@@ -156,7 +154,7 @@ def test_damaged_files_are_told_as_problems_of_their_node(store: Path) -> None:
 
 
 def test_record_of_another_class_is_a_problem() -> None:
-    """A `done` that was put into another class's directory says nothing of this one."""
+    """A `done` that was moved to another class's directory."""
     with recording():
         node = Node(name="a")
         run_local([node])
@@ -170,7 +168,6 @@ def test_record_of_another_class_is_a_problem() -> None:
 
 
 def test_text_for_a_terminal_has_no_control_sequences() -> None:
-    """What could move the cursor, or turn the line around, is written out."""
     assert "a\\x1b[2Jb" == printable("a\x1b[2Jb")
     assert "\\u202eabc\\n" == printable("\u202eabc\n")
     assert "é" == printable("é")

@@ -34,14 +34,14 @@ from tests.store.processes import (
 
 
 def test_node_with_a_live_owner_is_in_progress(place: Artifact, other: OtherProcess) -> None:
-    """Seen from its own process and from others."""
+    """For its own process and for others."""
     other.begin(place)
     assert Status.IN_PROGRESS is survey(place).status
     assert Status.IN_PROGRESS is other.status(place)
 
 
-def test_published_node_is_done_whatever_lies_beside_it(place: Artifact, other: OtherProcess) -> None:
-    """A failure before, a live owner that came late: `done` decides."""
+def test_published_node_is_done_whatever_is_beside_it(place: Artifact, other: OtherProcess) -> None:
+    """An earlier failure, or a live owner that came late."""
     fail(begin(place))
     publish(begin(place))
     os.link(other.owner_path(), place.files.attempt(7))
@@ -49,7 +49,7 @@ def test_published_node_is_done_whatever_lies_beside_it(place: Artifact, other: 
 
 
 def test_of_threads_that_claim_a_node_together_one_wins() -> None:
-    """The others are told so at once."""
+    """The others get an error at once."""
     place = artifact()
     together = threading.Barrier(8)
     results: list[Any] = []
@@ -71,8 +71,8 @@ def test_of_threads_that_claim_a_node_together_one_wins() -> None:
     assert ["try-1"] == names(place)
 
 
-def test_claim_of_what_this_process_is_at_names_this_process() -> None:
-    """The error says who, where, and is told apart by its type."""
+def test_claim_of_a_node_of_this_process_names_this_process() -> None:
+    """="""
     place = artifact()
     begin(place)
     with pytest.raises(FuruInProgressError) as caught:
@@ -81,8 +81,8 @@ def test_claim_of_what_this_process_is_at_names_this_process() -> None:
     assert Path(place.files.directory) == caught.value.node_dir
 
 
-def test_claim_of_what_another_process_is_at_names_that_process() -> None:
-    """Its pid and host are for people."""
+def test_claim_of_a_node_of_another_process_names_that_process() -> None:
+    """By pid and host."""
     place = artifact()
     with Other(HOLD) as other:
         assert "claimed" == other.hear()
@@ -91,10 +91,9 @@ def test_claim_of_what_another_process_is_at_names_that_process() -> None:
     assert (1, Path(place.files.directory)) == (caught.value.attempt, caught.value.node_dir)
 
 
-def test_claim_of_another_process_is_respected_and_its_result_taken(
+def test_claim_of_another_process_is_respected_and_its_result_is_loaded(
     place: Artifact, other: OtherProcess
 ) -> None:
-    """In progress first, then there is no need to claim."""
     attempt = other.begin(place)
     with pytest.raises(FuruInProgressError):
         claim(place)
@@ -104,7 +103,7 @@ def test_claim_of_another_process_is_respected_and_its_result_taken(
 
 
 def test_claim_looks_at_done_again_after_linking(place: Artifact, other: OtherProcess) -> None:
-    """Published between the first look and the link: nothing is computed again."""
+    """A node that was published before the link is not computed again."""
     begin(artifact("another"))
 
     def publish_first() -> None:
@@ -129,8 +128,8 @@ hear()
 
 
 @pytest.mark.parametrize("dead", [False, True], ids=["cold", "taking over"])
-def test_of_processes_that_claim_nodes_together_one_wins_each(dead: bool) -> None:
-    """Four processes, forty nodes: each node has one winner, at the same number."""
+def test_of_processes_that_claim_nodes_together_one_wins_each_node(dead: bool) -> None:
+    """Four processes, forty nodes."""
     if dead:
         for number in range(40):
             leave_attempt(artifact(str(number)))
@@ -144,7 +143,7 @@ def test_of_processes_that_claim_nodes_together_one_wins_each(dead: bool) -> Non
 
 
 def test_dead_owners_of_many_nodes_are_removed_once(place: Artifact, other: OtherProcess) -> None:
-    """The first taker removes the file; the others find it gone and go on."""
+    """The first taker removes the file, the others find it gone."""
     store = place.settings.store
     places = [artifact(f"node{number}") for number in range(3)]
     for one in places:
@@ -160,7 +159,7 @@ def test_dead_owners_of_many_nodes_are_removed_once(place: Artifact, other: Othe
 def test_live_owner_is_not_taken_over_because_its_file_cannot_be_read(
     place: Artifact, other: OtherProcess, name: str, number: int
 ) -> None:
-    """Out of descriptors, or a failing disk: an error or a wait, and no second owner."""
+    """Without descriptors, or with a failing disk: an error or a wait, but no second owner."""
     other.begin(place)
     begin(artifact("another"))
     opened: list[int] = []
@@ -182,8 +181,8 @@ def test_live_owner_is_not_taken_over_because_its_file_cannot_be_read(
     assert ["try-1"] == names(place)
 
 
-def test_owner_is_written_whole_however_little_a_write_takes(place: Artifact, other: OtherProcess) -> None:
-    """A torn owner would pass for nobody, and its nodes would be computed twice."""
+def test_owner_is_written_whole_by_short_writes(place: Artifact, other: OtherProcess) -> None:
+    """A torn owner would look dead, and its nodes would be computed twice."""
     with instead("write", lambda original, descriptor, data: original(descriptor, bytes(data)[:9])):
         begin(place)
     assert other.begin_or_none(place) is None

@@ -20,7 +20,6 @@ from tests.store.processes import (
 
 
 def test_process_durability_never_syncs(place: Artifact) -> None:
-    """What survives kill -9 costs no fsync."""
     attempt = begin(place)
     Path(attempt.files_directory(), "model.bin").write_bytes(b"weights")
     with system_calls() as calls:
@@ -53,7 +52,7 @@ def test_power_durability_syncs_everything_before_the_link(store: Path) -> None:
 
 
 def test_power_durability_survives_links_and_pipes_among_the_files() -> None:
-    """They have no content to sync, and waiting for a FIFO would be for ever."""
+    """They have no content to sync, and opening a FIFO would block."""
     attempt = begin(artifact(durability="power"))
     os.mkfifo(f"{attempt.files_directory()}/pipe")
     os.symlink("/nowhere", f"{attempt.files_directory()}/link")
@@ -63,7 +62,6 @@ def test_power_durability_survives_links_and_pipes_among_the_files() -> None:
 
 
 def test_sync_that_fails_before_the_link_publishes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that reports an error has not stored the result."""
     place = artifact(durability="power")
     attempt = begin(place)
 
@@ -79,7 +77,7 @@ def test_sync_that_fails_before_the_link_publishes_nothing(monkeypatch: pytest.M
 
 
 def test_publish_that_raises_has_not_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the directory cannot be synced after the link, `done` is there: no error may deny it."""
+    """If the directory cannot be synced after the link, `done` exists, so publishing does not raise."""
     place = artifact(durability="power")
     attempt = begin(place)
     real = os.fsync

@@ -39,7 +39,7 @@ from tests.store.records import ended_record
 
 
 def test_failed_attempt_leaves_a_record_for_people(place: Artifact) -> None:
-    """What failed, where, with which configuration; the traceback by line; no local variables."""
+    """With error, configuration and traceback, but no local variables."""
 
     def train() -> None:
         password = "hunter" + str(2)
@@ -63,7 +63,6 @@ def test_failed_attempt_leaves_a_record_for_people(place: Artifact) -> None:
 
 
 def test_cancelled_record_leaves_the_node_to_do() -> None:
-    """It says so, with the traceback, and the next attempt follows."""
     place = artifact()
     attempt = begin(place)
     assert attempt.end("cancelled", KeyboardInterrupt(), {}) is None
@@ -85,8 +84,8 @@ def test_cancelled_record_leaves_the_node_to_do() -> None:
     ],
     ids=["forged", "surrogate escape", "control characters", "huge", "group", "exit"],
 )
-def test_whatever_a_node_raises_is_recorded(place: Artifact, error: BaseException) -> None:
-    """No message can forge a line, hide the failure, or make the record too large to be read."""
+def test_any_exception_of_a_node_is_recorded(place: Artifact, error: BaseException) -> None:
+    """A message cannot forge a line, hide the failure, or make the record too large."""
     attempt = begin(place)
     assert fail(attempt, error) is None
     assert Status.FAILED is survey(place).status
@@ -98,15 +97,14 @@ def test_whatever_a_node_raises_is_recorded(place: Artifact, error: BaseExceptio
 
 
 def test_endless_traceback_is_cut() -> None:
-    """A recursion a thousand deep or a message of megabytes is no record of megabytes."""
+    """Of a deep recursion, or with a message of megabytes."""
     place = artifact()
     fail(begin(place), ValueError("x" * 10**6))
     assert os.path.getsize(place.files.attempt(1)) < 2**18
     assert Status.FAILED is survey(place).status
 
 
-def test_error_whose_text_cannot_be_had_is_recorded() -> None:
-    """A `__str__` that raises hides nothing else."""
+def test_error_whose_str_raises_is_recorded() -> None:
 
     class Broken(Exception):
         def __str__(self) -> str:
@@ -118,30 +116,27 @@ def test_error_whose_text_cannot_be_had_is_recorded() -> None:
 
 
 def test_failure_of_a_node_with_a_large_configuration_is_recorded(place: Artifact) -> None:
-    """Its record is as good as any: FAILED, not TODO."""
+    """It is FAILED, not TODO."""
     attempt = begin(place)
     assert attempt.end("failed", ValueError("bad"), {"words": ["word"] * 500_000}) is None
     assert Status.FAILED is survey(place).status
     assert "ValueError: bad" == survey(place).record.error  # type: ignore[union-attr]
 
 
-def test_error_is_told_by_itself_and_not_by_its_notes() -> None:
-    """Notes are for the traceback."""
+def test_notes_of_an_error_are_only_in_the_traceback() -> None:
     error = ValueError("bad split")
     error.add_note("the note")
     assert "ValueError: bad split" == describe_error(error)
 
 
 def test_record_of_the_last_failure_can_be_read_back(place: Artifact) -> None:
-    """A survey returns it whole."""
     fail(begin(place), ValueError("bad split"))
     record = survey(place).record
     assert isinstance(record, EndedRecord)
     assert ("failed", "ValueError: bad split") == (record.outcome, record.error)
 
 
-def test_numbers_count_upwards_for_ever() -> None:
-    """An attempt's name is never used again, whatever came of it."""
+def test_attempt_numbers_are_never_reused() -> None:
     place = artifact()
     numbers = []
     for _ in range(3):
@@ -155,8 +150,8 @@ def test_numbers_count_upwards_for_ever() -> None:
     assert [f"try-{number}" for number in numbers] == names(place)
 
 
-def test_number_of_files_that_were_left_is_not_used_again() -> None:
-    """An attempt never starts in a directory that another one filled."""
+def test_number_of_left_files_is_not_used_again() -> None:
+    """An attempt never starts in a directory with files of another one."""
     place = artifact()
     leave_attempt(place, 1)
     put(f"{place.files.files(4, '0f')}/left", "x")
@@ -164,7 +159,7 @@ def test_number_of_files_that_were_left_is_not_used_again() -> None:
 
 
 def test_publish_removes_earlier_attempts_and_keeps_the_last_failure() -> None:
-    """Their directories, temporaries and records, but for the record of the latest failure."""
+    """Directories, temporary files and records, except the record of the last failure."""
     place = artifact()
     for number in range(1, 6):
         attempt = begin(place)
@@ -184,8 +179,8 @@ def test_publish_removes_earlier_attempts_and_keeps_the_last_failure() -> None:
     assert ["mine"] == os.listdir(files(place))
 
 
-def test_publish_leaves_what_is_not_furus() -> None:
-    """Notes that somebody put beside the artifact stay."""
+def test_publish_keeps_files_that_are_not_furus() -> None:
+    """Such as notes that a person put beside the artifact."""
     place = artifact()
     fail(begin(place))
     put(f"{place.files.directory}/notes.txt", "precious")
@@ -195,7 +190,6 @@ def test_publish_leaves_what_is_not_furus() -> None:
 
 
 def test_link_among_earlier_files_is_removed_and_not_followed(tmp_path: Path) -> None:
-    """What a1 points to is not furu's to remove."""
     place = artifact()
     put(tmp_path / "data" / "precious", "x")
     attempt = begin(place)
@@ -251,10 +245,10 @@ def test_record_that_cannot_be_written_does_not_hide_the_nodes_own_error() -> No
     assert 1 == node.get()
 
 
-def test_node_that_was_removed_after_an_unwritten_end_is_computed_as_any_other(
+def test_node_removed_after_an_unwritten_end_is_computed_normally(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its first attempt is alive again under the same name."""
+    """Its next attempt has the same name."""
     place = artifact()
     with failing("replace", errno.ENOSPC):
         assert fail(begin(place)) is not None
@@ -264,7 +258,7 @@ def test_node_that_was_removed_after_an_unwritten_end_is_computed_as_any_other(
 
 
 def test_node_that_was_removed_while_it_ran_ends_without_a_problem() -> None:
-    """There is nothing left to say it of, and nothing is made anew."""
+    """Nothing is recorded or made again."""
     place = artifact()
     attempt = begin(place)
     shutil.rmtree(place.files.directory)
@@ -275,7 +269,7 @@ def test_node_that_was_removed_while_it_ran_ends_without_a_problem() -> None:
 
 
 def test_failed_claim_does_not_block_the_next_one(place: Artifact) -> None:
-    """Whichever call fails: the error names the path, and nothing is thought to be running."""
+    """For each call that may fail; the error names the path."""
     begin(artifact("another"))
     for name in ("mkdir", "link", "lstat"):
         with failing(name, errno.EIO), pytest.raises(FuruStoreError, match=place.hash) as caught:
@@ -290,7 +284,7 @@ def test_failed_claim_does_not_block_the_next_one(place: Artifact) -> None:
 def test_claim_that_was_interrupted_does_not_block_the_next(
     name: str, after: bool, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C at any system call of a claim: the node can be claimed again."""
+    """By Ctrl-C at any system call of the claim."""
     place = artifact()
     os.makedirs(Path(place.files.directory).parent)
     current_owner(store)
@@ -311,8 +305,8 @@ def test_claim_that_was_interrupted_does_not_block_the_next(
 
 
 @pytest.mark.parametrize("kind", ["file", "dangling link"])
-def test_node_directory_that_is_none_is_an_error_and_no_endless_loop(place: Artifact, kind: str) -> None:
-    """The error names it."""
+def test_node_directory_that_is_not_a_directory_is_an_error(place: Artifact, kind: str) -> None:
+    """Not an endless loop."""
     directory = Path(place.files.directory)
     directory.parent.mkdir(parents=True)
     if kind == "file":
@@ -334,7 +328,6 @@ def test_node_directory_that_is_none_is_an_error_and_no_endless_loop(place: Arti
 
 
 def test_directory_removed_during_a_claim_is_made_again(place: Artifact) -> None:
-    """Somebody deletes the node at that moment: a claimer treats it as missing."""
     begin(artifact("another"))
     with once_before("link", "try-1", lambda: shutil.rmtree(place.files.directory)):
         attempt = begin(place)

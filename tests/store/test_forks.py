@@ -18,7 +18,7 @@ from tests.store.processes import (
 
 
 def test_process_removes_its_owner_at_exit(store: Path) -> None:
-    """By returning, by sys.exit, by an exception that nobody catches."""
+    """By returning, by sys.exit, or by an uncaught exception."""
     for ending, code in [("", 0), ("sys.exit(3)", 3), ("raise ValueError", 1)]:
         with Other(
             f"compute(artifact({ending!r}))\nsay(owners(artifact().settings.store))\n{ending}"
@@ -29,7 +29,7 @@ def test_process_removes_its_owner_at_exit(store: Path) -> None:
 
 
 def test_forked_worker_of_multiprocessing_removes_its_owner_at_its_end(store: Path) -> None:
-    """Such a child ends by os._exit, past atexit; it ends in order all the same."""
+    """Such a child ends by os._exit, without atexit functions."""
     script = """
 import multiprocessing
 def work():
@@ -44,8 +44,8 @@ say(child.exitcode, owners(artifact().settings.store))
     assert artifact().is_done()
 
 
-def test_fork_child_has_an_owner_of_its_own(store: Path) -> None:
-    """It claims as itself, leaves the parent's owner and claims alone, and its end is its own."""
+def test_fork_child_has_its_own_owner(store: Path) -> None:
+    """It does not change the parent's owner and claims."""
     script = """
 import json
 mine = begin(artifact("parent's"))
@@ -75,8 +75,8 @@ hear()
         assert Status.IN_PROGRESS is survey(artifact("parent's")).status
 
 
-def test_parents_lock_dies_with_the_parent_though_the_child_lives() -> None:
-    """The child holds no copy of the descriptor; its own claims stay alive."""
+def test_lock_of_a_parent_ends_with_it_although_a_fork_lives() -> None:
+    """The child has no copy of the descriptor; its own claims stay alive."""
     script = """
 begin(artifact("parent's"))
 child = os.fork()
@@ -96,7 +96,7 @@ os.waitpid(child, 0)
 
 
 def test_fork_child_computes_what_its_dead_parent_was_computing() -> None:
-    """What the parent had in memory of its attempts is not the child's."""
+    """The parent's attempts in memory do not belong to the child."""
     script = """
 begin(artifact())
 read, write = os.pipe()
@@ -118,7 +118,7 @@ os._exit(9)
 
 
 def test_fork_while_another_thread_claims_leaves_the_child_free_to_claim() -> None:
-    """A lock that was held at the fork by a thread that the child does not have is not the child's."""
+    """A lock held by a thread of the parent is not locked in the child."""
     script = """
 import threading
 locked, release = threading.Event(), threading.Event()
@@ -142,7 +142,7 @@ os.waitpid(child, 0)
 
 
 def test_subprocess_that_outlives_its_parent_does_not_keep_the_parents_claims() -> None:
-    """No descriptor of the store's is inherited by what a node starts."""
+    """Programs that a node starts inherit no descriptors of the store."""
     script = """
 import subprocess
 attempt = begin(artifact())

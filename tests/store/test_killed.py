@@ -25,7 +25,7 @@ from tests.store.processes import (
 
 
 def test_copied_store_works(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hard links became files: what is done is done, what failed failed, what ran is dead."""
+    """Hard links became files: done nodes are done, failed nodes have failed, running attempts are dead."""
     compute(artifact("done"), "value")
     fail(begin(artifact("failed")))
     begin(artifact("running"))
@@ -46,7 +46,7 @@ def test_copied_store_works(store: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("step", ["link", "write", "close", "unlink"])
 def test_process_killed_at_any_step_of_publishing_leaves_all_or_nothing(step: str) -> None:
-    """Killed before its first call of each kind: DONE with the whole value, or to do."""
+    """DONE with the whole value, or TODO."""
     script = f"""
 place = artifact("{step}")
 attempt = begin(place)

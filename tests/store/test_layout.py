@@ -68,7 +68,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_hostile_name_becomes_one_plain_component(name: str, tmp_path: Path) -> None:
-    """It can be made as a directory, exactly one level down, and is not furu's own `owners`."""
+    """It is a directory one level down, and not furu's own `owners`."""
     component = encode_component(name)
     assert "/" not in component
     assert "\0" not in component
@@ -80,21 +80,20 @@ def test_hostile_name_becomes_one_plain_component(name: str, tmp_path: Path) -> 
 
 
 def test_different_names_never_share_a_component() -> None:
-    """Not by case, not by an encoded form that is another's plain one, not by a common beginning."""
+    """Names that differ in case, in encoding, or only at the end."""
     for one, other in itertools.combinations(HOSTILE, 2):
         assert encode_component(one) != encode_component(other), (one, other)
 
 
 @given(st.text(max_size=400), st.text(max_size=400))
-def test_any_two_names_have_components_of_their_own(one: str, other: str) -> None:
-    """As many components as names, each short enough for any filesystem."""
+def test_any_two_names_have_different_components(one: str, other: str) -> None:
+    """Each short enough for any filesystem."""
     components = {encode_component(one), encode_component(other)}
     assert len({one, other}) == len(components)
     assert all(0 < len(component.encode()) <= 120 for component in components)
 
 
-def test_plain_name_stays_as_it_is() -> None:
-    """People read these paths."""
+def test_plain_name_is_not_encoded() -> None:
     assert "package.module" == encode_component("package.module")
     assert "make.<locals>.Inner" == encode_component("make.<locals>.Inner")
 
@@ -103,7 +102,7 @@ def test_plain_name_stays_as_it_is() -> None:
     "name", ["..", "/", "a\0b", "", "owners", "x" * 300, "../../up", "\udce9"], ids=ascii
 )
 def test_node_with_hostile_class_stays_inside_its_store(name: str, store: Path, tmp_path: Path) -> None:
-    """Claimed and published in a directory of its own, three levels down; nothing is made beside it."""
+    """Its directory is three levels down, and nothing is made beside it."""
     plain = artifact()
     files = node_files(store, name, name, HASH)
     place = Artifact(plain.settings, files, f"{name}:{name}".encode("ascii", "replace").decode(), HASH)
@@ -115,8 +114,7 @@ def test_node_with_hostile_class_stays_inside_its_store(name: str, store: Path, 
     assert OWNERS != directory.parents[1].name
 
 
-def test_classes_that_differ_in_case_only_have_artifacts_of_their_own(store: Path) -> None:
-    """Computing one leaves the other to do."""
+def test_classes_that_differ_only_in_case_do_not_share_artifacts(store: Path) -> None:
     settings = artifact().settings
     one = Artifact(settings, node_files(store, "m", "Model", HASH), "m:Model", HASH)
     other = Artifact(settings, node_files(store, "m", "MODEL", HASH), "m:MODEL", HASH)
@@ -127,8 +125,7 @@ def test_classes_that_differ_in_case_only_have_artifacts_of_their_own(store: Pat
 @pytest.mark.parametrize(
     "text", ["", "../../x", HASH.upper(), HASH[1:], HASH + "0", HASH + "\n", "/" * 32, "." * 32], ids=ascii
 )
-def test_what_is_no_hash_names_no_node(text: str, tmp_path: Path) -> None:
-    """Neither as a node's directory nor as an owner's id."""
+def test_only_hashes_name_nodes_and_owners(text: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not a node's hash"):
         node_files(tmp_path, "module", "Class", text)
     assert not is_identifier(text)
@@ -161,12 +158,11 @@ def test_what_is_no_hash_names_no_node(text: str, tmp_path: Path) -> None:
 def test_only_names_that_furu_writes_are_read_as_attempts(
     name: str, expected: tuple[str, int] | None
 ) -> None:
-    """Whatever else lies in a node's directory is not looked at."""
     assert expected == parse_numbered(name)
 
 
-def test_every_file_of_a_node_lies_in_the_nodes_directory(tmp_path: Path) -> None:
-    """The whole layout, as the documentation draws it."""
+def test_every_file_of_a_node_is_in_its_directory(tmp_path: Path) -> None:
+    """The layout is the one in the documentation."""
     files = node_files(tmp_path, "package.module", "Outer.Inner", HASH)
     directory = f"{tmp_path}/package.module/Outer.Inner/{HASH}"
     assert [
@@ -186,8 +182,7 @@ def test_every_file_of_a_node_lies_in_the_nodes_directory(tmp_path: Path) -> Non
     ]
 
 
-def test_store_of_another_name_holds_none_of_this_ones_nodes(tmp_path: Path) -> None:
-    """The same node in two stores is two artifacts."""
+def test_same_node_in_two_stores_has_two_artifacts(tmp_path: Path) -> None:
     compute(artifact())
     with use_settings(store=tmp_path / "second"):
         assert not artifact().is_done()

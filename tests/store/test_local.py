@@ -54,7 +54,7 @@ def process() -> Iterator[Process]:
 
 
 def test_few_owners_without_attempts_are_kept(process: Process, tmp_path: Path) -> None:
-    """A hundred stores, used one after another, hold a handful of descriptors."""
+    """A hundred stores, used one after another, need a handful of descriptors."""
     for number in range(100):
         with use_settings(store=tmp_path / f"store{number}"):
             compute(artifact())
@@ -64,7 +64,6 @@ def test_few_owners_without_attempts_are_kept(process: Process, tmp_path: Path) 
 
 
 def test_owners_in_use_are_never_ended(process: Process, tmp_path: Path) -> None:
-    """However many: each has an attempt linked to it."""
     held = []
     for number in range(20):
         with use_settings(store=tmp_path / f"store{number}"):
@@ -78,7 +77,7 @@ def test_owners_in_use_are_never_ended(process: Process, tmp_path: Path) -> None
 
 
 def test_heartbeat_ends_idle_owners_and_then_itself() -> None:
-    """A store that is not in use holds no descriptor, no lock and no thread."""
+    """A store that is not in use has no descriptor, lock or thread."""
     process = Process(idle_sec=0.01)
     with acting_as(process), use_settings(lease_sec=0.06):
         compute(artifact())
@@ -130,7 +129,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[float | None]:
 
 
 def test_heart_beats_six_times_in_a_lease(pauses: queue.SimpleQueue[float | None]) -> None:
-    """So that others miss five beats before they may call a live owner dead."""
+    """Others have to miss five beats before they take a live owner for dead."""
     process = Process()
     with acting_as(process), use_settings(lease_sec=6.0):
         attempt = begin(artifact())
@@ -142,7 +141,7 @@ def test_heart_beats_six_times_in_a_lease(pauses: queue.SimpleQueue[float | None
 def test_new_owner_with_a_shorter_lease_beats_soon(
     tmp_path: Path, pauses: queue.SimpleQueue[float | None]
 ) -> None:
-    """The heartbeat does not sleep on for as long as the owners before could wait."""
+    """The heartbeat does not sleep as long as earlier owners allowed."""
     process = Process()
     with acting_as(process):
         with use_settings(store=tmp_path / "slow", lease_sec=3600.0):
@@ -159,7 +158,7 @@ def test_new_owner_with_a_shorter_lease_beats_soon(
 def test_heartbeat_looks_soon_at_an_owner_that_is_idle(
     place: Artifact, pauses: queue.SimpleQueue[float | None]
 ) -> None:
-    """To end it, if its lease is long."""
+    """Even if its lease is long."""
     process = Process()
     with acting_as(process):
         with process.lock:  # so that the heartbeat finds the attempt ended
@@ -169,7 +168,7 @@ def test_heartbeat_looks_soon_at_an_owner_that_is_idle(
 
 
 def test_owner_with_as_many_links_as_the_filesystem_allows_is_replaced(process: Process) -> None:
-    """ext4 gives a file 65,000 names: the next attempt is a link to another owner's."""
+    """ext4 allows 65,000: the next attempt is a link to another owner."""
     first = begin(artifact("first"))
 
     def full(original: Callable[..., None], source: str, target: str) -> None:
@@ -188,7 +187,7 @@ def test_owner_with_as_many_links_as_the_filesystem_allows_is_replaced(process: 
 def test_class_whose_directory_is_on_another_disk_has_an_owner_there(
     process: Process, place: Artifact, store: Path
 ) -> None:
-    """A hard link does not lead to another disk. Other processes see that the node is being computed."""
+    """Hard links do not work across disks. Other processes see that the node is being computed."""
 
     def across(original: Callable[..., None], source: str, target: str) -> None:
         if source.startswith(f"{store}/owners/") and "/try-" in target:
@@ -224,14 +223,14 @@ def test_copy_of_a_virtual_machine_waits_for_two_beats_before_it_takes_over(
 
 
 def test_filesystem_of_a_temporary_directory_is_a_local_one(tmp_path: Path) -> None:
-    """So a killed owner is taken over at once. Where it cannot be found out, it is not local."""
+    """So a killed owner is taken over at once. If that is unknown, it is not local."""
     assert owner_module.locks_are_all_here(str(tmp_path))
 
 
 def test_closed_lock_is_reported_and_its_number_left_to_its_new_user(
     process: Process, place: Artifact, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A node closes every descriptor that it finds; another file takes the number."""
+    """A node closes all descriptors, and another file gets the number."""
     attempt = begin(place)
     owner = attempt.owner
     assert owner is not None
@@ -250,7 +249,7 @@ def test_closed_lock_is_reported_and_its_number_left_to_its_new_user(
 
 
 def test_node_is_in_progress_from_its_link_on(place: Artifact) -> None:
-    """Another thread never sees a moment in which a node that is being claimed is to do."""
+    """Other threads never see a node as TODO while it is being claimed."""
     seen: list[Status] = []
 
     def look() -> None:
@@ -265,7 +264,7 @@ def test_node_is_in_progress_from_its_link_on(place: Artifact) -> None:
 
 
 def test_waiter_that_took_its_registration_back_is_not_called(place: Artifact) -> None:
-    """And the others are, whatever one of them raises."""
+    """The others are called, even if one of them raises."""
     attempt = begin(place)
     called: list[str] = []
 
@@ -288,7 +287,7 @@ def test_waiter_that_took_its_registration_back_is_not_called(place: Artifact) -
 
 
 def test_waiter_is_registered_under_the_lock_that_a_release_takes(process: Process) -> None:
-    """Or one that is registered while the node is released would wait without end."""
+    """Otherwise a waiter that registers during a release could wait forever."""
     was_free: list[bool] = []
 
     def look() -> None:
@@ -317,7 +316,7 @@ def test_waiter_is_registered_under_the_lock_that_a_release_takes(process: Proce
 
 
 def test_log_of_an_attempt_that_has_ended_writes_no_file(place: Artifact) -> None:
-    """A thread that the node has left behind may log for as long as it likes."""
+    """A thread that outlives the node may still log."""
     attempt = begin(place)
     fail(attempt)
     attempt.log("late")
@@ -325,7 +324,7 @@ def test_log_of_an_attempt_that_has_ended_writes_no_file(place: Artifact) -> Non
 
 
 def test_claim_whose_listing_names_what_cannot_be_opened_is_an_error(place: Artifact) -> None:
-    """Not an endless loop: a listing that is stale for good."""
+    """Not an endless loop."""
     os.makedirs(place.files.directory)
     stale = instead("listdir", lambda original, path: [*original(path), "try-7"])
     with stale, pytest.raises(FuruStoreError, match="try-7 is listed and cannot be opened"):
@@ -333,7 +332,7 @@ def test_claim_whose_listing_names_what_cannot_be_opened_is_an_error(place: Arti
 
 
 def test_removal_whose_rename_fails_leaves_the_artifact_and_the_node_free() -> None:
-    """What is published stays published, and can be removed later."""
+    """The artifact stays published, and can be removed later."""
     node = Square(of=3)
     assert 9 == node.get()
     entry = find(current_settings(), node.furu_hash)
@@ -348,7 +347,7 @@ def test_removal_whose_rename_fails_leaves_the_artifact_and_the_node_free() -> N
 
 
 def test_artifact_is_loaded_while_it_is_removed(place: Artifact) -> None:
-    """Until its whole directory is gone it is DONE: a removal sets nothing aside."""
+    """It is DONE until its directory is gone."""
     node = Square(of=3)
     node.get()
     entry = find(current_settings(), node.furu_hash)
@@ -358,10 +357,10 @@ def test_artifact_is_loaded_while_it_is_removed(place: Artifact) -> None:
     assert [9] == loaded
 
 
-def test_failed_sync_after_the_link_takes_no_artifact_back(
+def test_failed_sync_after_the_link_does_not_unpublish(
     place: Artifact, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Others may have read it. That it may not survive a power cut is logged."""
+    """Others may have read it; the log says that it may not survive a power cut."""
     place = artifact(durability="power")
     attempt = begin(place)
     real = os.fsync
@@ -378,8 +377,8 @@ def test_failed_sync_after_the_link_takes_no_artifact_back(
     assert "may not survive a power cut" in caplog.text
 
 
-def test_files_that_the_node_removed_itself_are_no_part_of_its_artifact(place: Artifact) -> None:
-    """A node that tidies its directory up publishes a value without files; one that needs them fails."""
+def test_files_that_the_node_removed_are_not_in_its_artifact(place: Artifact) -> None:
+    """A value without files is published; one that needs them fails."""
     attempt = begin(place)
     os.rmdir(attempt.files_directory())
     assert publish(attempt)
@@ -392,7 +391,7 @@ def test_files_that_the_node_removed_itself_are_no_part_of_its_artifact(place: A
 
 
 def test_attempt_that_lost_its_name_writes_no_record(place: Artifact) -> None:
-    """The directory was removed and another attempt has the name: its claim stays."""
+    """Its directory was removed, and another attempt has the name."""
     with OtherProcess() as other:
         late = other.begin(place)
         os.rename(place.files.directory, f"{place.files.directory}-gone")
@@ -414,7 +413,7 @@ class Nested(Furu[int]):
 
 
 def test_memory_of_a_process_is_empty_when_its_nodes_are_done(process: Process) -> None:
-    """Whether they were computed, loaded, or failed."""
+    """Computed, loaded or failed."""
     assert 5 == Nested().get() == Nested().get()
     fail(begin(artifact("failed")))
     current_owner(current_settings().store)
@@ -426,7 +425,7 @@ def test_memory_of_a_process_is_empty_when_its_nodes_are_done(process: Process) 
 
 
 def test_files_that_cannot_be_looked_at_are_not_left_out_of_the_artifact(place: Artifact) -> None:
-    """An I/O error is not a missing directory: nothing is published, and the attempt can end."""
+    """After an I/O error nothing is published, and the attempt can end."""
     attempt = begin(place)
     directory = attempt.files_directory()
     with failing("stat", errno.EIO, os.path.basename(directory)), pytest.raises(FuruStoreError):

@@ -46,7 +46,7 @@ hear()
 
 
 def test_owner_that_lost_its_claim_leaves_no_files_behind() -> None:
-    """It drops its result: nobody else could tell later that its files are nobody's."""
+    """Later no process could know that they are useless."""
     place = artifact()
     mine = begin(place)
     with Other(TAKER) as other:
@@ -67,7 +67,7 @@ def taken_over(place: Artifact) -> Attempt:
 
 
 def test_owner_that_lost_its_claim_does_not_publish(place: Artifact, stranger: OtherProcess) -> None:
-    """Paused beyond its lease, it comes back: the winner's result stands, and is what it gets."""
+    """Paused beyond its lease, it gets the winner's result."""
     paused = stranger.begin(place)
     winner = taken_over(place)
     assert publish(winner, 2)
@@ -78,8 +78,8 @@ def test_owner_that_lost_its_claim_does_not_publish(place: Artifact, stranger: O
         assert claim(place) is None
 
 
-def test_owner_that_lost_its_claim_may_still_be_first(place: Artifact, stranger: OtherProcess) -> None:
-    """Then the one that took over drops its own result, and harms nothing of the published one."""
+def test_owner_that_lost_its_claim_may_still_publish_first(place: Artifact, stranger: OtherProcess) -> None:
+    """Then the taker drops its own result."""
     paused = stranger.begin(place)
     with stranger.running():
         Path(paused.files_directory(), "model.bin").write_bytes(b"weights")
@@ -102,7 +102,7 @@ def replace_as_taker(place: Artifact, taker: OtherProcess) -> None:
 def test_owner_that_lost_its_claim_while_it_published_loses_without_an_error(
     place: Artifact, stranger: OtherProcess, other: OtherProcess
 ) -> None:
-    """Between writing its document and linking it, it is taken for dead and tidied away."""
+    """It is taken for dead between writing its document and linking it."""
     paused = stranger.begin(place)
     with once_before("link", "/done", lambda: replace_as_taker(place, other)):
         assert not stranger.publish(paused, "late")
@@ -114,8 +114,7 @@ def test_owner_that_lost_its_claim_while_it_published_loses_without_an_error(
 def test_replacer_that_is_taken_for_dead_leaves_the_takers_result(
     place: Artifact, stranger: OtherProcess, other: OtherProcess, name: str, ending: str
 ) -> None:
-    """It is paused right before it sets the rejected artifact aside, or right after: it never takes away
-    the good one for good."""
+    """It is paused right before or after it renames the rejected artifact."""
     compute(place, "old")
     with once_before(name, ending, lambda: replace_as_taker(place, other)):
         assert stranger.begin_or_none(place, rejecting(place)) is None
@@ -126,7 +125,7 @@ def test_replacer_that_is_taken_for_dead_leaves_the_takers_result(
 def test_failure_of_an_owner_that_lost_its_claim_changes_nothing(
     place: Artifact, stranger: OtherProcess
 ) -> None:
-    """While the new owner computes, and after it published."""
+    """While the new owner computes, and after it has published."""
     late, later = stranger.begin(place), stranger.begin(artifact("another"))
     with lease_clock() as clock:
         survey(place)
@@ -144,8 +143,8 @@ def test_failure_of_an_owner_that_lost_its_claim_changes_nothing(
     assert Status.DONE is survey(later.artifact).status
 
 
-def test_publish_spares_what_a_live_owner_uses(place: Artifact, stranger: OtherProcess) -> None:
-    """An owner that was paused beyond its lease, and is back, still writes its files."""
+def test_publish_keeps_files_of_a_live_owner(place: Artifact, stranger: OtherProcess) -> None:
+    """An owner that was paused beyond its lease may still be writing."""
     paused = stranger.begin(place)
     with stranger.running():
         Path(paused.files_directory(), "model.bin").write_bytes(b"weights")

@@ -29,8 +29,8 @@ from tests.store.processes import (
 )
 
 
-def test_process_has_one_owner_in_a_store_and_another_in_the_next(store: Path, tmp_path: Path) -> None:
-    """However many nodes it computes, and in however many threads."""
+def test_process_has_one_owner_in_each_store(store: Path, tmp_path: Path) -> None:
+    """For any number of nodes and threads."""
     claimed = [begin(artifact(str(number))) for number in range(5)]
     assert [claimed[0].owner] * 5 == [attempt.owner for attempt in claimed]
     assert [claimed[0].owner.record.id] == owners(store)
@@ -40,8 +40,7 @@ def test_process_has_one_owner_in_a_store_and_another_in_the_next(store: Path, t
     assert [other.record.id] == owners(tmp_path / "second")
 
 
-def test_threads_that_come_first_together_make_one_owner(store: Path) -> None:
-    """The first claims of a process may be several at once."""
+def test_first_claims_of_several_threads_make_one_owner(store: Path) -> None:
     together = threading.Barrier(8)
     found: list[Any] = []
 
@@ -58,8 +57,7 @@ def test_threads_that_come_first_together_make_one_owner(store: Path) -> None:
     assert 1 == len(owners(store))
 
 
-def test_owners_file_says_who_it_is_and_is_locked(store: Path) -> None:
-    """JSON for people; the lock is what counts."""
+def test_owner_file_is_json_and_locked(store: Path) -> None:
     owner = current_owner(store, LEASE_SEC)
     document = json.loads(Path(owner.path).read_bytes())
     assert owner.record == decode_attempt(Path(owner.path).read_bytes())
@@ -81,7 +79,6 @@ def _umask() -> int:
 
 
 def test_opening_a_store_leaves_nothing_but_the_owner(store: Path) -> None:
-    """No probe, no half-named file."""
     owner = current_owner(store, LEASE_SEC)
     assert ["owners"] == os.listdir(store)
     assert [owner.record.id] == owners(store)
@@ -90,7 +87,7 @@ def test_opening_a_store_leaves_nothing_but_the_owner(store: Path) -> None:
 def test_one_heartbeat_touches_every_owner_of_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Six beats in a lease, however many nodes run; a failing one is not the end of it."""
+    """Six beats in a lease for any number of nodes; a failed beat does not end it."""
     beats: dict[int, int] = {}
     enough = threading.Event()
     real = os.utime
@@ -126,8 +123,8 @@ def test_heartbeat_changes_the_mtime_that_others_see(store: Path) -> None:
 
 
 @pytest.mark.parametrize("removed", ["owners", "everything"])
-def test_process_goes_on_where_somebody_removed_its_owner(removed: str, store: Path) -> None:
-    """rm -rf of the store, or of `owners`, costs a new owner and no error."""
+def test_process_makes_a_new_owner_if_the_old_one_was_removed(removed: str, store: Path) -> None:
+    """After rm -rf of the store, or of `owners`."""
     first = begin(artifact("first")).owner
     shutil.rmtree(store / "owners" if removed == "owners" else store)
     compute(artifact("second"))
@@ -136,8 +133,8 @@ def test_process_goes_on_where_somebody_removed_its_owner(removed: str, store: P
     assert [second.record.id] == owners(store)
 
 
-def test_process_goes_on_where_somebody_removed_one_file_of_its_own(store: Path) -> None:
-    """As another process on another machine does after a long pause."""
+def test_process_makes_a_new_owner_if_its_file_was_removed(store: Path) -> None:
+    """As another machine does after a long pause."""
     first = begin(artifact("first"))
     path = current_owner(store).path
     os.unlink(path)

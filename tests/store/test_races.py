@@ -41,8 +41,8 @@ from tests.store.processes import (
 
 
 def test_claim_with_a_low_number_gives_way_to_later_attempts(place: Artifact, other: OtherProcess) -> None:
-    """Its number is free again by the time of its link, because another process has failed so often that
-    old records were removed. A node's state is that of its highest attempt."""
+    """Its number is free again because old records were removed. A node's status is that of its highest
+    attempt."""
     fail(begin(place))
 
     def fail_often() -> None:
@@ -59,10 +59,10 @@ def test_claim_with_a_low_number_gives_way_to_later_attempts(place: Artifact, ot
     assert other.publish(other.begin(place))  # what the first link was is not in its way
 
 
-def test_claim_that_was_overtaken_leaves_the_files_of_what_was_published(
+def test_overtaken_claim_keeps_the_published_files(
     place: Artifact, stranger: OtherProcess, other: OtherProcess
 ) -> None:
-    """A paused claimer tidies a directory in which another has published, and tidied, meanwhile."""
+    """Another process has published, and cleaned up, while this one was paused."""
 
     def take_over() -> None:
         with other.running(), lease_clock() as clock:
@@ -82,10 +82,10 @@ def test_claim_that_was_overtaken_leaves_the_files_of_what_was_published(
         assert "theirs" == file.read()
 
 
-def test_owner_that_comes_back_while_it_is_taken_over_is_not_computed_beside(
+def test_owner_that_publishes_while_it_is_taken_over_stops_its_taker(
     place: Artifact, stranger: OtherProcess
 ) -> None:
-    """It publishes after its taker has looked at `done`, and before that looks for others."""
+    """After the taker has looked at `done`, and before it looks for others."""
     paused = stranger.begin(place)
     published: list[bool] = []
 
@@ -106,7 +106,6 @@ def test_owner_that_comes_back_while_it_is_taken_over_is_not_computed_beside(
 def test_owner_of_a_node_that_is_taken_over_is_removed(
     place: Artifact, other: OtherProcess, store: Path
 ) -> None:
-    """By a process that has its own owner, and sweeps up no others, already."""
     mine = begin(artifact("mine"))
     assert mine.owner is not None
     other.begin(place)
@@ -116,7 +115,7 @@ def test_owner_of_a_node_that_is_taken_over_is_removed(
 
 
 def test_attempts_whose_owners_seem_dead_keep_their_names(place: Artifact) -> None:
-    """However many: each may still publish, if it was only paused on another machine."""
+    """They may be paused on another machine, and still publish."""
     numbers = range(1, KEPT_RECORDS + 4)
     os.makedirs(place.settings.store, exist_ok=True)
     for number in numbers:
@@ -128,7 +127,7 @@ def test_attempts_whose_owners_seem_dead_keep_their_names(place: Artifact) -> No
 def test_claimers_that_give_way_pause_longer_each_time(
     place: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a few attempts without a pause, because one or two clashes are common."""
+    """After a few tries without a pause, because one or two clashes are common."""
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
 
@@ -145,7 +144,7 @@ def test_claimers_that_give_way_pause_longer_each_time(
 
 
 def test_attempt_whose_name_is_anothers_does_not_publish(place: Artifact, other: OtherProcess) -> None:
-    """Its node was removed by hand, and another process has begun to compute it anew."""
+    """Its node was removed by hand, and another process computes it again."""
     late = begin(place)
     shutil.rmtree(place.files.directory)
     later = other.begin(place)
@@ -163,7 +162,7 @@ class Checked(Square):
 
 
 def test_good_artifact_that_replaced_a_rejected_one_is_loaded(other: OtherProcess) -> None:
-    """Another process has published it since this one judged what was there."""
+    """Another process has published it since this one judged the old one."""
     node = Checked(of=2)
     place = artifact_of(node)
     compute(place, 5)
@@ -177,8 +176,8 @@ def test_good_artifact_that_replaced_a_rejected_one_is_loaded(other: OtherProces
     assert 9 == result(place)
 
 
-def test_release_leaves_the_name_that_is_anothers(place: Artifact, other: OtherProcess) -> None:
-    """Both attempts have the same number, and so the same name."""
+def test_release_keeps_a_name_of_another_attempt(place: Artifact, other: OtherProcess) -> None:
+    """Both attempts have the same number."""
     late = begin(place)
     shutil.rmtree(place.files.directory)
     later = other.begin(place)
@@ -189,8 +188,7 @@ def test_release_leaves_the_name_that_is_anothers(place: Artifact, other: OtherP
     assert other.publish(later)
 
 
-def test_removal_leaves_the_attempt_that_begins_after_its_rename(other: OtherProcess) -> None:
-    """The directory of that one has the name of the one that was renamed away."""
+def test_removal_keeps_an_attempt_that_begins_after_its_rename(other: OtherProcess) -> None:
     node = Square(of=3)
     node.get()
     begun = []

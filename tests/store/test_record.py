@@ -125,10 +125,10 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("make", NOT_FILES)
-def test_what_is_no_regular_file_of_sensible_size_is_a_named_error(
+def test_state_file_that_is_not_a_regular_file_of_sensible_size_is_an_error(
     make: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    """Not followed, not waited for, not read into memory."""
+    """It is not followed, waited for, or read into memory."""
     path = tmp_path / "done"
     make(path)
     with pytest.raises(FuruStoreError) as caught:
@@ -138,7 +138,7 @@ def test_what_is_no_regular_file_of_sensible_size_is_a_named_error(
 
 
 def test_missing_state_file_is_none(tmp_path: Path) -> None:
-    """Missing itself, or below what is no directory; an empty one is empty."""
+    """Also below a file; an empty one is empty."""
     put(tmp_path / "file", b"")
     assert read_state(f"{tmp_path}/missing", 10) is None
     assert read_state(f"{tmp_path}/file/below", 10) is None
@@ -146,7 +146,6 @@ def test_missing_state_file_is_none(tmp_path: Path) -> None:
 
 
 def test_state_file_may_be_as_large_as_allowed_and_no_larger(tmp_path: Path) -> None:
-    """The cap is inclusive."""
     put(tmp_path / "state", b"x" * 10)
     assert b"x" * 10 == read_state(f"{tmp_path}/state", 10)
     with pytest.raises(FuruStoreError, match="10 bytes, more than the 9 allowed"):
@@ -154,7 +153,6 @@ def test_state_file_may_be_as_large_as_allowed_and_no_larger(tmp_path: Path) -> 
 
 
 def test_short_reads_are_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network filesystem may return less than was asked for."""
     content = bytes(range(256)) * 4
     put(tmp_path / "state", content)
     real = os.read
@@ -165,7 +163,6 @@ def test_short_reads_are_put_together(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_read_error_is_a_store_error_that_names_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And carries the original."""
     put(tmp_path / "state", b"x")
 
     def broken(*_: Any) -> bytes:
@@ -179,7 +176,7 @@ def test_read_error_is_a_store_error_that_names_the_file(
 
 @pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
 def test_done_that_is_not_this_nodes_whole_artifact_is_a_named_error(content: Callable[[], bytes]) -> None:
-    """Told by the path; never a decoding error from deeper down, never a value."""
+    """Never a decoding error, never a value."""
     place = artifact()
     put(place.files.done, content())
     with pytest.raises(FuruStoreError) as caught:
@@ -189,14 +186,13 @@ def test_done_that_is_not_this_nodes_whole_artifact_is_a_named_error(content: Ca
 
 
 def test_whole_done_is_read(store: Path) -> None:
-    """The document that the others here are variations of is a good one."""
     place = artifact()
     put(place.files.done, done_document(artifact(), result=[1, 2]))
     assert [1, 2] == result(place)
 
 
 def test_empty_done_is_a_miss() -> None:
-    """As a power cut may leave it."""
+    """As after a power cut."""
     place = artifact()
     put(place.files.done, b"")
     assert place.read() is None
@@ -207,11 +203,8 @@ def test_empty_done_is_a_miss() -> None:
 @pytest.mark.parametrize(
     "make", [make_empty, make_directory, make_link, make_dangling, make_loop, make_fifo]
 )
-def test_done_that_is_no_file_is_never_done_and_makes_way(
-    make: Callable[[Path], None], failures: int
-) -> None:
-    """An empty file, a directory, a link elsewhere or a FIFO where `done` belongs counts as missing; what a
-    link leads to is left alone."""
+def test_done_that_is_not_a_regular_file_is_replaced(make: Callable[[Path], None], failures: int) -> None:
+    """An empty file, a directory, a link or a FIFO. The target of a link is not changed."""
     place = artifact()
     os.makedirs(place.files.directory)
     for _ in range(failures):
@@ -229,7 +222,6 @@ def test_done_that_is_no_file_is_never_done_and_makes_way(
 def test_get_of_a_node_with_an_unusable_done_is_an_error_and_computes_nothing(
     content: Callable[[], bytes],
 ) -> None:
-    """Never a silent recompute: what is there may be worth days."""
     node = Square(of=7)
     path = artifact_of(node).files.done
     put(path, content())
@@ -241,10 +233,10 @@ def test_get_of_a_node_with_an_unusable_done_is_an_error_and_computes_nothing(
 
 
 @pytest.mark.parametrize("make", NOT_FILES)
-def test_attempt_that_is_no_file_is_nobodys_and_the_next_number_is_taken(
+def test_attempt_that_is_not_a_regular_file_is_skipped(
     make: Callable[[Path], None],
 ) -> None:
-    """No crash and no waiting; the node is computed as attempt 2."""
+    """The node is computed as attempt 2."""
     place = artifact()
     os.makedirs(place.files.directory)
     make(Path(place.files.attempt(1)))
@@ -270,8 +262,7 @@ def test_attempt_that_is_no_file_is_nobodys_and_the_next_number_is_taken(
     ],
     ids=lambda content: repr(content[:40]),
 )
-def test_attempt_that_cannot_be_decoded_is_nobodys(content: bytes) -> None:
-    """Corrupt, truncated, foreign or of a later furu: taken over as the next number."""
+def test_attempt_that_cannot_be_decoded_is_taken_over(content: bytes) -> None:
     assert decode_attempt(content) is None
     place = artifact()
     put(place.files.attempt(1), content)
@@ -279,8 +270,7 @@ def test_attempt_that_cannot_be_decoded_is_nobodys(content: bytes) -> None:
     assert 2 == begin(place).number
 
 
-def test_ended_record_of_another_node_says_nothing_of_this_one() -> None:
-    """A file that somebody copied here."""
+def test_ended_record_of_another_node_is_ignored() -> None:
     place = artifact()
     put(place.files.attempt(1), ended_document(hash=HASH))
     assert Status.TODO is survey(place).status
@@ -288,15 +278,13 @@ def test_ended_record_of_another_node_says_nothing_of_this_one() -> None:
     assert Status.FAILED is survey(place).status
 
 
-def test_done_document_where_an_attempt_belongs_is_not_done() -> None:
-    """Only the name `done` publishes."""
+def test_done_document_in_place_of_an_attempt_is_not_done() -> None:
     place = artifact()
     put(place.files.attempt(1), done_document(artifact()))
     assert Status.TODO is survey(place).status
 
 
 def test_owner_id_that_is_a_path_removes_nothing(store: Path, tmp_path: Path) -> None:
-    """A crafted attempt cannot name what a takeover deletes, even where the inode is the same."""
     place = artifact()
     record = OwnerRecord(id="../../precious", pid=1, host="", boot_id="", device=0, lease_sec=1e-9)
     put(tmp_path / "precious", encode(record))
@@ -313,7 +301,7 @@ def test_owner_id_that_is_a_path_removes_nothing(store: Path, tmp_path: Path) ->
 
 
 def test_written_record_reads_back_and_is_readable_json() -> None:
-    """An ended record is what people open: indented, one line of traceback a line."""
+    """Indented, with one line for each line of the traceback."""
     record = EndedRecord(
         format=1,
         node_class="m:C",
@@ -335,7 +323,6 @@ def test_written_record_reads_back_and_is_readable_json() -> None:
 
 
 def test_result_is_kept_byte_for_byte() -> None:
-    """The envelope does not decode what it holds."""
     record = DoneRecord(1, CLASS, artifact().hash, 1, "json", {}, 0.0, 0.0)
     assert b'"result":null' in encode(record)
     place = artifact()
@@ -346,7 +333,6 @@ def test_result_is_kept_byte_for_byte() -> None:
 
 
 def test_write_new_never_overwrites_and_never_follows(tmp_path: Path) -> None:
-    """Not a file, not the target of a link."""
     put(tmp_path / "file", b"theirs")
     (tmp_path / "link").symlink_to(tmp_path / "new")
     for name in ("file", "link"):
@@ -357,7 +343,6 @@ def test_write_new_never_overwrites_and_never_follows(tmp_path: Path) -> None:
 
 
 def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Until all is written."""
     real = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:3]))
     write_new(f"{tmp_path}/file", b"0123456789", sync=False)
@@ -368,7 +353,7 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_part_written_file_is_removed_and_closed(
     error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk fills up, or somebody interrupts: neither file nor descriptor is left."""
+    """After a full disk or an interrupt."""
     real, calls, closed = os.write, [], []
 
     def write(descriptor: int, data: bytes) -> int:
@@ -389,7 +374,6 @@ def test_part_written_file_is_removed_and_closed(
 def test_sync_reaches_the_file_before_it_is_closed_and_the_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """fsync on the descriptor that wrote, and on a directory's own."""
     synced: list[str] = []
     real = os.fsync
 
@@ -408,7 +392,7 @@ def test_sync_reaches_the_file_before_it_is_closed_and_the_directory(
 def test_state_files_are_opened_without_following_links_and_closed_on_exec(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every open of a whole life: claim, log, publish, read, fail, look."""
+    """Every open: claim, log, publish, read, fail, look."""
     flags: dict[str, int] = {}
     real = os.open
 
@@ -445,7 +429,7 @@ class Named(Furu[int]):
 
 
 def test_error_with_an_undecodable_file_name_is_recorded_and_not_hidden() -> None:
-    """Linux file names need not be UTF-8; Python shows such a byte as a lone surrogate."""
+    """Python represents such a byte as a lone surrogate."""
     node = Named(name="raise")
     with pytest.raises(FuruComputeError) as caught:
         node.get()
@@ -456,22 +440,20 @@ def test_error_with_an_undecodable_file_name_is_recorded_and_not_hidden() -> Non
 
 
 def test_node_whose_field_is_an_undecodable_file_name_is_computed() -> None:
-    """It has a hash, so it has an artifact."""
     node = Named(name="caf\udce9")
     assert 1 == node.get()
     assert Status.DONE is node.status()
 
 
 def test_failure_of_a_node_with_a_large_configuration_is_read_back() -> None:
-    """What furu writes, it reads: the cap on records holds for the configuration too."""
+    """The limit for records includes the configuration."""
     node = Named(name="big" * 2**19)
     with pytest.raises(FuruComputeError):
         node.get()
     assert Status.FAILED is node.status()
 
 
-def test_result_just_within_the_limit_is_read_back_whatever_the_configuration() -> None:
-    """The cap on reading leaves room for what publishing writes beside the result."""
+def test_result_just_within_the_limit_is_read_back_with_any_configuration() -> None:
     place = artifact(max_result_bytes=10)
     assert begin(place).publish("json", b"1", {"name": "x" * 2**21})
     assert 1 == result(place)

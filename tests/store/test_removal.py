@@ -27,8 +27,7 @@ def entry(node: Node) -> Artifact:
     return find(current_settings(), node.furu_hash)
 
 
-def test_removed_node_is_missing_and_computed_anew(record: Computed) -> None:
-    """Its directory is gone, with everything in it."""
+def test_removed_node_is_missing_and_computed_again(record: Computed) -> None:
     (node,) = flat(1)
     run_local([node])
     assert remove(entry(node))
@@ -39,7 +38,6 @@ def test_removed_node_is_missing_and_computed_anew(record: Computed) -> None:
 
 
 def test_failed_node_can_be_removed() -> None:
-    """With its record."""
     node = Node(name="bad")
     actions["bad"] = lambda: 1 / 0
     with pytest.raises(FuruComputeError):
@@ -48,8 +46,8 @@ def test_failed_node_can_be_removed() -> None:
     assert Status.TODO is node.status()
 
 
-def test_node_that_is_being_computed_is_left_alone() -> None:
-    """It publishes as if nobody had tried."""
+def test_node_that_is_being_computed_is_not_removed() -> None:
+    """It is published."""
     (node,) = flat(1)
     begun, go_on = threading.Event(), threading.Event()
 
@@ -68,8 +66,8 @@ def test_node_that_is_being_computed_is_left_alone() -> None:
     assert Status.DONE is node.status()
 
 
-def test_node_that_is_gone_already_is_no_error() -> None:
-    """Another removal was faster, and nothing is made in its place."""
+def test_removing_a_missing_node_is_not_an_error() -> None:
+    """Nothing is made in its place."""
     (node,) = flat(1)
     run_local([node])
     found = entry(node)
@@ -78,8 +76,7 @@ def test_node_that_is_gone_already_is_no_error() -> None:
     assert not found.directory.exists()
 
 
-def test_what_a_killed_removal_left_is_removed_by_the_next(store: Path) -> None:
-    """It was renamed and not deleted; it is nobody's node."""
+def test_rest_of_a_killed_removal_is_removed_by_the_next(store: Path) -> None:
     left = store / "tests.graphs" / "Node" / "removed-0123456789abcdef"
     left.mkdir(parents=True)
     (left / "done").write_text("x")
@@ -88,7 +85,6 @@ def test_what_a_killed_removal_left_is_removed_by_the_next(store: Path) -> None:
 
 
 def test_links_in_a_removed_node_are_not_followed(tmp_path: Path) -> None:
-    """Only what is in the store is removed."""
     (node,) = flat(1)
     run_local([node])
     outside = tmp_path / "outside"

@@ -30,10 +30,10 @@ from tests.store.processes import (
 )
 
 
-def test_nobody_else_can_claim_while_a_rejected_artifact_is_replaced(
+def test_no_other_process_can_claim_while_an_artifact_is_replaced(
     place: Artifact, other: OtherProcess, third: OtherProcess
 ) -> None:
-    """`done` is aside, and no blind claim gets through; after a kill, one process takes over."""
+    """Although `done` is renamed; after a kill, one process takes over."""
     publish(begin(place), 1)
     attempt = other.begin(place, rejecting(place, 1))
     assert 2 == attempt.number
@@ -47,7 +47,7 @@ def test_nobody_else_can_claim_while_a_rejected_artifact_is_replaced(
 
 
 def test_rejected_done_waits_for_an_attempt_that_is_alive(place: Artifact, other: OtherProcess) -> None:
-    """Whoever is at another number may publish yet: no replacement until that attempt ended."""
+    """That attempt may still publish."""
     compute(place, "old")
     os.link(other.owner_path(), place.files.attempt(5))
     with pytest.raises(FuruInProgressError):
@@ -58,10 +58,8 @@ def test_rejected_done_waits_for_an_attempt_that_is_alive(place: Artifact, other
     assert "new" == result(place)
 
 
-def test_failed_replacement_does_not_stand_in_the_way_of_a_later_one(
-    place: Artifact, other: OtherProcess
-) -> None:
-    """The process that failed lives on, and the node may be replaced again."""
+def test_failed_replacement_does_not_block_a_later_one(place: Artifact, other: OtherProcess) -> None:
+    """The process that failed lives on."""
     publish(begin(place), 1)
     other.fail(other.begin(place, rejecting(place, 1)))
     assert Status.FAILED is survey(place).status
@@ -72,10 +70,10 @@ def test_failed_replacement_does_not_stand_in_the_way_of_a_later_one(
     assert 3 == result(place)
 
 
-def test_blind_claim_that_comes_and_goes_opens_no_way_round_a_replacement(
+def test_blind_claim_that_is_released_does_not_bypass_a_replacement(
     place: Artifact, other: OtherProcess, third: OtherProcess
 ) -> None:
-    """A claimer holds `try-1` when the replacer wants it, and gives it back before it looks."""
+    """A claimer holds `try-1` when the replacer wants it, and releases it before the replacer looks."""
     publish(begin(place), 1)
     third_owner, first = third.owner_path(), place.files.attempt(1)
     tries = 0
@@ -122,8 +120,8 @@ def test_claim_delayed_past_a_publish_does_not_join_a_replacement(
     assert held is None
 
 
-def test_claim_beside_an_old_failure_is_seen_by_everybody(place: Artifact, other: OtherProcess) -> None:
-    """Somebody removed `done` by hand, and the record of a failure is still there: one computes."""
+def test_claim_beside_an_old_failure_is_seen_by_all(place: Artifact, other: OtherProcess) -> None:
+    """`done` was removed by hand, and the record of a failure remains: one process computes."""
     begin(place).end("cancelled", KeyboardInterrupt(), {})
     fail(begin(place))
     publish(begin(place))
@@ -135,9 +133,8 @@ def test_claim_beside_an_old_failure_is_seen_by_everybody(place: Artifact, other
     assert publish(attempt)
 
 
-def test_replacer_that_was_overtaken_does_not_compute_beside_the_other() -> None:
-    """Two processes judge the same `done`; the second links the next number after the first one had
-    looked for others, and finds `done` gone: the first is computing."""
+def test_overtaken_replacer_does_not_compute_beside_the_other() -> None:
+    """The second one links its number after the first one has looked for others, and finds `done` gone."""
     place = artifact()
     compute(place, "old")
     script = """
@@ -168,8 +165,8 @@ hear()
                 claim(place, lambda: True)
 
 
-def test_good_result_is_not_set_aside_for_the_rejected_one_that_it_replaced() -> None:
-    """Judged, then replaced by another process, then set aside: what was judged is not what is there."""
+def test_new_result_is_not_renamed_in_place_of_the_rejected_one() -> None:
+    """Another process replaces the rejected result between the judgement and the rename."""
     place = artifact()
     compute(place, "old")
     script = """
@@ -217,8 +214,8 @@ hear()
 """
 
 
-def test_of_processes_that_replace_rejected_results_together_one_publishes_each() -> None:
-    """Three processes, thirty nodes, none of them waiting for another longer than it has to."""
+def test_of_processes_that_replace_results_together_one_publishes_each() -> None:
+    """Three processes, thirty nodes."""
     places = [artifact(str(number)) for number in range(30)]
     for place in places:
         compute(place, "old")

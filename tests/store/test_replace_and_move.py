@@ -30,7 +30,7 @@ from tests.store.processes import (
 
 
 def test_rejected_artifact_is_replaced(place: Artifact) -> None:
-    """Under the next number; the old one's files stay until the new one is there."""
+    """Under the next number. The old files are kept until the new artifact is published."""
     old = begin(place)
     old.files_directory()
     publish(old, 1)
@@ -45,7 +45,6 @@ def test_rejected_artifact_is_replaced(place: Artifact) -> None:
 
 
 def test_accepted_done_stays() -> None:
-    """With a judge or without."""
     place = artifact()
     compute(place, "new")
     assert claim(place, rejecting(place)) is None
@@ -54,7 +53,7 @@ def test_accepted_done_stays() -> None:
 
 
 def test_rejected_done_is_replaced_again_and_again() -> None:
-    """Numbers go on counting; nothing is left of any."""
+    """Numbers increase, and nothing old remains."""
     place = artifact()
     compute(place, "old")
     for number in range(2, 6):
@@ -66,7 +65,7 @@ def test_rejected_done_is_replaced_again_and_again() -> None:
 
 
 def test_rejected_done_can_be_replaced_after_a_replacement_that_failed() -> None:
-    """In one long-lived process: rejected, failed, computed, rejected again."""
+    """In one process: rejected, failed, computed, rejected again."""
     place = artifact()
     compute(place, "old")
     fail(begin(place, rejecting(place)))
@@ -80,7 +79,7 @@ def test_rejected_done_can_be_replaced_after_a_replacement_that_failed() -> None
 
 
 def test_judge_that_raises_leaves_the_artifact_and_the_node_free() -> None:
-    """The error of a `_validate` is its caller's."""
+    """The caller gets the exception of `_validate`."""
     place = artifact()
     compute(place, "old")
 
@@ -105,8 +104,8 @@ class Fickle(Furu[int]):
         return 7
 
 
-def test_node_whose_validate_says_no_is_computed_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through get(), exists() and status()."""
+def test_rejected_node_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By get(), exists() and status()."""
     node = Fickle(name="x")
     assert 7 == node.get()
     monkeypatch.setattr(Fickle, "good", False)
@@ -120,7 +119,6 @@ def test_node_whose_validate_says_no_is_computed_anew(monkeypatch: pytest.Monkey
 
 
 def test_moved_store_works(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No absolute path is written anywhere that counts."""
     node = Square(of=3)
     node.get()
     os.rename(store, tmp_path / "moved")
@@ -131,7 +129,7 @@ def test_moved_store_works(store: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_store_reached_by_two_paths_is_one(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A symbolic link to the store leads to the same nodes, attempts and results."""
+    """By a symbolic link to the store."""
     store.mkdir()
     (tmp_path / "link").symlink_to(store)
     attempt = begin(artifact())
@@ -144,8 +142,8 @@ def test_store_reached_by_two_paths_is_one(
         assert artifact().is_done()
 
 
-def test_removed_node_is_a_node_to_do() -> None:
-    """With rm -rf, between two gets."""
+def test_removed_node_is_todo() -> None:
+    """By rm -rf, between two gets."""
     node = Square(of=3)
     node.get()
     shutil.rmtree(artifact_of(node).files.directory)

@@ -34,7 +34,7 @@ from tests.store.processes import (
 
 
 def test_status_is_derived_from_the_directory() -> None:
-    """Every state of the table, one after another in one node's life."""
+    """All states, one after another."""
     place = artifact()
     assert Status.TODO is survey(place).status  # no directory
     os.makedirs(place.files.directory)
@@ -56,7 +56,7 @@ def test_status_is_derived_from_the_directory() -> None:
 
 
 def test_highest_attempt_alone_decides() -> None:
-    """By number and not by spelling: 10 after 9; earlier ones are history."""
+    """By number: 10 is after 9."""
     place = artifact()
     for number in (1, 9):
         leave_attempt(place, number)
@@ -70,8 +70,7 @@ def test_highest_attempt_alone_decides() -> None:
     assert Status.TODO is survey(place).status
 
 
-def test_directory_that_vanishes_under_a_survey_is_a_node_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody deletes the node between one look and the next."""
+def test_directory_that_vanishes_during_a_survey_is_todo(monkeypatch: pytest.MonkeyPatch) -> None:
     place = artifact()
     fail(begin(place))
     real = os.listdir
@@ -117,7 +116,6 @@ def test_each_step_leaves_exactly_these_files(store: Path, monkeypatch: pytest.M
 
 
 def test_done_holds_the_result_the_config_and_the_timings() -> None:
-    """One document, readable by people."""
     place = artifact()
     attempt = begin(place)
     origin = Origin("train", "/project/train.py", is_script=True)
@@ -140,8 +138,7 @@ def test_done_holds_the_result_the_config_and_the_timings() -> None:
     } == document
 
 
-def test_files_directory_is_made_only_when_it_is_asked_for() -> None:
-    """A node without files costs no directory; asking twice makes one."""
+def test_files_directory_is_made_on_first_use() -> None:
     place = artifact()
     attempt = begin(place)
     assert ["try-1"] == names(place)
@@ -150,7 +147,6 @@ def test_files_directory_is_made_only_when_it_is_asked_for() -> None:
 
 
 def test_publish_keeps_the_files_of_its_attempt(place: Artifact) -> None:
-    """What the node wrote is part of the artifact."""
     attempt = begin(place)
     Path(attempt.files_directory(), "model.bin").write_bytes(b"weights")
     attempt.log("trained")
@@ -160,7 +156,7 @@ def test_publish_keeps_the_files_of_its_attempt(place: Artifact) -> None:
 
 
 def test_running_attempt_is_known_from_its_claim_to_its_end() -> None:
-    """By the directory alone, whichever thread asks."""
+    """In any thread."""
     place = artifact()
     assert running_attempt(place) is None
     attempt = begin(place)
@@ -176,8 +172,8 @@ def test_running_attempt_is_known_from_its_claim_to_its_end() -> None:
 
 
 def test_cold_node_costs_eleven_system_calls(store: Path) -> None:
-    """From the first look to the last unlink, in a class that has been seen before. Another thread makes
-    them for the main one."""
+    """From the first look to the last unlink, in a known class. The main thread's are made by another
+    thread."""
     with use_settings(store=store):
         Square(of=1).get()
         node = Square(of=2)
@@ -189,7 +185,6 @@ def test_cold_node_costs_eleven_system_calls(store: Path) -> None:
 
 
 def test_status_of_a_warm_node_costs_one_stat() -> None:
-    """As exists() does."""
     node = Square(of=2)
     node.get()
     with system_calls() as calls:
@@ -199,7 +194,7 @@ def test_status_of_a_warm_node_costs_one_stat() -> None:
 
 
 def test_reading_a_warm_node_writes_nothing() -> None:
-    """A look, one open, one read."""
+    """One stat, one open, one read."""
     node = Square(of=2)
     node.get()
     with system_calls() as calls:
@@ -208,7 +203,6 @@ def test_reading_a_warm_node_writes_nothing() -> None:
 
 
 def test_first_claim_lists_no_directory() -> None:
-    """try-1 is tried blind; only a name that is taken costs a listing."""
     begin(artifact("another"))
     place = artifact()
     with system_calls() as calls:

@@ -40,7 +40,7 @@ USES: dict[str, Callable[[], object]] = {
 def test_result_in_a_store_that_others_may_write_is_not_read(
     use: str, store: Path, known: set[Path]
 ) -> None:
-    """Whoever may write there may have put it there. The error says which store and both ways out."""
+    """The error names the store and both solutions."""
     assert 9 == Square(of=3).get()
     open_to_all(store)
     known.clear()
@@ -52,7 +52,6 @@ def test_result_in_a_store_that_others_may_write_is_not_read(
 
 
 def test_nothing_is_computed_in_a_store_that_others_may_write(store: Path) -> None:
-    """Nothing is put there."""
     open_to_all(store)
     with pytest.raises(FuruStoreError, match="is refused"):
         Square(of=3).get()
@@ -62,7 +61,7 @@ def test_nothing_is_computed_in_a_store_that_others_may_write(store: Path) -> No
 
 
 def test_store_that_others_may_write_can_be_allowed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a block, or by the environment; what is allowed in one place is not allowed in another."""
+    """For a block, or by the environment."""
     open_to_all(store)
     with use_settings(allow_shared=True):
         assert 9 == Square(of=3).get()
@@ -72,8 +71,7 @@ def test_store_that_others_may_write_can_be_allowed(store: Path, monkeypatch: py
     assert 9 == Square(of=3).get()
 
 
-def test_store_that_is_closed_again_is_used(store: Path) -> None:
-    """What the message says helps."""
+def test_store_is_used_after_its_permissions_were_corrected(store: Path) -> None:
     open_to_all(store)
     with pytest.raises(FuruStoreError):
         Square(of=3).get()
@@ -81,16 +79,15 @@ def test_store_that_is_closed_again_is_used(store: Path) -> None:
     assert 9 == Square(of=3).get()
 
 
-def test_link_to_a_store_is_judged_by_where_it_leads(store: Path, tmp_path: Path) -> None:
-    """A link's own bits say nothing."""
+def test_link_to_a_store_is_judged_by_its_target(store: Path, tmp_path: Path) -> None:
     open_to_all(store)
     (tmp_path / "link").symlink_to(store)
     with use_settings(store=tmp_path / "link"), pytest.raises(FuruStoreError, match="is refused"):
         Square(of=3).get()
 
 
-def test_store_that_furu_makes_is_never_one_that_it_refuses(store: Path) -> None:
-    """Even under a umask of zero, as in some containers."""
+def test_store_made_by_furu_is_never_refused(store: Path) -> None:
+    """Even with a umask of zero, as in some containers."""
     before = os.umask(0)
     try:
         assert 9 == Square(of=3).get()
@@ -100,8 +97,7 @@ def test_store_that_furu_makes_is_never_one_that_it_refuses(store: Path) -> None
     assert Status.DONE is Square(of=3).status()
 
 
-def test_root_is_looked_at_once(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A warm node costs what it cost before."""
+def test_root_is_checked_once(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert 9 == Square(of=3).get()
     looked: list[object] = []
     real = os.stat

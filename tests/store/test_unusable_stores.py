@@ -30,7 +30,7 @@ from tests.store.processes import (
 
 @pytest.mark.parametrize("name", ["store", "store/owners"])
 def test_store_that_is_a_file_is_one_clear_error(name: str, store: Path, tmp_path: Path) -> None:
-    """It names the path and what to set, and the file is left as it was."""
+    """It names the path and says what to set; the file is not changed."""
     put(tmp_path / name, "precious")
     with pytest.raises(FuruStoreError) as caught:
         Square(of=2).get()
@@ -53,10 +53,10 @@ def test_node_directory_that_is_a_file_is_one_clear_error() -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK])
-def test_filesystem_without_hard_links_is_found_out_at_the_first_claim(
+def test_filesystem_without_hard_links_is_an_error_at_the_first_claim(
     number: int, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One clear error that names the store; nothing of the attempt is left."""
+    """The error names the store; nothing remains of the attempt."""
     monkeypatch.setattr(os, "link", refuse(number))
     with pytest.raises(FuruStoreError, match="no hard links") as caught:
         claim(artifact())
@@ -64,10 +64,9 @@ def test_filesystem_without_hard_links_is_found_out_at_the_first_claim(
     assert [] == owners(store)
 
 
-def test_filesystem_that_copies_where_it_should_link_is_found_out(
+def test_filesystem_that_copies_instead_of_linking_is_an_error(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A link that is not the same file excludes nobody."""
     monkeypatch.setattr(os, "link", shutil.copyfile)
     with pytest.raises(FuruStoreError, match="no hard links"):
         claim(artifact())
@@ -75,10 +74,9 @@ def test_filesystem_that_copies_where_it_should_link_is_found_out(
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL])
-def test_filesystem_without_locks_is_found_out_at_the_first_claim(
+def test_filesystem_without_locks_is_an_error_at_the_first_claim(
     number: int, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One clear error that names the store."""
     monkeypatch.setattr(fcntl, "flock", refuse(number))
     with pytest.raises(FuruStoreError, match="file locks do not work") as caught:
         claim(artifact())
@@ -86,10 +84,9 @@ def test_filesystem_without_locks_is_found_out_at_the_first_claim(
     assert [] == owners(store)
 
 
-def test_filesystem_whose_locks_do_not_hold_is_found_out(
+def test_filesystem_whose_locks_always_succeed_is_an_error(
     store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every lock succeeds, so none of them means anything."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: None)
     with pytest.raises(FuruStoreError, match="file locks do not work"):
         claim(artifact())
@@ -97,7 +94,6 @@ def test_filesystem_whose_locks_do_not_hold_is_found_out(
 
 
 def test_store_that_could_not_be_opened_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of the failure is remembered."""
     with monkeypatch.context() as patches:
         patches.setattr(fcntl, "flock", refuse(errno.ENOLCK))
         with pytest.raises(FuruStoreError):
@@ -110,7 +106,7 @@ def test_store_that_could_not_be_opened_is_tried_again(monkeypatch: pytest.Monke
 def test_full_disk_at_the_first_claim_is_one_clear_error(
     name: str, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It names a path in the store, and leaves no descriptor open."""
+    """It names a path in the store; no descriptor stays open."""
     Path(store).mkdir()
     with monkeypatch.context() as patches:
         patches.setattr(os, name, refuse(errno.ENOSPC))
@@ -122,7 +118,7 @@ def test_full_disk_at_the_first_claim_is_one_clear_error(
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO])
 def test_lock_that_cannot_be_tried_is_a_store_error(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looking at a node raises what furu raises, never a bare OSError."""
+    """Not an OSError."""
     place = artifact()
     leave_attempt(place)
     monkeypatch.setattr(fcntl, "flock", refuse(number))
@@ -158,10 +154,10 @@ except FuruStoreError as error:
 
 
 @pytest.mark.parametrize("has_owners", [True, False])
-def test_read_only_store_serves_what_is_there_and_says_so_of_what_is_not(
+def test_read_only_store_can_be_loaded_from_but_not_computed_in(
     has_owners: bool, shared_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Warm nodes load as ever; a cold one is one error that names the store."""
+    """A missing node is one error that names the store."""
     path = shared_directory / "store"
     monkeypatch.setenv("FURU_PATH", str(path))
     os.umask(os.umask(0o022))
@@ -181,10 +177,10 @@ def test_read_only_store_serves_what_is_there_and_says_so_of_what_is_not(
         assert "FURU_PATH" in message
 
 
-def test_store_below_what_another_user_may_not_enter_is_one_clear_error(
+def test_store_in_an_inaccessible_directory_is_one_clear_error(
     shared_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even a status can be had; the error names the path."""
+    """Even for a status."""
     path = shared_directory / "store"
     monkeypatch.setenv("FURU_PATH", str(path))
     compute(artifact())

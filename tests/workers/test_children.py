@@ -58,15 +58,15 @@ class After(Furu[int]):
 @pytest.mark.anyio
 @pytest.mark.parametrize("count", [1, 4])
 async def test_idle_child_that_was_killed_fails_no_node(count: int) -> None:
-    """However many there are, none of the nodes that they were to compute has begun."""
+    """For any number of children, because none of their nodes has begun."""
     kills = Kills(below=tuple(Pid(number=number) for number in range(count)))
     nodes = [After(kills=kills, number=number) for number in range(count)]
     report = await run_local_async(nodes, workers=ProcessWorkers(), max_workers=count)
     assert (2 * count + 1, 0) == (report.computed, report.failed)
 
 
-def test_node_for_which_no_child_lives_fails_after_a_few(tmp_path: Path) -> None:
-    """It did not begin, and the error says how the last child ended."""
+def test_node_for_which_children_die_at_once_fails_after_a_few(tmp_path: Path) -> None:
+    """The error says how the last child ended."""
     printed = run_script(
         """
         import os
@@ -92,7 +92,7 @@ def test_node_for_which_no_child_lives_fails_after_a_few(tmp_path: Path) -> None
 
 
 def test_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
-    """Whether the process is being made, or has been made and imports the main module; on both backends."""
+    """While the process is made, and while it imports the main module; on both backends."""
     printed = run_script(
         """
         import logging, os, signal, sys
@@ -185,7 +185,7 @@ def test_child_has_the_options_of_the_interpreter(options: list[str], tmp_path: 
     reason="`python -c` of 3.13.0 fails to import socket there (SystemError)",
 )
 def test_working_directory_that_was_removed_does_not_matter(tmp_path: Path) -> None:
-    """Neither for the child's start nor for a store whose path was relative."""
+    """Neither for the start of a child nor for a relative store."""
     printed = run_script(
         """
         import os
@@ -205,8 +205,8 @@ def test_working_directory_that_was_removed_does_not_matter(tmp_path: Path) -> N
     assert "1 1\n" == printed
 
 
-def test_names_that_cross_lead_to_the_same_module(tmp_path: Path) -> None:
-    """A script that is imported, too, is two modules; a child does not take one for the other."""
+def test_sent_names_lead_to_the_same_module(tmp_path: Path) -> None:
+    """A script that is also imported is two modules, which a child does not confuse."""
     (tmp_path / "pipeline.py").write_text(
         textwrap.dedent(
             """
@@ -243,7 +243,7 @@ def test_names_that_cross_lead_to_the_same_module(tmp_path: Path) -> None:
 
 
 def test_package_without_a_guard_does_not_start_processes_without_end(tmp_path: Path) -> None:
-    """A child imports `package.__main__` when a node of it comes, and the run in it is refused."""
+    """A child imports `package.__main__`, and refuses the run there."""
     package = tmp_path / "package"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -272,8 +272,8 @@ def test_package_without_a_guard_does_not_start_processes_without_end(tmp_path: 
 
 @pytest.mark.parametrize("how", ["SIGCHLD ignored", "SIGPIPE default", "standard error closed"])
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_unusual_host_computes_and_hears_of_deaths(how: str, backend: str, tmp_path: Path) -> None:
-    """What the host does with signals and streams neither hangs nor ends the run."""
+def test_unusual_host_computes_and_notices_deaths(how: str, backend: str, tmp_path: Path) -> None:
+    """The host's signals and streams neither block nor end the run."""
     printed = run_script(
         f"""
         import os, signal
@@ -308,7 +308,6 @@ def test_unusual_host_computes_and_hears_of_deaths(how: str, backend: str, tmp_p
 
 
 def test_idle_child_that_was_killed_does_not_kill_a_host_with_the_default_sigpipe(tmp_path: Path) -> None:
-    """Sending to the dead child raises no signal."""
     printed = run_script(
         """
         import os, signal
@@ -336,7 +335,7 @@ def test_idle_child_that_was_killed_does_not_kill_a_host_with_the_default_sigpip
 
 
 def test_fork_of_the_parent_during_a_start_does_not_hide_the_death_of_the_child(tmp_path: Path) -> None:
-    """The fork closes its copies of both ends of the connection."""
+    """The fork closes its copies of the connection."""
     printed = run_script(
         """
         import os, signal, sys
@@ -366,7 +365,7 @@ def test_fork_of_the_parent_during_a_start_does_not_hide_the_death_of_the_child(
 
 
 def test_parent_that_is_killed_leaves_a_published_node_and_no_traceback(tmp_path: Path, gate: Gate) -> None:
-    """The child finishes its node, finds no parent to answer, and ends."""
+    """The child finishes its node, and ends without a parent to answer."""
     (tmp_path / "script.py").write_text(
         textwrap.dedent(
             f"""
@@ -398,7 +397,6 @@ def test_parent_that_is_killed_leaves_a_published_node_and_no_traceback(tmp_path
 
 
 def test_child_that_cannot_be_started_is_the_nodes_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the system says."""
     import multiprocessing.spawn
 
     executable = multiprocessing.spawn.get_executable()
@@ -413,7 +411,7 @@ def test_child_that_cannot_be_started_is_the_nodes_clear_error(monkeypatch: pyte
 
 
 def test_start_without_free_descriptors_leaks_nothing(tmp_path: Path) -> None:
-    """However many are left: no descriptor, no process, and the next run works."""
+    """For any number of free descriptors: no descriptor, no process, and the next run works."""
     printed = run_script(
         """
         import os, resource

@@ -87,8 +87,7 @@ async def test_result_is_stored_after_those_it_needs(kind: Kind) -> None:
     assert 3 == await in_thread(top.get)
 
 
-async def test_second_run_with_the_same_workers_reuses(kind: Kind) -> None:
-    """One instance serves one run after another."""
+async def test_workers_can_be_used_for_several_runs(kind: Kind) -> None:
     node = kind.node("sum")
     first, second = await kind.run(node), await kind.run(node)
     assert (1, 0) == (first.computed, first.reused)
@@ -96,7 +95,6 @@ async def test_second_run_with_the_same_workers_reuses(kind: Kind) -> None:
 
 
 async def test_two_runs_at_once_may_share_workers(kind: Kind) -> None:
-    """Workers hold nothing of a run."""
     reports: list[RunReport] = []
 
     async def run(number: int) -> None:
@@ -109,7 +107,7 @@ async def test_two_runs_at_once_may_share_workers(kind: Kind) -> None:
 
 
 async def test_nodes_own_error_arrives_with_its_traceback(kind: Kind) -> None:
-    """As the cause, of its own type, and in the file that the error names."""
+    """As the cause, with its own type, and in the file that the error names."""
     node, error = await failure(kind, "fail")
     assert node is error.node
     assert isinstance(error.__cause__, ValueError)
@@ -125,8 +123,8 @@ async def test_nodes_own_error_arrives_with_its_traceback(kind: Kind) -> None:
 @pytest.mark.parametrize(
     ("does", "text"), [("unpicklable", "cannot travel"), ("two", "7: cannot come back")]
 )
-async def test_error_that_cannot_be_pickled_arrives_all_the_same(kind: Kind, does: str, text: str) -> None:
-    """With its text and its traceback, if not with its type."""
+async def test_error_that_cannot_be_pickled_arrives_as_text(kind: Kind, does: str, text: str) -> None:
+    """With its traceback."""
     _, error = await failure(kind, does)
     assert text in str(error)
     assert text in str(error.__cause__)
@@ -137,7 +135,7 @@ async def test_error_that_cannot_be_pickled_arrives_all_the_same(kind: Kind, doe
 async def test_error_that_cannot_be_pickled_is_retried_as_its_class_says(
     kind: Kind, does: str, tmp_path: Path
 ) -> None:
-    """`Retry.on` is compared with the error that was raised, not with what arrives of it."""
+    """`Retry.on` is compared in the process that raised the error."""
     cls = AsyncFlaky if kind.name == "event loop" else Flaky
     node = cls(does=does, folder=tmp_path)
     report = await kind.run(node)
@@ -148,7 +146,6 @@ async def test_error_that_cannot_be_pickled_is_retried_as_its_class_says(
 async def test_error_that_cannot_be_pickled_is_not_retried_unless_it_is_named(
     kind: Kind, tmp_path: Path
 ) -> None:
-    """Whatever class it arrives as."""
     cls = AsyncFlaky if kind.name == "event loop" else Flaky
     with pytest.raises(FuruComputeError, match="not named in on") as caught:
         await kind.run(cls(does="other", folder=tmp_path))
@@ -159,7 +156,7 @@ async def test_error_that_cannot_be_pickled_is_not_retried_unless_it_is_named(
 async def test_exit_in_a_node_is_that_nodes_failure(
     kind: Kind, does: str, cause: type[BaseException]
 ) -> None:
-    """Neither the worker nor the run ends of it: the other node is computed."""
+    """The other node is computed."""
     other = kind.node("sum")
     with pytest.raises(FuruComputeError) as caught:
         await kind.run(kind.node(does), other, on_failure="continue")
@@ -168,15 +165,15 @@ async def test_exit_in_a_node_is_that_nodes_failure(
     assert Status.DONE == await in_thread(other.status)
 
 
-async def test_context_inside_names_the_node_and_the_settings_in_force(kind: Kind, store: Path) -> None:
-    """The store that the run has, also where the worker's own environment names another."""
+async def test_context_inside_a_node_has_the_settings_of_the_run(kind: Kind, store: Path) -> None:
+    """Even if the worker's own environment names another store."""
     node = kind.node("context")
     await kind.run(node)
     assert ["executor", "default", node.furu_hash, str(store)] == await in_thread(node.get)
 
 
 async def test_logger_writes_to_the_attempts_log(kind: Kind) -> None:
-    """Whatever process the attempt is in."""
+    """In any process."""
     node = kind.node("log")
     await kind.run(node)
     log = await in_thread(lambda: (node.furu_dir / "furu.log").read_text())
@@ -184,7 +181,7 @@ async def test_logger_writes_to_the_attempts_log(kind: Kind) -> None:
 
 
 async def test_owner_in_the_store_is_the_process_that_computes(kind: Kind, gate: Gate) -> None:
-    """And the node is IN_PROGRESS for everybody, meanwhile."""
+    """The node is IN_PROGRESS for all others."""
     node = kind.node("gate", folder=gate.folder)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(kind.run, node)
@@ -198,7 +195,7 @@ async def test_owner_in_the_store_is_the_process_that_computes(kind: Kind, gate:
 
 
 async def test_cancelled_run_ends_and_the_next_one_finishes(kind: Kind, gate: Gate) -> None:
-    """Whether the node that was computing finishes, is killed, or is left to a cluster."""
+    """The running node finishes, is killed, or is left to the cluster."""
     node = kind.node("gate", folder=gate.folder)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(kind.run, node)
@@ -223,8 +220,8 @@ async def test_no_more_nodes_are_started_than_the_limit_of_their_kind(kind: Kind
     assert 6 == sum(isinstance(event, NodeDone) for event in events)
 
 
-async def test_failure_stops_what_has_not_begun(kind: Kind) -> None:
-    """With one worker, nothing begins after it."""
+async def test_failure_stops_jobs_that_have_not_begun(kind: Kind) -> None:
+    """="""
     nodes = [kind.node("fail"), *(kind.node(f"sum {number}") for number in range(5))]
     events: list[Event] = []
     with pytest.raises(FuruComputeError):
@@ -232,8 +229,7 @@ async def test_failure_stops_what_has_not_begun(kind: Kind) -> None:
     assert 1 == sum(isinstance(event, NodeStarted) for event in events)
 
 
-async def test_job_that_is_not_begun_when_its_workers_stop_is_handed_back(kind: Kind) -> None:
-    """So that a run does not wait for it."""
+async def test_job_that_has_not_begun_when_workers_stop_is_handed_back(kind: Kind) -> None:
     node = kind.node("nothing")
     job = Job(node, node.furu_hash, Lane(kind.name == "event loop", "default"))
     delivered: list[News] = []

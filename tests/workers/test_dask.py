@@ -43,8 +43,7 @@ async def run_on(workers: DaskWorkers, *nodes: Furu[Any], **options: Any) -> Run
 
 
 @pytest.mark.anyio
-async def test_asynchronous_client_on_its_own_loop(dask_cluster: Any) -> None:
-    """The one that a service has."""
+async def test_asynchronous_client_is_used_on_its_own_loop(dask_cluster: Any) -> None:
     address = dask_cluster.scheduler_address
     async with distributed.Client(address, asynchronous=True, set_as_default=False) as client:
         node = Act(does="sum", below=(Act(does="sum a"), Act(does="sum b")))
@@ -52,8 +51,8 @@ async def test_asynchronous_client_on_its_own_loop(dask_cluster: Any) -> None:
 
 
 @pytest.mark.anyio
-async def test_address_of_a_scheduler(dask_cluster: Any) -> None:
-    """The client is made for the run."""
+async def test_scheduler_may_be_given_by_address(dask_cluster: Any) -> None:
+    """A client is made for the run."""
     before = set(dask_cluster.scheduler.clients)
     assert 1 == (await run_on(DaskWorkers(dask_cluster.scheduler_address), Act(does="sum"))).computed
     assert set() == {
@@ -61,8 +60,7 @@ async def test_address_of_a_scheduler(dask_cluster: Any) -> None:
     }
 
 
-def test_asynchronous_client_of_another_loop_is_refused(dask_cluster: Any) -> None:
-    """It would wait for ever."""
+def test_asynchronous_client_of_a_stopped_loop_is_rejected(dask_cluster: Any) -> None:
 
     async def make() -> Any:
         address = dask_cluster.scheduler_address
@@ -75,8 +73,7 @@ def test_asynchronous_client_of_another_loop_is_refused(dask_cluster: Any) -> No
         run_local([Act(does="sum")], workers=DaskWorkers(client))
 
 
-def test_trio_is_refused(dask_client: Any) -> None:
-    """With a word on why."""
+def test_trio_is_rejected(dask_client: Any) -> None:
     with pytest.raises(FuruUsageError, match="need asyncio"):
         anyio.run(run_on, DaskWorkers(dask_client), Act(does="sum"), backend="trio")
     assert Status.TODO == Act(does="sum").status()
@@ -110,7 +107,6 @@ def test_hash_is_in_the_key_and_resources_go_with_the_spec_key(
 
 
 def test_spec_key_without_resources_is_the_nodes_error(dask_client: Any) -> None:
-    """A misspelt key is not computed just anywhere."""
     node = Act(does="sum", kind="gpus")
     with pytest.raises(FuruComputeError, match=r"'gpus'.*only for \['gpu'\]"):
         run_local([node], workers=DaskWorkers(dask_client, resources={"gpu": {"GPU": 1}}))
@@ -118,7 +114,7 @@ def test_spec_key_without_resources_is_the_nodes_error(dask_client: Any) -> None
 
 
 def test_class_that_workers_cannot_import_is_the_nodes_error(dask_client: Any) -> None:
-    """It names threads as the alternative."""
+    """The error suggests threads."""
 
     class Local(Furu[int]):
         def _create(self) -> int:
@@ -131,8 +127,8 @@ def test_class_that_workers_cannot_import_is_the_nodes_error(dask_client: Any) -
 # ---- workers that are lost, or late ----
 
 
-def test_lost_worker_is_no_failure(dask_client: Any, tmp_path: Path) -> None:
-    """Killed in mid-node: another worker takes the node over."""
+def test_node_of_a_lost_worker_does_not_fail(dask_client: Any, tmp_path: Path) -> None:
+    """Another worker computes it."""
     node = Act(does="die_once", folder=tmp_path)
     report = run_local([node, Act(does="sum")], workers=DaskWorkers(dask_client), poll_interval_sec=0.01)
     assert (2, 0, 0) == (report.computed, report.failed, report.retried)
@@ -142,7 +138,7 @@ def test_lost_worker_is_no_failure(dask_client: Any, tmp_path: Path) -> None:
 def test_node_that_kills_every_worker_fails(
     dask_cluster: Any, dask_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After as many as the cluster allows; the store says so."""
+    """After as many as the cluster allows."""
     monkeypatch.setattr(dask_cluster.scheduler, "allowed_failures", 0)
     node = Act(does="die kill")
     with pytest.raises(FuruComputeError, match="1 Dask worker died while computing it") as caught:
@@ -152,7 +148,7 @@ def test_node_that_kills_every_worker_fails(
 
 
 def test_node_that_takes_too_long_is_stopped_with_its_worker(dask_client: Any, gate: Gate) -> None:
-    """The time counts from when a worker begins. The cluster has a new worker afterwards."""
+    """The time counts from when a worker begins. The cluster gets a new worker."""
     node = Late(does="gate", folder=gate.folder)
     with pytest.raises(FuruComputeError) as caught:
         run_local([node], workers=DaskWorkers(dask_client))
@@ -164,10 +160,8 @@ def test_node_that_takes_too_long_is_stopped_with_its_worker(dask_client: Any, g
 
 
 @pytest.mark.anyio
-async def test_run_that_fails_does_not_wait_for_what_a_worker_computes(
-    dask_client: Any, gate: Gate
-) -> None:
-    """It goes on to its end there, and publishes."""
+async def test_run_that_fails_does_not_wait_for_its_workers(dask_client: Any, gate: Gate) -> None:
+    """Their nodes finish and publish."""
     held, failing = Act(does="gate", folder=gate.folder), Act(does="fail")
     workers = DaskWorkers(dask_client)
 
@@ -194,8 +188,7 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("client", [None, 7, object()])
-def test_other_things_than_clients_are_refused(client: Any) -> None:
-    """At once."""
+def test_non_clients_are_rejected(client: Any) -> None:
     with pytest.raises(FuruUsageError, match="Client or the address"):
         DaskWorkers(client)
 
@@ -203,14 +196,12 @@ def test_other_things_than_clients_are_refused(client: Any) -> None:
 @pytest.mark.parametrize(
     "resources", ["gpu", {"gpu": 1}, {1: {"GPU": 1}}, {"gpu": {"GPU": 0}}, {"gpu": {"GPU": True}}]
 )
-def test_bad_resources_are_refused(resources: Any) -> None:
-    """With an example of good ones."""
+def test_bad_resources_are_rejected(resources: Any) -> None:
     with pytest.raises(FuruUsageError, match="resources must map spec keys"):
         DaskWorkers("tcp://127.0.0.1:1", resources=resources)
 
 
-def test_address_where_nobody_answers_is_the_nodes_error() -> None:
-    """It names the address."""
+def test_address_without_a_scheduler_is_the_nodes_error() -> None:
     node = Act(does="sum")
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "100ms"}),

@@ -80,7 +80,6 @@ def fifo(tmp_path: Path) -> Iterator[Fifo]:
 
 
 def test_timeout_kills_the_programs_of_the_node(fifo: Fifo) -> None:
-    """Not only the process that waits for them."""
     with pytest.raises(FuruComputeError) as caught:
         run_in_one_child(StartsForTooLong(fifo=fifo.path, then="wait"))
     assert isinstance(caught.value.__cause__, FuruTimeoutError)
@@ -89,7 +88,6 @@ def test_timeout_kills_the_programs_of_the_node(fifo: Fifo) -> None:
 
 @pytest.mark.anyio
 async def test_cancelled_run_kills_the_programs_of_its_nodes(fifo: Fifo) -> None:
-    """As a timeout does."""
     node = Starts(fifo=fifo.path, then="wait")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lambda: run_local_async([node], workers=ProcessWorkers()))
@@ -99,8 +97,8 @@ async def test_cancelled_run_kills_the_programs_of_its_nodes(fifo: Fifo) -> None
     assert Status.TODO == await anyio.to_thread.run_sync(node.status)
 
 
-def test_child_that_dies_takes_its_programs_along(fifo: Fifo) -> None:
-    """Its exit code is its own all the same."""
+def test_programs_of_a_child_that_dies_are_killed(fifo: Fifo) -> None:
+    """The exit code is the child's own."""
     with pytest.raises(FuruComputeError) as caught:
         run_in_one_child(Starts(fifo=fifo.path, then="die"))
     assert isinstance(caught.value.__cause__, FuruWorkerError)
@@ -108,8 +106,8 @@ def test_child_that_dies_takes_its_programs_along(fifo: Fifo) -> None:
     fifo.wait_until_closed()
 
 
-def test_program_that_a_finished_node_left_running_goes_on(fifo: Fifo) -> None:
-    """As it does in threads, also when the run has ended."""
+def test_program_that_a_finished_node_left_running_continues(fifo: Fifo) -> None:
+    """Even after the run has ended."""
     node = Starts(fifo=fifo.path, then="return")
     run_in_one_child(node)
     assert fifo.is_open()

@@ -83,8 +83,8 @@ def record_of(error: FuruComputeError) -> dict[str, Any]:
 # ---- what crosses ----
 
 
-def test_node_at_the_end_of_a_long_chain_crosses_without_recursion() -> None:
-    """At the default recursion limit, with the whole chain."""
+def test_node_at_the_end_of_a_long_chain_is_sent_without_recursion() -> None:
+    """With the whole chain."""
     end = chain(10_000)
     assert sys.getrecursionlimit() <= 1000
     copy = unpack(pack(end))
@@ -95,8 +95,8 @@ def test_node_at_the_end_of_a_long_chain_crosses_without_recursion() -> None:
     assert 9_999 == depth
 
 
-def test_what_crosses_is_linear_in_the_number_of_nodes() -> None:
-    """In bytes, for a chain and for a ladder of diamonds, which has 2**200 paths."""
+def test_size_of_a_request_is_linear_in_the_number_of_nodes() -> None:
+    """="""
     short, long = len(pack(chain(100))), len(pack(chain(1_000)))
     assert long < 12 * short
     rung: Act = Act(does="sum")
@@ -106,14 +106,13 @@ def test_what_crosses_is_linear_in_the_number_of_nodes() -> None:
 
 
 def test_long_chain_is_computed_in_a_child() -> None:
-    """The last node, all others being there already."""
+    """The last node; the others are DONE."""
     end = chain(2_000)
     run_local([end.below])  # type: ignore[list-item]
     assert 1 == run_local([end], workers=ProcessWorkers(), max_workers=1).computed
 
 
-def test_sharing_and_sets_of_nodes_survive_the_crossing() -> None:
-    """One node that is held twice is one node there, too."""
+def test_sharing_and_sets_of_nodes_survive_the_transfer() -> None:
     shared = Wants(name="shared")
     node = Wants(value=[shared, {shared: frozenset({shared})}], name="top")
     copy = unpack(pack(node))
@@ -123,14 +122,13 @@ def test_sharing_and_sets_of_nodes_survive_the_crossing() -> None:
     assert frozenset({inside}) == mapping[key]
 
 
-def test_equal_nodes_with_other_fields_outside_identity_stay_apart() -> None:
-    """What does not count in the hash still crosses."""
+def test_equal_nodes_with_different_uncounted_fields_stay_different() -> None:
     top = Wants(value=(Wants(value=1), Wants(value=2)))
     assert [1, 2] == [node.value for node in unpack(pack(top)).value]
 
 
 def test_file_keeps_its_stamp(tmp_path: Path) -> None:
-    """A file that changes between the parent and the child is noticed in the child."""
+    """So the child notices if the file changes."""
     path = tmp_path / "data"
     path.write_text("old")
     content = pack(File(path=path))
@@ -140,8 +138,8 @@ def test_file_keeps_its_stamp(tmp_path: Path) -> None:
         unpack(content).get()
 
 
-def test_class_that_is_another_one_in_the_child_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another `_version` would compute another node under this one's name."""
+def test_class_that_differs_in_the_child_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another `_version` would compute another node under this name."""
     content = pack(Wants(name="n"))
     monkeypatch.setattr(Wants, "_version", 2)
     with pytest.raises(FuruError, match="differs between this process"):
@@ -149,7 +147,7 @@ def test_class_that_is_another_one_in_the_child_is_refused(monkeypatch: pytest.M
 
 
 def test_value_that_cannot_be_pickled_is_the_nodes_error() -> None:
-    """It names the node, and threads."""
+    """The error suggests threads."""
     error = run_failing(Wants(value=threading.Lock()))
     assert "Wants(" in str(error)
     assert "cannot be pickled" in str(error.__cause__)
@@ -157,7 +155,6 @@ def test_value_that_cannot_be_pickled_is_the_nodes_error() -> None:
 
 
 def test_class_defined_in_a_function_is_the_nodes_error() -> None:
-    """No other process can import it."""
 
     class Local(Furu[int]):
         def _create(self) -> int:
@@ -169,15 +166,14 @@ def test_class_defined_in_a_function_is_the_nodes_error() -> None:
     assert Status.TODO == Local().status()
 
 
-def test_node_that_was_modified_is_refused() -> None:
-    """As in threads: the hash stands for other values."""
+def test_modified_node_is_rejected() -> None:
     node = Act(does="sum", below=())
     vars(node)["does"] = "fail"
     with pytest.raises(FuruComputeError, match="was changed after it was made"):
         run_local([node], workers=ProcessWorkers())
 
 
-def test_settings_in_force_go_with_the_node(tmp_path: Path) -> None:
+def test_settings_are_sent_with_the_node(tmp_path: Path) -> None:
     """Those of the block, not of the environment."""
     with use_settings(store=tmp_path / "other"):
         node = Act(does="context")
@@ -188,8 +184,8 @@ def test_settings_in_force_go_with_the_node(tmp_path: Path) -> None:
 # ---- what a node prints ----
 
 
-def test_what_a_node_prints_goes_to_its_attempts_log(capfd: pytest.CaptureFixture[str]) -> None:
-    """By itself, on both streams, and from a program that it starts."""
+def test_output_of_a_node_goes_to_its_log(capfd: pytest.CaptureFixture[str]) -> None:
+    """On both streams, also from programs that it starts."""
     node = Act(does="print")
     run_local([node], workers=ProcessWorkers())
     assert ["printed", "complained", "from a program"] == (node.furu_dir / "furu.log").read_text().split(
@@ -199,7 +195,6 @@ def test_what_a_node_prints_goes_to_its_attempts_log(capfd: pytest.CaptureFixtur
 
 
 def test_node_that_prints_nothing_leaves_no_directory() -> None:
-    """An empty log is no file worth having."""
     node = Act(does="sum")
     run_local([node], workers=ProcessWorkers())
     assert not node.furu_dir.exists()
@@ -215,7 +210,7 @@ def test_node_that_prints_nothing_leaves_no_directory() -> None:
 def test_child_that_dies_is_its_nodes_failure_and_the_run_goes_on(
     how: str, text: str, exit_code: int
 ) -> None:
-    """The store has the attempt as failed, with what the node printed; the others are computed."""
+    """The store has the failed attempt with the node's output; the others are computed."""
     node = Act(does=f"die {how}")
     error = run_failing(node, *(Act(does=f"sum {number}") for number in range(4)), on_failure="continue")
     assert isinstance(error.__cause__, FuruWorkerError)
@@ -228,7 +223,7 @@ def test_child_that_dies_is_its_nodes_failure_and_the_run_goes_on(
 
 
 def test_claim_of_an_owner_that_is_dying_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of a process is known before its locks are released; its node has failed all the same."""
+    """The end of a process is known before its locks are released."""
     node = Act(does="nothing")
     with OtherProcess() as dying:
         dying.begin(artifact_of(node))
@@ -238,8 +233,7 @@ def test_claim_of_an_owner_that_is_dying_is_waited_for(monkeypatch: pytest.Monke
     assert [] == getattr(error.__cause__, "__notes__", [])
 
 
-def test_dead_child_is_retried_where_the_class_says_so(tmp_path: Path) -> None:
-    """In a new child."""
+def test_node_of_a_dead_child_can_be_retried(tmp_path: Path) -> None:
     node = Stubborn(does="die_once", folder=tmp_path)
     report = run_local([node], workers=ProcessWorkers())
     assert (1, 1) == (report.computed, report.retried)
@@ -247,7 +241,7 @@ def test_dead_child_is_retried_where_the_class_says_so(tmp_path: Path) -> None:
 
 
 def test_node_that_takes_too_long_is_killed(gate: Gate) -> None:
-    """Its process is, and the store shows the attempt as failed."""
+    """The store has the failed attempt."""
     error = run_failing(Late(does="gate", folder=gate.folder))
     assert isinstance(error.__cause__, FuruTimeoutError)
     assert "failed" == record_of(error)["outcome"]
@@ -256,7 +250,7 @@ def test_node_that_takes_too_long_is_killed(gate: Gate) -> None:
 
 @pytest.mark.anyio
 async def test_cancelled_run_kills_the_child_and_the_store_says_so(gate: Gate) -> None:
-    """Not running, not failed: the next run computes it."""
+    """The node is neither running nor failed: the next run computes it."""
     node = Act(does="gate", folder=gate.folder)
 
     def owner() -> int:
@@ -284,7 +278,6 @@ async def run_in_processes(*nodes: Furu[Any]) -> furu.RunReport:
 
 
 def test_children_leave_no_owner_and_no_process_behind(store: Path) -> None:
-    """Each ends with the run, and takes its file in the store along."""
     nodes = [Act(does=f"pid {number}") for number in range(4)]
     run_local(nodes, workers=ProcessWorkers(), max_workers=2)
     for pid in {node.get() for node in nodes}:
@@ -343,14 +336,14 @@ GUARDED = SCRIPT + '\nif __name__ == "__main__":\n    main()\n'
 
 
 def test_nodes_of_a_script_are_computed_in_processes(tmp_path: Path) -> None:
-    """With their enums, types and exceptions, under the usual guard."""
+    """With enums, types and exceptions of the script."""
     (tmp_path / "script.py").write_text(GUARDED)
     done = run_python("script.py", folder=tmp_path)
     assert ("1 red True\nTrue\n", "") == (done.stdout, done.stderr)
 
 
-def test_nodes_of_a_module_that_is_run_with_m(tmp_path: Path) -> None:
-    """Relative imports included."""
+def test_nodes_of_a_module_run_with_m_are_computed_in_processes(tmp_path: Path) -> None:
+    """With relative imports."""
     package = tmp_path / "package"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -360,23 +353,23 @@ def test_nodes_of_a_module_that_is_run_with_m(tmp_path: Path) -> None:
     assert ("1 red True\nTrue\n", "") == (done.stdout, done.stderr)
 
 
-def test_script_without_a_guard_is_told_to_have_one(tmp_path: Path) -> None:
-    """In place of processes that start processes."""
+def test_script_without_a_guard_is_an_error(tmp_path: Path) -> None:
+    """Otherwise processes would start processes."""
     (tmp_path / "script.py").write_text(SCRIPT + "\nmain()\n")
     done = run_python("script.py", folder=tmp_path)
     assert 0 != done.returncode
     assert 'if __name__ == "__main__":' in done.stderr
 
 
-def test_class_of_a_main_without_a_file_names_threads(tmp_path: Path) -> None:
-    """As in a notebook."""
+def test_class_of_a_main_without_a_file_is_an_error(tmp_path: Path) -> None:
+    """As in a notebook. The error suggests threads."""
     done = run_python("-c", SCRIPT + "\nmain()\n", folder=tmp_path)
     assert "a notebook?" in done.stderr
     assert "threads" in done.stderr
 
 
 def test_ctrl_c_cancels_the_run_and_kills_its_children(tmp_path: Path) -> None:
-    """The children are in a session of their own, so the program alone gets it and decides."""
+    """Only the program gets it, because children have their own session."""
     (tmp_path / "script.py").write_text(
         textwrap.dedent(
             """
@@ -413,15 +406,13 @@ def test_ctrl_c_cancels_the_run_and_kills_its_children(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [4, "processes", ProcessWorkers, object()])
-def test_other_things_than_workers_are_refused(workers: Any) -> None:
-    """Before anything is computed."""
+def test_non_workers_are_rejected(workers: Any) -> None:
     with pytest.raises(TypeError, match=r"ThreadWorkers\(\), ProcessWorkers\(\) or DaskWorkers"):
         run_local([Act(does="sum")], workers=workers)
     assert Status.TODO == Act(does="sum").status()
 
 
 def test_worker_error_survives_pickling() -> None:
-    """With its data."""
     error = pickle.loads(pickle.dumps(FuruWorkerError("gone", exit_code=-9)))
     assert ("gone", -9) == (str(error), error.exit_code)
     assert not isinstance(error, FuruUsageError)

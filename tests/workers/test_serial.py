@@ -31,7 +31,7 @@ def in_parallel(policy: SerialPolicy, ended: int = 0) -> Usage:
     return now
 
 
-def test_serial_mode_goes_on_as_long_as_jobs_end() -> None:
+def test_serial_mode_continues_while_jobs_end() -> None:
     policy, now = SerialPolicy(), START
     for _ in range(100):
         before, now = now, after(now, wall=2.5, ended=1)
@@ -41,20 +41,20 @@ def test_serial_mode_goes_on_as_long_as_jobs_end() -> None:
 @pytest.mark.parametrize(
     ("process", "runner"), [(0.1, 0.1), (2.5, 2.5)], ids=["a job sleeps", "a job computes"]
 )
-def test_serial_mode_is_left_when_no_job_ends(process: float, runner: float) -> None:
+def test_serial_mode_ends_when_no_job_ends(process: float, runner: float) -> None:
     now = after(START, wall=2.5, process=process, runner=runner)
     assert SerialPolicy().is_slow(START, now, is_late=False)
 
 
-def test_look_that_came_late_counts_half() -> None:
-    """The threads may not have had their turn either."""
+def test_late_look_counts_half() -> None:
+    """="""
     policy, now = SerialPolicy(), after(START, wall=6)
     assert not policy.is_slow(START, now, is_late=True)
     assert policy.is_slow(now, after(now, wall=6), is_late=True)
 
 
-def test_runner_that_waits_for_the_interpreter_is_given_more_time() -> None:
-    """Others compute and it does not. It may sleep all the same, so there is an end to that."""
+def test_runner_that_waits_for_the_interpreter_gets_more_time() -> None:
+    """Others compute and it does not. It may also be sleeping, so the time is limited."""
     policy, now, looks = SerialPolicy(), START, 1
     while True:
         before, now = now, after(now, wall=2.5, process=2.4, runner=0.2)
@@ -64,7 +64,7 @@ def test_runner_that_waits_for_the_interpreter_is_given_more_time() -> None:
     assert looks == 8
 
 
-def test_serial_mode_is_not_tried_again_before_so_many_jobs_have_ended() -> None:
+def test_serial_mode_is_not_tried_again_before_enough_jobs_have_ended() -> None:
     policy = SerialPolicy(try_after=10)
     in_parallel(policy, ended=5)
     assert not policy.is_due(14)
@@ -103,8 +103,8 @@ def test_other_jobs_stay_in_parallel_mode(usage: dict[str, float], why: str) -> 
     assert not policy.is_serial
 
 
-def test_next_try_comes_later_after_one_in_vain_and_soon_after_a_good_one() -> None:
-    """In vain: serial mode did not last."""
+def test_next_try_comes_later_after_a_failed_one_and_soon_after_a_good_one() -> None:
+    """A try fails if serial mode does not last."""
     policy = SerialPolicy(try_after=10)
     now = in_parallel(policy)
     tries = []

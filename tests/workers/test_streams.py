@@ -53,7 +53,7 @@ def log_of(node: Furu[Any]) -> str:
     "does", ["close", "close descriptors", "replace", "close the first ones", "half a line"]
 )
 def test_streams_of_a_node_are_its_own(does: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """What it does to them does not reach the next node of the child, whose output goes to its own log."""
+    """The next node of the child is not affected."""
     first, second = Streams(does=does), Streams(does="nothing")
     run_in_one_child(first, second)
     assert log_of(first).startswith(f"before {does}\n")
@@ -83,7 +83,7 @@ class Forks(Furu[list[int]]):
     ("how", "code", "log"),
     [("raise", 1, "ValueError: raised in the fork"), ("exit", 5, ""), ("return", 1, "returned from it")],
 )
-def test_fork_that_leaves_the_node_ends_there(how: str, code: int, log: str) -> None:
+def test_fork_that_leaves_the_node_is_ended(how: str, code: int, log: str) -> None:
     """It neither answers for the child nor ends its attempt."""
     node, other = Forks(how=how), Act(does="sum")
     report = run_in_one_child(node, other)
@@ -140,7 +140,7 @@ def is_open(descriptor: int) -> bool:
 
 
 def test_fork_of_a_fork_in_a_child_keeps_its_files() -> None:
-    """The first fork closes the child's connection; the second does not close what has its number now."""
+    """The first fork closes the connection; the second one does not close another file with that number."""
     node = ForksTwice(in_parent=False)
     run_in_one_child(node)
     assert [] == node.get()

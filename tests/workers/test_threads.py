@@ -37,8 +37,8 @@ def test_slow_nodes_get_every_thread() -> None:
     assert 8 == run_local(flat(8), max_workers=8).computed
 
 
-def test_slow_node_holds_up_no_short_one(record: Computed) -> None:
-    """It ends only when a thousand others, before and after it in the order, have ended."""
+def test_slow_node_does_not_delay_short_ones(record: Computed) -> None:
+    """It ends only after a thousand others, before and after it in the order."""
     short = flat(1000)
     slow = Node(name="slow")
     last_but_one = threading.Event()
@@ -62,8 +62,8 @@ def test_as_many_slow_nodes_as_threads_but_one_leave_one_for_the_short(record: C
 
 
 @pytest.mark.anyio
-async def test_async_node_behind_one_that_waits_for_a_thread_is_not_held_up() -> None:
-    """The first async node needs what a thread computes; the second needs nothing, and lets it end."""
+async def test_async_node_behind_one_that_waits_for_a_thread_is_not_delayed() -> None:
+    """="""
     held = threading.Event()
     below = Node(name="below")
     first, second = AsyncNode(name="first", below=(below,)), AsyncNode(name="second")
@@ -81,7 +81,7 @@ async def test_async_node_behind_one_that_waits_for_a_thread_is_not_held_up() ->
 
 
 def test_short_nodes_after_slow_ones_are_computed_in_one_thread() -> None:
-    """All threads take part in the slow nodes; short ones bring serial mode back, on a slow machine too."""
+    """Even on a slow machine."""
     policy = SerialPolicy(short_sec=1.0)
     barrier = threading.Barrier(4)
     slow, short = flat(1000)[:4], flat(1000)[4:]
@@ -99,8 +99,8 @@ def test_short_nodes_after_slow_ones_are_computed_in_one_thread() -> None:
     assert 1 == len(set(by_thread[-20:]))
 
 
-def test_failure_in_serial_mode_hands_back_what_it_was_to_precede(record: Computed) -> None:
-    """Nothing that follows the failed node in its chain begins, and what does not depend on it ends."""
+def test_failure_in_serial_mode_hands_back_later_jobs(record: Computed) -> None:
+    """Dependents do not begin, and independent nodes end."""
     top = chain(30)
     actions["n9"] = lambda: 1 / 0
     with pytest.raises(FuruComputeError, match="ZeroDivisionError"):
@@ -115,7 +115,7 @@ def test_failure_in_serial_mode_hands_back_what_it_was_to_precede(record: Comput
 async def test_nothing_begins_serially_after_a_failure_that_the_loop_does_not_know(
     record: Computed, no_blocking_calls: BlockBuster
 ) -> None:
-    """The loop is held until the next node of the chain would have begun."""
+    """The loop is blocked until the next node of the chain would have begun."""
     no_blocking_calls.deactivate()
     patient = ThreadWorkers(policy=lambda: SerialPolicy(patience_sec=60.0))
     known, held, begun = threading.Event(), threading.Event(), threading.Event()
@@ -169,7 +169,7 @@ class Leaving(SerialPolicy):
 def test_outcome_of_a_node_that_ends_as_serial_mode_is_left_is_delivered(
     no_blocking_calls: BlockBuster,
 ) -> None:
-    """Nothing else wakes the loop: the next node does not end before."""
+    """Nothing else wakes the loop, because the next node does not end earlier."""
     no_blocking_calls.deactivate()  # the loop is to be held here
     let_go, next_began, delivered = threading.Event(), threading.Event(), threading.Event()
     ended_in_time: list[bool] = []
@@ -209,7 +209,6 @@ class Briefly(Node):
 
 @pytest.mark.anyio
 async def test_time_limits_need_no_task_for_each_node(record: Computed) -> None:
-    """A thousand nodes that end long before their limit leave nothing behind."""
     tasks: list[int] = []
 
     def on_event(event: Event) -> None:
@@ -225,7 +224,6 @@ async def test_time_limits_need_no_task_for_each_node(record: Computed) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("max_workers", [1, 4])
 async def test_each_overrun_is_reported_once(max_workers: int) -> None:
-    """Those of nodes with other limits are neither lost nor repeated."""
     reported: dict[str, threading.Event] = {}
     overruns: list[str] = []
     nodes = [cls(name=f"{cls.__name__}{n}") for n in range(4) for cls in (Limited, Briefly, Node)]
@@ -270,7 +268,7 @@ def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int],
 async def test_thread_that_cannot_be_started_is_not_counted(
     refuse_threads: Callable[[Callable[[int], bool]], None],
 ) -> None:
-    """As many cannot as there may be workers; later ones can."""
+    """Later threads can be started."""
     refuse_threads(lambda number: number < 4)
     with (
         anyio.fail_after(20),
@@ -286,7 +284,7 @@ async def test_thread_that_cannot_be_started_is_not_counted(
 async def test_nodes_of_threads_that_cannot_be_started_are_left_to_those_that_run(
     refuse_threads: Callable[[Callable[[int], bool]], None],
 ) -> None:
-    """Slow nodes are computed one after another where only one thread could be started."""
+    """With only one thread, slow nodes are computed one after another."""
     let_go = threading.Event()
     actions["f0"] = functools.partial(let_go.wait, 10)
     refuse_threads(lambda number: number > 0)
