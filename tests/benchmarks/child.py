@@ -207,7 +207,7 @@ def _cancel_from_thread(scope: anyio.CancelScope) -> Callable[[], object]:
 
 
 class Held(Small):
-    """Computes until it is told to end."""
+    """Computes until it is stopped."""
 
     released = False
 

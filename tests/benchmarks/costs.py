@@ -63,7 +63,7 @@ def count_calls(place: Path, size: int) -> tuple[float, float]:
         with counting_calls() as none:
             run_local([])
     fixed = none.total()
-    # Discovery's look, which tells that there is something to compute, is one of a cold node's.
+    # The look by discovery, which finds the node missing, is one of a cold node's calls.
     return (cold.total() - fixed) / size, (warm.total() - fixed) / size
 
 

@@ -38,7 +38,7 @@ class Train(Furu[float]):
         return float(self.rate)
 
 class Slow(Furu[int]):
-    '''Says that it runs, and waits until it is told to end.'''
+    '''Reports that it runs, and waits until a file appears.'''
     place: str
     def _create(self):
         pathlib.Path(self.place, "begun").touch()

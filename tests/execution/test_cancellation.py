@@ -32,7 +32,7 @@ def record() -> Iterator[Computed]:
 
 
 class Gate:
-    """Holds nodes in `_create` until it is opened, and tells when so many are in."""
+    """Blocks nodes in `_create` until it is opened, and reports when a number of them have come."""
 
     def __init__(self, nodes: list[Any], wait_for: int) -> None:
         self._open = threading.Event()
@@ -243,7 +243,7 @@ def remove(node: Furu[Any]) -> None:
 
 
 class EndlessChain(Furu[int]):
-    """Depends on another one for ever, so that discovery never ends by itself."""
+    """Depends on another one without end, so that discovery never ends by itself."""
 
     n: int
 
@@ -355,7 +355,7 @@ except KeyboardInterrupt:
 
 
 def start_script(**extra: str) -> subprocess.Popen[str]:
-    """Run SCRIPT, which holds two nodes in `_create` until it is told to go on."""
+    """Run SCRIPT, which blocks two nodes in `_create` until it is released."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **extra}
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT],

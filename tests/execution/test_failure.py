@@ -297,7 +297,7 @@ def test_cycle_is_found_while_other_nodes_run_and_they_finish(record: Computed) 
 
 
 class BadDependencies(Furu[int]):
-    """Raises, or returns what is no node."""
+    """Raises, or returns a value that is not a node."""
 
     what: str
 

@@ -27,7 +27,7 @@ OPEN = ThreadWorkers.open
 
 
 class Bench:
-    """Holds every node in `_create` until somebody says how it is to end."""
+    """Blocks every node in `_create` until the test decides how it ends."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -169,7 +169,7 @@ class ManyRuns(RuleBasedStateMachine):
             with use_settings(store=self._store):
                 return await run_local_async(self._layers[-1], on_failure="continue")
 
-        for _ in range(40):  # verdicts that nobody asked for are left: some nodes may still fail
+        for _ in range(40):  # unused verdicts are left: some nodes may still fail
             try:
                 self._portal.start_task_soon(run).result(timeout=15)
             except FuruComputeError:

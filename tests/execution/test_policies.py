@@ -1,4 +1,4 @@
-"""Retries, timeouts, limits by spec key, and the end of a run that does not wait for ever."""
+"""Retries, timeouts, limits by spec key, and runs that end after their grace."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_run_continues_where_an_earlier_one_ended(record: Computed) -> None:
 
 
 def test_deep_chain_runs_at_the_default_recursion_limit() -> None:
-    """3,000 nodes one below the other; only loading the last tells how deep it went."""
+    """3,000 nodes one below the other; loading the last one shows the depth."""
     root = chain(3000)
     assert 3000 == run_local([root]).computed
     assert 3000 == root.get()

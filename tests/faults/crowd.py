@@ -31,7 +31,7 @@ LEASE_SEC = 0.3
 LIMIT_SEC = 60
 # What the processes tell this one: one byte each time.
 told, tell = os.pipe()
-# Whoever is held up reads here, until this process lets it go on by closing the other end.
+# Blocked processes read here until this process releases them by closing the other end.
 gate, opener = os.pipe()
 # The process that is held up in its node.
 held_up: int | None = None
@@ -244,7 +244,7 @@ def forked() -> dict[str, object]:
     started = time.monotonic()
     codes = ended([start(lambda: run_local([Forking()], poll_interval_sec=0.05))])
     took = time.monotonic() - started
-    # The child still lives: it holds the pipe that it tells this process through.
+    # The child still lives: it holds the pipe through which it reports.
     os.set_blocking(told, False)
     os.close(tell)
     try:

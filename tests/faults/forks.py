@@ -92,7 +92,7 @@ class Signal:
         self._reading, self._writing = os.pipe()
 
     def say(self) -> None:
-        """Let whoever waits go on."""
+        """Release all that wait."""
         os.write(self._writing, b".")
 
     def wait(self) -> None:

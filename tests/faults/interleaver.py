@@ -3,7 +3,8 @@
 Every claimer is a thread that runs the store's real code; of the store's memory (its owner, what it is
 at) each has its own. One runs at a time. A *plan* says where another one goes on, and where one crashes:
 
-    "3>1 7x"    before call 3 (counted over all of them) claimer 1 goes on; at call 7 whoever runs crashes
+    "3>1 7x"    before call 3 (counted over all of them) claimer 1 goes on; at call 7 the running one
+    crashes
 
 A claimer that crashed makes no call any more and has lost its lock, as after SIGKILL. A plan is text, so
 that one that found a fault can be run again.

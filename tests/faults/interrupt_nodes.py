@@ -76,7 +76,7 @@ KINDS = ("sync", "pickled", "async", "nested", "declared", "validated", "failing
 
 
 def make(kind: str, trial: int) -> Furu[object]:
-    """Return a node of a kind that no other trial has."""
+    """Return a node that no other trial has."""
     if kind == "declared":
         return Declared(trial=trial, first=Sync(trial=trial), second=Pickled(trial=trial))
     cls = {

@@ -183,7 +183,8 @@ def signals(findings: Findings, trials: int, seed: int = 1) -> None:
 
 
 class Tracer:
-    """Raises SIGINT in this thread at the n-th event of a kind in furu's own frames, and perhaps once more.
+    """Raises SIGINT in this thread at the n-th event of one kind in furu's own frames, and optionally once
+    more.
 
     A trace function that raises is removed by the interpreter; a profile function, which is not, puts it
     back for the second interrupt.

@@ -46,7 +46,9 @@ class Recorder:
         self.calls = 0
 
     def __call__(self, name: str, path: str, args: tuple[Any, ...], real: Callable[[], Any]) -> Any:
-        answer = None if name == "fsync" else real()  # the disk is a model: nobody waits for a real one
+        answer = (
+            None if name == "fsync" else real()
+        )  # the disk is a model: there is no need to wait for a real one
         self.calls += 1
         if name == "open":
             if args[1] & os.O_CREAT:

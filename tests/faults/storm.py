@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any
 
 WORKERS = 8
-# Nobody waits longer than this for a call to return, though stopped processes hold nodes up.
+# A call must return within this time, although stopped processes block nodes.
 STUCK_SEC = 60
-# A node that nobody is at is computed within this.
+# A node that no process holds is computed within this time.
 GET_SEC = 30
 STOP_SEC = (0.02, 1.5)
 BETWEEN_SEC = (0.02, 0.2)

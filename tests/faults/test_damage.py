@@ -1,6 +1,6 @@
 """Every file and directory of the protocol, damaged in every way, before a node is asked for.
 
-Each time the value comes out right, computed anew or not; or there is an error of furu's that names the
+Each time the value is right, computed again or not; or there is an error of furu that names the
 path and says what to do, and doing it helps. Never a hang, never a value from outside the store.
 """
 

@@ -155,7 +155,7 @@ def test_fork_of_a_node_and_the_node_write_into_one_directory() -> None:
 
 
 class ForkComesOut(Furu[int]):
-    """Its fork leaves `_create` as nobody meant it to; then the node looks at itself from outside."""
+    """Its fork leaves `_create` by accident; then the node looks at itself from outside."""
 
     how: str
 

@@ -141,7 +141,7 @@ def test_power_cut_at_any_call_leaves_a_whole_artifact_or_none(
 
 
 def recovers(place: Artifact) -> None:
-    """Whatever was left, the node is somebody's turn."""
+    """Check that the node can be computed, or is done."""
     attempt = claim(place, lambda: result(place) == "old")
     assert (attempt is None) is (result(place) == "new")
     if attempt is not None:

@@ -168,7 +168,7 @@ def in_child(function: Callable[[], int]) -> tuple[int, str]:
 
 
 def done_nodes() -> dict[str, tuple[int, int]]:
-    """The nodes that are DONE, with what tells their artifact from another. Reads and claims nothing."""
+    """The nodes that are DONE, with values that identify their artifacts. Reads and claims nothing."""
     found: dict[str, tuple[int, int]] = {}
     for node in graph():
         with contextlib.suppress(FileNotFoundError):

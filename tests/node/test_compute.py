@@ -76,7 +76,7 @@ def test_interrupt_in_interactive_code_is_raised_unchanged(error: type[BaseExcep
 
 
 class Unprintable:
-    """An object for a field outside identity, which nobody can print."""
+    """An object for a field outside identity, whose `__repr__` raises."""
 
     def __repr__(self) -> str:
         raise RuntimeError("no repr")

@@ -119,7 +119,7 @@ def test_progress_without_a_terminal_is_one_line_at_the_end() -> None:
 
 
 class Terminal(io.StringIO):
-    """Keeps what was written, tells when something was drawn, and says that it is a terminal."""
+    """A terminal that keeps its output, and reports when something was drawn."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Events, streams of them, and the report: what a run tells of itself."""
+"""Events, streams of events, and the report of a run."""
 
 from __future__ import annotations
 

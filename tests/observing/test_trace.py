@@ -29,7 +29,7 @@ def record() -> Iterator[Computed]:
 
 
 def events_of(traced: Trace, kind: str) -> list[dict[str, Any]]:
-    """The events of a kind in a trace."""
+    """Return the events of one kind in a trace."""
     return [event for event in traced.document()["traceEvents"] if event["ph"] == kind]
 
 

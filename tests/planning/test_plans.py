@@ -144,7 +144,7 @@ def test_plan_names_a_thousand_nodes_and_counts_all() -> None:
 
 
 def facts_of(root: Node, number: int = 0) -> list[RootRead | Found | RootWalked]:
-    """What a discovery tells of a root whose nodes are all to be computed."""
+    """Return the facts of a discovery about a root whose nodes must all be computed."""
     facts: list[RootRead | Found | RootWalked] = [RootRead(root.furu_hash, type(root).__qualname__, number)]
     seen: set[str] = set()
 

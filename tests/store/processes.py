@@ -63,7 +63,7 @@ def begin(place: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt
 
 
 def begin_or_none(place: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt | None:
-    """Claim a node; None where somebody else has it, and where it is done."""
+    """Claim a node; None if another process has it, or it is done."""
     try:
         return claim(place, rejects)
     except FuruInProgressError:
@@ -145,7 +145,7 @@ def put(path: str | Path, content: bytes | str) -> None:
 
 
 def leave_attempt(place: Artifact, number: int = 1, *, boot_id: str | None = None) -> Path:
-    """Leave an attempt that nobody holds a lock for: of this machine, or of another boot."""
+    """Leave an attempt without a lock, of this machine or of another boot."""
     store = place.settings.store
     identifier = hashlib.blake2b(f"{place.hash}{number}".encode(), digest_size=16).hexdigest()
     os.makedirs(store / "owners", exist_ok=True)

@@ -29,7 +29,7 @@ from tests.store.processes import (
     result,
 )
 
-# To this process, which lives and beats as ever, one of another machine that sees it stand still.
+# A process of another machine, for which this process seems to have stopped.
 TAKER = """
 clock = Clock()
 become("another boot", clock)

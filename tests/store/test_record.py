@@ -1,4 +1,4 @@
-"""State files, read and written safely, whatever somebody put in their place."""
+"""State files are read and written safely, whatever is in their place."""
 
 from __future__ import annotations
 
@@ -382,7 +382,7 @@ def test_sync_reaches_the_file_before_it_is_closed_and_the_directory(
         real(descriptor)
 
     if not os.path.exists("/proc/self/fd"):
-        pytest.skip("tells descriptors by /proc")
+        pytest.skip("finds descriptors in /proc")
     monkeypatch.setattr(os, "fsync", fsync)
     write_new(f"{tmp_path}/file", b"x", sync=True)
     sync_directory(str(tmp_path))

@@ -101,7 +101,7 @@ def test_blind_claim_that_is_released_does_not_bypass_a_replacement(
 def test_claim_delayed_past_a_publish_does_not_join_a_replacement(
     place: Artifact, other: OtherProcess, third: OtherProcess
 ) -> None:
-    """A claimer that found try-1 dead links try-2 only after somebody else published as try-2, and
+    """A claimer that found try-1 dead links try-2 only after another process published as try-2, and
     a third one has begun to replace that."""
     dead = OtherProcess()
     dead.begin(place)

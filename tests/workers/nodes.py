@@ -19,7 +19,7 @@ from furu import EXEC_CONTEXT, Furu, Retry, current_settings
 
 
 class Unpicklable(Exception):
-    """Holds a lock, which nobody can pickle, and wants two arguments, which pickles forget."""
+    """Holds a lock, which cannot be pickled, and needs two arguments, which pickles do not keep."""
 
     def __init__(self, text: str, lock: Any) -> None:
         super().__init__(text)
@@ -187,7 +187,7 @@ class Link(Furu[int]):
 
 
 class Gate:
-    """Holds nodes in whatever process, until it is opened, and tells when one has come."""
+    """Blocks nodes in any process until it is opened, and reports when one has come."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -208,7 +208,7 @@ class Gate:
 
 
 def pass_gate(folder: Path) -> None:
-    """Tell that somebody came, and wait until the gate is open."""
+    """Report a node, and wait until the gate is open."""
     with open(folder / "arrivals", "wb", buffering=0) as arrivals:
         arrivals.write(b"!")
     with open(folder / "lock", "rb") as lock:
