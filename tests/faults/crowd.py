@@ -42,7 +42,7 @@ def say() -> None:
 
 
 def hear(count: int) -> None:
-    """Wait until the processes have told so often."""
+    """Wait for this number of reports from the processes."""
     for _ in range(count):
         assert os.read(told, 1) == b".", "all of them ended"
 

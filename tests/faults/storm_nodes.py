@@ -24,7 +24,7 @@ PARTS = ("first", "second", "third")
 
 
 class TornError(Exception):
-    """The files of one artifact are of two attempts, or of another node."""
+    """The files of an artifact come from two attempts, or from another node."""
 
 
 def note(*words: object) -> None:

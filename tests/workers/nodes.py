@@ -177,7 +177,7 @@ class Late(Act):
 
 
 class Link(Furu[int]):
-    """One of a chain; needs nothing of the node below but that it is there."""
+    """One node of a chain. It only needs the previous one to exist."""
 
     number: int
     below: Furu[int] | None = None
