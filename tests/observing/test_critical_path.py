@@ -5,7 +5,12 @@ from __future__ import annotations
 import tracemalloc
 
 from furu.observing.critical_path import CriticalPath, longest_chain
-from tests.observing.events import done, planned
+from furu.report import NodeTime
+from tests.observing.events import planned
+
+
+def done(name: str, duration_sec: float) -> NodeTime:
+    return NodeTime(name, "Node", duration_sec)
 
 
 def test_longest_chain_is_the_longest_in_time() -> None:
@@ -33,8 +38,8 @@ def test_critical_path_of_a_run_is_the_longest_chain_of_its_nodes() -> None:
     path = CriticalPath()
     for event in [planned("a"), planned("b", "a"), planned("c", "a"), planned("d", "b", "c")]:
         path.planned(event)
-    for event in [done("a", 1), done("c", 2), done("b", 5), done("d", 1)]:
-        path.done(event)
+    for node in [done("a", 1), done("c", 2), done("b", 5), done("d", 1)]:
+        path.done(node)
     assert 7 == path.longest.total_sec
     assert ["b", "a", "d"] == [node.hash for node in path.longest.slowest]
 

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from furu.events import NodeDone, NodePlanned
+from furu.events import NodePlanned
 from furu.report import NAMED, NodeTime
 
 __all__ = ["CriticalPath", "add_slowest", "longest_chain"]
@@ -67,18 +67,17 @@ class CriticalPath:
             self._depends_on[event.hash] = event.depends_on
             self._dependents.update(event.depends_on)
 
-    def done(self, event: NodeDone) -> None:
+    def done(self, node: NodeTime) -> None:
         """Add a computed node. Costs its degree."""
-        node = NodeTime(event.hash, event.name, event.timing.duration_sec)
-        chains = [self._chains.get(key, _NO_CHAIN) for key in self._depends_on.get(event.hash, ())]
+        chains = [self._chains.get(key, _NO_CHAIN) for key in self._depends_on.get(node.hash, ())]
         before = max(chains, key=lambda chain: chain.total_sec, default=_NO_CHAIN)
         chain = Chain(before.total_sec + node.duration_sec, add_slowest(before.slowest, node))
         if chain.total_sec > self.longest.total_sec:
             self.longest = chain
-        self._chains[event.hash] = chain
-        if event.hash not in self._dependents:
-            self._remember(event.hash)
-        self.gone(event.hash)
+        self._chains[node.hash] = chain
+        if node.hash not in self._dependents:
+            self._remember(node.hash)
+        self.gone(node.hash)
 
     def gone(self, node_hash: str) -> None:
         """Forget the dependencies of a node that is done, failed, or need not be computed."""

@@ -55,12 +55,14 @@ class Recorder:
 
     def __call__(self, event: events.Event) -> None:
         """Count an event and pass it on. Raises nothing."""
-        self._counts[type(event)] += 1
-        if isinstance(event, events.NodePlanned):
+        kind = type(event)
+        self._counts[kind] += 1
+        if isinstance(event, events.NodeDone):
+            node = NodeTime(event.hash, event.name, event.timing.duration_sec)
+            self._times.done(node, event)
+            self._critical_path.done(node)
+        elif isinstance(event, events.NodePlanned):
             self._critical_path.planned(event)
-        elif isinstance(event, events.NodeDone):
-            self._times.done(event)
-            self._critical_path.done(event)
         elif isinstance(event, (events.NodeReused, events.NodeFailed)):
             self._critical_path.gone(event.hash)
         if self._sinks:
@@ -103,16 +105,15 @@ class Times:
         self.slowest: tuple[NodeTime, ...] = ()
         self._of_class: dict[str, list[float]] = {}
 
-    def done(self, event: events.NodeDone) -> None:
+    def done(self, node: NodeTime, event: events.NodeDone) -> None:
         """Add a computed node."""
-        duration_sec = event.timing.duration_sec
-        self.work_sec += duration_sec
+        self.work_sec += node.duration_sec
         if event.timing.worker.startswith("async-"):
-            self.async_sec += duration_sec
+            self.async_sec += node.duration_sec
         total = self._of_class.setdefault(event.node_class, [0, 0.0])
         total[0] += 1
-        total[1] += duration_sec
-        self.slowest = add_slowest(self.slowest, NodeTime(event.hash, event.name, duration_sec))
+        total[1] += node.duration_sec
+        self.slowest = add_slowest(self.slowest, node)
 
     def classes(self) -> tuple[ClassTime, ...]:
         """Return the classes that took longest, the slowest first."""

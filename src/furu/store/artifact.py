@@ -98,8 +98,9 @@ class Artifact(msgspec.Struct, frozen=True):
 
     def is_of_class(self, node_class: str) -> bool:
         """Whether nodes of a class are stored in the same directory as this one."""
-        directory = self.files.class_directory
-        return node_class == self.node_class or is_directory_of_class(directory, node_class)
+        if node_class == self.node_class:
+            return True
+        return is_directory_of_class(self.files.class_directory, node_class)
 
     def is_done(self) -> bool:
         """Whether the node was published. Costs one stat."""
