@@ -83,6 +83,11 @@ def test_unknown_on_failure_is_rejected() -> None:
         run_local([diamond()], on_failure="ignore")  # type: ignore[arg-type]
 
 
+def test_unknown_order_is_rejected() -> None:
+    with pytest.raises(ValueError, match="order must be 'roots' or 'critical-path', not 'random'"):
+        run_local([diamond()], order="random")  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("call", [run_local, plan_local])
 @pytest.mark.parametrize(
     ("roots", "message"),

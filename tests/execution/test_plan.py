@@ -173,13 +173,15 @@ def graphs(draw: st.DrawFn) -> list[list[int]]:
     ]
 
 
-@given(graph=graphs(), seed=st.integers(0, 2**32), failing=st.sets(st.integers(0, 19)))
+@given(
+    graph=graphs(), seed=st.integers(0, 2**32), failing=st.sets(st.integers(0, 19)), by_rank=st.booleans()
+)
 def test_every_node_ends_once_and_after_its_dependencies(
-    graph: list[list[int]], seed: int, failing: set[int]
+    graph: list[list[int]], seed: int, failing: set[int], by_rank: bool
 ) -> None:
-    """In any interleaving: done, or lost because a dependency failed."""
+    """In any interleaving and order: done, or lost because a dependency failed."""
     chance = random.Random(seed)
-    plan: Plan[str] = Plan()
+    plan: Plan[str] = Plan(by_rank=by_rank)
     todo = list(enumerate(graph))
     started: list[str] = []
     done: list[str] = []
@@ -188,7 +190,7 @@ def test_every_node_ends_once_and_after_its_dependencies(
         choice = chance.randrange(3)
         if choice == 0 and todo:
             node, below = todo.pop(0)
-            lost += plan.add(str(node), "lane", map(str, below))
+            lost += plan.add(str(node), "lane", map(str, below), weight=chance.random())
         elif choice == 1 and (key := plan.get_ready(everywhere)) is not None:
             assert all(str(below) in done for below in graph[int(key)])
             started.append(key)
@@ -206,6 +208,64 @@ def test_every_node_ends_once_and_after_its_dependencies(
         if node in failing or any(str(below) in lost for below in graph[node])
     }
     assert {str(node) for node in below_failure} == set(lost)
+
+
+@given(graph=graphs(), seed=st.integers(0, 2**32))
+def test_plan_by_rank_takes_the_node_with_the_longest_chain_of_dependents(
+    graph: list[list[int]], seed: int
+) -> None:
+    """Compared with the definition, by one worker."""
+    chance = random.Random(seed)
+    weights = [chance.randrange(1, 5) for _ in graph]
+    plan: Plan[str] = Plan(by_rank=True)
+    for node, below in enumerate(graph):
+        plan.add(str(node), "lane", map(str, below), weights[node])
+    plan.rank()
+
+    def rank(node: int) -> int:
+        above = [rank(other) for other, below in enumerate(graph) if node in below]
+        return weights[node] + max(above, default=0)
+
+    done: list[int] = []
+    while (key := plan.get_ready(everywhere)) is not None:
+        ready = [n for n, below in enumerate(graph) if n not in done and all(b in done for b in below)]
+        assert rank(int(key)) == max(rank(node) for node in ready)
+        plan.done(key)
+        done.append(int(key))
+    assert len(graph) == len(done)
+
+
+def test_plan_by_rank_ranks_nodes_that_are_added_later() -> None:
+    """The plan has grown by half since the last time."""
+    plan: Plan[str] = Plan(by_rank=True)
+    plan.add("short", "lane", [], 2.0)
+    plan.add("bottom", "lane", [], 1.0)
+    plan.rank()
+    plan.add("top", "lane", ["bottom"], 1.0)
+    plan.add("higher", "lane", ["top"], 1.0)
+    assert ["bottom", "short", "top", "higher"] == drain(plan)
+
+
+def test_ranks_of_a_growing_plan_cost_linear_time() -> None:
+    """Counted: the nodes that are looked at while a chain is added one by one, and nothing starts."""
+
+    def looks(size: int) -> int:
+        counter = itertools.count()
+        plan: Plan[str] = Plan(by_rank=True)
+        original = plan.rank
+
+        def counting() -> None:
+            for _ in range(len(plan)):
+                next(counter)
+            original()
+
+        plan.rank = counting  # type: ignore[method-assign]
+        for number in range(size):
+            plan.add(f"{number}", "lane", [f"{number - 1}"])
+            plan.get_ready(lambda lane, presuming: False)
+        return next(counter)
+
+    assert looks(800) <= 4.5 * looks(200)
 
 
 def test_cost_of_an_event_is_the_degree_of_its_node() -> None:

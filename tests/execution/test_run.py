@@ -212,6 +212,24 @@ def test_roots_finish_in_order_and_depth_first_with_one_worker(record: Computed)
     assert ["a", "b", "r1", "c", "r2"] == record.order
 
 
+def test_critical_path_order_uses_recorded_durations(record: Computed) -> None:
+    """By the number of nodes the chain would be first; the other class took longer in an earlier run."""
+
+    class Long(Node):
+        """A class with a recorded duration of its own."""
+
+    actions["slow"] = lambda: time.sleep(0.1)
+    run_local([Long(name="slow"), Node(name="quick")])
+    record.order.clear()
+    run_local([chain(3), Long(name="long")], max_workers=1, order="critical-path")
+    assert ["long", "n0", "n1", "n2"] == record.order
+
+
+def test_critical_path_order_counts_nodes_if_nothing_is_recorded(record: Computed) -> None:
+    run_local([*flat(3), chain(3)], max_workers=1, order="critical-path")
+    assert ["n0", "n1"] == record.order[:2]
+
+
 def test_context_inside_a_node_names_it_and_is_gone_afterwards() -> None:
     """(executor, the node's key, "local", the node's hash) inside; interactive outside."""
     seen: list[ExecContext] = []

@@ -12,6 +12,7 @@ from blockbuster import BlockBuster
 from furu import File, Furu, FuruComputeError, PlanSummary, plan_local, run_local
 from furu.demo import analyse
 from furu.execution.discovery import Fact, Found, RootRead, RootWalked
+from furu.execution.scheduler import Order
 from furu.execution.workers.base import Job, Lane
 from furu.planning.simulate import simulate
 from furu.store.artifact import Status
@@ -187,6 +188,16 @@ def test_simulated_async_nodes_have_a_limit_of_their_own(max_async: int, makespa
     assert makespan == simulate(facts, lambda job: 1.0, **limits, window_size="bfs")
 
 
+@pytest.mark.parametrize(("order", "makespan"), [("roots", 6.0), ("critical-path", 4.0)])
+def test_simulated_critical_path_order_begins_with_the_long_chain(order: Order, makespan: float) -> None:
+    """Two workers: four single nodes, then a chain of four."""
+    facts: list[Fact] = []
+    for number, root in enumerate([*flat(4), chain(4)]):
+        facts += facts_of(root, number)
+    limits = {"max_workers": 2, "order": order}
+    assert makespan == simulate(facts, lambda job: 1.0, window_size="bfs", **limits)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("window", "makespan"), [("bfs", 3.0), ("dfs", 9.0), (2, 6.0)])
 def test_simulated_window_delays_roots(window: str | int, makespan: float) -> None:
     """Three chains of three, with enough workers."""
@@ -233,3 +244,5 @@ def test_options_of_a_plan_are_checked_like_those_of_a_run() -> None:
         plan_local([diamond()], max_workers=0)
     with pytest.raises(ValueError, match="window_size"):
         plan_local([diamond()], window_size="sideways")
+    with pytest.raises(ValueError, match="order must be 'roots' or 'critical-path', not 'random'"):
+        plan_local([diamond()], order="random")  # type: ignore[arg-type]

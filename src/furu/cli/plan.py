@@ -8,7 +8,7 @@ import typer
 
 from furu.cli.output import console, say
 from furu.cli.roots import HELP, load_roots
-from furu.cli.run import parse_window
+from furu.cli.run import ORDER_HELP, parse_order, parse_window
 from furu.planning.summary import plan_local
 from furu.settings import current_settings
 
@@ -21,11 +21,16 @@ def plan(
     max_workers: Annotated[int, typer.Option(min=1, help="How many nodes would be computed at once.")] = 8,
     max_async: Annotated[int, typer.Option(min=1, help="How many async nodes would be computed.")] = 100,
     window: Annotated[str, typer.Option(help="How many roots at once: dfs, bfs or a number.")] = "bfs",
+    order: Annotated[str, typer.Option(help=ORDER_HELP)] = "roots",
     every: Annotated[bool, typer.Option("--all", help="Name a thousand nodes, not twenty.")] = False,
 ) -> None:
     """Show what `furu run` would compute, why, and how long it would take. Computes and writes nothing."""
     summary = plan_local(
-        load_roots(roots), max_workers=max_workers, max_async=max_async, window_size=parse_window(window)
+        load_roots(roots),
+        max_workers=max_workers,
+        max_async=max_async,
+        window_size=parse_window(window),
+        order=parse_order(order),
     )
     out = console()
     say(out, f"{current_settings().store}:")

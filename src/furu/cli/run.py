@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast, get_args
 
 import typer
 
+from furu._common.checks import check_choice
 from furu.cli.output import complain, console, say
 from furu.cli.roots import HELP, load_roots
 from furu.cli.running import Interruptible
 from furu.errors import Failure, FuruComputeError
+from furu.execution.scheduler import Order
 from furu.execution.window import parse_window_size
 from furu.execution.workers import DaskWorkers, ProcessWorkers, ThreadWorkers, Workers
 from furu.observing.trace import Trace
 from furu.report import RunReport
+
+ORDER_HELP = "Which ready nodes start first: roots (in their order) or critical-path."
 
 
 def run(
@@ -26,6 +30,7 @@ def run(
     window: Annotated[
         str, typer.Option(help="How many roots are active at once: dfs, bfs or a number.")
     ] = "bfs",
+    order: Annotated[str, typer.Option(help=ORDER_HELP)] = "roots",
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="After a failure, compute nodes that do not depend on it.")
     ] = False,
@@ -53,6 +58,7 @@ def run(
             max_workers=max_workers,
             max_async=max_async,
             window_size=parse_window(window),
+            order=parse_order(order),
             workers=_workers(workers),
             on_event=traced,
             on_failure="continue" if keep_going else "stop",
@@ -77,6 +83,15 @@ def parse_window(text: str) -> str | int:
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--window") from None
     return window
+
+
+def parse_order(text: str) -> Order:
+    """Return an order as `run_local` takes it. Raises `typer.BadParameter`."""
+    try:
+        check_choice("--order", text, get_args(Order))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--order") from None
+    return cast(Order, text)
 
 
 def _workers(text: str) -> Workers:

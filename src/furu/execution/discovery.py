@@ -38,12 +38,14 @@ _STEP_SEC = 0.02
 @dataclass(frozen=True, slots=True)
 class Found:
     """A node and its status. If it is TODO, `depends_on` holds the keys of its dependencies, which were
-    found before; if it is FAILED, `failure` says how it failed, earlier or just now."""
+    found before, and `expected_sec` is how long it will probably take; if it is FAILED, `failure` says how
+    it failed, earlier or just now."""
 
     job: Job
     status: Status
     depends_on: tuple[str, ...] = ()
     failure: Failure | None = None
+    expected_sec: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,8 @@ class Discovery:
     With `remember`, a node is visited once in a run. Without it, a node is forgotten when it is done, so
     that the memory of a run over a generator of roots depends only on the window. With `retry_failed`,
     nodes that failed before count as TODO. With `thorough`, the exact status of every node is looked up.
-    `before_work` is called once, before the first TODO node is returned.
+    `before_work` is called once, before the first TODO node is returned. `expected_sec` returns how long a
+    node of a class will probably take.
 
     An exception from a node's own methods, or from the store about its directory, is that node's failure.
     """
@@ -111,6 +114,7 @@ class Discovery:
         retry_failed: bool,
         thorough: bool = False,
         before_work: Callable[[], object] | None = None,
+        expected_sec: Callable[[str], float] | None = None,
     ) -> None:
         self._roots = enumerate(roots)
         self._remember = remember
@@ -119,6 +123,7 @@ class Discovery:
         # up anyway; it matters here only if an earlier failure is to end the run.
         self._thorough = thorough or not retry_failed
         self._before_work = before_work
+        self._expected_sec = expected_sec
         self._known: set[str] = set()
         self._classes = ClassNames()
         self._again: deque[Node[Any]] = deque()
@@ -226,7 +231,10 @@ class Discovery:
         if status is Status.TODO:
             below = dependencies(node)
             keys = tuple([dependency.furu_hash for dependency in below])
-            return Found(_job(node), status, keys), below
+            job = _job(node)
+            if self._expected_sec is None:
+                return Found(job, status, keys), below
+            return Found(job, status, keys, expected_sec=self._expected_sec(job.node_class)), below
         if status is Status.DONE:
             self.forget(node.furu_hash)
             return Found(_idle_job(node), status), None

@@ -22,10 +22,11 @@ from furu.execution.options import (
     check_roots,
     progress_is_wanted,
 )
-from furu.execution.scheduler import OnFailure, Scheduler
+from furu.execution.scheduler import OnFailure, Order, Scheduler
 from furu.execution.window import Window
 from furu.execution.workers import EventLoopWorkers, ThreadWorkers, Workers
 from furu.node.furu import Furu
+from furu.observing.durations import ExpectedDurations
 from furu.observing.report import Recorder, Sink, Sinks
 from furu.report import RunReport
 from furu.settings import Settings, current_settings, use_settings
@@ -42,6 +43,7 @@ def run_local(
     window_size: str | int = "bfs",
     poll_interval_sec: float = 0.25,
     workers: Workers | None = None,
+    order: Order = "roots",
     on_failure: OnFailure = "stop",
     retry_failed: bool = True,
     spec_limits: Mapping[str, int] | None = None,
@@ -73,6 +75,7 @@ def run_local(
         window_size=window_size,
         poll_interval_sec=poll_interval_sec,
         workers=workers,
+        order=order,
         on_failure=on_failure,
         retry_failed=retry_failed,
         spec_limits=spec_limits,
@@ -99,6 +102,7 @@ async def run_local_async(
     window_size: str | int = "bfs",
     poll_interval_sec: float = 0.25,
     workers: Workers | None = None,
+    order: Order = "roots",
     on_failure: OnFailure = "stop",
     retry_failed: bool = True,
     spec_limits: Mapping[str, int] | None = None,
@@ -112,8 +116,8 @@ async def run_local_async(
     with an `async def _create` on the loop.
 
     Guarantees: a node starts after everything it depends on is DONE. Each node is computed once, even if
-    other runs need it at the same time. Nodes start in the order of the roots, then depth first. If the run
-    is cancelled, the nodes that are running finish and publish before the cancellation is raised.
+    other runs need it at the same time. Nodes start in the given `order`. If the run is cancelled, the
+    nodes that are running finish and publish before the cancellation is raised.
 
     Args:
         roots: The wanted nodes. With a window of ``"dfs"`` or an int they may come from a generator, which
@@ -126,6 +130,9 @@ async def run_local_async(
             is polled.
         workers: What computes the nodes that are not async: threads (None), `ProcessWorkers()` or
             `DaskWorkers(...)`.
+        order: Which ready nodes start first: ``"roots"``, in the order of the roots, then depth first; or
+            ``"critical-path"``, those with the longest chain of dependents, by the durations of the classes
+            in earlier runs. The second one shortens runs that end with a long chain.
         on_failure: ``"stop"``: start no more nodes once a node has failed. ``"continue"``: run everything
             that does not depend on a failed node. Either way the run then raises. An exception raised
             while `roots` is read counts as a failure here, and is raised unchanged.
@@ -156,6 +163,7 @@ async def run_local_async(
         spec_limits=spec_limits,
         grace_sec=grace_sec,
         progress=progress,
+        order=order,
     )
     window = Window(window_size)
     # Once for all nodes: off the loop, and before a node can change the working directory.
@@ -168,6 +176,7 @@ async def run_local_async(
                 remember=isinstance(roots, Collection),
                 retry_failed=retry_failed,
                 before_work=lambda: open_store(settings),
+                expected_sec=ExpectedDurations(settings) if order == "critical-path" else None,
             ),
             window=window,
             workers=workers or ThreadWorkers(),
@@ -179,6 +188,7 @@ async def run_local_async(
             on_failure=on_failure,
             spec_limits=spec_limits or {},
             grace_sec=grace_sec,
+            order=order,
         )
         recorder(RunStarted(max_workers, max_async, window_size, time.time()))
         with use_settings(settings):

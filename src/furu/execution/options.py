@@ -12,7 +12,7 @@ from furu._common.text import a_type
 from furu.context import EXEC_CONTEXT
 from furu.errors import FuruUsageError
 from furu.execution.discovery import check_root
-from furu.execution.scheduler import OnFailure
+from furu.execution.scheduler import OnFailure, Order
 from furu.execution.workers import Workers
 from furu.node.furu import Furu
 
@@ -47,6 +47,7 @@ def check_options(
     spec_limits: Mapping[str, int] | None,
     grace_sec: float | None,
     progress: bool | None,
+    order: Order,
 ) -> None:
     """Check the other options of `run_local_async`. Raises `TypeError` or `ValueError`."""
     check_seconds("poll_interval_sec", poll_interval_sec)
@@ -56,6 +57,7 @@ def check_options(
             f"ProcessWorkers() or DaskWorkers(client_or_address), not {workers!r}"
         )
     check_choice("on_failure", on_failure, get_args(OnFailure))
+    check_choice("order", order, get_args(Order))
     _check_spec_limits({} if spec_limits is None else spec_limits)
     check_seconds("grace_sec", grace_sec, may_be_zero=True, none_means="to wait to the end")
     check_flag("progress", progress, none_means="which looks at stderr")

@@ -11,6 +11,11 @@ in the plan is done: a node is added after all its dependencies, and leaves when
 Workers that compute serially run one job after another. A node in their queue may be *presumed* done, so
 that its dependents can follow it in the same queue before it has ended. If it fails, `withdraw` takes every
 presumption back.
+
+Ready nodes start in the order in which they were added. A plan that is `by_rank` starts the node first that
+has the longest chain of dependents, by the nodes' weights: upward rank, as in HEFT (Topcuoglu, Hariri and
+Wu 2002). Ranks change while the plan grows, so they are worked out again each time that it has grown by
+half.
 """
 
 from __future__ import annotations
@@ -38,11 +43,13 @@ class State(enum.Enum):
 
 
 class _Entry(Generic[Lane]):
-    __slots__ = ("dependents", "in_degree", "lane", "order", "presumed", "state")
+    __slots__ = ("dependents", "in_degree", "lane", "order", "presumed", "rank", "state", "weight")
 
-    def __init__(self, order: int, lane: Lane) -> None:
+    def __init__(self, order: int, lane: Lane, weight: float) -> None:
         self.order = order
         self.lane = lane
+        self.weight = weight
+        self.rank = 0.0
         self.state = State.BLOCKED
         self.in_degree = 0
         # How many dependencies are presumed done; they do not count in the in-degree.
@@ -53,14 +60,16 @@ class _Entry(Generic[Lane]):
 class Plan(Generic[Lane]):
     """The nodes that are known but not done, and which of them may start.
 
-    Ready nodes are taken in the order in which they were added. Each has a *lane*, the kind of worker it
-    needs: a lane without room does not delay other lanes.
+    Ready nodes are taken in the order in which they were added, or `by_rank`. Each has a *lane*, the kind
+    of worker it needs: a lane without room does not delay other lanes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_rank: bool = False) -> None:
         self._entries: dict[str, _Entry[Lane]] = {}
-        # Heaps of (order, key). Keys that are no longer ready are dropped when they reach the top.
-        self._ready: dict[Lane, list[tuple[int, str]]] = {}
+        # Heaps of (-rank, order, key). Keys that are no longer ready are dropped when they reach the top.
+        self._ready: dict[Lane, list[tuple[float, int, str]]] = {}
+        self._by_rank = by_rank
+        self._unranked = 0
         self._presumed: dict[str, None] = {}
         self._lost: set[str] = set()
         self._next_order = 0
@@ -80,8 +89,9 @@ class Plan(Generic[Lane]):
         """Whether a node failed, or depends on a node that did."""
         return key in self._lost
 
-    def add(self, key: str, lane: Lane, depends_on: Iterable[str]) -> list[str]:
+    def add(self, key: str, lane: Lane, depends_on: Iterable[str], weight: float = 1.0) -> list[str]:
         """Add a node after all its dependencies, each named once. A key not in the plan counts as done.
+        `weight` is how long the node is expected to take.
 
         A node that is waiting may be added again: it keeps its order and its dependents. If a dependency is
         lost, the node and everything that depends on it is lost too; returns their keys.
@@ -99,9 +109,9 @@ class Plan(Generic[Lane]):
             elif dependency in self._lost:
                 return [key, *self.failed(key)]
         if entry is None:
-            entry = self._enter(key, lane)
+            entry = self._enter(key, lane, weight)
         else:
-            entry.lane = lane
+            entry.lane, entry.weight = lane, weight
         for below in awaited:
             below.dependents.append(key)
         entry.in_degree = len(awaited) - presumed
@@ -112,7 +122,7 @@ class Plan(Generic[Lane]):
 
     def add_waiting(self, key: str, lane: Lane) -> None:
         """Add a node that another owner is computing: its dependents wait, but it needs no worker."""
-        self._set(self._enter(key, lane), State.WAITING)
+        self._set(self._enter(key, lane, 0.0), State.WAITING)
 
     def get_ready(self, may_start: Callable[[Lane, bool], bool]) -> str | None:
         """Start the first ready node whose lane has room, and return its key; None if there is none.
@@ -120,19 +130,38 @@ class Plan(Generic[Lane]):
         `may_start(lane, presuming)` returns whether the lane has room. `presuming` means that some
         dependencies of the node are only presumed done.
         """
-        best: list[tuple[int, str]] | None = None
+        if self._by_rank and self._unranked and 2 * self._unranked >= len(self._entries):
+            self.rank()
+        best: list[tuple[float, int, str]] | None = None
         for lane, heap in self._ready.items():
-            while heap and not self._is_ready(heap[0][1]):
+            while heap and not self._is_ready(heap[0][2]):
                 heapq.heappop(heap)
             if not heap or (best is not None and best[0] < heap[0]):
                 continue
-            if may_start(lane, self._entries[heap[0][1]].presumed > 0):
+            if may_start(lane, self._entries[heap[0][2]].presumed > 0):
                 best = heap
         if best is None:
             return None
-        key = heapq.heappop(best)[1]
+        key = heapq.heappop(best)[2]
         self._set(self._entries[key], State.STARTED)
         return key
+
+    def rank(self) -> None:
+        """Work out the ranks of all nodes, if the plan is by rank. Costs a look at each node and edge."""
+        if not self._by_rank:
+            return
+        self._unranked = 0
+        # A node was added after its dependencies. (One that was added again may be out of order: its rank
+        # is then too small, which only costs time.)
+        for entry in reversed(self._entries.values()):
+            longest = max([above.rank for _, above in self._known(entry.dependents)], default=0.0)
+            entry.rank = entry.weight + longest
+        self._ready.clear()
+        for key, entry in self._entries.items():
+            if entry.state is State.READY:
+                self._ready.setdefault(entry.lane, []).append((-entry.rank, entry.order, key))
+        for heap in self._ready.values():
+            heapq.heapify(heap)
 
     def presume_done(self, key: str) -> None:
         """Count a started node as done for dependents that will follow it in the same queue."""
@@ -193,10 +222,11 @@ class Plan(Generic[Lane]):
         found = [key for key, entry in self._entries.items() if entry.state is state]
         return sorted(found, key=lambda key: self._entries[key].order)
 
-    def _enter(self, key: str, lane: Lane) -> _Entry[Lane]:
+    def _enter(self, key: str, lane: Lane, weight: float) -> _Entry[Lane]:
         if key in self._entries:
             raise FuruError(f"{key} is in the plan already")
-        entry = self._entries[key] = _Entry(self._next_order, lane)
+        entry = self._entries[key] = _Entry(self._next_order, lane, weight)
+        self._unranked += 1
         self._next_order += 1
         self._counts[entry.state] += 1
         return entry
@@ -219,7 +249,7 @@ class Plan(Generic[Lane]):
     def _make_ready_if_free(self, key: str, entry: _Entry[Lane]) -> None:
         if entry.in_degree == 0 and entry.state is State.BLOCKED:
             self._set(entry, State.READY)
-            heapq.heappush(self._ready.setdefault(entry.lane, []), (entry.order, key))
+            heapq.heappush(self._ready.setdefault(entry.lane, []), (-entry.rank, entry.order, key))
 
     def _set(self, entry: _Entry[Lane], state: State) -> None:
         self._counts[entry.state] -= 1

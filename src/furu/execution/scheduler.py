@@ -32,6 +32,7 @@ from furu.store.artifact import Status
 logger = logging.getLogger("furu.run")
 
 OnFailure = Literal["stop", "continue"]
+Order = Literal["roots", "critical-path"]
 
 
 class Scheduler:
@@ -51,6 +52,7 @@ class Scheduler:
         on_failure: OnFailure,
         spec_limits: Mapping[str, int],
         grace_sec: float | None,
+        order: Order = "roots",
     ) -> None:
         self._discovery = discovery
         self._window = window
@@ -62,7 +64,7 @@ class Scheduler:
         self._spec_limits = spec_limits
         self._grace_sec = grace_sec
 
-        self._plan: Plan[Lane] = Plan()
+        self._plan: Plan[Lane] = Plan(by_rank=order == "critical-path")
         self._jobs: dict[str, Job] = {}
         self._running: set[str] = set()
         self._begun: dict[str, Begun] = {}
@@ -262,6 +264,7 @@ class Scheduler:
         complete = batch.exhausted and batch.idle and not self._elsewhere
         if complete and self._error is None and not self._plan_is_known:
             self._plan_is_known = True
+            self._plan.rank()
             self._emit(events.PlanKnown())
         self._awake.set()
 
@@ -289,7 +292,7 @@ class Scheduler:
     def _found_todo(self, fact: Found) -> None:
         job = fact.job
         self._elsewhere.forget(job.key)
-        lost = self._plan.add(job.key, job.lane, fact.depends_on)
+        lost = self._plan.add(job.key, job.lane, fact.depends_on, fact.expected_sec)
         if lost:
             self._lost += len(lost)
             self._leave(lost)

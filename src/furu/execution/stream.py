@@ -16,7 +16,7 @@ from furu._common.loops import is_being_cancelled
 from furu.errors import FuruUsageError
 from furu.events import Event
 from furu.execution.local import run_local_async
-from furu.execution.scheduler import OnFailure
+from furu.execution.scheduler import OnFailure, Order
 from furu.execution.workers import Workers
 from furu.node.furu import Furu
 from furu.observing.report import Sink, Sinks
@@ -36,6 +36,7 @@ class RunOptions(TypedDict, total=False):
     window_size: str | int
     poll_interval_sec: float
     workers: Workers | None
+    order: Order
     on_failure: OnFailure
     retry_failed: bool
     spec_limits: Mapping[str, int] | None

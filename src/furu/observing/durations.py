@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Mapping
 
 import furu.store.catalog as catalog
+from furu.errors import FuruStoreError
 from furu.settings import Settings
 
-__all__ = ["fill_unknown", "mean_duration_sec"]
+__all__ = ["ExpectedDurations", "fill_unknown", "mean_duration_sec"]
 
 # How many artifacts of a class are read.
 _READ = 30
@@ -33,3 +34,24 @@ def fill_unknown(durations_sec: Mapping[str, float | None]) -> dict[str, float] 
         return None
     usual_sec = sum(known) / len(known)
     return {name: usual_sec if sec is None else sec for name, sec in durations_sec.items()}
+
+
+class ExpectedDurations:
+    """How long nodes of a class will probably take: as long as in earlier runs, or else as the other
+    classes that have been asked for. If nothing is known, all take the same time. Reads the store, once for
+    each class."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._known: dict[str, float | None] = {}
+        self._filled: dict[str, float] | None = None
+
+    def __call__(self, node_class: str) -> float:
+        """Return a number of seconds."""
+        if node_class not in self._known:
+            try:
+                self._known[node_class] = mean_duration_sec(self._settings, node_class)
+            except FuruStoreError:  # the run itself raises it
+                self._known[node_class] = None
+            self._filled = fill_unknown(self._known)
+        return self._filled[node_class] if self._filled is not None else 1.0

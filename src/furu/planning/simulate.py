@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 from furu.events import Event
 from furu.execution.discovery import Batch, Fact, Found, RootRead
 from furu.execution.options import DEFAULT_MAX_ASYNC
-from furu.execution.scheduler import Scheduler
+from furu.execution.scheduler import Order, Scheduler
 from furu.execution.window import Window
 from furu.execution.workers.base import Begun, Deliver, Job, Outcome
 from furu.node.base import Node
@@ -33,6 +33,7 @@ def simulate(
     max_async: int = DEFAULT_MAX_ASYNC,
     window_size: str | int,
     spec_limits: Mapping[str, int] | None = None,
+    order: Order = "roots",
 ) -> float:
     """Return the makespan in seconds of a run whose discovery returns `facts`.
 
@@ -43,7 +44,7 @@ def simulate(
 
     async def run() -> None:
         scheduler = Scheduler(
-            discovery=Replay(facts),
+            discovery=Replay(facts, duration_sec),
             window=Window(window_size),
             workers=clock,
             async_workers=clock,
@@ -54,6 +55,7 @@ def simulate(
             on_failure="stop",
             spec_limits=spec_limits or {},
             grace_sec=None,
+            order=order,
         )
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(clock.run, scheduler)
@@ -138,8 +140,9 @@ class SimulatedCrew:
 class Replay:
     """Returns the facts of an earlier discovery again, as far as the window has room."""
 
-    def __init__(self, facts: Sequence[Fact]) -> None:
+    def __init__(self, facts: Sequence[Fact], duration_sec: Callable[[Job], float]) -> None:
         self._facts = facts
+        self._duration_sec = duration_sec
         self._next = 0
 
     def step(self, room: int | None, again: Sequence[Node[object]] = ()) -> Batch:
@@ -153,6 +156,8 @@ class Replay:
                 room -= 1
             elif isinstance(fact, Found) and fact.status is Status.IN_PROGRESS:
                 fact = replace(fact, status=Status.DONE)
+            elif isinstance(fact, Found) and fact.status is Status.TODO:
+                fact = replace(fact, expected_sec=self._duration_sec(fact.job))
             facts.append(fact)
             self._next += 1
         return Batch(facts, True, self._next == len(self._facts))

@@ -7,13 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
+from furu._common.checks import check_choice
 from furu._common.origin import class_name
 from furu._common.text import printable, seconds
 from furu.errors import Failure
 from furu.execution.discovery import Discovery, Fact, Found
 from furu.execution.options import DEFAULT_MAX_ASYNC, DEFAULT_MAX_WORKERS, check_limits, check_roots
+from furu.execution.scheduler import Order
 from furu.execution.window import parse_window_size
 from furu.execution.workers.base import Job
 from furu.node.base import describe
@@ -121,7 +123,13 @@ class PlanSummary:
 
 
 def summarize(
-    discovery: Discovery, settings: Settings, *, max_workers: int, max_async: int, window_size: str | int
+    discovery: Discovery,
+    settings: Settings,
+    *,
+    max_workers: int,
+    max_async: int,
+    window_size: str | int,
+    order: Order,
 ) -> PlanSummary:
     """Count everything that a discovery finds, find reasons, and simulate runs."""
     facts = list(_facts(discovery))
@@ -145,7 +153,7 @@ def summarize(
             (fact.job.key, fact.depends_on, durations[fact.job.node_class]) for fact in to_compute
         )
         duration_sec = functools.partial(_duration_sec, durations)
-        run = functools.partial(simulate, facts, duration_sec, max_async=max_async)
+        run = functools.partial(simulate, facts, duration_sec, max_async=max_async, order=order)
         for workers, window in _combinations(max_workers, window_size):
             makespan_sec = run(max_workers=workers, window_size=window)
             forecasts.append(Forecast(workers, window, makespan_sec))
@@ -198,6 +206,7 @@ def plan_local(
     max_async: int = DEFAULT_MAX_ASYNC,
     window_size: str | int = "bfs",
     retry_failed: bool = True,
+    order: Order = "roots",
 ) -> PlanSummary:
     """Return what `run_local(roots)` would compute, why, and how long it would take. Computes nothing.
 
@@ -206,7 +215,13 @@ def plan_local(
     check_roots(roots)
     check_limits(max_workers, max_async)
     parse_window_size(window_size)
+    check_choice("order", order, get_args(Order))
     discovery = Discovery(roots, remember=True, retry_failed=retry_failed, thorough=True)
     return summarize(
-        discovery, current_settings(), max_workers=max_workers, max_async=max_async, window_size=window_size
+        discovery,
+        current_settings(),
+        max_workers=max_workers,
+        max_async=max_async,
+        window_size=window_size,
+        order=order,
     )
