@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+import msgspec
 
 from furu.report import RunReport
 
@@ -51,10 +52,10 @@ class Timing(NamedTuple):
     duration_sec: float
 
 
-class _OfNode:
+class _OfNode(msgspec.Struct, frozen=True):
     """What the events of a node have in common."""
 
-    __slots__ = ()
+    hash: str
     node_class: str
 
     @property
@@ -63,8 +64,7 @@ class _OfNode:
         return self.node_class.rpartition(":")[2]
 
 
-@dataclass(frozen=True, slots=True)
-class RunStarted:
+class RunStarted(msgspec.Struct, frozen=True):
     """The run begins. At most `max_workers` nodes, and `max_async` async ones, are computed at once."""
 
     max_workers: int
@@ -73,74 +73,53 @@ class RunStarted:
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class RootActivated(_OfNode):
+class RootActivated(_OfNode, frozen=True):
     """A root was read and entered the window. `number` counts the roots from 0."""
 
-    hash: str
-    node_class: str
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class RootCompleted:
+class RootCompleted(msgspec.Struct, frozen=True):
     """An active root left the window: it is DONE, or cannot be computed in this run."""
 
     hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class NodeReused(_OfNode):
+class NodeReused(_OfNode, frozen=True):
     """A node was found DONE. Its dependencies were not visited."""
 
-    hash: str
-    node_class: str
 
-
-@dataclass(frozen=True, slots=True)
-class NodePlanned(_OfNode):
+class NodePlanned(_OfNode, frozen=True):
     """A node was found that will be computed. Its dependencies are reported first. A node that another
     owner gives up is reported again."""
 
-    hash: str
-    node_class: str
     spec_key: str
     depends_on: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PlanKnown:
+class PlanKnown(msgspec.Struct, frozen=True):
     """All roots and everything they depend on have been found: the plan will not grow any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeStarted(_OfNode):
+class NodeStarted(_OfNode, frozen=True):
     """A worker began to compute a node. For the names of workers see `Timing`."""
 
-    hash: str
-    node_class: str
     spec_key: str
     worker: str
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class NodeDone(_OfNode):
+class NodeDone(_OfNode, frozen=True):
     """A node was computed and published."""
 
-    hash: str
-    node_class: str
     spec_key: str
     timing: Timing
 
 
-@dataclass(frozen=True, slots=True)
-class NodeFailed(_OfNode):
+class NodeFailed(_OfNode, frozen=True):
     """A node failed: in this run, or (`earlier`) in an earlier one that is not repeated. `error` is one
     line. `timing` is None if no worker computed the node in this run."""
 
-    hash: str
-    node_class: str
     spec_key: str
     error: str
     state_path: Path | None
@@ -148,12 +127,9 @@ class NodeFailed(_OfNode):
     timing: Timing | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class NodeRetried(_OfNode):
+class NodeRetried(_OfNode, frozen=True):
     """Attempt number `attempt` of this run failed, and another follows after `delay_sec`."""
 
-    hash: str
-    node_class: str
     spec_key: str
     attempt: int
     delay_sec: float
@@ -161,37 +137,27 @@ class NodeRetried(_OfNode):
     timing: Timing
 
 
-@dataclass(frozen=True, slots=True)
-class NodeOverran(_OfNode):
+class NodeOverran(_OfNode, frozen=True):
     """A node in a thread has exceeded the `_timeout_sec` of its class. It cannot be stopped, and goes
     on."""
 
-    hash: str
-    node_class: str
     spec_key: str
     timeout_sec: float
 
 
-@dataclass(frozen=True, slots=True)
-class NodeAbandoned(_OfNode):
+class NodeAbandoned(_OfNode, frozen=True):
     """The run ends while a thread still computes a node, which will finish and publish it by itself."""
 
-    hash: str
-    node_class: str
     spec_key: str
 
 
-@dataclass(frozen=True, slots=True)
-class NodeWaiting(_OfNode):
+class NodeWaiting(_OfNode, frozen=True):
     """Another owner is computing a node. The node needs no worker here."""
 
-    hash: str
-    node_class: str
     owner: str
 
 
-@dataclass(frozen=True, slots=True)
-class RunFinished:
+class RunFinished(msgspec.Struct, frozen=True):
     """The run has ended. This is the last event."""
 
     end: End

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from furu._common.text import printable, seconds
 from furu.errors import Failure
@@ -15,8 +16,7 @@ __all__ = ["ClassTime", "NAMED", "NodeTime", "RunReport"]
 NAMED = 10
 
 
-@dataclass(frozen=True, slots=True)
-class NodeTime:
+class NodeTime(msgspec.Struct, frozen=True):
     """A computed node and its duration."""
 
     hash: str
@@ -24,8 +24,7 @@ class NodeTime:
     duration_sec: float
 
 
-@dataclass(frozen=True, slots=True)
-class ClassTime:
+class ClassTime(msgspec.Struct, frozen=True):
     """The number of computed nodes of a class, and their total duration. `name` is the class's name, or its
     full name (``module:Class``) if two classes share the name."""
 
@@ -34,8 +33,7 @@ class ClassTime:
     duration_sec: float
 
 
-@dataclass(frozen=True, slots=True)
-class RunReport:
+class RunReport(msgspec.Struct, frozen=True):
     """What a run did. It stays small for any number of nodes.
 
     `computed` nodes were computed by this run. `reused` nodes, including input files, were found DONE;

@@ -11,9 +11,10 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import msgspec
 
 from furu._common.origin import class_name
 from furu._common.text import a_type, sentence, shown
@@ -35,8 +36,7 @@ _STEP_FACTS = 256
 _STEP_SEC = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """A node and its status. If it is TODO, `depends_on` holds the keys of its dependencies, which were
     found before, and `expected_sec` is how long it will probably take; if it is FAILED, `failure` says how
     it failed, earlier or just now."""
@@ -48,8 +48,7 @@ class Found:
     expected_sec: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class RootRead:
+class RootRead(msgspec.Struct, frozen=True):
     """A root was read from the caller's roots."""
 
     key: str
@@ -57,8 +56,7 @@ class RootRead:
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class RootWalked:
+class RootWalked(msgspec.Struct, frozen=True):
     """A root and everything it depends on has been found."""
 
     key: str
@@ -67,8 +65,7 @@ class RootWalked:
 Fact = Found | RootRead | RootWalked
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True):
     """What one step found. `idle`: nothing is left to walk until there is room for more roots.
     `exhausted`: there are no more roots; `error` is the exception that ended them, if one did."""
 

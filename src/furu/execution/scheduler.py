@@ -7,7 +7,6 @@ jobs arrive through one inbox. Never touches the disk.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 import math
 from collections import Counter, deque
@@ -16,6 +15,7 @@ from typing import Literal
 
 import anyio
 import anyio.to_thread
+import msgspec
 from anyio.abc import TaskGroup
 
 import furu.events as events
@@ -341,7 +341,7 @@ class Scheduler:
         await anyio.sleep(delay_sec)
         if not self._stopping:
             del self._delayed[job.key]
-            self._jobs[job.key] = dataclasses.replace(job, attempt=job.attempt + 1)
+            self._jobs[job.key] = msgspec.structs.replace(job, attempt=job.attempt + 1)
             self._plan.add(job.key, job.lane, ())
             self._awake.set()
 

@@ -6,10 +6,10 @@ import functools
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
 import anyio
+import msgspec
 
 from furu._common.checks import check_int
 from furu._common.loops import is_being_cancelled
@@ -45,8 +45,7 @@ class RunOptions(TypedDict, total=False):
     progress: bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class EventsDropped:
+class EventsDropped(msgspec.Struct, frozen=True):
     """The reader of a stream was too slow: this many events, all before the next one, were dropped."""
 
     count: int

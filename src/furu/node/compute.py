@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import dataclasses
 import enum
 import inspect
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar, TypeVarTuple
 
 import anyio
+import msgspec
 
 from furu._common.logs import logging_to
 from furu._common.loops import (
@@ -62,8 +62,7 @@ AROUND_CREATE: ContextVar[Callable[[Attempt], AbstractContextManager[object]]] =
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fetched(Generic[T]):
+class Fetched(msgspec.Struct, Generic[T], frozen=True):
     """A node's value, and whether it was computed for this call."""
 
     value: T

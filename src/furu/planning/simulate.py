@@ -9,10 +9,10 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import anyio
 import anyio.lowlevel
+import msgspec
 from anyio.abc import TaskGroup
 
 from furu.events import Event
@@ -155,9 +155,9 @@ class Replay:
                     break
                 room -= 1
             elif isinstance(fact, Found) and fact.status is Status.IN_PROGRESS:
-                fact = replace(fact, status=Status.DONE)
+                fact = msgspec.structs.replace(fact, status=Status.DONE)
             elif isinstance(fact, Found) and fact.status is Status.TODO:
-                fact = replace(fact, expected_sec=self._duration_sec(fact.job))
+                fact = msgspec.structs.replace(fact, expected_sec=self._duration_sec(fact.job))
             facts.append(fact)
             self._next += 1
         return Batch(facts, True, self._next == len(self._facts))

@@ -16,7 +16,6 @@ import errno
 import os
 import stat
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -190,8 +189,7 @@ class Artifact(msgspec.Struct, frozen=True):
             os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """A `try-<n>` file: its record (None if unreadable or foreign), its stat result, and whether its
     owner is alive.
     """
@@ -201,8 +199,7 @@ class Found:
     alive: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(msgspec.Struct, frozen=True):
     """What a node's directory shows. `highest` is the highest number in any name, `attempt` the highest one
     of a `try-<n>`, 0 if there is none; `found` is the latter's file."""
 

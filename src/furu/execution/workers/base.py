@@ -10,9 +10,9 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+import msgspec
 from anyio.abc import TaskGroup
 
 from furu._common.origin import class_name
@@ -31,8 +31,7 @@ class Lane(NamedTuple):
     spec_key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """A node to compute, its key in the plan, and the number of the attempt in this run."""
 
     node: Node[Any]
@@ -54,18 +53,16 @@ class Job:
         return _class_name(cls)
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(msgspec.Struct, frozen=True):
     """A worker has begun a job. Made when the job begins, but it may be delivered later. `worker` names the
     worker, which computes one job at a time."""
 
     job: Job
     worker: str
-    at: float = field(default_factory=time.time)
+    at: float = msgspec.field(default_factory=time.time)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How a job ended. `reused`: the node was DONE when it was claimed. `elsewhere`: another live owner
     holds it, and `error` names the owner. `failed`: `error` names the node and its state. `cancelled`: it
     was ended early because the run ends. `judged` is `matches_retry` in the process where the error was
@@ -102,16 +99,14 @@ class Outcome:
         return self.end == "failed" and not self.is_to_be_retried
 
 
-@dataclass(frozen=True, slots=True)
-class Withdrawn:
+class Withdrawn(msgspec.Struct, frozen=True):
     """Started jobs that have not begun are handed back, and will not begin. They may be started again,
     unless the workers have stopped. This ends serial mode."""
 
     jobs: list[Job]
 
 
-@dataclass(frozen=True, slots=True)
-class Overran:
+class Overran(msgspec.Struct, frozen=True):
     """A job that cannot be stopped has exceeded its time limit, and goes on."""
 
     job: Job
