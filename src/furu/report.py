@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -85,6 +84,8 @@ class RunReport(msgspec.Struct, frozen=True):
 
     def _repr_html_(self) -> str:
         """Return the summary as an HTML table for notebooks."""
+        import html  # only notebooks need it
+
         rows = "".join(
             f"<tr><th style='text-align:left;vertical-align:top'>{html.escape(label)}</th>"
             f"<td style='text-align:left'>{html.escape(text)}</td></tr>"

@@ -6,7 +6,6 @@ The order of precedence is `use_settings(...)`, `FURU_*` environment variables, 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import os
 from collections.abc import Iterator
@@ -113,6 +112,8 @@ def use_settings(
     known = [field.name for field in dataclasses.fields(Settings)]
     for name in changes:
         if name not in known:
+            import difflib  # only for this error
+
             near = difflib.get_close_matches(name, known, n=1)
             meant = f". Did you mean {near[0]!r}?" if near else ""
             raise FuruSettingsError(f"no setting is called {name!r}; there are {sorted(known)}{meant}")

@@ -8,16 +8,18 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from furu.cli.output import console, say, show_table
 from furu.cli.running import Interruptible
 from furu.demo import Facts, analyse
 from furu.errors import FuruError
 from furu.events import Event, NodeDone
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # The number of rows of each table on the terminal; the Markdown report has all of them.
 _ROWS = 5
@@ -35,7 +37,9 @@ def demo(
     ] = None,
     max_workers: Annotated[int, typer.Option(min=1, help="How many nodes are computed at once.")] = 8,
 ) -> None:
-    """Analyse a Python source tree: its largest modules, most branching functions, import cycles.
+    """Analyse a Python source tree.
+
+    Shows its largest modules, most branching functions, and import cycles.
 
     A second run computes nothing; after a change, only what depends on it.
     """

@@ -51,7 +51,9 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove nodes from the store: all but those to keep, or those that are old, or both.
+    """Remove nodes from the store.
+
+    Removes all nodes but those to keep, or those that are old, or both.
 
     Shows what would be removed, and asks. Never removes a node that is being computed, or that has changed
     since it was shown. If nodes cannot be read or removed, names them and exits with 1.

@@ -38,7 +38,10 @@ def graph(
         typer.Option("--output", "-o", help="The file to write instead of stdout.", dir_okay=False),
     ] = None,
 ) -> None:
-    """Draw nodes and everything they depend on, with their states: as Mermaid, as DOT, or as a page."""
+    """Draw nodes and everything they depend on, with states.
+
+    As a Mermaid flowchart, as DOT, or as an HTML page.
+    """
     text = _WRITERS[as_](_drawn(load_roots(roots)))
     if output is None:
         sys.stdout.write(text)

@@ -7,10 +7,9 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 import furu.store.catalog as catalog
 from furu._common.text import printable
@@ -20,6 +19,9 @@ from furu.planning.compare import Difference, differences, is_node
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Artifact, Status
 from furu.store.node_json import node_json, read_logs
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _STATES = (Status.DONE, Status.FAILED, Status.IN_PROGRESS, Status.TODO)
 _MAX_RESULT_CHARS = 2000
@@ -33,7 +35,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def status(as_json: AsJson = False) -> None:
-    """Count the nodes in the store by class and state, with their sizes."""
+    """Count the nodes in the store by class and state."""
     settings = current_settings()
     counts: dict[str, Counter[str]] = {}
     sizes: Counter[str] = Counter()
@@ -66,7 +68,7 @@ def _state(artifact: Artifact) -> str:
 
 
 def show(node: Hash, as_json: AsJson = False) -> None:
-    """Show a node: its configuration, result, logs, and attempts with owners and tracebacks."""
+    """Show a stored node: configuration, result, attempts and logs."""
     info = catalog.inspect(catalog.find(current_settings(), node))
     out = console()
     if as_json:
@@ -124,9 +126,9 @@ def _as_json(info: catalog.NodeInfo) -> dict[str, Any]:
 
 
 def explain(node: Hash) -> None:
-    """Show in which fields a stored node differs from the most similar other node of its class.
+    """Compare a stored node with the most similar one of its class.
 
-    If an input differs, shows in which fields that one differs, and so on.
+    Shows the fields in which they differ. If an input differs, shows its fields too, and so on.
     """
     settings = current_settings()
     info = catalog.inspect(catalog.find(settings, node))

@@ -7,16 +7,15 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from furu._common.text import describe_error, printable, traceback_text
 from furu.errors import FuruError, FuruUsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 INTERRUPTED = 130  # a shell's exit code for a program that SIGINT has ended
 # Piped output goes to programs and files, so lines are not wrapped.
@@ -88,6 +87,8 @@ def complain(message: str) -> None:
 
 def console(*, stderr: bool = False) -> Console:
     """Return a console that prints text unchanged. rich honours NO_COLOR, and does not colour pipes."""
+    from rich.console import Console  # rich takes 60 ms to import, and `--help` prints without it
+
     made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not made.is_terminal:
         made.width = _PIPED_WIDTH
@@ -96,6 +97,8 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(to: Console, line: str = "", style: str | None = None) -> None:
     """Print a line without wrapping it: a wrapped path cannot be copied."""
+    from rich.text import Text
+
     to.print(Text(printable(line), style=style or ""), soft_wrap=True)
 
 
@@ -103,6 +106,10 @@ def show_table(
     to: Console, columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = ""
 ) -> None:
     """Print a table with right-aligned numbers. Prints nothing if there are no rows."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
     cells = [
         [f"{cell:,}" if isinstance(cell, int) else printable(str(cell)) for cell in row] for row in rows
     ]

@@ -24,7 +24,10 @@ def plan(
     order: Annotated[str, typer.Option(help=ORDER_HELP)] = "roots",
     every: Annotated[bool, typer.Option("--all", help="Name a thousand nodes, not twenty.")] = False,
 ) -> None:
-    """Show what `furu run` would compute, why, and how long it would take. Computes and writes nothing."""
+    """Show what `furu run` would compute, why, and for how long.
+
+    Computes and writes nothing.
+    """
     summary = plan_local(
         load_roots(roots),
         max_workers=max_workers,

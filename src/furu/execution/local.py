@@ -26,7 +26,6 @@ from furu.execution.scheduler import OnFailure, Order, Scheduler
 from furu.execution.window import Window
 from furu.execution.workers import EventLoopWorkers, ThreadWorkers, Workers
 from furu.node.furu import Furu
-from furu.observing.durations import ExpectedDurations
 from furu.observing.report import Recorder, Sink, Sinks
 from furu.report import RunReport
 from furu.settings import Settings, current_settings, use_settings
@@ -176,7 +175,7 @@ async def run_local_async(
                 remember=isinstance(roots, Collection),
                 retry_failed=retry_failed,
                 before_work=lambda: open_store(settings),
-                expected_sec=ExpectedDurations(settings) if order == "critical-path" else None,
+                expected_sec=_expected_sec(settings) if order == "critical-path" else None,
             ),
             window=window,
             workers=workers or ThreadWorkers(),
@@ -200,6 +199,12 @@ def _showing(settings: Settings, max_workers: int) -> AbstractAsyncContextManage
     from furu.observing.progress import showing  # imports rich: only if progress is wanted
 
     return showing(settings, max_workers=max_workers)
+
+
+def _expected_sec(settings: Settings) -> Callable[[str], float]:
+    from furu.observing.durations import ExpectedDurations  # imports the catalogue, which few runs need
+
+    return ExpectedDurations(settings)
 
 
 async def _to_its_end(scheduler: Scheduler, recorder: Recorder) -> RunReport:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 
 from furu.errors import FuruStoreError
 from furu.store.artifact import Artifact
@@ -95,6 +94,8 @@ def remove_name(path: str, directory: int | None = None) -> bool:
         pass
     except OSError as error:
         if directory is None and os.path.isdir(path) and not os.path.islink(path):
+            import shutil  # takes 2 ms to import
+
             shutil.rmtree(path, ignore_errors=True)  # Linux reports EISDIR for one, macOS EPERM
         else:
             logger.warning("could not remove %s: %s", path, error)
