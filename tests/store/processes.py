@@ -29,7 +29,7 @@ from furu.store import owner as owner_module
 from furu.store.artifact import Artifact, survey
 from furu.store.attempt import Attempt
 from furu.store.claim import claim
-from furu.store.layout import node_files
+from furu.store.layout import NodeFiles, class_directory
 from furu.store.local import Leases, Process, acting_as, this_process
 from furu.store.owner import Owner
 from furu.store.record import OwnerRecord, encode
@@ -46,6 +46,11 @@ class Square(Furu[int]):
 
     def _create(self) -> int:
         return self.of**2
+
+
+def node_files(store: Path, module: str, qualname: str, node_hash: str) -> NodeFiles:
+    """Return the names for one node of a class."""
+    return NodeFiles(f"{class_directory(store, module, qualname)}/{node_hash}")
 
 
 def artifact(name: str = "one", **changes: Any) -> Artifact:

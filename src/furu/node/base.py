@@ -18,7 +18,7 @@ from furu.node.readable import readable_fields
 from furu.retry import Retry
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Artifact
-from furu.store.layout import node_files
+from furu.store.layout import NodeFiles, class_directory
 
 T = TypeVar("T")
 F = TypeVar("F")
@@ -104,9 +104,9 @@ class Node(Identified, Generic[T]):
 
 def artifact_of(node: Node[Any]) -> Artifact:
     """Return the node's place in the current store."""
-    settings, (module, qualname, name) = current_settings(), type(node)._facts.place
-    files = node_files(settings.store, module, qualname, node._furu_hash)
-    return Artifact(settings, files, name, node._furu_hash)
+    settings, facts = current_settings(), type(node)._facts
+    files = NodeFiles(f"{facts.directory(settings)}/{node._furu_hash}")
+    return Artifact(settings, files, facts.name, node._furu_hash)
 
 
 def is_async(node: Node[Any]) -> bool:
@@ -192,11 +192,21 @@ class ClassFacts:
         self.checked: Settings | None = None
         self.accepted: str | None = None
         self._cls = cls
+        self._directory: tuple[Settings, str] | None = None
+
+    def directory(self, settings: Settings) -> str:
+        """Return the directory of the class's nodes in a store. That of the last settings is cached,
+        because each node is looked up several times."""
+        known = self._directory
+        if known is None or known[0] is not settings:
+            module, qualname = module_name(self._cls), self._cls.__qualname__
+            known = self._directory = settings, class_directory(settings.store, module, qualname)
+        return known[1]
 
     @_once
-    def place(self) -> tuple[str, str, str]:
-        """The module and qualified name under which artifacts lie, and the full name in their records."""
-        return module_name(self._cls), self._cls.__qualname__, class_name(self._cls)
+    def name(self) -> str:
+        """The full name of the class, which is in records."""
+        return class_name(self._cls)
 
     @_once
     def is_input(self) -> bool:

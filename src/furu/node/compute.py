@@ -155,7 +155,7 @@ def _create(node: Node[T], attempt: Attempt) -> Any:
         value = node._create()
     if not attempt.is_of_this_process:
         raise FuruUsageError(f"a fork of {describe(node)} returned from _create(): use os._exit()")
-    if isinstance(value, Awaitable):
+    if hasattr(type(value), "__await__"):  # as `Awaitable` has it, in a fifth of the time
         if inspect.iscoroutine(value):
             value.close()
         raise FuruUsageError(

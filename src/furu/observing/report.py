@@ -46,7 +46,7 @@ class Recorder:
     """Counts every event of a run, and passes it on to the caller's sink, if there is one."""
 
     def __init__(self, on_event: Sink | None = None, *, max_workers: int = 1) -> None:
-        self._sinks = Sinks(on_event)
+        self._sinks = Sinks(on_event) or None
         self._max_workers = max_workers
         self._started = time.monotonic()
         self._counts: Counter[type[events.Event]] = Counter()
@@ -65,7 +65,7 @@ class Recorder:
             self._critical_path.planned(event)
         elif isinstance(event, (events.NodeReused, events.NodeFailed)):
             self._critical_path.gone(event.hash)
-        if self._sinks:
+        if self._sinks is not None:
             self._sinks(event)
 
     def finish(self, end: events.End, *, skipped: int, failures: tuple[Failure, ...]) -> RunReport:

@@ -57,13 +57,6 @@ class NodeFiles(msgspec.Struct, frozen=True):
         return f"{self.directory}/rejected-{number}"
 
 
-def node_files(store: Path, module: str, qualname: str, node_hash: str) -> NodeFiles:
-    """Return the names for one node. All components are encoded, so no path can lead out of the store."""
-    if not _HASH.match(node_hash):
-        raise ValueError(f"not a node's hash: {node_hash!r}")
-    return NodeFiles(f"{class_directory(store, module, qualname)}/{node_hash}")
-
-
 def owners_directory(store: Path) -> str:
     return f"{os.fspath(store)}/{OWNERS}"
 
