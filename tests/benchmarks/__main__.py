@@ -146,7 +146,7 @@ def imports(plan: Plan) -> Iterator[Row]:
         (import_sec("import furu"), import_sec("import asyncio, json")) for _ in range(5 * plan.rounds)
     ]
     beyond = min(pair[0] for pair in pairs) - min(pair[1] for pair in pairs)
-    yield at_most("import furu, beyond asyncio and json", beyond * 1e3, 60, "ms")
+    yield at_most("import furu, beyond asyncio and json", beyond * 1e3, 45, "ms")
     extras = _EXTRAS & modules_of("import furu")
     yield at_most("extras imported by import furu", len(extras), 0, "modules")
 
