@@ -56,8 +56,9 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
-# Two at once, each file whole in one of them. `-n0` runs one after the other.
-SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile")
+# Two at once, each file whole in one of them; if one of them ends early, the tests end. `-n0` runs one after
+# the other.
+SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile", "--max-worker-restart=0")
 
 
 # The oldest Python runs all tests, with the newest dependencies. What takes long and does not depend on
@@ -97,7 +98,7 @@ def faults(session: nox.Session) -> None:
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Break the protocol on purpose, forty times, and show that a named test fails each time."""
+    """Break the protocol on purpose, a line at a time, and show that a named test fails each time."""
     session.install(".[all]", *group("test"))
     session.run("python", "-m", "tests.mutants", *session.posargs)
 

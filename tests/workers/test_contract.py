@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import traceback
@@ -242,3 +243,18 @@ async def test_job_that_has_not_begun_when_workers_stop_is_handed_back(kind: Kin
         tasks.cancel_scope.cancel()
     assert [job] == [one for news in delivered if isinstance(news, Withdrawn) for one in news.jobs]
     assert Status.TODO is await in_thread(node.status)
+
+
+async def test_run_whose_tasks_are_all_cancelled_ends(kind: Kind, gate: Gate, anyio_backend: str) -> None:
+    """As asyncio does to all tasks when it closes a loop."""
+    if anyio_backend == "trio":
+        pytest.skip("on trio only scopes cancel")
+    node = kind.node("gate", folder=gate.folder)
+    before = asyncio.all_tasks()
+    run = asyncio.create_task(kind.run(node))
+    await gate.wait_for_arrival()
+    for task in asyncio.all_tasks() - before:
+        task.cancel()
+    gate.open()  # a thread ends with its node
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(run, 10)

@@ -162,6 +162,7 @@ def test_node_that_takes_too_long_is_stopped_with_its_worker(dask_client: Any, g
 @pytest.mark.anyio
 async def test_run_that_fails_does_not_wait_for_its_workers(dask_client: Any, gate: Gate) -> None:
     """Their nodes finish and publish."""
+    await anyio.to_thread.run_sync(dask_client.wait_for_workers, 2)  # one may have been killed just now
     held, failing = Act(does="gate", folder=gate.folder), Act(does="fail")
     workers = DaskWorkers(dask_client)
 

@@ -126,7 +126,7 @@ class _DaskCrew(TaskCrew):
         super().stop(cancel=cancel)
         self.abandon()
 
-    async def _compute(self, job: Job, scope: anyio.CancelScope) -> Outcome:
+    async def _compute(self, job: Job) -> Outcome:
         started = time.monotonic()
         try:
             resources = self._needed(job)

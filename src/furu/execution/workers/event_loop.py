@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import anyio
 from anyio.abc import TaskGroup
 
 from furu.execution.workers.base import Crew, Deliver, Job, Outcome
@@ -24,5 +23,5 @@ class EventLoopWorkers:
 
 
 class _EventLoopCrew(TaskCrew):
-    async def _compute(self, job: Job, scope: anyio.CancelScope) -> Outcome:
+    async def _compute(self, job: Job) -> Outcome:
         return await acall(job, "local", self._cancellation)

@@ -86,7 +86,7 @@ class _ProcessCrew(TaskCrew):
     async def _cancelled(self, job: Job, started: float) -> Outcome:
         return await shielded(_cancelled_outcome, job, started)
 
-    async def _compute(self, job: Job, scope: anyio.CancelScope) -> Outcome:
+    async def _compute(self, job: Job) -> Outcome:
         started = time.monotonic()
         try:
             try:

@@ -4,6 +4,7 @@ are computed."""
 from __future__ import annotations
 
 import abc
+import contextlib
 import time
 
 import anyio
@@ -36,8 +37,8 @@ class TaskCrew(abc.ABC):
         self._stopped = False
 
     @abc.abstractmethod
-    async def _compute(self, job: Job, scope: anyio.CancelScope) -> Outcome:
-        """Compute a node. Raises only the cancellation of `scope`."""
+    async def _compute(self, job: Job) -> Outcome:
+        """Compute a node. Raises only cancellations."""
 
     async def _cancelled(self, job: Job, started: float) -> Outcome:
         """Return the outcome of a job whose scope was cancelled."""
@@ -85,11 +86,16 @@ class TaskCrew(abc.ABC):
             del self._waiting[job.key]
             started = time.monotonic()
             outcome: Outcome | None = None
-            with self._places.taken() as place, anyio.CancelScope(shield=True) as scope:
+            # asyncio's own `Task.cancel()`, as when a loop is closed, passes through the shield of a scope.
+            with (
+                contextlib.suppress(anyio.get_cancelled_exc_class()),
+                self._places.taken() as place,
+                anyio.CancelScope(shield=True) as scope,
+            ):
                 self._deliver(Begun(job, place))
                 self._scopes.add(scope)
                 try:
-                    outcome = await self._compute(job, scope)
+                    outcome = await self._compute(job)
                 except Exception as error:  # not from the node: no thread could be started, for example
                     outcome = failed_outcome(job, error, started)
             self._scopes.discard(scope)
