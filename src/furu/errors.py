@@ -117,10 +117,10 @@ class FuruInProgressError(FuruError):
     """Another live owner is computing the node. `owner` describes it for people."""
 
     def __init__(
-        self, message: str, *, node_dir: Path | None = None, attempt: int = 0, owner: str = ""
+        self, message: str, *, state_path: Path | None = None, attempt: int = 0, owner: str = ""
     ) -> None:
         super().__init__(message)
-        self.node_dir = node_dir
+        self.state_path = state_path
         self.attempt = attempt
         self.owner = owner
 

@@ -3,7 +3,6 @@ need a test framework; `furu.pytest_plugin` has fixtures."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -115,6 +114,11 @@ def _compute_alone(node: Node[Any], below: list[Node[Any]], alone: Path, whole: 
 
 def _take_over(node: Node[Any], source: Path, target: Path) -> None:
     with use_settings(store=source):
-        made = artifact_of(node).files.directory
-    if os.path.isdir(made):
-        shutil.copytree(made, target / Path(made).relative_to(source))
+        names = artifact_of(node).files.all
+    for made in map(Path, names):
+        copy = target / made.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if made.is_dir():
+            shutil.copytree(made, copy)
+        elif made.exists():
+            shutil.copyfile(made, copy)

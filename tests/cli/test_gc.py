@@ -15,6 +15,7 @@ import furu.cli.gc
 from furu import Status, run_local
 from furu.cli.app import app
 from furu.errors import FuruStoreError
+from furu.node.base import artifact_of
 from furu.testing import Total, flat
 
 
@@ -36,7 +37,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Make a directory one that cannot be listed, also for root."""
 
     def forbid(path: Path) -> None:
-        for name, closed in (("listdir", path), ("scandir", path), ("lstat", path / "done")):
+        for name, closed in (("listdir", path), ("scandir", path), ("lstat", path)):
             allowed = getattr(os, name)
 
             def refuse(given: Any, *, before: Any = allowed, closed: Path = closed, **options: Any) -> Any:
@@ -66,11 +67,11 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
 
 
 def directory_of(node: Total) -> Path:
-    """A node's directory in the store."""
+    """The directory for a node's files."""
     return node.furu_dir.parent
 
 
-def test_gc_names_a_node_that_cannot_be_read_and_removes_the_others(
+def test_gc_names_a_node_that_cannot_be_listed_and_removes_the_others(
     nodes: list[Total], unreadable: Callable[[Path], None]
 ) -> None:
     """The exit code is 1."""
@@ -79,11 +80,8 @@ def test_gc_names_a_node_that_cannot_be_read_and_removes_the_others(
     done = command("gc", "--older-than", "0s", "--yes")
     assert 1 == done.exit_code
     assert "removed 2 nodes\n" in done.stdout
-    assert (
-        f"{nodes[1].furu_hash} is kept, because it cannot be read: cannot look at {kept}/done"
-        in done.stderr
-    )
-    assert kept.is_dir()
+    assert f"{nodes[1].furu_hash} was not removed: cannot list {kept}: Permission denied" in done.stderr
+    assert Status.DONE is nodes[1].status()
 
 
 def test_gc_names_a_node_that_cannot_be_removed_and_removes_the_others(
@@ -123,7 +121,7 @@ def test_gc_keeps_a_node_that_changed_since_it_was_listed(
     """Another process may have computed it again in the meantime."""
 
     def compute_anew() -> None:
-        (directory_of(nodes[2]) / "done").unlink()
+        artifact_of(nodes[2]).path.unlink()
         nodes[2].get()
 
     meanwhile(compute_anew)

@@ -34,6 +34,7 @@ from furu import (
 )
 from furu.codecs.json import decode_json, encode_json
 from furu.codecs.pickle import encode_pickle
+from furu.node.base import artifact_of
 from tests.graphs import Node
 
 
@@ -204,7 +205,7 @@ def test_dependent_gets_the_declared_type_in_a_run() -> None:
 def test_result_on_disk_is_plain_json() -> None:
     node = node_of(dict[int, Point], {1: Point(2, 0.5)})
     node.get()
-    (done,) = [path for path in Path(node.furu_dir).parent.iterdir() if path.name == "done"]
+    done = Path(artifact_of(node).files.done)
     assert {"1": {"x": 2, "y": 0.5}} == json.loads(done.read_bytes())["result"]
 
 
@@ -392,7 +393,7 @@ def test_load_that_raises_is_an_error_that_names_the_artifact_and_computes_nothi
         FuruLoadError, match=r"Loaded\(\) is stored but could not be read back: FileNotFound"
     ) as caught:
         node.get()
-    assert "done" == caught.value.path.name  # type: ignore[union-attr]
+    assert artifact_of(node).path == caught.value.path
     assert node == caught.value.node
     assert isinstance(caught.value.__cause__, FileNotFoundError)
     assert Status.DONE is node.status()

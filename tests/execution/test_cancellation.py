@@ -21,6 +21,7 @@ import pytest
 
 from furu import Furu, FuruComputeError, Status, run_local, run_local_async
 from furu.events import NodeStarted, RunFinished
+from furu.node.base import artifact_of
 from tests.graphs import AsyncNode, Computed, Node, actions, chain, flat, recording
 
 
@@ -239,7 +240,7 @@ async def test_limiter_tokens_and_tasks_are_returned_after_a_cancellation() -> N
 
 def remove(node: Furu[Any]) -> None:
     """Take a node out of the store."""
-    (node.furu_dir.parent / "done").unlink()
+    artifact_of(node).path.unlink()
 
 
 class EndlessChain(Furu[int]):

@@ -29,7 +29,9 @@ from furu import (
     run_local_async,
 )
 from furu.events import NodeFailed, NodeStarted, RunFinished
+from furu.node.base import artifact_of
 from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
+from tests.store.processes import names
 
 
 @pytest.fixture(autouse=True)
@@ -130,10 +132,9 @@ def test_error_says_what_which_node_where_and_what_next() -> None:
     actions["train"] = raiser(ValueError("bad split"))
     with pytest.raises(FuruComputeError) as caught:
         run_local([node])
-    directory = node.furu_dir.parent
     assert (
         "Node(name='train', below=(), kind='default') failed: ValueError: bad split. "
-        f"State: {directory}/try-1. Run again to retry."
+        f"State: {artifact_of(node).files.attempt(1)}. Run again to retry."
     ) == str(caught.value)
 
 
@@ -161,9 +162,8 @@ def test_failure_is_retried_by_default_and_attempts_count_upwards() -> None:
             run_local([node])
     actions.clear()
     assert 1 == run_local([node]).computed
-    directory = node.furu_dir.parent
-    assert {"done", "try-1", "try-2"} == {path.name for path in directory.iterdir()}
-    assert "still broken" in (directory / "try-2").read_text()
+    assert ["done", "try-1", "try-2"] == names(artifact_of(node))
+    assert "still broken" in Path(artifact_of(node).files.attempt(2)).read_text()
 
 
 def test_earlier_failure_ends_the_run_without_retry_failed(

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -33,6 +34,7 @@ from furu.events import (
     NodeStarted,
     RunFinished,
 )
+from furu.node.base import artifact_of
 from tests.graphs import AsyncNode, Computed, Node, actions, recording
 
 
@@ -85,7 +87,8 @@ async def test_node_that_raised_a_listed_exception_is_retried(cls: type[Node], r
 
 
 async def _read_attempt(node: Furu[Any], number: int) -> str:
-    return await anyio.to_thread.run_sync(lambda: (node.furu_dir.parent / f"try-{number}").read_text())
+    path = Path(artifact_of(node).files.attempt(number))
+    return await anyio.to_thread.run_sync(path.read_text)
 
 
 def test_node_fails_after_its_last_attempt(record: Computed) -> None:

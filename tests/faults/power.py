@@ -5,8 +5,8 @@ promises as little as POSIX does. What was written to a file is certain once tha
 made, removed or renamed is certain once its directory was. Of everything else any subset may have reached
 the disk, and a write may have done so in full, in half, or as zeros.
 
-A rename within a directory happens or does not, and calls on one name keep their order, as on every
-filesystem with a journal.
+A rename happens or does not, also between two directories, and is certain once both were synced. Calls
+on one name keep their order. Every filesystem with a journal does that.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ LOST, WHOLE, HALF, ZEROS = range(4)
 
 @dataclass(eq=False)
 class Change:
-    """One call that changes something: a write to inode `inode`, or names in one directory. `synced` is
-    the number of the call that made it certain."""
+    """One call that changes something: a write to inode `inode`, or names, by their paths. `synced` is the
+    number of the call that made it certain; `unsynced` holds the directories that are not synced yet."""
 
     number: int
-    directory: str | None = None
     names: dict[str, int | None] = field(default_factory=dict)
     inode: int = 0
     content: bytes = b""
     synced: int | None = None
+    unsynced: set[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.unsynced = {os.path.dirname(path) for path in self.names}
 
 
 class Recorder:
@@ -59,12 +62,11 @@ class Recorder:
             self._directories.add(inode)
             self._named(path, inode)
         elif name == "link":
-            self._named(path, self._inodes[_beside(path, args[0])])
+            self._named(path, self._inodes[os.fspath(args[0])])
         elif name in ("unlink", "rmdir"):
             self._named(path, None)
         elif name in ("rename", "replace"):
-            source = _beside(path, args[0])
-            assert os.path.dirname(source) == os.path.dirname(path)
+            source = os.fspath(args[0])
             self._named(path, self._inodes[source], gone=source)
         elif name == "write":
             inode, content = self._open[args[0]], bytes(args[1])[:answer]
@@ -77,21 +79,22 @@ class Recorder:
         return 1 + max(self._inodes.values(), default=0) + len(self.changes)
 
     def _named(self, path: str, inode: int | None, gone: str | None = None) -> None:
-        directory, name = os.path.split(path)
-        names: dict[str, int | None] = {name: inode}
+        names = {path: inode}
         if gone is not None:
-            names[os.path.basename(gone)] = None
+            names[gone] = None
             del self._inodes[gone]
         if inode is None:
             del self._inodes[path]
         else:
             self._inodes[path] = inode
-        self.changes.append(Change(self.calls, directory=directory, names=names))
+        self.changes.append(Change(self.calls, names=names))
 
     def _sync(self, path: str, inode: int) -> None:
         for change in self.changes:
-            mine = change.directory == path or (change.directory is None and change.inode == inode)
-            if mine and change.synced is None:
+            if path not in change.unsynced and (change.names or change.inode != inode):
+                continue
+            change.unsynced.discard(path)
+            if change.synced is None and not change.unsynced:
                 change.synced = self.calls
 
     def states(self, calls: int, draw: random.Random, drawn: int) -> Iterator[list[tuple[Change, int]]]:
@@ -110,11 +113,11 @@ class Recorder:
         yield state(nothing)
         for one in open_ones:
             yield state(nothing | {one: WHOLE})
-            for fate in (LOST, HALF, ZEROS) if one.directory is None else (LOST,):
+            for fate in (LOST,) if one.names else (LOST, HALF, ZEROS):
                 yield state(everything | {one: fate})
         for _ in range(drawn if len(open_ones) > 1 else 0):
             fates = {
-                one: draw.choice((LOST, WHOLE) if one.directory else (LOST, WHOLE, HALF, ZEROS))
+                one: draw.choice((LOST, WHOLE) if one.names else (LOST, WHOLE, HALF, ZEROS))
                 for one in open_ones
             }
             yield state(fates)
@@ -127,7 +130,7 @@ class Recorder:
         for change, fate in state:
             if fate == LOST:
                 continue
-            if change.directory is None:
+            if not change.names:
                 written = {
                     WHOLE: change.content,
                     HALF: change.content[: len(change.content) // 2],
@@ -135,8 +138,9 @@ class Recorder:
                 }[fate]
                 contents[change.inode] = contents.get(change.inode, b"") + written
                 continue
-            inside = names.setdefault(change.directory, {})
-            for name, inode in change.names.items():
+            for path, inode in change.names.items():
+                directory, name = os.path.split(path)
+                inside = names.setdefault(directory, {})
                 if inode is None:
                     inside.pop(name, None)
                 else:
@@ -150,11 +154,6 @@ class Recorder:
                 found[path.removeprefix(self._base)] = None if is_directory else contents.get(inode, b"")
                 directories += [path] if is_directory else []
         return found
-
-
-def _beside(path: str, name: Any) -> str:
-    """Where the first name of a call leads: it may be relative to the directory of the other one."""
-    return os.path.join(os.path.dirname(path), os.fspath(name))
 
 
 def make_tree(tree: dict[str, bytes | None], target: str) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from furu import Furu, FuruComputeError, Status, run_local, use_settings
+from furu.node.base import artifact_of
 from tests.faults.forks import Fork, Signal, another_machine, in_fork
-from tests.store.processes import system_calls
+from tests.store.processes import names, remove_by_hand, system_calls
 
 pytestmark = [
     pytest.mark.timeout(60),
@@ -120,8 +121,8 @@ def _run_and_get(node: Furu[Any]) -> object:
     return node.get()
 
 
-def remove_by_hand(node: Furu[Any]) -> None:
-    shutil.rmtree(node.furu_dir.parent)
+def remove_node(node: Furu[Any]) -> None:
+    remove_by_hand(artifact_of(node))
 
 
 def collect(node: Furu[Any]) -> None:
@@ -131,7 +132,7 @@ def collect(node: Furu[Any]) -> None:
     with use_settings(lease_sec=LEASE_SEC):
         for _ in range(200):
             app(["gc", "--older-than", "0s", "--yes"], standalone_mode=False)
-            if not node.furu_dir.parent.exists():
+            if not any(map(os.path.lexists, artifact_of(node).files.all)):
                 return
     raise AssertionError("gc did not remove it")
 
@@ -152,7 +153,7 @@ def test_owner_whose_node_was_removed_and_computed_again_loads_the_new_value(kin
     first = Fork(compute("first", node))
     at_the_gate["first"].wait()
     first.stop()
-    remove_by_hand(node)
+    remove_node(node)
     gates["second"].say()
     assert "second" == Fork(compute("second", node)).result()
     first.go_on()
@@ -178,7 +179,7 @@ def test_paused_owner_of_another_machine_loads_the_winners_value(
     assert "second" == whole(node)
 
 
-@pytest.mark.parametrize("remove", [remove_by_hand, collect])
+@pytest.mark.parametrize("remove", [remove_node, collect])
 @pytest.mark.parametrize("kind", KINDS)
 def test_owner_whose_node_was_removed_leaves_the_next_owners_attempt_alone(
     kind: type[Furu[Any]], remove: Callable[[Furu[Any]], None]
@@ -207,7 +208,7 @@ def test_owner_whose_node_was_removed_does_not_fail_the_next_owners_attempt() ->
     first = Fork(compute("first", node))
     at_the_gate["first"].wait()
     first.stop()
-    remove_by_hand(node)
+    remove_node(node)
     second = Fork(compute("second", node))
     at_the_gate["second"].wait()
     first.go_on()
@@ -245,8 +246,8 @@ def test_many_failures_of_a_node_leave_few_names_and_cost_no_more(way: str) -> N
         with system_calls() as made, pytest.raises((FuruComputeError, KeyboardInterrupt)):
             node.get()
         costs.append(len(made))
-    names = list(node.furu_dir.parent.iterdir())
-    assert len(names) <= MOST_NAMES, sorted(path.name for path in names)
+    left = names(artifact_of(node))
+    assert len(left) <= MOST_NAMES, left
     assert max(costs[-10:]) <= max(costs[5:15]) + 5, costs
 
 
@@ -270,8 +271,6 @@ class Killed(Furu[int]):
 
 @pytest.mark.parametrize("kind", [Number, Killed])
 def test_files_of_killed_processes_do_not_accumulate_in_owners(kind: type[Furu[int]], store: Path) -> None:
-    """="""
-
     def die(number: int) -> None:
         global who
         who = "victim"

@@ -76,9 +76,9 @@ WAYS: dict[str, Callable[[Artifact], None]] = {
 
 def moved(place: Artifact, store: Path) -> Artifact:
     """Return the same node's place in another store."""
-    directory = place.files.directory.removeprefix(os.fspath(place.settings.store))
+    done = place.files.done.removeprefix(os.fspath(place.settings.store))
     settings = dataclasses.replace(place.settings, store=store, durability="process")
-    return msgspec.structs.replace(place, settings=settings, files=NodeFiles(f"{store}{directory}"))
+    return msgspec.structs.replace(place, settings=settings, files=NodeFiles(f"{store}{done}"))
 
 
 def problem_of(place: Artifact, way: str) -> str | None:
@@ -116,7 +116,7 @@ def test_power_cut_at_any_call_leaves_a_whole_artifact_or_none(
     finally:
         syscalls.uninstall()
     draw, cuts, seen = random.Random(way), 0, set()
-    node = place.files.directory.removeprefix(str(base))
+    node = place.files.done.removeprefix(str(base))
     for calls in sorted({0, recorder.calls, *(one.number for one in recorder.changes)}):
         for state in recorder.states(calls, draw, DRAWN):
             cuts += 1

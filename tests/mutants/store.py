@@ -47,7 +47,7 @@ STORE = (
     Mutant(
         "files are removed beside an artifact that another machine has published",
         LEFTOVERS,
-        "    if DONE in names:  # another machine",
+        "    if os.path.lexists(artifact.files.done):  # another machine",
         "    if False:  # another machine",
         ("store/test_races.py::test_overtaken_claim_keeps_the_published_files",),
     ),
@@ -69,7 +69,7 @@ STORE = (
     Mutant(
         "a publish does not compare the attempt's name",
         ATTEMPT,
-        "self._is_ours(where) and link_new(",
+        "self._is_ours() and link_new(",
         "link_new(",
         ("store/test_races.py::test_attempt_whose_name_is_anothers_does_not_publish",),
     ),
@@ -83,7 +83,7 @@ STORE = (
     Mutant(
         "an end is recorded over another owner's attempt",
         ATTEMPT,
-        "        if not self._is_ours(directory.number):\n            return\n",
+        "        if not self._is_ours():\n            return\n",
         "",
         ("store/test_local.py::test_attempt_that_lost_its_name_writes_no_record",),
     ),
@@ -108,7 +108,7 @@ STORE = (
     Mutant(
         "files are not synced before the link that publishes them",
         ATTEMPT,
-        "                    sync_tree(files.files(self.number, self.nonce))\n",
+        "                    sync_tree(self._files.path)\n",
         "",
         ("store/test_durability.py::test_power_durability_syncs_everything_before_the_link",),
     ),
@@ -130,8 +130,8 @@ STORE = (
     Mutant(
         "waiters are added without the lock",
         LOCAL,
-        "        with self.lock:\n            if directory not in self._attempts:",
-        "        with contextlib.nullcontext():\n            if directory not in self._attempts:",
+        "        with self.lock:\n            if node not in self._attempts:",
+        "        with contextlib.nullcontext():\n            if node not in self._attempts:",
         ("store/test_local.py::test_waiter_is_registered_under_the_lock_that_a_release_takes",),
     ),
     Mutant(
@@ -159,12 +159,17 @@ STORE = (
     ),
     # ---- removal ----
     Mutant(
-        "gc releases by name what it renamed away",
+        "a removal leaves its claim in the directory that it renames",
         "store/removal.py",
-        "        attempt.forget()\n",
-        "        if os.path.exists(attempt.state_path):\n"
-        "            os.unlink(attempt.state_path)\n"
-        "        attempt.forget()\n",
-        ("store/test_races.py::test_removal_keeps_an_attempt_that_begins_after_its_rename",),
+        "                attempt.take_first_name()\n",
+        "                pass\n",
+        ("store/test_races.py::test_removed_node_is_claimed_by_one_at_every_step",),
+    ),
+    Mutant(
+        "a removal does not look for what was published after it began",
+        "store/removal.py",
+        "(files.done, files.directory, files.done)",
+        "(files.done, files.directory)",
+        ("store/test_races.py::test_removal_takes_what_a_paused_owner_publishes_meanwhile",),
     ),
 )

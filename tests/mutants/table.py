@@ -1,4 +1,4 @@
-"""The forty mutants."""
+"""All mutants."""
 
 from __future__ import annotations
 

@@ -20,5 +20,5 @@ def test_mutant_fits_the_sources_and_the_tests(mutant: Mutant) -> None:
         assert name in {getattr(node, "name", "") for node in tree.body}
 
 
-def test_table_has_forty_mutants_of_different_names() -> None:
-    assert 40 == len(MUTANTS) == len({mutant.name for mutant in MUTANTS})
+def test_mutants_have_different_names() -> None:
+    assert len(MUTANTS) == len({mutant.name for mutant in MUTANTS})

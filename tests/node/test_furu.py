@@ -238,7 +238,7 @@ def test_class_in_a_function_works_and_has_a_directory_in_the_store(store: Path)
 
     assert 5 == Local(x=5).get() == Local(x=5).get()
     expected = store / __name__ / Local.__qualname__ / Local(x=5).furu_hash
-    assert expected == Local(x=5).furu_dir.parent
+    assert expected.is_file()
     assert "<locals>" in Local.__qualname__
 
 

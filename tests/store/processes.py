@@ -12,12 +12,14 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from os.path import lexists
 from pathlib import Path
 from typing import Any, Self
 from unittest import mock
@@ -95,11 +97,21 @@ def result(place: Artifact) -> object:
 
 
 def names(place: Artifact) -> list[str]:
-    """Return what is in a node's directory, without nonces."""
-    return sorted(
-        re.sub(r"\A(a|tmp-)([0-9]+)-[0-9a-f]+\Z", r"\1\2", name)
-        for name in os.listdir(place.files.directory)
-    )
+    """Return the names of a node's files, without nonces: `done`, `try-1`, and what is in its directory."""
+    files = place.files
+    found = [name for name, path in (("done", files.done), ("try-1", files.attempt(1))) if lexists(path)]
+    if os.path.isdir(files.directory):
+        found += os.listdir(files.directory)
+    return sorted(re.sub(r"\A(a|tmp-)([0-9]+)-[0-9a-f]+\Z", r"\1\2", name) for name in found)
+
+
+def remove_by_hand(place: Artifact) -> None:
+    """Remove everything of a node, as `rm -r <hash>*` does."""
+    for path in map(Path, place.files.all):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def files(place: Artifact, number: int = 0) -> str:
@@ -164,7 +176,7 @@ def leave_attempt(place: Artifact, number: int = 1, *, boot_id: str | None = Non
     )
     path = store / "owners" / identifier
     put(path, encode(record))
-    os.makedirs(place.files.directory, exist_ok=True)
+    os.makedirs(os.path.dirname(place.files.attempt(number)), exist_ok=True)
     os.link(path, place.files.attempt(number))
     return path
 

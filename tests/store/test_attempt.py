@@ -93,6 +93,7 @@ def test_second_publish_of_any_kind_gets_eexist_and_changes_nothing() -> None:
     first = begin(place)
     assert publish(first, "first")
     late = Attempt(place)
+    os.makedirs(place.files.directory)
     late.held(current_owner(place.settings.store), 5, "0f")
     os.link(current_owner(place.settings.store).path, place.files.attempt(5))
     assert not publish(late, "second")
@@ -112,7 +113,7 @@ def test_publish_that_fails_publishes_nothing_and_can_be_recorded(
 
     with monkeypatch.context() as patches:
         patches.setattr(os, name, full)
-        with pytest.raises(FuruStoreError, match=r"cannot publish .*done: No space left") as caught:
+        with pytest.raises(FuruStoreError, match=r"cannot publish .*: No space left") as caught:
             publish(attempt)
         assert Path(place.files.done) == caught.value.path
         assert attempt is running_attempt(place)

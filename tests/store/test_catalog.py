@@ -12,6 +12,7 @@ from furu._common.text import printable
 from furu.store import catalog
 from furu.store.artifact import Artifact
 from tests.graphs import Node, actions, diamond, recording
+from tests.store.processes import put
 
 
 class Talker(Furu[int]):
@@ -114,8 +115,7 @@ def test_node_is_found_by_a_unique_prefix() -> None:
 def test_hostile_names_and_links_are_skipped(store: Path, tmp_path: Path) -> None:
     """Links out of the store are not followed."""
     outside = tmp_path / "outside" / "Class" / ("0" * 32)
-    outside.mkdir(parents=True)
-    (outside / "done").write_text("{}")
+    put(outside, "{}")
     store.mkdir()
     (store / "linked").symlink_to(tmp_path / "outside")
     (store / "module").mkdir()
@@ -124,26 +124,26 @@ def test_hostile_names_and_links_are_skipped(store: Path, tmp_path: Path) -> Non
     (store / "module" / "Other" / ("1" * 32)).symlink_to(outside)
     (store / "module" / "Other" / "not a hash").mkdir()
     (store / "module" / "%1B[2J%FF").mkdir()
-    (store / "module" / "%1B[2J%FF" / ("2" * 32)).mkdir()
+    (store / "module" / "%1B[2J%FF" / ("2" * 32 + ".d")).mkdir()
     (store / "file").write_text("x")
-    (found,) = entries()
-    assert "module:\\x1b[2J\ufffd" == found.node_class
-    assert Status.TODO is found.status()
+    hostile, linked = entries()
+    assert "module:\\x1b[2J\ufffd" == hostile.node_class
+    assert ("module:Other", "1" * 32) == (linked.node_class, linked.hash)
+    assert [Status.TODO] * 2 == [hostile.status(), linked.status()]
+    assert "it is a symbolic link" in catalog.inspect(linked).problem
 
 
 def test_damaged_files_are_problems_of_their_node(store: Path) -> None:
     """They do not end the walk."""
     directory = store / "tests.graphs" / "Node"
     for number, content in enumerate([b"{", b"[" * 100_000, b'{"record":"done"}']):
-        path = directory / (f"{number}" * 32)
-        path.mkdir(parents=True)
-        (path / "done").write_bytes(content)
-        (path / "try-1").write_bytes(content)
-    linked = directory / ("a" * 32)
-    linked.mkdir()
-    (linked / "done").symlink_to("/etc/passwd")
-    (linked / "a1").symlink_to("/etc")
-    os.mkfifo(linked / "try-2")
+        put(directory / (f"{number}" * 32), content)
+        put(directory / (f"{number}" * 32 + ".try-1"), content)
+    (directory / ("a" * 32)).symlink_to("/etc/passwd")
+    beside = directory / ("a" * 32 + ".d")
+    beside.mkdir()
+    (beside / "a1-0f").symlink_to("/etc")
+    os.mkfifo(beside / "try-2")
     infos = [catalog.inspect(entry) for entry in entries()]
     assert ["cannot be used"] * 4 == [
         "cannot be used" if "cannot be used" in one.problem else one.problem for one in infos
@@ -159,9 +159,9 @@ def test_record_of_another_class_is_a_problem() -> None:
         node = Node(name="a")
         run_local([node])
     entry = info(node).artifact
-    moved = entry.directory.parent.parent / "Other" / node.furu_hash
+    moved = entry.path.parent.parent / "Other" / node.furu_hash
     moved.parent.mkdir()
-    entry.directory.rename(moved)
+    entry.path.rename(moved)
     (found,) = [catalog.inspect(one) for one in entries()]
     assert "it belongs to tests.graphs:Node" in found.problem
     assert found.config is None

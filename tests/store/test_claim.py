@@ -44,6 +44,7 @@ def test_published_node_is_done_whatever_is_beside_it(place: Artifact, other: Ot
     """An earlier failure, or a live owner that came late."""
     fail(begin(place))
     publish(begin(place))
+    os.makedirs(place.files.directory)
     os.link(other.owner_path(), place.files.attempt(7))
     assert Status.DONE is survey(place).status
 
@@ -72,13 +73,12 @@ def test_of_threads_that_claim_a_node_together_one_wins() -> None:
 
 
 def test_claim_of_a_node_of_this_process_names_this_process() -> None:
-    """="""
     place = artifact()
     begin(place)
     with pytest.raises(FuruInProgressError) as caught:
         claim(place)
     assert f"pid {os.getpid()}" in str(caught.value)
-    assert Path(place.files.directory) == caught.value.node_dir
+    assert Path(place.files.attempt(1)) == caught.value.state_path
 
 
 def test_claim_of_a_node_of_another_process_names_that_process() -> None:
@@ -88,7 +88,7 @@ def test_claim_of_a_node_of_another_process_names_that_process() -> None:
         assert "claimed" == other.hear()
         with pytest.raises(FuruInProgressError, match=f"pid {other.process.pid} on ") as caught:
             claim(place)
-    assert (1, Path(place.files.directory)) == (caught.value.attempt, caught.value.node_dir)
+    assert (1, Path(place.files.attempt(1))) == (caught.value.attempt, caught.value.state_path)
 
 
 def test_claim_of_another_process_is_respected_and_its_result_is_loaded(

@@ -42,11 +42,12 @@ def test_power_durability_syncs_everything_before_the_link(store: Path) -> None:
     before = [path for name, path in calls[:linked] if name == "fsync"]
     expected = {str(directory / name) for name in ("", "model.bin", "part", "part/two.bin")}
     temporary = place.files.temporary(1, attempt.nonce)
-    assert expected | {place.files.directory, temporary} == {path.removesuffix("/") for path in before}
+    directories = {place.files.directory, place.files.class_directory}
+    assert expected | directories | {temporary} == {path.removesuffix("/") for path in before}
     assert before.index(str(directory / "part/two.bin")) < before.index(str(directory / "part"))
     assert calls.index(("write", temporary)) < calls.index(("fsync", temporary)) < linked
     after = [path for name, path in calls[linked:] if name == "fsync"]
-    above = [place.files.directory, *map(str, Path(place.files.directory).parents)]
+    above = [*map(str, Path(place.files.done).parents)]
     assert above[: len(after)] == after
     assert above.index(str(store.parent)) < len(after)  # furu may have made the store
 

@@ -32,6 +32,7 @@ from tests.store.processes import (
     once_before,
     publish,
     put,
+    remove_by_hand,
 )
 from tests.store.records import ended_record
 
@@ -252,7 +253,7 @@ def test_node_removed_after_an_unwritten_end_is_computed_normally(
     place = artifact()
     with failing("replace", errno.ENOSPC):
         assert fail(begin(place)) is not None
-    shutil.rmtree(place.files.directory)
+    remove_by_hand(place)
     attempt = begin(place)
     assert (1, Status.IN_PROGRESS) == (attempt.number, survey(place).status)
 
@@ -261,9 +262,9 @@ def test_node_that_was_removed_while_it_ran_ends_without_a_problem() -> None:
     """Nothing is recorded or made again."""
     place = artifact()
     attempt = begin(place)
-    shutil.rmtree(place.files.directory)
+    remove_by_hand(place)
     assert fail(attempt) is None
-    assert not os.path.exists(place.files.directory)
+    assert [] == names(place)
     compute(place)
     assert place.is_done()
 
@@ -271,22 +272,22 @@ def test_node_that_was_removed_while_it_ran_ends_without_a_problem() -> None:
 def test_failed_claim_does_not_block_the_next_one(place: Artifact) -> None:
     """For each call that may fail; the error names the path."""
     begin(artifact("another"))
-    for name in ("mkdir", "link", "lstat"):
+    for name in ("link", "lstat"):
         with failing(name, errno.EIO), pytest.raises(FuruStoreError, match=place.hash) as caught:
             claim(place)
-        assert str(caught.value.path).startswith(place.files.directory)
+        assert str(caught.value.path).startswith(place.files.done)
     attempt = begin(place)
     assert publish(attempt)
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("name", ["mkdir", "link", "lstat"])
+@pytest.mark.parametrize("name", ["link", "lstat"])
 def test_claim_that_was_interrupted_does_not_block_the_next(
     name: str, after: bool, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By Ctrl-C at any system call of the claim."""
     place = artifact()
-    os.makedirs(Path(place.files.directory).parent)
+    os.makedirs(place.files.class_directory)
     current_owner(store)
     real: Callable[..., Any] = getattr(os, name)
 
@@ -307,8 +308,8 @@ def test_claim_that_was_interrupted_does_not_block_the_next(
 @pytest.mark.parametrize("kind", ["file", "dangling link"])
 def test_node_directory_that_is_not_a_directory_is_an_error(place: Artifact, kind: str) -> None:
     """Not an endless loop."""
+    fail(begin(place))
     directory = Path(place.files.directory)
-    directory.parent.mkdir(parents=True)
     if kind == "file":
         directory.touch()
     else:
@@ -321,14 +322,25 @@ def test_node_directory_that_is_not_a_directory_is_an_error(place: Artifact, kin
         assert tries < 200, "an endless loop"
         original(source, target)
 
-    assert Status.TODO is survey(place).status
+    assert Status.FAILED is survey(place).status
     with instead("link", link), pytest.raises(FuruStoreError) as caught:
         claim(place)
-    assert directory == caught.value.path
+    assert directory / "try-2" == caught.value.path
 
 
-def test_directory_removed_during_a_claim_is_made_again(place: Artifact) -> None:
+@pytest.mark.parametrize("failures", [0, 1])
+def test_directory_removed_during_a_claim_is_made_again(place: Artifact, failures: int) -> None:
     begin(artifact("another"))
-    with once_before("link", "try-1", lambda: shutil.rmtree(place.files.directory)):
+    for _ in range(failures):
+        fail(begin(place))
+    with once_before("link", f"try-{failures + 1}", lambda: shutil.rmtree(place.files.class_directory)):
         attempt = begin(place)
     assert publish(attempt)
+
+
+def test_directory_of_a_class_that_cannot_be_made_is_an_error(place: Artifact) -> None:
+    full = pytest.raises(FuruStoreError, match="No space")
+    with failing("mkdir", errno.ENOSPC, "/module"), full as caught:
+        claim(place)
+    assert Path(place.files.attempt(1)) == caught.value.path
+    compute(place)

@@ -17,6 +17,7 @@ from furu.store.layout import (
     encode_component,
     is_identifier,
     owners_directory,
+    parse_hash,
     parse_numbered,
 )
 from tests.store.processes import artifact, compute, names, node_files
@@ -101,16 +102,16 @@ def test_plain_name_is_not_encoded() -> None:
     "name", ["..", "/", "a\0b", "", "owners", "x" * 300, "../../up", "\udce9"], ids=ascii
 )
 def test_node_with_hostile_class_stays_inside_its_store(name: str, store: Path, tmp_path: Path) -> None:
-    """Its directory is three levels down, and nothing is made beside it."""
+    """Its artifact is three levels down, and nothing is made beside it."""
     plain = artifact()
     files = node_files(store, name, name, HASH)
     place = Artifact(plain.settings, files, f"{name}:{name}".encode("ascii", "replace").decode(), HASH)
     compute(place)
     assert ["done"] == names(place)
     assert [store.name] == os.listdir(tmp_path)
-    directory = Path(files.directory).resolve()
-    assert store.resolve() == directory.parents[2]
-    assert OWNERS != directory.parents[1].name
+    done = Path(files.done).resolve()
+    assert store.resolve() == done.parents[2]
+    assert OWNERS != done.parents[1].name
 
 
 def test_classes_that_differ_only_in_case_do_not_share_artifacts(store: Path) -> None:
@@ -158,25 +159,49 @@ def test_only_names_that_furu_writes_are_read_as_attempts(
     assert expected == parse_numbered(name)
 
 
-def test_every_file_of_a_node_is_in_its_directory(tmp_path: Path) -> None:
+def test_every_name_of_a_node_begins_with_its_hash(tmp_path: Path) -> None:
     """The layout is the one in the documentation."""
     files = node_files(tmp_path, "package.module", "Outer.Inner", HASH)
-    directory = f"{tmp_path}/package.module/Outer.Inner/{HASH}"
+    node = f"{tmp_path}/package.module/Outer.Inner/{HASH}"
     assert [
         f"{tmp_path}/owners",
-        f"{directory}/done",
-        f"{directory}/try-1",
-        f"{directory}/a1-{HASH}",
-        f"{directory}/tmp-1-{HASH}",
-        f"{directory}/rejected-1",
+        node,
+        f"{node}.try-1",
+        f"{node}.d/try-2",
+        f"{node}.d/a1-{HASH}",
+        f"{node}.d/tmp-1-{HASH}",
+        f"{node}.d/rejected-1",
     ] == [
         owners_directory(tmp_path),
         files.done,
         files.attempt(1),
+        files.attempt(2),
         files.files(1, HASH),
         files.temporary(1, HASH),
         files.rejected(1),
     ]
+    assert (node, f"{node}.try-1", f"{node}.d") == files.all
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (HASH, HASH),
+        (f"{HASH}.try-1", HASH),
+        (f"{HASH}.d", HASH),
+        (f"{HASH}.try-2", None),
+        (f"{HASH}.", None),
+        (f"{HASH}.d.bak", None),
+        (f"{HASH}x", None),
+        (HASH.upper(), None),
+        (f"removed-{HASH[:16]}", None),
+        ("", None),
+        (".d", None),
+    ],
+    ids=ascii,
+)
+def test_only_names_that_furu_writes_are_read_as_nodes(name: str, expected: str | None) -> None:
+    assert expected == parse_hash(name)
 
 
 def test_same_node_in_two_stores_has_two_artifacts(tmp_path: Path) -> None:

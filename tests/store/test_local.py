@@ -37,6 +37,7 @@ from tests.store.processes import (
     once_before,
     owners,
     publish,
+    remove_by_hand,
     result,
 )
 
@@ -190,14 +191,14 @@ def test_class_whose_directory_is_on_another_disk_has_an_owner_there(
     """Hard links do not work across disks. Other processes see that the node is being computed."""
 
     def across(original: Callable[..., None], source: str, target: str) -> None:
-        if source.startswith(f"{store}/owners/") and "/try-" in target:
+        if source.startswith(f"{store}/owners/") and ("try-" in target or target == place.files.done):
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         original(source, target)
 
     with instead("link", across):
         attempt = begin(place)
         assert attempt.owner is not None
-        assert Path(place.files.directory).parent == attempt.owner.place
+        assert Path(place.files.class_directory) == attempt.owner.place
         with OtherProcess() as other:
             assert Status.IN_PROGRESS is other.status(place)
         assert publish(attempt)
@@ -258,7 +259,7 @@ def test_node_is_in_progress_from_its_link_on(place: Artifact) -> None:
         thread.join()
 
     begin(artifact("another"))
-    with once_before("lstat", "/done", look):
+    with once_before("lstat", place.hash, look):
         begin(place)
     assert [Status.IN_PROGRESS] == seen
 
@@ -296,7 +297,7 @@ def test_waiter_is_registered_under_the_lock_that_a_release_takes(process: Proce
         if free:
             process.lock.release()
 
-    class Directory(str):
+    class Name(str):
         """Looks at the lock, from another thread, whenever it is looked up."""
 
         __slots__ = ()
@@ -309,7 +310,7 @@ def test_waiter_is_registered_under_the_lock_that_a_release_takes(process: Proce
 
     attempt = begin(artifact())
     called: list[str] = []
-    assert process.when_released(Directory(attempt.directory), lambda: called.append("released"))
+    assert process.when_released(Name(attempt.node), lambda: called.append("released"))
     assert {False} == set(was_free)
     assert publish(attempt)
     assert ["released"] == called
@@ -347,7 +348,7 @@ def test_removal_whose_rename_fails_leaves_the_artifact_and_the_node_free() -> N
 
 
 def test_artifact_is_loaded_while_it_is_removed(place: Artifact) -> None:
-    """It is DONE until its directory is gone."""
+    """It is DONE until its document is renamed."""
     node = Square(of=3)
     node.get()
     entry = find(current_settings(), node.furu_hash)
@@ -391,10 +392,10 @@ def test_files_that_the_node_removed_are_not_in_its_artifact(place: Artifact) ->
 
 
 def test_attempt_that_lost_its_name_writes_no_record(place: Artifact) -> None:
-    """Its directory was removed, and another attempt has the name."""
+    """The node was removed, and another attempt has the name."""
     with OtherProcess() as other:
         late = other.begin(place)
-        os.rename(place.files.directory, f"{place.files.directory}-gone")
+        remove_by_hand(place)
         attempt = begin(place)
         assert late.is_lost
         assert other.fail(late) is None
@@ -418,7 +419,7 @@ def test_memory_of_a_process_is_empty_when_its_nodes_are_done(process: Process) 
     fail(begin(artifact("failed")))
     current_owner(current_settings().store)
     assert [None] * 3 == [
-        process.attempt_at(node.files.directory)
+        process.attempt_at(node.files.done)
         for node in (artifact_of(Nested()), artifact_of(Square(of=2)), artifact("failed"))
     ]
     assert {0} == {owner.attempts for owner in process.owners}

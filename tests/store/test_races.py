@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from furu import FuruInProgressError, FuruStoreError, Status, current_settings
 from furu.node.base import artifact_of
 from furu.store.artifact import Artifact, survey
+from furu.store.attempt import Attempt
 from furu.store.catalog import find
 from furu.store.claim import claim
 from furu.store.leftovers import KEPT_RECORDS
@@ -36,6 +36,7 @@ from tests.store.processes import (
     owners,
     publish,
     put,
+    remove_by_hand,
     result,
 )
 
@@ -73,10 +74,10 @@ def test_overtaken_claim_keeps_the_published_files(
             assert publish(winner, "theirs")
 
     os.makedirs(place.files.directory)  # so that the claimer looks for what was left in it
-    with once_before("listdir", place.hash, take_over):
-        paused = stranger.begin_or_none(place)
-    if paused is not None:
-        assert not stranger.publish(paused, "late")
+    paused = stranger.begin(place)
+    with stranger.running(), once_before("listdir", f"{place.hash}.d", take_over):
+        paused.files_directory()
+    assert not stranger.publish(paused, "late")
     assert "theirs" == result(place)
     with open(f"{files(place)}/file", encoding="utf-8") as file:
         assert "theirs" == file.read()
@@ -90,7 +91,7 @@ def test_owner_that_publishes_while_it_is_taken_over_stops_its_taker(
     published: list[bool] = []
 
     def come_back(original: Callable[..., int], path: str, flags: int, *mode: int) -> int:
-        if path.endswith("/try-1") and flags & os.O_EXCL and not published:
+        if path.endswith(".try-1") and flags & os.O_EXCL and not published:
             published.append(stranger.publish(paused, "theirs"))
         return original(path, flags, *mode)
 
@@ -132,7 +133,7 @@ def test_claimers_that_give_way_pause_longer_each_time(
     monkeypatch.setattr(time, "sleep", pauses.append)
 
     def refuse(original: Callable[..., Any], source: str, target: str) -> None:
-        if not target.endswith("/try-1"):
+        if not target.endswith(".try-1"):
             return original(source, target)
         raise FileNotFoundError(target)
 
@@ -146,7 +147,7 @@ def test_claimers_that_give_way_pause_longer_each_time(
 def test_attempt_whose_name_is_anothers_does_not_publish(place: Artifact, other: OtherProcess) -> None:
     """Its node was removed by hand, and another process computes it again."""
     late = begin(place)
-    shutil.rmtree(place.files.directory)
+    remove_by_hand(place)
     later = other.begin(place)
     assert not publish(late, "late")
     assert Status.IN_PROGRESS is other.status(place)
@@ -171,7 +172,7 @@ def test_good_artifact_that_replaced_a_rejected_one_is_loaded(other: OtherProces
         assert other.publish(other.begin(place, lambda: True), 9)
 
     assert Status.TODO is node.status()
-    with once_before("link", "/try-1", replace):
+    with once_before("link", ".try-1", replace):
         assert 9 == node.get()
     assert 9 == result(place)
 
@@ -179,7 +180,7 @@ def test_good_artifact_that_replaced_a_rejected_one_is_loaded(other: OtherProces
 def test_release_keeps_a_name_of_another_attempt(place: Artifact, other: OtherProcess) -> None:
     """Both attempts have the same number."""
     late = begin(place)
-    shutil.rmtree(place.files.directory)
+    remove_by_hand(place)
     later = other.begin(place)
     assert late.state_path == later.state_path
     late.close()
@@ -188,20 +189,63 @@ def test_release_keeps_a_name_of_another_attempt(place: Artifact, other: OtherPr
     assert other.publish(later)
 
 
-def test_removal_keeps_an_attempt_that_begins_after_its_rename(other: OtherProcess) -> None:
+def test_removal_keeps_an_attempt_that_begins_as_soon_as_it_may(other: OtherProcess) -> None:
+    """It begins when the removal frees the name of the first attempt."""
     node = Square(of=3)
     node.get()
-    begun = []
+    begun: list[Attempt] = []
 
-    def begin_at_once(original: Callable[..., None], source: str, target: str) -> None:
-        original(source, target)
-        other.fail(other.begin(artifact_of(node)))
-        begun.append(other.begin(artifact_of(node)))  # of the number of the removal's own claim
+    def begin_at_once(original: Callable[..., None], path: str, **options: Any) -> None:
+        original(path, **options)
+        if path == artifact_of(node).files.attempt(1) and not node.exists() and not begun:
+            other.fail(other.begin(artifact_of(node)))
+            begun.append(other.begin(artifact_of(node)))  # of the number of the removal's own claim
 
-    with instead("rename", begin_at_once):
+    with instead("unlink", begin_at_once):
         assert remove(find(current_settings(), node.furu_hash))
     assert Status.IN_PROGRESS is node.status()
     with pytest.raises(FuruInProgressError):
         claim(artifact_of(node))
     assert other.publish(begun[0], 9)
     assert 9 == node.get()
+
+
+def test_removed_node_is_claimed_by_one_at_every_step(place: Artifact, other: OtherProcess) -> None:
+    """The removal holds it until the last name is gone."""
+    attempt = begin(place)
+    attempt.files_directory()
+    assert publish(attempt)
+    claims: list[Attempt | None] = []
+
+    def rename_and_claim(original: Callable[..., None], source: str, target: str) -> None:
+        original(source, target)
+        claims.append(other.begin_or_none(place))
+
+    with instead("rename", rename_and_claim):
+        assert remove(place)
+    assert [None, None] == claims
+    assert [] == names(place)
+
+
+def test_removal_takes_what_a_paused_owner_publishes_meanwhile(
+    place: Artifact, stranger: OtherProcess
+) -> None:
+    """It publishes before its files, and its name beside them, are renamed."""
+    fail(begin(place))
+    paused = stranger.begin(place)
+    with stranger.running():
+        put(f"{paused.files_directory()}/file", "theirs")
+    published: list[bool] = []
+
+    def publish_first(original: Callable[..., None], source: str, target: str) -> None:
+        if source == place.files.directory:
+            published.append(stranger.publish(paused, "theirs"))
+        original(source, target)
+
+    with lease_clock() as clock:
+        survey(place)
+        clock.now += LEASE_SEC
+        with instead("rename", publish_first):
+            assert remove(place)
+    assert [True] == published
+    assert [] == names(place)

@@ -49,6 +49,7 @@ def test_no_other_process_can_claim_while_an_artifact_is_replaced(
 def test_rejected_done_waits_for_an_attempt_that_is_alive(place: Artifact, other: OtherProcess) -> None:
     """That attempt may still publish."""
     compute(place, "old")
+    os.makedirs(place.files.directory)
     os.link(other.owner_path(), place.files.attempt(5))
     with pytest.raises(FuruInProgressError):
         claim(place, rejecting(place))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from tests.store.processes import (
     publish,
     put,
     rejecting,
+    remove_by_hand,
     result,
 )
 
@@ -146,6 +146,6 @@ def test_removed_node_is_todo() -> None:
     """By rm -rf, between two gets."""
     node = Square(of=3)
     node.get()
-    shutil.rmtree(artifact_of(node).files.directory)
+    remove_by_hand(artifact_of(node))
     assert (Status.TODO, False) == (node.status(), node.exists())
     assert 9 == node.get()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,24 @@ from tests.store.processes import (
     current_owner,
     fail,
     files,
+    instead,
     leave_attempt,
     names,
     owners,
     publish,
+    remove_by_hand,
     system_calls,
 )
 
 # ---- a node's status, and the files after each step ----
 
 
-def test_status_is_derived_from_the_directory() -> None:
+def test_status_is_derived_from_names() -> None:
     """All states, one after another."""
     place = artifact()
-    assert Status.TODO is survey(place).status  # no directory
+    assert Status.TODO is survey(place).status  # no name
     os.makedirs(place.files.directory)
-    assert Status.TODO is survey(place).status  # an empty one
+    assert Status.TODO is survey(place).status  # an empty directory
     attempt = begin(place)
     assert Status.IN_PROGRESS is survey(place).status
     fail(attempt)
@@ -70,18 +72,16 @@ def test_highest_attempt_alone_decides() -> None:
     assert Status.TODO is survey(place).status
 
 
-def test_directory_that_vanishes_during_a_survey_is_todo(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = artifact()
-    fail(begin(place))
-    real = os.listdir
+def test_node_that_is_removed_during_a_survey_is_todo(place: Artifact) -> None:
+    for _ in range(2):
+        fail(begin(place))
 
-    def listdir(path: Any) -> list[str]:
-        found = real(path)
-        shutil.rmtree(place.files.directory, ignore_errors=True)
-        return found
+    def list_and_remove(original: Callable[..., list[str]], path: str) -> list[str]:
+        names = original(path)
+        remove_by_hand(place)
+        return names
 
-    with monkeypatch.context() as patches:
-        patches.setattr(os, "listdir", lambda path: listdir(path) if os.path.isdir(path) else real(path))
+    with instead("listdir", list_and_remove):
         assert Status.TODO is survey(place).status
 
 
@@ -89,7 +89,7 @@ def test_each_step_leaves_exactly_these_files(store: Path, monkeypatch: pytest.M
     """Claim: try-1. Files: a1. Publish: a temporary, `done`, and then `done` alone beside a1."""
     place = artifact()
     current_owner(store)
-    os.makedirs(place.files.directory)
+    os.makedirs(place.files.class_directory)
     seen: list[tuple[str, list[str], list[str]]] = []
     for name in ("link", "unlink"):
         real = getattr(os, name)
@@ -171,7 +171,7 @@ def test_running_attempt_is_known_from_its_claim_to_its_end() -> None:
 # ---- what it costs ----
 
 
-def test_cold_node_costs_eleven_system_calls(store: Path) -> None:
+def test_cold_node_costs_ten_system_calls(store: Path) -> None:
     """From the first look to the last unlink, in a known class. The main thread's are made by another
     thread."""
     with use_settings(store=store):
@@ -179,7 +179,7 @@ def test_cold_node_costs_eleven_system_calls(store: Path) -> None:
         node = Square(of=2)
         with system_calls() as calls:
             assert 4 == node.get()
-    ways = ["lstat", "mkdir", "link", "lstat"]
+    ways = ["lstat", "link", "lstat"]
     writes = ["open", "write", "close", "lstat", "link", "unlink", "unlink"]
     assert ways + writes == [name for name, _ in calls]
 
@@ -207,7 +207,7 @@ def test_first_claim_lists_no_directory() -> None:
     place = artifact()
     with system_calls() as calls:
         fail(begin(place))
-    assert ["mkdir", "link", "lstat"] == [name for name, _ in calls][:3]
+    assert ["link", "lstat"] == [name for name, _ in calls][:2]
     assert "listdir" not in [name for name, _ in calls]
     with system_calls() as calls:
         begin(place)

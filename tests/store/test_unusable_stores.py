@@ -40,16 +40,13 @@ def test_store_that_is_a_file_is_one_clear_error(name: str, store: Path, tmp_pat
     assert "precious" == (tmp_path / name).read_text()
 
 
-def test_node_directory_that_is_a_file_is_one_clear_error() -> None:
-    """At any level below the store."""
-    place = artifact()
-    put(place.files.directory, "precious")
-    with pytest.raises(FuruStoreError, match=place.files.directory):
-        claim(place)
-    other = Square(of=2)
-    put(Path(artifact_of(other).files.directory).parent, "precious")
-    with pytest.raises(FuruStoreError):
-        other.get()
+@pytest.mark.parametrize("levels", [1, 2])
+def test_directory_below_the_store_that_is_a_file_is_one_clear_error(levels: int) -> None:
+    """That of a class, or of a module."""
+    node = Square(of=2)
+    put(Path(artifact_of(node).files.done).parents[levels - 1], "precious")
+    with pytest.raises(FuruStoreError, match=str(Path(artifact_of(node).files.class_directory))):
+        node.get()
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK])
@@ -122,7 +119,7 @@ def test_lock_that_cannot_be_tried_is_a_store_error(number: int, monkeypatch: py
     place = artifact()
     leave_attempt(place)
     monkeypatch.setattr(fcntl, "flock", refuse(number))
-    with pytest.raises(FuruStoreError, match=place.files.directory):
+    with pytest.raises(FuruStoreError, match=place.files.done):
         survey(place)
 
 

@@ -156,9 +156,9 @@ def _is_idle(artifact: Artifact, problems: list[str]) -> bool:
 
 
 def _changed_at(artifact: Artifact) -> float:
-    """Return when the node's directory or its `done` last changed; infinity if that is unknown."""
+    """Return when the node's files last changed; infinity if that is unknown."""
     times = []
-    for path in (artifact.files.directory, artifact.files.done):
+    for path in artifact.files.all:
         with contextlib.suppress(OSError):
             times.append(os.lstat(path).st_mtime)
     return max(times, default=math.inf)

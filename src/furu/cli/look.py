@@ -76,7 +76,7 @@ def show(node: Hash, as_json: AsJson = False) -> None:
         return
     say(out, f"{info.node_class} {info.artifact.hash}", "bold")
     say(out, f"state      {info.status}")
-    say(out, f"directory  {info.artifact.directory}")
+    say(out, f"path       {info.artifact.path}")
     if info.problem:
         say(out, f"problem    {info.problem}", "red")
     if info.duration_sec is not None:
@@ -122,7 +122,7 @@ def _when(at: float | None) -> str:
 
 def _as_json(info: catalog.NodeInfo) -> dict[str, Any]:
     result = json.loads(info.result) if info.result is not None else None
-    return {**node_json(info, read_logs(info)), "directory": str(info.artifact.directory), "result": result}
+    return {**node_json(info, read_logs(info)), "path": str(info.artifact.path), "result": result}
 
 
 def explain(node: Hash) -> None:

@@ -100,7 +100,7 @@ class Discovery:
     `before_work` is called once, before the first TODO node is returned. `expected_sec` returns how long a
     node of a class will probably take.
 
-    An exception from a node's own methods, or from the store about its directory, is that node's failure.
+    An exception from a node's own methods, or from the store about its files, is that node's failure.
     """
 
     def __init__(
@@ -243,7 +243,7 @@ class Discovery:
         if isinstance(error, FuruStoreError):
             self._begin_work()  # raises if the whole store is unusable, which is not this node's failure
         drop_frames(error)
-        failed = compute_error(node, error, Path(artifact_of(node).files.directory))
+        failed = compute_error(node, error, Path(artifact_of(node).files.done))
         return Found(_idle_job(node), Status.FAILED, failure=failed.failures[0])
 
     def _begin_work(self) -> None:

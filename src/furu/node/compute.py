@@ -249,8 +249,8 @@ def _winner(node: Node[T]) -> Fetched[T]:
         raise in_progress(artifact, seen.attempt, seen.record)
     raise FuruStoreError(
         f"{describe(node)} was removed from the store while it was being computed. Run again to compute "
-        f"it. Its directory: {artifact.files.directory}",
-        path=Path(artifact.files.directory),
+        f"it. Its artifact: {artifact.files.done}",
+        path=Path(artifact.files.done),
     )
 
 

@@ -40,7 +40,7 @@ def end_of_dead(
     """Return the error for a node whose process died, and record that in the store if the process had an
     attempt at the node and no other process has taken the node since."""
     artifact = artifact_of(node)
-    state_path = Path(artifact.files.directory)
+    state_path = Path(artifact.files.done)
     try:
         attempt = _claim_of_dead(artifact)
         if attempt is not None:

@@ -87,7 +87,7 @@ def decode(node: Node[T], artifact: Artifact, record: DoneRecord) -> T:
         raise FuruLoadError(
             f"{describe(node)} is stored but could not be read back: {sentence(describe_error(error))} "
             f"Artifact: {artifact.files.done}. If the class has changed, raise its _version; to compute "
-            f"it again, remove {artifact.files.directory}",
+            "it again, remove that file",
             path=Path(artifact.files.done),
             node=node,
         ) from error

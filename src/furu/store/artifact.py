@@ -1,4 +1,4 @@
-"""The status of a node, derived from its directory. Read-only.
+"""The status of a node, derived from its names in the store. Read-only.
 
 done                                DONE
 no done, highest try-<n>:
@@ -22,7 +22,7 @@ import msgspec
 
 from furu.errors import FuruStoreError
 from furu.settings import Settings
-from furu.store.layout import NodeFiles, is_directory_of_class, parse_numbered
+from furu.store.layout import TRY, NodeFiles, is_directory_of_class, parse_numbered
 from furu.store.local import this_process
 from furu.store.record import (
     MAX_RECORD_BYTES,
@@ -87,9 +87,9 @@ class Artifact(msgspec.Struct, frozen=True):
         return f"{self.node_class} {self.hash}"
 
     @property
-    def directory(self) -> Path:
-        """The node's directory."""
-        return Path(self.files.directory)
+    def path(self) -> Path:
+        """The published document. The names of the node's other files begin with this name."""
+        return Path(self.files.done)
 
     def status(self) -> Status:
         """Return the node's status. Raises `FuruStoreError` if the store cannot be read."""
@@ -134,23 +134,34 @@ class Artifact(msgspec.Struct, frozen=True):
             )
         return record
 
-    def names(self) -> list[str]:
-        """Return every name in the node's directory."""
+    def numbered(self) -> dict[str, tuple[str, int]]:
+        """Return the path of each numbered name of the node, with its kind and number."""
+        files = self.files
+        first, directory = files.attempt(1), files.directory
         try:
-            return os.listdir(self.files.directory)
+            names = os.listdir(directory)
         except (FileNotFoundError, NotADirectoryError):
-            return []
+            names = []
         except OSError as error:
-            raise store_failed("list", self.files.directory, error) from error
+            raise store_failed("list", directory, error) from error
+        numbered = {f"{directory}/{name}": parsed for name in names if (parsed := parse_numbered(name))}
+        numbered.pop(f"{directory}/try-1", None)  # not its place
+        try:
+            os.lstat(first)
+        except (FileNotFoundError, NotADirectoryError):
+            return numbered
+        except OSError as error:
+            raise store_failed("look at", first, error) from error
+        return {first: (TRY, 1), **numbered}
 
     def numbers(self) -> list[tuple[str, int]]:
-        """Return kind and number of all numbered names in the node's directory."""
-        return [parsed for parsed in map(parse_numbered, self.names()) if parsed is not None]
+        """Return kind and number of all numbered names of the node."""
+        return list(self.numbered().values())
 
     def files_directory(self, number: int) -> str | None:
         """Return the directory of an attempt's files, by the attempt's number; None if there is none."""
-        found = sorted(name for name in self.names() if parse_numbered(name) == ("a", number))
-        return f"{self.files.directory}/{found[0]}" if found else None
+        paths = sorted(path for path, parsed in self.numbered().items() if parsed == ("a", number))
+        return paths[0] if paths else None
 
     def read_attempt(self, number: int) -> Found | None:
         """Read a `try-<n>` file and check its owner; None if it is gone. Raises `FuruStoreError` if the
@@ -178,7 +189,7 @@ class Artifact(msgspec.Struct, frozen=True):
                 descriptor,
                 info,
                 record,
-                directory=self.files.directory,
+                node=self.files.done,
                 number=number,
                 lease_sec=self.settings.lease_sec,
             )
@@ -200,7 +211,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """What a node's directory shows. `highest` is the highest number in any name, `attempt` the highest one
+    """What a node's names show. `highest` is the highest number in any name, `attempt` the highest one
     of a `try-<n>`, 0 if there is none; `found` is the latter's file."""
 
     status: Status
@@ -215,14 +226,14 @@ class Survey(msgspec.Struct, frozen=True):
 
 
 def survey(artifact: Artifact) -> Survey:
-    """Derive a node's status from its directory. Raises `FuruStoreError`."""
+    """Derive a node's status from its names. Raises `FuruStoreError`."""
     attempt = 0
     for look in range(_MAX_LOOKS):
         if artifact.is_done():
             return Survey(Status.DONE)
         numbers = artifact.numbers()
         highest = max((number for _, number in numbers), default=0)
-        attempt = max((number for kind, number in numbers if kind == "try-"), default=0)
+        attempt = max((number for kind, number in numbers if kind == TRY), default=0)
         if attempt == 0:
             return Survey(Status.TODO, highest)
         found = artifact.read_attempt(attempt)
@@ -232,7 +243,7 @@ def survey(artifact: Artifact) -> Survey:
         time.sleep(look * _LOOK_AGAIN_SEC)
     raise FuruStoreError(
         f"{artifact.files.attempt(attempt)} is listed and cannot be opened. Check the filesystem, or "
-        f"remove {artifact.files.directory}.",
+        "remove it.",
         path=Path(artifact.files.attempt(attempt)),
     )
 

@@ -19,7 +19,7 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,10 +28,11 @@ import msgspec
 from furu._common.origin import Origin
 from furu._common.text import describe_error
 from furu.store.artifact import Artifact
-from furu.store.layout import LOG
-from furu.store.leftovers import remove_name, remove_superseded
+from furu.store.files import AttemptFiles
+from furu.store.layout import TRY
+from furu.store.leftovers import remove_if_empty, remove_name, remove_superseded
 from furu.store.local import Process, this_process
-from furu.store.owner import Descriptor, Owner
+from furu.store.owner import Owner
 from furu.store.record import (
     FORMAT,
     DoneRecord,
@@ -47,8 +48,6 @@ from furu.store.record import (
 from furu.store.sync import sync_directory, sync_tree, sync_upwards
 
 logger = logging.getLogger("furu.store")
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 Outcome = Literal["failed", "cancelled"]
 
@@ -71,8 +70,6 @@ class Attempt:
 
     __slots__ = (
         "_files",
-        "_forks",
-        "_log",
         "_name_is_ours",
         "_started",
         "artifact",
@@ -99,18 +96,15 @@ class Attempt:
         self.replaces = False
         self.started_at = 0.0
         self._started = 0.0
-        self._forks = self.process.forks
-        self._files: str | None = None
-        self._log: Descriptor | None = None
         # Whether the attempt's name was just seen to be a link to its owner's file.
         self._name_is_ours = False
         # One step at a time: ending an attempt waits for the step that it interrupts.
         self.steps = threading.RLock()
 
     @property
-    def directory(self) -> str:
-        """The node's directory."""
-        return self.artifact.files.directory
+    def node(self) -> str:
+        """The path of the node's `done`, by which this process knows the node."""
+        return self.artifact.files.done
 
     @property
     def state_path(self) -> Path:
@@ -133,74 +127,24 @@ class Attempt:
     def held(self, owner: Owner, number: int, nonce: str) -> None:
         """Note that the attempt holds the node: its name is linked, and no other owner is there."""
         self.owner, self.number, self.nonce = owner, number, nonce
+        self._files = AttemptFiles(self.artifact, number, nonce, self.process)
         self.started_at, self._started = time.time(), time.monotonic()
         self.state = State.HELD
 
     # ---- what a node writes while it runs ----
 
     def files_directory(self) -> str:
-        """Return the directory for this attempt's files, which is made on first use.
-
-        Its name is unique to this attempt, so any thread or fork of the node may make it.
-        """
-        directory = self.artifact.files.files(self.number, self.nonce)
-        if self._files is None:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(directory)
-            self._files = os.path.basename(directory)
-        return directory
+        """Return the directory for this attempt's files, which is made on first use."""
+        return self._files.make()
 
     def log(self, line: str) -> None:
-        """Append one line to the attempt's log. Newlines in a message are indented, so they cannot forge a
-        line."""
-        content = "\n    | ".join(line.splitlines())
-        # Keeps the descriptor open until the line is written.
-        log = self._open_log()
-        if log is not None:
-            os.write(log.number, (content + "\n").encode("utf-8", "backslashreplace"))
+        """Append one line to the attempt's log, unless the attempt has ended."""
+        if self.state is State.HELD:
+            self._files.log(line)
 
-    @contextlib.contextmanager
-    def log_descriptor(self) -> Iterator[int]:
-        """Lend a descriptor of the attempt's log for a block. If the log is empty afterwards it is removed,
-        and so is the attempt's directory if that is empty too."""
-        log = self._open_log()
-        assert log is not None  # noqa: S101  # the attempt is running
-        try:
-            yield log.number
-        finally:
-            with contextlib.suppress(OSError):  # a node may have closed all descriptors
-                if os.fstat(log.number).st_size == 0:
-                    self._remove_log()
-
-    def _open_log(self) -> Descriptor | None:
-        log = self._log
-        if log is None and self.state is State.HELD:
-            path = f"{self.files_directory()}/{LOG}"
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            log = self._log = Descriptor(os.open(path, flags, 0o666))
-        return log
-
-    def _remove_log(self) -> None:
-        directory = self.artifact.files.files(self.number, self.nonce)
-        self._log = None
-        with contextlib.suppress(OSError):
-            os.unlink(f"{directory}/{LOG}")
-            os.rmdir(directory)  # fails if the node has written files
-            self._files = None
-
-    def _has_files(self) -> bool:
-        """Whether the attempt's directory exists: a fork may have made it, or the node removed it.
-
-        Raises `OSError` if that cannot be determined.
-        """
-        if self._files is not None or self.process.forks != self._forks:
-            directory = self.artifact.files.files(self.number, self.nonce)
-            try:
-                os.stat(directory)
-                self._files = os.path.basename(directory)
-            except FileNotFoundError:
-                self._files = None
-        return self._files is not None
+    def log_descriptor(self) -> AbstractContextManager[int]:
+        """Lend a descriptor of the attempt's log for a block. See `AttemptFiles.log_descriptor`."""
+        return self._files.log_descriptor()
 
     # ---- the end ----
 
@@ -221,17 +165,18 @@ class Attempt:
         with self.steps:
             if self.state is not State.HELD:
                 return False
-            had_files = self._files is not None
+            had_files = self._files.are_made
             try:
                 content = self._done_record(codec, result, config, origin)
-                if had_files and self._files is None and codec != "json" and not self.is_lost:
-                    files = self.artifact.files.files(self.number, self.nonce)
-                    raise FileNotFoundError(errno.ENOENT, f"the node's files in {files} were removed")
+                if had_files and not self._files.are_made and codec != "json" and not self.is_lost:
+                    raise FileNotFoundError(
+                        errno.ENOENT, f"the node's files in {self._files.path} were removed"
+                    )
                 published = self._publish(content)
             except OSError as error:
                 raise store_failed("publish", self.artifact.files.done, error) from error
             if not published:  # later, no process would know that these files are useless
-                self._remove_files()
+                self._files.remove()
             elif self.number > 1 or self.replaces:
                 remove_superseded(self.artifact, self.number)
                 self._name_is_ours = False
@@ -255,7 +200,7 @@ class Attempt:
                 config=config,
                 started_at=self.started_at,
                 duration_sec=time.monotonic() - self._started,
-                files=(self._files or "") if self._has_files() else "",
+                files=self._files.name if self._files.exist() else "",
                 result=msgspec.Raw(result),
                 source=origin.file,
                 from_script=origin.is_script,
@@ -263,32 +208,27 @@ class Attempt:
         )
 
     def _publish(self, content: bytes) -> bool:
-        files, settings = self.artifact.files, self.artifact.settings
-        sync = settings.durability == "power"
-        temporary, done = files.temporary(self.number, self.nonce), files.done
-        directory = None
+        files, sync = self.artifact.files, self.artifact.settings.durability == "power"
+        document = self._document()
         try:
-            if self._files is not None:
-                if sync:
-                    sync_tree(files.files(self.number, self.nonce))
-                    sync_directory(files.directory)  # or `done` may survive without the directory's name
-                # From here on by a descriptor, so that `done` is put beside its files even if the directory
-                # is renamed.
-                directory = Descriptor(os.open(files.directory, _DIRECTORY))
-                temporary, done = os.path.basename(temporary), os.path.basename(done)
-                if not stat.S_ISDIR(os.lstat(self._files, dir_fd=directory.number).st_mode):
+            if self._files.are_made:
+                if sync:  # or `done` may survive without its files, or without their names
+                    sync_tree(self._files.path)
+                    sync_directory(files.directory)
+                    sync_directory(files.class_directory)
+                # In the directory of the files: if that is renamed, the document cannot be linked.
+                document = files.temporary(self.number, self.nonce)
+                if not stat.S_ISDIR(os.lstat(self._files.path).st_mode):
                     return False
-            where = directory.number if directory is not None else None
-            # The temporary name is unique. While it exists, the directory is the one in which the attempt's
-            # name was checked, so the name need not be checked again before it is removed.
-            write_new(temporary, content, sync=sync, directory=where)
+            self._write(document, content, sync=sync)
+            written = os.lstat(document) if self._files.are_made else None
             try:
-                published = self._is_ours(where) and link_new(temporary, done, where)
+                published = self._is_ours() and link_new(document, files.done)
             finally:
-                removed = remove_name(temporary, where)
-            self._name_is_ours = published and removed and where is None
-            if published and where is not None:
-                published = self._has_its_directory(where)
+                removed = remove_name(document)
+            self._name_is_ours = published and removed
+            if published and written is not None:
+                published = self._has_its_files(written)
         except FileNotFoundError:
             if self._is_ours() and not self.artifact.is_done():
                 raise
@@ -297,19 +237,40 @@ class Attempt:
             self._sync_name()
         return published
 
-    def _has_its_directory(self, descriptor: int) -> bool:
-        """Whether the directory that `done` was put into still has its name: it may have been removed."""
+    def _document(self) -> str:
+        """Return the path at which a document is written before it gets its name."""
+        assert self.owner is not None  # noqa: S101  # the attempt is held
+        return self.owner.document(self.sequence)
+
+    def _write(self, document: str, content: bytes, *, sync: bool = False) -> None:
         try:
-            return os.path.samestat(os.stat(self.directory), os.fstat(descriptor))
+            write_new(document, content, sync=sync)
         except FileNotFoundError:
+            if self._files.are_made or not self._is_ours():
+                raise
+            # Only the directory of owners was removed.
+            os.makedirs(os.path.dirname(document), exist_ok=True)
+            write_new(document, content, sync=sync)
+
+    def _has_its_files(self, written: os.stat_result) -> bool:
+        """Whether the files of the document `written`, which was published, still have their name: the node
+        may have been removed. If they do not, the document is removed too."""
+        done = self.artifact.files.done
+        try:
+            os.lstat(self._files.path)
+        except FileNotFoundError:
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(written, os.lstat(done)):
+                    os.unlink(done)
             return False
         except OSError:  # `done` exists, so the node cannot fail any more
-            return True
+            pass
+        return True
 
     def _sync_name(self) -> None:
         settings = self.artifact.settings
         try:
-            sync_upwards(self.directory, settings.store, self.process.synced_above)
+            sync_upwards(self.artifact.files.class_directory, settings.store, self.process.synced_above)
         except OSError as error:  # others may have read `done` already, so it stays
             logger.error(
                 "%s is published, but may not survive a power cut: %s", self.artifact.files.done, error
@@ -344,7 +305,7 @@ class Attempt:
     ) -> int:
         """Record the end of the previous attempt, whose owner is dead. This attempt holds the node. Returns
         the number of the previous attempt; 0 if there is none."""
-        numbers = (n for kind, n in self.artifact.numbers() if kind == "try-" and n < self.number)
+        numbers = (n for kind, n in self.artifact.numbers() if kind == TRY and n < self.number)
         number = max(numbers, default=0)
         found = self.artifact.read_attempt(number) if number else None
         if found is None or not isinstance(found.record, OwnerRecord):
@@ -379,18 +340,15 @@ class Attempt:
         self._replace(number, encode_ended(record))
 
     def _replace(self, number: int, content: bytes) -> None:
-        """Replace an attempt's file in the directory that has this attempt's name."""
-        files = self.artifact.files
-        directory = Descriptor(os.open(files.directory, _DIRECTORY))
-        if not self._is_ours(directory.number):
+        """Replace an attempt's file, if the node is still held."""
+        if not self._is_ours():
             return
-        temporary = os.path.basename(files.temporary(number, self.nonce))
-        write_new(temporary, content, sync=False, directory=directory.number)
-        name = os.path.basename(files.attempt(number))
+        document = self._document()
+        self._write(document, content)
         try:
-            os.replace(temporary, name, src_dir_fd=directory.number, dst_dir_fd=directory.number)
+            os.replace(document, self.artifact.files.attempt(number))
         except OSError:
-            remove_name(temporary, directory.number)
+            remove_name(document)
             raise
 
     def close(self) -> None:
@@ -403,6 +361,8 @@ class Attempt:
             try:
                 if self.owner is not None and self.number and (self._name_is_ours or self._is_ours()):
                     os.unlink(self.artifact.files.attempt(self.number))
+                    if self.number > 1 or self.replaces:
+                        remove_if_empty(self.artifact.files.directory)
                 removed = True
             except FileNotFoundError:
                 removed = True
@@ -411,38 +371,36 @@ class Attempt:
             finally:
                 self._let_go(ended=removed)
 
-    def forget(self) -> None:
-        """End an attempt whose directory was renamed: the old name may belong to another attempt by now."""
-        with self.steps:
-            self._let_go(ended=True)
+    def take_first_name(self) -> None:
+        """Move the attempt to the name `try-1`, whatever is there, so that the node's directory can be
+        removed. The attempt holds the node. Raises `OSError`."""
+        if self.number > 1:
+            assert self.owner is not None  # noqa: S101  # the attempt is held
+            link = self._document()
+            os.link(self.owner.path, link)
+            os.replace(link, self.artifact.files.attempt(1))
+            self.number = 1
 
     def _let_go(self, *, ended: bool) -> None:
         """Release the node in this process's memory. If its name could not be freed on disk, the owner is
         retired: when it ends, the attempt is dead for all observers."""
         self.state = State.OVER
-        self._log = None
+        if self.nonce:  # it was held
+            self._files.close()
         owner, self.owner = self.owner, None
         self.process.leave(self, owner, retire=not ended)
 
-    def _is_ours(self, directory: int | None = None) -> bool:
+    def _is_ours(self) -> bool:
         """Whether the attempt's name is a link to its owner's file. Raises `OSError`."""
-        path = self.artifact.files.attempt(self.number)
         try:
-            name = path if directory is None else os.path.basename(path)
-            info = os.lstat(name, dir_fd=directory)
+            info = os.lstat(self.artifact.files.attempt(self.number))
         except (FileNotFoundError, NotADirectoryError):
             return False
         return self.owner is not None and self.owner.is_linked_at(info)
-
-    def _remove_files(self) -> None:
-        if self._files is not None:
-            import shutil  # takes 2 ms to import, and few attempts lose their files
-
-            shutil.rmtree(self.artifact.files.files(self.number, self.nonce), ignore_errors=True)
 
 
 def running_attempt(artifact: Artifact) -> Attempt | None:
     """Return the attempt that is running at a node in this process, or in the process it was forked
     from."""
-    found = this_process().attempt_at(artifact.files.directory)
+    found = this_process().attempt_at(artifact.files.done)
     return found if isinstance(found, Attempt) and found.nonce else None

@@ -12,7 +12,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,7 @@ from furu._common.text import printable
 from furu.errors import FuruStoreError
 from furu.settings import Settings
 from furu.store.artifact import Artifact, Status
-from furu.store.layout import LOG, OWNERS, NodeFiles, class_directory, is_identifier
+from furu.store.layout import LOG, OWNERS, TRY, NodeFiles, class_directory, is_identifier, parse_hash
 from furu.store.record import (
     MAX_RECORD_BYTES,
     READ_FLAGS,
@@ -230,6 +230,10 @@ def size_bytes(artifact: Artifact) -> int:
     """Return the size of all regular files of a node. Counts at most `MAX_SIZED_FILES` files, and skips
     what cannot be read."""
     total = files = 0
+    for path in (artifact.files.done, artifact.files.attempt(1)):
+        with contextlib.suppress(OSError):
+            info = os.lstat(path)
+            total += info.st_size if stat.S_ISREG(info.st_mode) else 0
     pending = [artifact.files.directory]
     while pending and files < MAX_SIZED_FILES:
         with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
@@ -260,14 +264,14 @@ def class_directories(
             return
     root = os.fspath(store)
     try:
-        modules = sorted(_scan(root))
+        modules = _directories(root)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise store_failed("list", root, error) from error
     for module in modules:
         if module != OWNERS:
-            for cls in _directories(f"{root}/{module}", problems):
+            for cls in _list(_directories, f"{root}/{module}", problems):
                 name = f"{_readable_name(module)}:{_readable_name(cls)}"
                 if node_class in (None, name):
                     yield name, f"{root}/{module}/{cls}"
@@ -275,16 +279,17 @@ def class_directories(
 
 def _hashes(directory: str, prefix: str, problems: list[str] | None) -> list[str]:
     if is_identifier(prefix):
-        return [prefix] if _is_directory(f"{directory}/{prefix}") else []
-    names = _directories(directory, problems)
-    return [name for name in names if is_identifier(name) and name.startswith(prefix)]
+        paths = NodeFiles(f"{directory}/{prefix}").all
+        return [prefix] if any(map(os.path.lexists, paths)) else []
+    names = _list(os.listdir, directory, problems)
+    hashes = {parse_hash(name) for name in names if name.startswith(prefix)}
+    return sorted(node_hash for node_hash in hashes if node_hash is not None)
 
 
-def _directories(path: str, problems: list[str] | None) -> list[str]:
-    """Return the names of the directories in a directory, sorted; none if it is gone or cannot be
-    listed."""
+def _list(names: Callable[[str], list[str]], path: str, problems: list[str] | None) -> list[str]:
+    """Return what is in a directory; nothing if it is gone or cannot be listed."""
     try:
-        return sorted(_scan(path))
+        return names(path)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -293,9 +298,10 @@ def _directories(path: str, problems: list[str] | None) -> list[str]:
         return []
 
 
-def _scan(path: str) -> list[str]:
+def _directories(path: str) -> list[str]:
+    """Return the names of the directories in a directory, sorted. Raises `OSError`."""
     with os.scandir(path) as entries:
-        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
 
 def _is_directory(path: str) -> bool:
@@ -316,7 +322,7 @@ def _readable_name(component: str) -> str:
 def _read_attempts(artifact: Artifact, problems: list[str]) -> tuple[list[AttemptInfo], EndedRecord | None]:
     """Return all attempts that have a file, and the record of the last one that ended."""
     try:
-        numbers = sorted({number for kind, number in artifact.numbers() if kind == "try-"})
+        numbers = sorted({number for kind, number in artifact.numbers() if kind == TRY})
     except FuruStoreError as error:
         problems.append(str(error))
         return [], None

@@ -25,7 +25,8 @@ from furu.errors import FuruInProgressError, FuruStoreError
 from furu.settings import Settings
 from furu.store.artifact import Artifact, Done, Status, Survey, identify, survey
 from furu.store.attempt import Attempt, State
-from furu.store.leftovers import remove_old_records, remove_strays
+from furu.store.layout import TRY
+from furu.store.leftovers import remove_old_records
 from furu.store.local import Process, this_process
 from furu.store.owner import Owner, remove_dead
 from furu.store.record import AttemptRecord, OwnerRecord, store_failed, write_new
@@ -55,7 +56,7 @@ def open_store(settings: Settings) -> None:
 
 def when_released(artifact: Artifact, tell: Callable[[], object]) -> Callable[[], None] | None:
     """See `Process.when_released`."""
-    return this_process().when_released(artifact.files.directory, tell)
+    return this_process().when_released(artifact.files.done, tell)
 
 
 def claim(artifact: Artifact, rejects: Rejects | None = None) -> Attempt | None:
@@ -83,7 +84,7 @@ def take(attempt: Attempt, rejects: Rejects | None = None, *, set_aside: bool = 
         try:
             held = _take(attempt, rejects, set_aside)
         except OSError as error:
-            raise store_failed("claim", attempt.directory, error) from error
+            raise store_failed("claim", os.fspath(attempt.state_path), error) from error
         finally:
             if not held:
                 attempt.close()
@@ -97,7 +98,6 @@ def _take(attempt: Attempt, rejects: Rejects | None, set_aside: bool) -> bool:
     if attempt.process.places:
         place = attempt.process.places.get(files.class_directory, place)
     attempt.owner = _take_owner(attempt.process, artifact.settings, place)
-    is_new = _make_directory(files.directory)
     for tries in range(_MAX_TRIES):
         if tries >= _TRIES_AT_ONCE:
             time.sleep(min(_PAUSE_SEC * 2 ** (tries - _TRIES_AT_ONCE), _MAX_PAUSE_SEC))
@@ -111,12 +111,9 @@ def _take(attempt: Attempt, rejects: Rejects | None, set_aside: bool) -> bool:
             continue
         except OSError as error:
             place = _prepare_again(attempt, place, error)
-            is_new = _make_directory(files.directory)
             continue
         done, judged = artifact.look_at_done()
         if done is Done.ABSENT and number == 1:
-            if not is_new:
-                remove_strays(artifact)
             _hold(attempt)
             return True
         try:
@@ -134,8 +131,8 @@ def _take(attempt: Attempt, rejects: Rejects | None, set_aside: bool) -> bool:
         _hold(attempt)
         return True
     raise FuruStoreError(
-        f"cannot claim {files.directory}: it is not a directory, or it keeps changing. Remove it.",
-        path=Path(files.directory),
+        f"cannot claim {files.attempt(number)}: its directory is not one, or it keeps changing. Remove it.",
+        path=Path(files.attempt(number)),
     )
 
 
@@ -156,9 +153,11 @@ def _prepare_again(attempt: Attempt, place: Path, error: OSError) -> Path:
     files, owner = attempt.artifact.files, attempt.owner
     assert owner is not None  # noqa: S101  # linking it has failed
     if isinstance(error, FileNotFoundError):
-        # The node's directory or this process's owner file was removed.
-        if os.path.islink(files.directory) and not os.path.exists(files.directory):
+        # There is no directory yet, or this process's owner file was removed.
+        directory = os.path.dirname(files.attempt(attempt.number))
+        if os.path.islink(directory) and not os.path.exists(directory):
             raise error
+        os.makedirs(directory, exist_ok=True)
         if not os.path.exists(owner.path):
             _replace_owner(attempt, owner, place)
     elif error.errno == errno.EMLINK:  # ext4 allows 65,000 links to a file
@@ -229,13 +228,13 @@ def _link_attempt(owner: Owner, path: str) -> None:
 
 def _remove_owner_of_dead(artifact: Artifact, seen: Survey) -> None:
     if seen.found is not None and isinstance(seen.record, OwnerRecord):
-        for place in (artifact.settings.store, Path(artifact.files.directory).parent):
+        for place in (artifact.settings.store, Path(artifact.files.class_directory)):
             remove_dead(place, seen.record.id, seen.found.info)
 
 
 def _after_rejected(artifact: Artifact, besides: int = 0) -> int:
     """Return the first attempt number above those of the rejected `done` and of all names beside it."""
-    numbers = [n for kind, n in artifact.numbers() if (kind, n) != ("try-", besides)]
+    numbers = [n for kind, n in artifact.numbers() if (kind, n) != (TRY, besides)]
     # A damaged `done` does not show its number; then only the names count.
     with contextlib.suppress(FuruStoreError):
         if (record := artifact.read()) is not None:
@@ -248,7 +247,7 @@ def _take_first_name(artifact: Artifact) -> None:
     attempt. It stays until the node is published.
     """
     with contextlib.suppress(FileExistsError):
-        write_new(artifact.files.attempt(1), b"", sync=False)
+        write_new(artifact.files.attempt(1), b"")
 
 
 def _give_way_to_others(attempt: Attempt) -> None:
@@ -258,7 +257,7 @@ def _give_way_to_others(attempt: Attempt) -> None:
     on. (If both see each other, both give way and try again.)
     """
     artifact = attempt.artifact
-    tries = [number for kind, number in artifact.numbers() if kind == "try-"]
+    tries = [number for kind, number in artifact.numbers() if kind == TRY]
     if 1 not in tries:
         raise _GiveWay  # a blind claim took the name and freed it again
     for number in tries:
@@ -283,6 +282,9 @@ def _set_aside(attempt: Attempt, judged: tuple[int, int, int] | None) -> None:
     if judged is None:
         return
     aside = files.rejected(attempt.number)
+    if attempt.number == 1:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(files.directory)
     # Between these calls another machine may take this attempt for dead, and take the node over.
     try:
         os.rename(files.done, aside)
@@ -297,23 +299,12 @@ def _set_aside(attempt: Attempt, judged: tuple[int, int, int] | None) -> None:
     attempt.replaces = True
 
 
-def _make_directory(path: str) -> bool:
-    """Make a node's directory; return False if it exists."""
-    try:
-        os.mkdir(path)
-    except FileExistsError:
-        return False
-    except FileNotFoundError:
-        os.makedirs(path, exist_ok=True)
-    return True
-
-
 def in_progress(artifact: Artifact, number: int, record: AttemptRecord | None) -> FuruInProgressError:
     """Return the error for a node that another owner computes."""
     owner = f"pid {record.pid} on {record.host}" if record is not None else "another process"
     return FuruInProgressError(
-        f"{artifact} is being computed by {owner}. State: {artifact.files.directory}",
-        node_dir=Path(artifact.files.directory),
+        f"{artifact} is being computed by {owner}. State: {artifact.files.attempt(number)}",
+        state_path=Path(artifact.files.attempt(number)),
         attempt=number,
         owner=owner,
     )

@@ -1,11 +1,14 @@
 """The names of files and directories in a store. Pure: reads and writes nothing.
 
-<store>/owners/<id>                        one file for each process that computes
-<store>/<module>/<Class>/<hash>/done       the published result or manifest
-                                /try-<n>   attempt n: a link to its owner, then the record of its end
-                                /a<n>-<nonce>/    the files of attempt n; the nonce is unique
-                                /tmp-<n>-<nonce>  a file that attempt n is writing
-                                /rejected-<n>     a `done` that attempt n replaces: `_validate` rejected it
+<store>/owners/<id>                     one file for each process that computes
+<store>/owners/<id>.<n>                 a document that this process is writing, for its claim number n
+<store>/<module>/<Class>/<hash>         `done`: the published result or manifest
+                        <hash>.try-1    attempt 1: a link to its owner, then the record of its end
+                        <hash>.d/       made only if it is needed:
+                            try-<n>            attempt n, from the second one on
+                            a<n>-<nonce>/      the files of attempt n; the nonce is unique
+                            tmp-<n>-<nonce>    the document of attempt n, if it has files
+                            rejected-<n>       a `done` that attempt n replaces: `_validate` rejected it
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 OWNERS = "owners"
-DONE = "done"
+TRY = "try-"
 LOG = "furu.log"
 PICKLE = "furu.pickle"
 
@@ -28,24 +31,31 @@ _MAX_COMPONENT_BYTES = 120
 _PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-<>")
 _NUMBERED = re.compile(r"(try-|rejected-)([1-9][0-9]{0,8})\Z|(a|tmp-)([1-9][0-9]{0,8})-[0-9a-f]+\Z")
 _HASH = re.compile(r"[0-9a-f]{32}\Z")
+_FIRST = ".try-1"
+_DIRECTORY = ".d"
 
 
 class NodeFiles(msgspec.Struct, frozen=True):
-    """The names in one node's directory. `directory` is an absolute path, as a str because that is
-    faster."""
+    """The names of one node's files. `done` is an absolute path, as a str because that is faster."""
 
-    directory: str
+    done: str
 
     @property
     def class_directory(self) -> str:
-        return os.path.dirname(self.directory)
+        return os.path.dirname(self.done)
 
     @property
-    def done(self) -> str:
-        return f"{self.directory}/{DONE}"
+    def directory(self) -> str:
+        """The directory for all but `done` and the first attempt."""
+        return f"{self.done}{_DIRECTORY}"
+
+    @property
+    def all(self) -> tuple[str, str, str]:
+        """The node's names in the directory of its class."""
+        return self.done, self.attempt(1), self.directory
 
     def attempt(self, number: int) -> str:
-        return f"{self.directory}/try-{number}"
+        return f"{self.done}{_FIRST}" if number == 1 else f"{self.directory}/try-{number}"
 
     def files(self, number: int, nonce: str) -> str:
         return f"{self.directory}/a{number}-{nonce}"
@@ -67,6 +77,12 @@ def parse_numbered(name: str) -> tuple[str, int] | None:
     if match is None:
         return None
     return (match[1] or match[3], int(match[2] or match[4]))
+
+
+def parse_hash(name: str) -> str | None:
+    """Return the hash of the node to which a name in a class's directory belongs; None if to none."""
+    node_hash, dot, rest = name.partition(".")
+    return node_hash if f"{dot}{rest}" in ("", _FIRST, _DIRECTORY) and is_identifier(node_hash) else None
 
 
 def is_identifier(text: str) -> bool:

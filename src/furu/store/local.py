@@ -61,7 +61,7 @@ class Running(Protocol):
     sequence: int
 
     @property
-    def directory(self) -> str: ...
+    def node(self) -> str: ...
 
 
 class Leases:
@@ -247,17 +247,17 @@ class Process:
     def enter(self, attempt: Running) -> Running | None:
         """Register an attempt before its claim. If this process has an attempt at the node already, return
         that one; otherwise give the new one a `sequence` number that is unique in this process."""
-        directory = attempt.directory
+        node = attempt.node
         with self.lock:
-            other = self._attempts.get(directory)
+            other = self._attempts.get(node)
             if other is None:
-                self._attempts[directory] = attempt
+                self._attempts[node] = attempt
                 attempt.sequence = next(self._claims)
             return other
 
     def leave(self, attempt: Running, owner: Owner | None, *, retire: bool) -> None:
         """Forget an attempt, give back its owner, and call the functions that wait for its node."""
-        directory = attempt.directory
+        node = attempt.node
         waiters: list[Callable[[], object]] = []
         with self.lock:
             try:
@@ -266,29 +266,29 @@ class Process:
                         self.retire(owner)
                     self.give_back(owner)
             finally:
-                if self._attempts.get(directory) is attempt:
-                    del self._attempts[directory]
-                    waiters = self._waiters.pop(directory, waiters)
+                if self._attempts.get(node) is attempt:
+                    del self._attempts[node]
+                    waiters = self._waiters.pop(node, waiters)
         for tell in tuple(waiters):
             try:
                 tell()
             except Exception:
-                logger.exception("a waiter for %s failed", attempt.directory)
+                logger.exception("a waiter for %s failed", attempt.node)
 
-    def attempt_at(self, directory: str) -> Running | None:
+    def attempt_at(self, node: str) -> Running | None:
         """Return this process's attempt at a node, or in a fork, its parent's."""
-        return self._attempts.get(directory) or self._inherited.get(directory)
+        return self._attempts.get(node) or self._inherited.get(node)
 
-    def when_released(self, directory: str, tell: Callable[[], object]) -> Callable[[], None] | None:
+    def when_released(self, node: str, tell: Callable[[], object]) -> Callable[[], None] | None:
         """Register `tell` to be called, in any thread, when this process releases a node, published or not.
 
         Returns a function that takes the registration back; None, and `tell` is not called, if this process
         does not hold the node.
         """
         with self.lock:
-            if directory not in self._attempts:
+            if node not in self._attempts:
                 return None
-            waiters = self._waiters.setdefault(directory, [])
+            waiters = self._waiters.setdefault(node, [])
             waiters.append(tell)
 
         def take_back() -> None:
@@ -303,11 +303,11 @@ class Process:
         info: os.stat_result,
         record: OwnerRecord,
         *,
-        directory: str,
+        node: str,
         number: int,
         lease_sec: float,
     ) -> bool:
-        """Whether attempt `number` in a node's `directory`, open as `descriptor`, is running.
+        """Whether attempt `number` at a node, open as `descriptor`, is running.
 
         An attempt of this process is alive if this object knows it. One of this machine is alive if its
         process holds the lock. Any other is dead only if the file's mtime has not *changed* for a lease on
@@ -315,8 +315,8 @@ class Process:
         """
         own = self.owns(record, info)
         if own is not None:
-            return self._is_at(own, directory, number)
-        if is_of_this_machine(record, info, directory, self._boot()):
+            return self._is_at(own, node, number)
+        if is_of_this_machine(record, info, node, self._boot()):
             return is_locked(descriptor)
         longest_sec = max(lease_sec, record.lease_sec)
         if record.boot_id and record.boot_id == self._boot() and record.device == info.st_dev:
@@ -325,15 +325,16 @@ class Process:
             longest_sec = record.lease_sec / _BEATS_PER_LEASE * _BEATS_OF_A_COPY
         return self.leases.is_alive(info, longest_sec)
 
-    def _is_at(self, owner: Owner, directory: str, number: int) -> bool:
+    def _is_at(self, owner: Owner, node: str, number: int) -> bool:
         """Whether this process runs an attempt, whose store it may know by another path."""
-        found = self._attempts.get(directory)
+        found = self._attempts.get(node)
         if found is not None and found.number == number and found.owner is owner:
             return True
-        name = os.path.basename(directory)
+        above, name = os.path.split(node)
         for path, attempt in tuple(self._attempts.items()):
-            same = attempt.number == number and attempt.owner is owner and os.path.basename(path) == name
-            if same and path != directory and os.path.samefile(path, directory):
+            other, its_name = os.path.split(path)
+            same = attempt.number == number and attempt.owner is owner and its_name == name
+            if same and path != node and os.path.samefile(other, above):
                 return True
         return False
 

@@ -100,6 +100,10 @@ class Owner:
         """Whether a file is a link to this owner's file."""
         return (info.st_dev, info.st_ino) == self.inode
 
+    def document(self, claim: int) -> str:
+        """Return the path for a document that this process writes for a claim, before it gets its name."""
+        return f"{self.path}.{claim:x}"
+
     def end(self) -> None:
         """Remove the file and release the lock. Attempts of this owner that are left on disk are then
         dead."""
@@ -300,7 +304,7 @@ def _remove_if_dead(path: str, boot: str) -> None:
     file = Descriptor(os.open(path, READ_FLAGS))
     info = os.fstat(file.number)
     name = os.path.basename(path)
-    if name.startswith("new-"):  # unfinished: its process was killed, or is about to lock it
+    if name.startswith("new-") or "." in name:  # unfinished: its process was killed, or is at it now
         is_old = time.time() - info.st_mtime > _HALF_MADE_SEC
         of_this_machine = is_old and locks_are_all_here(os.path.dirname(path))
     else:

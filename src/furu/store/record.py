@@ -174,13 +174,9 @@ def read_open(descriptor: int, path: str, max_bytes: int) -> bytes:
         raise store_failed("read", path, error) from error
 
 
-def write_new(path: str, content: bytes, *, sync: bool, directory: int | None = None) -> None:
-    """Write a file that must not exist. If writing fails, the file is removed. Raises `OSError`.
-
-    With `directory`, a directory's descriptor, the path is relative to it.
-    """
-    relative = relative_to(directory)
-    descriptor = os.open(path, _WRITE, 0o666, **relative)
+def write_new(path: str, content: bytes, *, sync: bool = False) -> None:
+    """Write a file that must not exist. If writing fails, the file is removed. Raises `OSError`."""
+    descriptor = os.open(path, _WRITE, 0o666)
     try:
         try:
             write_all(descriptor, content)
@@ -190,31 +186,22 @@ def write_new(path: str, content: bytes, *, sync: bool, directory: int | None = 
             os.close(descriptor)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(path, **relative)
+            os.unlink(path)
         raise
 
 
-def link_new(path: str, name: str, directory: int | None) -> bool:
+def link_new(path: str, name: str) -> bool:
     """Link a file to a name; return False if the name is taken. Raises `OSError`."""
-    relative = relative_to(directory)
     try:
-        if directory is None:
-            os.link(path, name)
-        else:
-            os.link(path, name, src_dir_fd=directory, dst_dir_fd=directory)
+        os.link(path, name)
     except FileExistsError:
         # A network filesystem may repeat a link request that succeeded, and report the name as taken.
-        info = os.lstat(path, **relative)
+        info = os.lstat(path)
         try:
-            return os.path.samestat(info, os.lstat(name, **relative))
+            return os.path.samestat(info, os.lstat(name))
         except FileNotFoundError:
             return False
     return True
-
-
-def relative_to(directory: int | None) -> dict[str, int]:
-    """Return the arguments of a system call whose path is relative to an open directory, or to none."""
-    return {} if directory is None else {"dir_fd": directory}
 
 
 def write_all(descriptor: int, content: bytes) -> None:
@@ -236,6 +223,6 @@ def store_failed(doing: str, path: str, error: OSError) -> FuruStoreError:
 def unusable(path: str, why: str) -> FuruStoreError:
     """Return the error for a file that is not what it should be."""
     return FuruStoreError(
-        f"{path} cannot be used: {why}. To compute the node again, remove its directory.",
+        f"{path} cannot be used: {why}. To compute the node again, remove it.",
         path=Path(path),
     )

@@ -1,14 +1,15 @@
 """Removing nodes that are not being computed.
 
 A removal claims the node like a computation, so no other owner holds it and later claimers find it taken.
-Then the node's directory is renamed, and a new claim makes a new one.
+First `done` is renamed, so that it never refers to files that are gone. Then the claim moves to `try-1`,
+and the node's directory is renamed. `done` is looked for once more, because an owner that lost its claim
+while it was paused may have published from that directory. The last step frees `try-1`.
 """
 
 from __future__ import annotations
 
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 
 from furu.errors import FuruInProgressError
@@ -17,6 +18,7 @@ from furu.store.artifact import Artifact
 from furu.store.attempt import Attempt
 from furu.store.catalog import class_directories
 from furu.store.claim import take
+from furu.store.leftovers import remove_name
 from furu.store.record import store_failed
 
 __all__ = ["remove", "remove_left_over"]
@@ -30,43 +32,46 @@ def remove(artifact: Artifact) -> bool:
     For concurrent readers the node is missing from then on. Raises `FuruStoreError` if the store cannot be
     written.
     """
-    directory = artifact.files.directory
-    if not os.path.isdir(directory):
+    files = artifact.files
+    if not any(map(os.path.lexists, files.all)):
         return False
     attempt = Attempt(artifact)
-    aside = f"{os.path.dirname(directory)}/{_REMOVED}{secrets.token_hex(8)}"
+    aside = f"{files.class_directory}/{_REMOVED}{secrets.token_hex(8)}"
+    renamed: list[str] = []
     try:
-        # The published artifact stays in place until the whole directory is renamed.
         if not take(attempt, rejects=lambda: True, set_aside=False):
             return False
-        os.rename(directory, aside)
-        attempt.forget()
-    except (FuruInProgressError, FileNotFoundError):
+        for number, path in enumerate((files.done, files.directory, files.done)):
+            if path == files.directory:
+                attempt.take_first_name()
+            if _rename(path, f"{aside}-{number}"):
+                renamed.append(f"{aside}-{number}")
+    except FuruInProgressError:
         return False
     except OSError as error:
-        raise store_failed("rename", directory, error) from error
+        raise store_failed("rename", files.done, error) from error
     finally:
         attempt.close()
-    _delete(aside)
+        for path in renamed:
+            remove_name(path)
+    return True
+
+
+def _rename(path: str, aside: str) -> bool:
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return False
     return True
 
 
 def remove_left_over(settings: Settings) -> None:
     """Finish removals that killed processes have begun."""
     for path in _left_over(settings):
-        _delete(path)
+        remove_name(path)
 
 
 def _left_over(settings: Settings) -> Iterator[str]:
     for _, directory in class_directories(settings.store):
         with os.scandir(directory) as entries:
-            yield from (
-                entry.path
-                for entry in entries
-                if entry.name.startswith(_REMOVED) and entry.is_dir(follow_symlinks=False)
-            )
-
-
-def _delete(path: str) -> None:
-    # Another process may be deleting it too, and files that stay are never read.
-    shutil.rmtree(path, ignore_errors=True)
+            yield from (entry.path for entry in entries if entry.name.startswith(_REMOVED))

@@ -38,7 +38,7 @@ def sync_tree(directory: str) -> None:
 
 
 def sync_upwards(directory: str, store: Path, synced_above: set[Path]) -> None:
-    """Sync a node's directory and its parents, which may be new too.
+    """Sync the directory of a class and its parents, which may be new too.
 
     `synced_above` holds the stores whose parents this process has synced already.
     """

@@ -144,8 +144,8 @@ class Pages:
             facts.append(("Started", parts.when(info.started_at)))
         if info.duration_sec is not None:
             facts.append(("Took", parts.duration(info.duration_sec)))
-        if node.directory:
-            facts.append(("Directory", printable(node.directory)))
+        if node.path:
+            facts.append(("Path", printable(node.path)))
         return el("dl", *(join(el("dt", name), el("dd", value)) for name, value in facts))
 
     def store(self, summary: StoreSummary) -> str:

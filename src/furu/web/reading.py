@@ -154,12 +154,12 @@ def shown_progress(nodes: Iterable[NodeProgress], *, show_details: bool) -> list
 class NodeFacts:
     """A node as clients see it. `info` holds its last attempts, out of `attempt_count`.
 
-    `logs` are those of the attempts, by number. `logs` and `directory` are empty unless details are shown.
+    `logs` are those of the attempts, by number. `logs` and `path` are empty unless details are shown.
     """
 
     info: NodeInfo
     depends_on: tuple[str, ...]
-    directory: str = ""
+    path: str = ""
     attempt_count: int = 0
     logs: Mapping[int, LogText] = field(default_factory=dict)
 
@@ -188,7 +188,7 @@ def read_node(settings: Settings, node_hash: str, *, show_details: bool) -> Node
     count = len(info.attempts)
     info = dataclasses.replace(info, attempts=info.attempts[-_SHOWN_ATTEMPTS:])
     if show_details:
-        return NodeFacts(info, info.depends_on, str(artifact.directory), count, read_logs(info))
+        return NodeFacts(info, info.depends_on, str(artifact.path), count, read_logs(info))
     if info.problem:
         logger.warning("the node %s: %s", artifact, info.problem)
         info = dataclasses.replace(
@@ -212,7 +212,7 @@ def describe_node(node: Node[Any], recorded: NodeFacts | None) -> NodeFacts:
 
 
 def node_values(facts: NodeFacts) -> dict[str, Any]:
-    """Return a node as JSON for clients: everything but its result and directory."""
+    """Return a node as JSON for clients: everything but its result and path."""
     return {**node_json(facts.info, facts.logs), "depends_on": facts.depends_on}
 
 

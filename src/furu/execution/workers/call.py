@@ -66,7 +66,7 @@ def failed_outcome(job: Job, error: BaseException, started: float) -> Outcome:
         return Outcome(job, "elsewhere", duration_sec, error)
     if not isinstance(error, FuruComputeError) or error.node is not job.node:
         # Raised before or after `_create`: the store could not be used, or the artifact not be read.
-        cause, state_path = error, Path(artifact_of(job.node).files.directory)
+        cause, state_path = error, Path(artifact_of(job.node).files.done)
         error = compute_error(job.node, cause, state_path)
         error.__cause__ = cause
     return Outcome(job, "failed", duration_sec, error)

@@ -110,9 +110,7 @@ def outcome_of(job: Job, reply: Reply) -> Outcome:
     error = _received_error(reply.error)
     if reply.end == "elsewhere" and isinstance(error, FuruInProgressError):
         return Outcome(job, "elsewhere", reply.duration_sec, error)
-    failure = compute_error(
-        job.node, error, reply.state_path or Path(artifact_of(job.node).files.directory)
-    )
+    failure = compute_error(job.node, error, reply.state_path or Path(artifact_of(job.node).files.done))
     failure.__cause__ = error
     return Outcome(job, "failed", reply.duration_sec, failure, reply.matches_retry)
 
