@@ -56,8 +56,7 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
-# Two at once, each file whole in one of them; if one of them ends early, the tests end. `-n0` runs one after
-# the other.
+# Two processes, each of which runs whole files; if one of them dies, the tests end. `-n0` uses one process.
 SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile", "--max-worker-restart=0")
 
 

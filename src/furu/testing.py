@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from furu.context import Cancellation
-from furu.execution.workers.base import Job, Lane
+from furu.execution.workers.base import Lane, make_job
 from furu.execution.workers.call import call
 from furu.graph import walk
 from furu.node.base import Node, artifact_of, is_async
@@ -106,7 +106,7 @@ def _compute_alone(node: Node[Any], below: list[Node[Any]], alone: Path, whole: 
         if exists(node):  # an input file, which needs no artifact
             return
         lane = Lane(is_async(node), node._executor_spec_key())
-        outcome = call(Job(node, node.furu_hash, lane), "testing", Cancellation())
+        outcome = call(make_job(node, lane), "testing", Cancellation())
     if outcome.error is not None:
         raise outcome.error
     _take_over(node, alone, whole)

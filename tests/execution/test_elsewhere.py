@@ -19,7 +19,7 @@ from furu.execution.discovery import Batch, Found
 from furu.execution.elsewhere import Elsewhere
 from furu.execution.scheduler import Scheduler
 from furu.execution.window import Window
-from furu.execution.workers.base import Job, Lane
+from furu.execution.workers.base import Job, Lane, make_job
 from furu.planning.simulate import Clock
 from tests.graphs import AsyncNode, Computed, Node, actions, recording
 from tests.store.processes import Other
@@ -37,7 +37,7 @@ def record() -> Iterator[Computed]:
 
 def job_of(node: Node) -> Job:
     """A node's job, as discovery makes it."""
-    return Job(node, node.furu_hash, Lane(False, "default"))
+    return make_job(node, Lane(False, "default"))
 
 
 OTHER = """

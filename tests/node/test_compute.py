@@ -7,10 +7,12 @@ import contextlib
 import dataclasses
 import signal
 import threading
+from collections.abc import Callable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
 
 import furu
@@ -192,6 +194,66 @@ async def test_changed_node_is_not_computed_by_aget_or_a_run_either() -> None:
         await node.aget()
     with pytest.raises(FuruError, match="was changed after it was made"):
         await furu.run_local_async([node])
+
+
+@dataclasses.dataclass
+class Open:
+    """Its fields can be assigned."""
+
+    rate: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Closed:
+    """Its field cannot be assigned, but what it holds may change."""
+
+    inside: Any
+
+
+class Struct(msgspec.Struct):
+    rate: float
+
+
+class Registered:
+    def __init__(self) -> None:
+        self.rate = 1.0
+
+
+furu.register_canonical_form(Registered, lambda value: value.rate)
+
+
+@pytest.mark.parametrize(
+    ("value", "change"),
+    [
+        ({"a": 1}, lambda value: value.update(a=2)),
+        ({1}, lambda value: value.add(2)),
+        (bytearray(b"a"), lambda value: value.extend(b"b")),
+        (Open(1.0), lambda value: setattr(value, "rate", 2.0)),
+        (Closed([1]), lambda value: value.inside.append(2)),
+        ((1, (Open(1.0),)), lambda value: setattr(value[1][0], "rate", 2.0)),
+        (frozenset([Closed(Registered())]), lambda value: setattr(next(iter(value)).inside, "rate", 2.0)),
+        (Struct(1.0), lambda value: setattr(value, "rate", 2.0)),
+        (Registered(), lambda value: setattr(value, "rate", 2.0)),
+    ],
+    ids=[
+        "dict",
+        "set",
+        "bytearray",
+        "dataclass",
+        "inside frozen",
+        "deep",
+        "frozenset",
+        "struct",
+        "registered",
+    ],
+)
+def test_change_of_any_value_that_can_be_modified_is_noticed(
+    value: Any, change: Callable[[Any], object]
+) -> None:
+    node = Holder(value=value)
+    change(value)
+    with pytest.raises(FuruError, match="was changed after it was made"):
+        node.get()
 
 
 # ---- _validate ----

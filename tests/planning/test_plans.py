@@ -13,7 +13,7 @@ from furu import File, Furu, FuruComputeError, PlanSummary, plan_local, run_loca
 from furu.demo import analyse
 from furu.execution.discovery import Fact, Found, RootRead, RootWalked
 from furu.execution.scheduler import Order
-from furu.execution.workers.base import Job, Lane
+from furu.execution.workers.base import Job, Lane, make_job
 from furu.planning.simulate import simulate
 from furu.store.artifact import Status
 from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
@@ -164,7 +164,7 @@ def facts_of(root: Node, number: int = 0) -> list[RootRead | Found | RootWalked]
 
 def job_of(node: Node) -> Job:
     """A node as the scheduler knows it."""
-    return Job(node, node.furu_hash, Lane(False, "default"))
+    return make_job(node, Lane(False, "default"))
 
 
 @pytest.mark.parametrize(("workers", "makespan"), [(1, 4.0), (2, 3.0), (8, 3.0)])
@@ -180,7 +180,7 @@ def test_simulated_diamond_takes_its_work_or_its_critical_path(workers: int, mak
 def test_simulated_async_nodes_have_a_limit_of_their_own(max_async: int, makespan: float) -> None:
     """Six async nodes and a worker that none of them needs."""
     nodes = [AsyncNode(name=f"a{number}") for number in range(6)]
-    jobs = [Job(node, node.furu_hash, Lane(True, "default")) for node in nodes]
+    jobs = [make_job(node, Lane(True, "default")) for node in nodes]
     facts: list[Fact] = []
     for number, job in enumerate(jobs):
         facts += [RootRead(job.key, job.node_class, number), Found(job, Status.TODO), RootWalked(job.key)]

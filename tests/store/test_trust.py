@@ -10,15 +10,19 @@ import pytest
 
 from furu import FuruStoreError, Status, run_local, use_settings
 from furu.store.local import this_process
+from furu.store.trust import Trusted
 from tests.store.processes import Square
 
 
 @pytest.fixture(autouse=True)
-def known(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
-    """The roots that were looked at: none, as in a new process."""
-    roots: set[Path] = set()
-    monkeypatch.setattr(this_process(), "trusted", roots)
-    return roots
+def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Forget which roots were checked, as a new process does; once now, and whenever it is called."""
+
+    def forget() -> None:
+        monkeypatch.setattr(this_process(), "trusted", Trusted())
+
+    forget()
+    return forget
 
 
 def open_to_all(store: Path) -> None:
@@ -38,12 +42,12 @@ USES: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("use", USES)
 def test_result_in_a_store_that_others_may_write_is_not_read(
-    use: str, store: Path, known: set[Path]
+    use: str, store: Path, forget: Callable[[], None]
 ) -> None:
     """The error names the store and both solutions."""
     assert 9 == Square(of=3).get()
     open_to_all(store)
-    known.clear()
+    forget()
     with pytest.raises(FuruStoreError) as caught:
         USES[use]()
     assert store == caught.value.path

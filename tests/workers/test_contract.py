@@ -17,7 +17,7 @@ import pytest
 from furu import FuruComputeError, RunReport, Status, run_local_async
 from furu.events import Event, NodeDone, NodeStarted
 from furu.execution.workers import DaskWorkers, ProcessWorkers, ThreadWorkers, Workers
-from furu.execution.workers.base import Job, Lane, News, Withdrawn
+from furu.execution.workers.base import Lane, News, Withdrawn, make_job
 from furu.execution.workers.event_loop import EventLoopWorkers
 from furu.node.base import artifact_of
 from tests.workers.nodes import Act, AsyncAct, AsyncFlaky, Flaky, Gate
@@ -232,7 +232,7 @@ async def test_failure_stops_jobs_that_have_not_begun(kind: Kind) -> None:
 
 async def test_job_that_has_not_begun_when_workers_stop_is_handed_back(kind: Kind) -> None:
     node = kind.node("nothing")
-    job = Job(node, node.furu_hash, Lane(kind.name == "event loop", "default"))
+    job = make_job(node, Lane(kind.name == "event loop", "default"))
     delivered: list[News] = []
     async with anyio.create_task_group() as tasks:
         workers = kind.workers or EventLoopWorkers()

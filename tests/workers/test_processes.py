@@ -38,6 +38,7 @@ from furu.execution.workers import ProcessWorkers
 from furu.execution.workers.transfer import pack, unpack
 from furu.node.base import artifact_of
 from furu.node.failure import end_of_dead
+from tests.node.nodes import Holder
 from tests.store.processes import OtherProcess
 from tests.workers.nodes import Act, Gate, Late, Link
 
@@ -167,8 +168,8 @@ def test_class_defined_in_a_function_is_the_nodes_error() -> None:
 
 
 def test_modified_node_is_rejected() -> None:
-    node = Act(does="sum", below=())
-    vars(node)["does"] = "fail"
+    node = Holder(value=[1])
+    node.value.append(2)
     with pytest.raises(FuruComputeError, match="was changed after it was made"):
         run_local([node], workers=ProcessWorkers())
 

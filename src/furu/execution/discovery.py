@@ -19,7 +19,7 @@ import msgspec
 from furu._common.origin import class_name
 from furu._common.text import a_type, sentence, shown
 from furu.errors import Failure, FuruStoreError, FuruUsageError
-from furu.execution.workers.base import Job, Lane
+from furu.execution.workers.base import Job, Lane, make_job
 from furu.execution.workers.call import drop_frames
 from furu.node.base import Node, artifact_of, describe, is_async
 from furu.node.dependencies import ClassNames, dependencies, postorder
@@ -280,12 +280,12 @@ def _job(node: Node[Any]) -> Job:
         raise FuruUsageError(
             f"{describe(node)}._executor_spec_key() must return a non-empty str, not {spec_key!r}"
         )
-    return Job(node, node.furu_hash, _lane(is_async(node), spec_key))
+    return make_job(node, _lane(is_async(node), spec_key))
 
 
 def _idle_job(node: Node[Any]) -> Job:
     """Return a job for a node that will not be computed, without asking for its spec key."""
-    return Job(node, node.furu_hash, _lane(False, "default"))
+    return make_job(node, _lane(False, "default"))
 
 
 @functools.lru_cache

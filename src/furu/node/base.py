@@ -35,6 +35,7 @@ class Node(Identified, Generic[T]):
     _retry: ClassVar[Retry | None] = None
     _timeout_sec: ClassVar[float | None] = None
     _facts: ClassVar[ClassFacts]
+    _furu_is_fixed: bool = True  # whether no value in the fields can be modified
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # every subclass is one
 
     # ---- what a subclass defines ----
@@ -95,7 +96,7 @@ class Node(Identified, Generic[T]):
         return contextvars.copy_context().run(_show, self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_furu_hash"}
+        return {name: value for name, value in vars(self).items() if name not in _SEALED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -107,6 +108,11 @@ def artifact_of(node: Node[Any]) -> Artifact:
     settings, facts = current_settings(), type(node)._facts
     files = NodeFiles(f"{facts.directory(settings)}/{node._furu_hash}")
     return Artifact(settings, files, facts.name, node._furu_hash)
+
+
+def class_name_of(node: Node[Any]) -> str:
+    """Return the full name of the node's class, ``module:Class``."""
+    return type(node)._facts.name
 
 
 def is_async(node: Node[Any]) -> bool:
@@ -149,13 +155,25 @@ def configuration(node: Node[Any]) -> dict[str, Any]:
     return readable_fields(node, facts.field_names, facts.hidden_names)
 
 
+# What `seal` sets.
+_SEALED = ("_furu_hash", "_furu_is_fixed")
+
+
 def seal(node: Node[Any]) -> None:
     """Compute the hash of a new node. Raises `FuruIdentityError`."""
-    vars(node)["_furu_hash"] = hash_of(node)
+    own = vars(node)
+    own["_furu_hash"], is_fixed = hash_of(node)
+    if not is_fixed:
+        own["_furu_is_fixed"] = False
 
 
-def hash_of(node: Node[Any]) -> str:
-    """Return the hash of a node's current values."""
+def is_changed(node: Node[Any]) -> bool:
+    """Whether a list, dict or other value in a node was modified after the node was made."""
+    return not node._furu_is_fixed and hash_of(node)[0] != node._furu_hash
+
+
+def hash_of(node: Node[Any]) -> tuple[str, bool]:
+    """Return the hash of a node's current values, and whether these values cannot be modified."""
     cls = type(node)
     return node_hash(node, cls._version, cls._facts.identity_names)
 

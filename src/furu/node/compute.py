@@ -40,7 +40,7 @@ from furu.errors import (
     FuruStoreError,
     FuruUsageError,
 )
-from furu.node.base import Node, artifact_of, configuration, describe, hash_of, is_async, overrides
+from furu.node.base import Node, artifact_of, configuration, describe, is_async, is_changed, overrides
 from furu.node.failure import compute_error, timeout_error
 from furu.node.hooks import is_in_node
 from furu.node.load import is_rejected, load
@@ -73,6 +73,8 @@ def compute(node: Node[T]) -> Fetched[T]:
     """Claim and compute a node in this thread. Raises `FuruInProgressError` if another owner holds it."""
     if is_async(node):
         return _run_alone(node)
+    if EXEC_CONTEXT.get().mode == "executor":  # in a copy of the context already, made for this node
+        return _compute_in_context(node)
     # In a copy of the context, so that nothing set there remains, even after an exception.
     return contextvars.copy_context().run(_compute_in_context, node)
 
@@ -208,7 +210,7 @@ def _run_alone(node: Node[T]) -> Fetched[T]:
 
 def refuse_changed(node: Node[Any]) -> None:
     """Raise `FuruError` if a node's fields have changed since its hash was computed."""
-    if hash_of(node) != node._furu_hash:
+    if is_changed(node):
         raise FuruError(
             f"{describe(node)} was changed after it was made: a field no longer has the value that is "
             "in its hash. Do not modify the lists, dicts and sets in a node; make another node."

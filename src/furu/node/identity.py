@@ -34,7 +34,13 @@ MAX_DEPTH = 100
 # To be raised when the encoding changes. Artifacts made before are then not found any more.
 _ENCODING_VERSION = b"furu-1"
 
-_Parts = list[bytes]
+
+class _Parts(list[bytes]):
+    """The encoding of a value, in parts. `is_fixed` is whether nothing in the value can be modified."""
+
+    is_fixed = True
+
+
 _Encoder = Callable[[Any, _Parts, int], None]
 
 
@@ -62,13 +68,14 @@ class _NoForm(Exception):
         self.steps.append(template.format(shown))
 
 
-def node_hash(node: object, version: object, names: Iterable[str]) -> str:
-    """Return the hash of a node's class, its `_version` and the fields in `names`, which are sorted.
+def node_hash(node: object, version: object, names: Iterable[str]) -> tuple[str, bool]:
+    """Return the hash of a node's class, its `_version` and the fields in `names`, which are sorted; and
+    whether the hash is fixed, because no value in these fields can be modified.
 
     The hash is 128 bits of blake2b as 32 hexadecimal digits. Raises `FuruIdentityError`, with the path to
     the value, if a value has no canonical form.
     """
-    parts: _Parts = []
+    parts = _Parts()
     cls = type(node)
     name = "_version"
     try:
@@ -80,7 +87,8 @@ def node_hash(node: object, version: object, names: Iterable[str]) -> str:
     except _NoForm as error:
         path = f"{cls.__qualname__}.{name}{''.join(reversed(error.steps))}"
         raise FuruIdentityError(f"{path}{error.reason}", field_path=path) from None
-    return hashlib.blake2b(b"".join(parts), digest_size=DIGEST_BYTES, person=_ENCODING_VERSION).hexdigest()
+    digest = hashlib.blake2b(b"".join(parts), digest_size=DIGEST_BYTES, person=_ENCODING_VERSION)
+    return digest.hexdigest(), parts.is_fixed
 
 
 def register_canonical_form(cls: type[T], form: Callable[[T], Any]) -> None:
@@ -105,6 +113,7 @@ def register_canonical_form(cls: type[T], form: Callable[[T], Any]) -> None:
 
     def encode(value: Any, parts: _Parts, depth: int) -> None:
         parts.append(b"R")
+        parts.is_fixed = False
         _encode_class(cls, parts)
         _encode(form(value), parts, depth + 1)
 
@@ -222,22 +231,23 @@ def _encode_items(tag: bytes, value: Any, parts: _Parts, depth: int) -> None:
 def _encode_set(tag: bytes, value: Any, parts: _Parts, depth: int) -> None:
     encoded: list[bytes] = []
     for item in value:
-        own: _Parts = []
+        own = _Parts()
         try:
             _encode(item, own, depth + 1)
         except _NoForm as error:
             error.passes("{{{}}}", item)
             raise
+        parts.is_fixed &= own.is_fixed
         encoded.append(b"".join(own))
     parts.append(b"%b%d:" % (tag, len(encoded)))
     parts.extend(sorted(encoded))
 
 
 def _encode_dict(value: Any, parts: _Parts, depth: int) -> None:
+    parts.is_fixed = False
     encoded: list[tuple[bytes, bytes]] = []
     for key, item in value.items():
-        key_parts: _Parts = []
-        item_parts: _Parts = []
+        key_parts, item_parts = _Parts(), _Parts()
         try:
             _encode(key, key_parts, depth + 1)
             _encode(item, item_parts, depth + 1)
@@ -262,6 +272,7 @@ def _encode_fields(shape: Shape, value: Any, parts: _Parts, depth: int) -> None:
             "give the type a form with furu.register_canonical_form(type, to_plain_value)"
         )
     parts.append(b"M" if shape.is_tuple else b"O")
+    parts.is_fixed &= shape.is_frozen
     _encode_class(type(value), parts)
     name = ""
     try:
@@ -309,7 +320,7 @@ def _class_bytes(cls: type) -> bytes:
 
 @functools.lru_cache(maxsize=4096)
 def _name_bytes(name: str) -> bytes:
-    parts: _Parts = []
+    parts = _Parts()
     _encode_str(name, parts, 0)
     return b"".join(parts)
 
@@ -367,6 +378,14 @@ def _container(encode: Callable[[bytes, Any, _Parts, int], None], tag: bytes) ->
     return lambda value, parts, depth: encode(tag, value, parts, depth)
 
 
+def _modifiable(encode: _Encoder) -> _Encoder:
+    def encode_modifiable(value: Any, parts: _Parts, depth: int) -> None:
+        parts.is_fixed = False
+        encode(value, parts, depth)
+
+    return encode_modifiable
+
+
 def _encode_timedelta(value: dt.timedelta, parts: _Parts, depth: int) -> None:
     parts.append(b"l%d,%d,%d;" % (value.days, value.seconds, value.microseconds))
 
@@ -386,10 +405,10 @@ _ENCODERS: dict[type, _Encoder] = {
     complex: _encode_complex,
     str: _encode_str,
     bytes: lambda value, parts, depth: _sized(b"b", value, parts),
-    bytearray: lambda value, parts, depth: _sized(b"a", bytes(value), parts),
+    bytearray: _modifiable(lambda value, parts, depth: _sized(b"a", bytes(value), parts)),
     tuple: _container(_encode_items, b"("),
-    list: _container(_encode_items, b"["),
-    set: _container(_encode_set, b"{"),
+    list: _modifiable(_container(_encode_items, b"[")),
+    set: _modifiable(_container(_encode_set, b"{")),
     frozenset: _container(_encode_set, b"<"),
     dict: _encode_dict,
     range: _encode_range,

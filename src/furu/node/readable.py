@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from operator import itemgetter
 from typing import Any
 
-from furu._common.origin import class_name
+from furu._common.origin import class_name, once_a_class
 from furu._common.text import INTERRUPTS, MAX_VALUE_CHARS, UNSHOWN, plain_text, unshown
 from furu.node.identity import MAX_DEPTH, Identified, all_fields, canonical_form
 
@@ -31,7 +31,12 @@ def readable(value: Any) -> Any:
     values are cut. An item that cannot be shown is replaced by its type and the reason.
     """
     try:
-        return value if _is_plain(value) else _Writer(_MAX_FIELD_CHARS).write(value, 0)
+        if _is_plain(value):
+            return value
+        kind = type(value)
+        if issubclass(kind, Identified):
+            return _reference(kind, value)
+        return _Writer(_MAX_FIELD_CHARS).write(value, 0)
     except INTERRUPTS:
         raise
     except BaseException:  # not even enough memory or stack to say why
@@ -82,6 +87,15 @@ def _is_plain(value: Any) -> bool:
     return kind is int and -_EXACT < value < _EXACT
 
 
+def _reference(kind: type[Identified], value: Identified) -> dict[str, str]:
+    return {"node": _readable_name(kind), "hash": value._furu_hash}
+
+
+@once_a_class
+def _readable_name(cls: type) -> str:
+    return plain_text(class_name(cls))
+
+
 class _Writer:
     """Writes one value as plain JSON. `_left` is the number of characters that it may still use."""
 
@@ -106,7 +120,8 @@ class _Writer:
         if _is_plain(value) or kind is bool or value is None or (kind is float and math.isfinite(value)):
             return value
         if issubclass(kind, Identified):
-            return {"node": self._text(class_name(kind)), "hash": value._furu_hash}
+            self._left -= len(_readable_name(kind))
+            return _reference(kind, value)
         if issubclass(kind, enum.Enum):
             member = value._value_ if value._name_ is None else value._name_
             return self._text(f"{kind.__qualname__}.{member}")

@@ -14,11 +14,15 @@ from furu._common.origin import once_a_class
 
 
 class Shape:
-    """Facts about a dataclass, struct or named tuple. `names` are the fields that count in identity."""
+    """Facts about a dataclass, struct or named tuple. `names` are the fields that count in identity.
+    `is_frozen` is whether fields cannot be assigned."""
 
-    def __init__(self, cls: type, names: Iterable[str], fields: Iterable[str], *, is_tuple: bool) -> None:
+    def __init__(
+        self, cls: type, names: Iterable[str], fields: Iterable[str], *, is_tuple: bool, is_frozen: bool
+    ) -> None:
         self.names = tuple(names)
         self.is_tuple = is_tuple
+        self.is_frozen = is_frozen
         bodies = [vars(base) for base in cls.__mro__]
         cached = [name for body in bodies for name in body if type(body[name]) is functools.cached_property]
         # Attributes that an instance may have; `__orig_class__` is set by Class[int](...).
@@ -58,11 +62,13 @@ def shape_of(cls: type) -> Shape | None:
     fields = field_names(cls)
     if dataclasses.is_dataclass(cls):
         counting = sorted(field.name for field in dataclasses.fields(cls) if field.compare)
-        return Shape(cls, counting, fields or (), is_tuple=False)
+        is_frozen: bool = cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        return Shape(cls, counting, fields or (), is_tuple=False, is_frozen=is_frozen)
     if fields is not None:
-        return Shape(cls, sorted(fields), fields, is_tuple=False)
+        is_frozen = cls.__struct_config__.frozen  # type: ignore[attr-defined]
+        return Shape(cls, sorted(fields), fields, is_tuple=False, is_frozen=is_frozen)
     names = getattr(cls, "_fields", None) if issubclass(cls, tuple) else None
-    return Shape(cls, names, names, is_tuple=True) if isinstance(names, tuple) else None
+    return Shape(cls, names, names, is_tuple=True, is_frozen=True) if isinstance(names, tuple) else None
 
 
 @once_a_class

@@ -14,17 +14,31 @@ from furu.errors import FuruStoreError
 from furu.settings import Settings
 from furu.store.record import store_failed
 
-# A process that uses very many stores checks some of them again.
+# How many checked roots are remembered. If there are more, all are forgotten and checked again.
 _MAX_TRUSTED = 64
 
 
-def refuse_shared(settings: Settings, trusted: set[Path]) -> None:
+class Trusted:
+    """The roots of the stores that were checked. `last` holds the settings of the last check, because the
+    same settings are used for many nodes, and hashing a path takes longer than comparing them."""
+
+    __slots__ = ("last", "roots")
+
+    def __init__(self) -> None:
+        self.last: Settings | None = None
+        self.roots: set[Path] = set()
+
+
+def refuse_shared(settings: Settings, trusted: Trusted) -> None:
     """Raise `FuruStoreError` if others may write to the store's root, unless `allow_shared` is set: what
     they write there would be loaded as a result.
 
-    `trusted` holds the roots that have been checked. A store that does not exist is checked again later.
+    A store that does not exist is checked again later.
     """
-    if settings.allow_shared or settings.store in trusted:
+    if settings is trusted.last or settings.allow_shared:
+        return
+    if settings.store in trusted.roots:
+        trusted.last = settings
         return
     store = settings.store
     try:
@@ -40,6 +54,7 @@ def refuse_shared(settings: Settings, trusted: set[Path]) -> None:
             "FURU_ALLOW_SHARED=1 or use_settings(allow_shared=True).",
             path=store,
         )
-    if len(trusted) >= _MAX_TRUSTED:
-        trusted.clear()
-    trusted.add(store)
+    if len(trusted.roots) >= _MAX_TRUSTED:
+        trusted.roots.clear()
+    trusted.roots.add(store)
+    trusted.last = settings

@@ -7,7 +7,6 @@ workers never raise exceptions of nodes.
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol
@@ -15,13 +14,22 @@ from typing import Any, Literal, NamedTuple, Protocol
 import msgspec
 from anyio.abc import TaskGroup
 
-from furu._common.origin import class_name
 from furu.errors import FuruComputeError, FuruInProgressError
-from furu.node.base import Node, retry_of
+from furu.node.base import Node, class_name_of, retry_of
 
-__all__ = ["Begun", "Crew", "Deliver", "Job", "Lane", "News", "Outcome", "Overran", "Withdrawn", "Workers"]
-
-_class_name = functools.lru_cache(class_name)  # asked twice for each node
+__all__ = [
+    "Begun",
+    "Crew",
+    "Deliver",
+    "Job",
+    "Lane",
+    "News",
+    "Outcome",
+    "Overran",
+    "Withdrawn",
+    "Workers",
+    "make_job",
+]
 
 
 class Lane(NamedTuple):
@@ -32,11 +40,13 @@ class Lane(NamedTuple):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A node to compute, its key in the plan, and the number of the attempt in this run."""
+    """A node to compute, its key in the plan, the full name of its class, and the number of the attempt in
+    this run."""
 
     node: Node[Any]
     key: str
     lane: Lane
+    node_class: str
     attempt: int = 1
 
     @property
@@ -47,10 +57,10 @@ class Job(msgspec.Struct, frozen=True):
     def name(self) -> str:
         return type(self.node).__qualname__
 
-    @property
-    def node_class(self) -> str:
-        cls: type = type(self.node)
-        return _class_name(cls)
+
+def make_job(node: Node[Any], lane: Lane) -> Job:
+    """Return the first job for a node."""
+    return Job(node, node.furu_hash, lane, class_name_of(node))
 
 
 class Begun(msgspec.Struct, frozen=True):

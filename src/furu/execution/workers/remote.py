@@ -17,7 +17,7 @@ from typing import Literal, cast
 from furu._common.text import describe_error
 from furu.context import Cancellation
 from furu.errors import FuruComputeError, FuruError, FuruInProgressError
-from furu.execution.workers.base import Job, Lane, Outcome
+from furu.execution.workers.base import Job, Lane, Outcome, make_job
 from furu.execution.workers.call import call
 from furu.execution.workers.transfer import pack, unpack
 from furu.node.base import artifact_of
@@ -92,7 +92,7 @@ def _compute(
                 node = unpack(request.node)
         except BaseException as error:
             return Reply("failed", time.monotonic() - started, _send_error(error))
-        job = Job(node, request.key, Lane(False, request.spec_key))
+        job = make_job(node, Lane(False, request.spec_key))
         outcome = call(job, request.backend, Cancellation())
     raised: BaseException | None = outcome.error
     state_path = None
