@@ -62,7 +62,7 @@ def shape_of(cls: type) -> Shape | None:
     fields = field_names(cls)
     if dataclasses.is_dataclass(cls):
         counting = sorted(field.name for field in dataclasses.fields(cls) if field.compare)
-        is_frozen: bool = cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        is_frozen = bool(getattr(cls, "__dataclass_params__").frozen)  # noqa: B009  # of every dataclass
         return Shape(cls, counting, fields or (), is_tuple=False, is_frozen=is_frozen)
     if fields is not None:
         is_frozen = cls.__struct_config__.frozen  # type: ignore[attr-defined]
