@@ -118,3 +118,69 @@ def test_next_try_comes_later_after_a_failed_one_and_soon_after_a_good_one() -> 
         now = after(now, wall=1, ended=lasted)
         policy.leave(now)
     assert [10, 20, 40, 10] == tries
+
+
+# ---- jobs that may gain from threads ----
+
+WAITING = {"wall": 2.5, "process": 0.8, "runner": 0.7, "ended": 5}
+HEAVY = {"wall": 2.5, "process": 2.5, "runner": 2.4, "ended": 5}
+
+
+@pytest.mark.parametrize("usage", [WAITING, HEAVY], ids=["waits", "computes for 0.5 ms"])
+def test_parallel_mode_is_tried_within_5_ms_if_jobs_may_gain(usage: dict[str, float]) -> None:
+    assert SerialPolicy().is_slow(START, after(START, **usage), is_late=False)
+
+
+@pytest.mark.parametrize(
+    ("usage", "why"),
+    [
+        ({"wall": 2.5, "process": 2.5, "runner": 2.0, "ended": 20}, "each computes for 0.1 ms"),
+        ({"wall": 2.5, "process": 2.4, "runner": 0.4, "ended": 5}, "the runner waits for the interpreter"),
+        ({**WAITING, "ended": 1}, "one job is no sample"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_parallel_mode_is_not_tried_for_jobs_that_cannot_gain(usage: dict[str, float], why: str) -> None:
+    assert not SerialPolicy().is_slow(START, after(START, **usage), is_late=False), why
+
+
+def tried(policy: SerialPolicy, before: Usage) -> Usage:
+    """Try parallel mode with jobs that end every 0.5 ms; return the usage then."""
+    now = after(before, **WAITING)
+    assert policy.is_slow(before, now, is_late=False)
+    policy.leave(now)
+    return now
+
+
+@pytest.mark.parametrize(("pace_ms", "is_serial"), [(0.2, False), (0.44, False), (0.46, True), (0.6, True)])
+def test_mode_that_ends_more_jobs_per_second_is_kept(pace_ms: float, is_serial: bool) -> None:
+    """Parallel mode must end a tenth more."""
+    policy = SerialPolicy()
+    now = tried(policy, START)
+    assert is_serial is policy.try_again(after(now, wall=64 * pace_ms, ended=64))
+    assert is_serial is policy.is_serial
+
+
+def test_comparison_without_gain_is_repeated_later_each_time() -> None:
+    policy, now, compared_at = SerialPolicy(), START, []
+    for _ in range(3):
+        before, now = now, after(now, **WAITING)
+        while not policy.is_slow(before, now, is_late=False):
+            before, now = now, after(now, **WAITING)
+        compared_at.append(now.ended)
+        policy.leave(now)
+        now = after(now, wall=64, ended=64)
+        assert policy.try_again(now)
+    first, second, third = compared_at
+    assert second - first - 64 >= 128
+    assert third - second - 64 >= 256
+
+
+def test_rate_of_serial_mode_expires() -> None:
+    """Later jobs may be so short that serial mode is faster for them."""
+    policy = SerialPolicy()
+    now = tried(policy, START)
+    for _ in range(8):
+        now = after(now, wall=64 * 0.2, ended=64)
+        assert not policy.try_again(now)
+    assert policy.try_again(after(now, wall=64 * 0.2, ended=64))

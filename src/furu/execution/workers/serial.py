@@ -3,7 +3,10 @@ parallel.
 
 Threads that compute tiny nodes compete for the interpreter's lock, and passing a job from the loop to a
 thread and back costs more than storing a tiny node: serially, such nodes take a third of the time. Slow
-nodes need all threads at once.
+nodes need all threads in parallel.
+
+Nodes in between may gain from threads if they wait, or compute without the interpreter's lock. So if the
+runner waits, or its jobs compute for long, parallel mode is tried, and kept if more jobs end per second.
 
 Pure: decides on numbers that its caller has measured, without clocks and threads.
 """
@@ -21,6 +24,10 @@ _BUSY = 0.7
 _ONE_CORE = 1.5
 _LONGER_BY_TURNS = 3
 _MOST_TRY_AFTER = 4096
+# Parallel mode is kept if it ends this many times as many jobs per second as serial mode did.
+_GAIN = 1.1
+# The rate of serial mode holds for this many comparisons, as later jobs may be of another kind.
+_MOST_COMPARISONS = 8
 
 
 class Usage(NamedTuple):
@@ -39,17 +46,28 @@ class Usage(NamedTuple):
 class SerialPolicy:
     """Decides between serial and parallel mode, and begins with serial mode.
 
-    Serial mode ends when no job has ended within `patience_sec`. It is tried again when `try_after` jobs
-    have ended in parallel mode that took less than `short_sec` each. After each failed try, the next one
-    comes later.
+    Serial mode ends when no job has ended within `patience_sec`, or if the runner waited for half of that
+    time, or its jobs computed for `heavy_sec` each. It is tried again when `try_after` jobs have ended in
+    parallel mode that took less than `short_sec` each, or did not end at a higher rate. After each failed
+    try, the next one comes later.
     """
 
     def __init__(
-        self, *, patience_sec: float = 0.0025, short_sec: float = 0.0005, try_after: int = 64
+        self,
+        *,
+        patience_sec: float = 0.0025,
+        short_sec: float = 0.0005,
+        heavy_sec: float = 0.0002,
+        try_after: int = 64,
     ) -> None:
         self.patience_sec = patience_sec
         self.is_serial = True
         self._short_sec = short_sec
+        self._heavy_sec = heavy_sec
+        self._serial_rate: float | None = None  # jobs per second, if parallel mode is compared with that
+        self._comparisons = 0
+        self._may_gain_from = 0  # the number of jobs that must have ended before the next comparison
+        self._wait = 2 * try_after  # jobs between comparisons, doubled by each that found no gain
         self._shortest_try_after = self._try_after = try_after
         self._since = Usage(0.0, 0.0, 0.0, 0, 0.0, 0.0)
         self._quiet = 0  # the number of looks in a row at which no job had ended
@@ -66,10 +84,23 @@ class SerialPolicy:
         if now.ended != self._seen_ended or now.ended != before.ended:
             self._seen_ended, self._quiet = now.ended, 0
             if now.ended != before.ended:
-                return False
+                return not is_late and self._may_gain(before, now)
         self._quiet += 1
         most = _MOST_STARVED if self._is_starved(before, now) else 1
         return self._quiet >= most + is_late
+
+    def _may_gain(self, before: Usage, now: Usage) -> bool:
+        """Whether to compare the rate of parallel mode with that of serial mode now."""
+        ended, wall_sec = now.ended - before.ended, now.wall_sec - before.wall_sec
+        if ended < 2 or now.ended < self._may_gain_from:
+            return False
+        runner_sec = now.runner_cpu_sec - before.runner_cpu_sec
+        busy_sec = now.process_cpu_sec - before.process_cpu_sec
+        waits = runner_sec < wall_sec / 2 and busy_sec < _BUSY * wall_sec
+        if not waits and runner_sec < ended * self._heavy_sec:
+            return False
+        self._serial_rate, self._comparisons = ended / wall_sec, 0
+        return True
 
     def _is_starved(self, before: Usage, now: Usage) -> bool:
         """Whether the runner seems to wait for the interpreter's lock: it is not computing, but other
@@ -94,6 +125,8 @@ class SerialPolicy:
         since, self._since = self._since, now
         count = now.ended - since.ended
         wall_sec = now.wall_sec - since.wall_sec
+        if self._serial_rate is not None:
+            return self._compare(count / wall_sec, now.ended)
         short_sec = count * self._short_sec
         took_turns = _BUSY * wall_sec < now.process_cpu_sec - since.process_cpu_sec < _ONE_CORE * wall_sec
         self.is_serial = (
@@ -104,4 +137,16 @@ class SerialPolicy:
         )
         if self.is_serial:
             self._try_after = min(2 * self._try_after, _MOST_TRY_AFTER)
+        return self.is_serial
+
+    def _compare(self, rate: float, ended: int) -> bool:
+        """Change to serial mode if parallel mode was not faster; return whether it was not."""
+        assert self._serial_rate is not None  # noqa: S101  # checked by the caller
+        self.is_serial = rate < _GAIN * self._serial_rate
+        self._comparisons += 1
+        if self.is_serial:
+            self._may_gain_from = ended + self._wait
+            self._wait = min(2 * self._wait, _MOST_TRY_AFTER)
+        if self.is_serial or self._comparisons == _MOST_COMPARISONS:
+            self._serial_rate = None
         return self.is_serial
