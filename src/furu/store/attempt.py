@@ -45,7 +45,7 @@ from furu.store.record import (
     traceback_lines,
     write_new,
 )
-from furu.store.sync import sync_directory, sync_tree, sync_upwards
+from furu.store.sync import sync_directory, sync_tree
 
 logger = logging.getLogger("furu.store")
 
@@ -215,7 +215,7 @@ class Attempt:
                 if sync:  # or `done` may survive without its files, or without their names
                     sync_tree(self._files.path)
                     sync_directory(files.directory)
-                    sync_directory(files.class_directory)
+                    self._sync_class_directory()
                 # In the directory of the files: if that is renamed, the document cannot be linked.
                 document = files.temporary(self.number, self.nonce)
                 if not stat.S_ISDIR(os.lstat(self._files.path).st_mode):
@@ -268,13 +268,16 @@ class Attempt:
         return True
 
     def _sync_name(self) -> None:
-        settings = self.artifact.settings
         try:
-            sync_upwards(self.artifact.files.class_directory, settings.store, self.process.synced_above)
+            self._sync_class_directory()
         except OSError as error:  # others may have read `done` already, so it stays
             logger.error(
                 "%s is published, but may not survive a power cut: %s", self.artifact.files.done, error
             )
+
+    def _sync_class_directory(self) -> None:
+        files, settings = self.artifact.files, self.artifact.settings
+        self.process.directory_syncs.sync(files.class_directory, settings.store)
 
     def end(self, outcome: Outcome, error: BaseException, config: dict[str, Any]) -> BaseException | None:
         """Record how the attempt ended without publishing, and release the node in any case.

@@ -158,6 +158,7 @@ def _prepare_again(attempt: Attempt, place: Path, error: OSError) -> Path:
         if os.path.islink(directory) and not os.path.exists(directory):
             raise error
         os.makedirs(directory, exist_ok=True)
+        attempt.process.directory_syncs.forget(directory)
         if not os.path.exists(owner.path):
             _replace_owner(attempt, owner, place)
     elif error.errno == errno.EMLINK:  # ext4 allows 65,000 links to a file

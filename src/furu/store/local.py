@@ -32,6 +32,7 @@ from furu.store.owner import (
     remove_dead_owners,
 )
 from furu.store.record import OwnerRecord
+from furu.store.sync import DirectorySyncs
 from furu.store.trust import Trusted
 
 logger = logging.getLogger("furu.store")
@@ -105,7 +106,7 @@ class Process:
         self.is_parents = False
         self.leases = leases or Leases()
         self.forks = 0
-        self.synced_above: set[Path] = set()
+        self.directory_syncs = DirectorySyncs()
         self.trusted = Trusted()
         # The owner's place for each class whose directory is a link to another filesystem.
         self.places: dict[str, Path] = {}
