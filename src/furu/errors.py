@@ -126,7 +126,7 @@ class FuruInProgressError(FuruError):
 
 
 class FuruResultError(FuruError):
-    """The value that `_create` returned cannot be stored as the class declares it."""
+    """The value returned by `_create` cannot be stored as the type that the class declares."""
 
     def __init__(self, message: str, *, node: Any = None) -> None:
         super().__init__(message)

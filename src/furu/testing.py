@@ -55,7 +55,7 @@ def flat(width: int) -> list[Total]:
 
 
 def from_edges(edges: Iterable[Sequence[int]]) -> list[Total]:
-    """Return a node for each item of `edges`, which is a list of the numbers of its dependencies."""
+    """Return one node per item of `edges`. Each item lists the indices of that node's dependencies."""
     nodes: list[Total] = []
     for number, below in enumerate(edges):
         nodes.append(Total(name=f"e{number}", below=tuple(nodes[one] for one in below)))

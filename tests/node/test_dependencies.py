@@ -72,7 +72,7 @@ A, B, C = Node(name="a"), Node(name="b"), Node(name="c")
     ],
 )
 def test_nodes_inside_a_value_are_found(value: Any, expected: list[Node]) -> None:
-    """Each once, in the order of the value, without the nodes below them."""
+    """Each node is listed once, in order of appearance; its own dependencies are not listed."""
     assert expected == nodes_within([value], Furu)
     assert expected == dependencies(Holder(value=value))
 

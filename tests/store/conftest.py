@@ -45,6 +45,6 @@ def stranger() -> Iterator[OtherProcess]:
 
 @pytest.fixture
 def clock() -> Iterator[Clock]:
-    """The clock that measures leases. It stands still until the test moves it."""
+    """The clock that measures leases. It stands still until the test advances it."""
     with lease_clock() as clock:
         yield clock

@@ -1,4 +1,4 @@
-"""Removing nodes: claimed first, renamed away, and never one that is being computed."""
+"""Removing nodes: a node is claimed, then renamed; a node that is being computed is never removed."""
 
 from __future__ import annotations
 

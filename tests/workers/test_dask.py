@@ -148,7 +148,7 @@ def test_node_that_kills_every_worker_fails(
 
 
 def test_node_that_takes_too_long_is_stopped_with_its_worker(dask_client: Any, gate: Gate) -> None:
-    """The time counts from when a worker begins. The cluster gets a new worker."""
+    """The time limit starts when a worker starts the node. The cluster gets a new worker."""
     node = Late(does="gate", folder=gate.folder)
     with pytest.raises(FuruComputeError) as caught:
         run_local([node], workers=DaskWorkers(dask_client))

@@ -30,7 +30,7 @@ def check_number(name: str, value: object, *, least: float, most: float = math.i
 
 
 def check_seconds(name: str, value: object, *, may_be_zero: bool = False, none_means: str = "") -> None:
-    """Require a finite number of seconds above zero, or at least zero with `may_be_zero`.
+    """Require a finite, positive number of seconds. With `may_be_zero`, zero is allowed too.
 
     With `none_means`, None is allowed too, and the message says what it means.
     """

@@ -80,7 +80,7 @@ def origin(cls: type) -> Origin:
     file = names.get("__file__")
     if not isinstance(file, str):
         return Origin("__main__" if is_program else module)
-    # Only a relative path needs the disk: a class may be made while an event loop is running.
+    # Touch the disk only for a relative path, because a class may be created on a running event loop.
     path = Path(os.path.normpath(file) if os.path.isabs(file) else os.path.abspath(file))
     recorded = str(path).encode("utf-8", "backslashreplace").decode()
     if not is_program:

@@ -1,5 +1,5 @@
-"""Walks from the roots to nodes, their dependencies and their statuses. It reads the disk, so it runs off
-the loop.
+"""Walks the graph from the roots, and finds each node, its dependencies and its status. It reads the disk,
+so it runs off the loop.
 
 The walk is done in bounded steps, one at a time, in a worker thread. A step returns plain facts, which the
 loop processes. Dependencies of a DONE node are not visited.
@@ -134,8 +134,8 @@ class Discovery:
         """Continue the walk for a bounded time. Reads at most `room` roots (None: any number), and looks up
         the exact status of the nodes in `again`.
 
-        Raises `FuruCycleError`, and `FuruStoreError` if the store cannot be used. An exception while the
-        roots are read, or a root that is not a node, ends the roots and is returned in the batch.
+        Raises `FuruCycleError`, and `FuruStoreError` if the store cannot be used. If reading
+        the roots raises, or a root is not a node, no more roots are read, and the batch carries the error.
         """
         self._room = room
         self._again.extend(again)

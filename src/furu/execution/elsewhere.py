@@ -43,7 +43,7 @@ class Elsewhere:
         self._held: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {}
         self._polled: dict[str, Job] = {}
         self._due: dict[str, Job] = {}
-        self._round: set[str] = set()  # the polled nodes that are being looked at
+        self._round: set[str] = set()  # polled nodes that are being checked in this round
         self._next_round = 0.0
         self._released: deque[str] = deque()
         self._waker = Waker(self._take_released)

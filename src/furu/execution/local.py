@@ -65,7 +65,7 @@ def run_local(
             "run_local() blocks, and this thread's event loop is running: "
             "use `await run_local_async(...)` in place of run_local(...)"
         )
-    interrupts = interrupts_of_scripts()
+    interrupts = interrupts_of_scripts()  # follows events, to name the running nodes on Ctrl-C
     run = functools.partial(
         run_local_async,
         roots,
@@ -192,7 +192,7 @@ async def run_local_async(
         recorder(RunStarted(max_workers, max_async, window_size, time.time()))
         with use_settings(settings):
             return await _to_its_end(scheduler, recorder)
-    raise AssertionError("showing a run swallows nothing")
+    raise AssertionError("unreachable: `_showing` suppresses no exception")
 
 
 def _showing(settings: Settings, max_workers: int) -> AbstractAsyncContextManager[Sink]:

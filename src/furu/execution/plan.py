@@ -94,7 +94,7 @@ class Plan(Generic[Lane]):
         `weight` is how long the node is expected to take.
 
         A node that is waiting may be added again: it keeps its order and its dependents. If a dependency is
-        lost, the node and everything that depends on it is lost too; returns their keys.
+        lost, the node and everything that depends on it are lost too. Returns the keys of the lost nodes.
         """
         entry = self._entries.get(key)
         if entry is not None and entry.state is not State.WAITING:

@@ -57,6 +57,7 @@ class Scheduler:
         self._discovery = discovery
         self._window = window
         self._walk = Walk(discovery, window, take=self._take, deliver=self._deliver, stepped=self._wake)
+        # By whether nodes are async.
         self._kinds = {False: (workers, max_workers), True: (async_workers, max_async)}
         self._crews: dict[bool, Crew] = {}
         self._emit = emit

@@ -81,7 +81,8 @@ def compute(node: Node[T]) -> Fetched[T]:
 
 def _compute_in_context(node: Node[T]) -> Fetched[T]:
     COMPUTING.set((*COMPUTING.get(), node))
-    # Workers need no protection: they are not main threads, or ignore interrupts.
+    # `uninterrupted` shields a call from Ctrl-C, which Python raises only in the main thread. Workers call
+    # directly: they run in other threads, or ignore interrupts.
     step = uninterrupted if EXEC_CONTEXT.get().mode == "interactive" else _call
     attempt = _new_attempt(node)
     try:
@@ -139,9 +140,11 @@ def _new_attempt(node: Node[Any]) -> Attempt:
 
 
 def _rejection(node: Node[Any]) -> Callable[[], bool] | None:
-    """If the artifact published now is rejected, return a function that tells whether it is still there.
+    """Return the function by which `take` decides under its claim whether `done` counts as missing: it does
+    if it is still the one that `_validate` rejected before the claim, or is still absent. Returns None if
+    `done` is valid.
 
-    So `_validate` runs in the caller's thread, and no user code runs in the middle of a claim.
+    `_validate` runs here, in the caller's thread, so that no user code runs in the middle of a claim.
     """
     if not overrides(type(node), "_validate"):
         return None
@@ -218,7 +221,8 @@ def refuse_changed(node: Node[Any]) -> None:
 
 
 def _publish(node: Node[T], attempt: Attempt, value: Any, step: Callable[..., bool]) -> Fetched[T]:
-    """Encode a value in this thread, because that calls the value's methods, and publish it by `step`."""
+    """Encode a value in this thread, because that calls the value's methods. Publish it through `step`,
+    which is `uninterrupted` if Ctrl-C may arrive in this thread, else `_call`."""
     cls = type(node)
     config, source = configuration(node), cls._facts.origin
     if overrides(cls, "_load"):

@@ -1,4 +1,7 @@
-"""`get()`: load a node, compute it, wait for it, or raise an error, depending on the context."""
+"""`get()`: load a node, compute it, wait for it, or raise an error, depending on the context.
+
+Workers compute their nodes through it too, with `force=True`.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,8 @@ from furu.node.base import Node, describe, overrides
 from furu.node.threads import install as let_threads_inherit
 from furu.node.waiting import COMPUTING
 
-# Hashes of the nodes whose `_validate` is running in this context. It may load the published artifact.
+# Hashes of the nodes whose `_validate` is running in this context. They are not validated again meanwhile,
+# because `_validate` may load the published artifact.
 VALIDATING: ContextVar[frozenset[str]] = ContextVar("furu_validating", default=frozenset())
 # Whether a hook other than `_create` is running in this context.
 IN_METHOD: ContextVar[bool] = ContextVar("furu_in_method", default=False)

@@ -38,8 +38,8 @@ def fill_unknown(durations_sec: Mapping[str, float | None]) -> dict[str, float] 
 
 class ExpectedDurations:
     """How long nodes of a class will probably take: as long as in earlier runs, or else as the other
-    classes that have been asked for. If nothing is known, all take the same time. Reads the store, once for
-    each class."""
+    classes that have been asked for. If nothing is known, all are expected to take equally long. Reads the
+    store, once for each class."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -18,8 +18,8 @@ class Spans:
     """Makes a span for a run, with a child span for each attempt at a node. Pass it as `on_event` to one
     run.
 
-    The run's span is a child of the span that is current when the run begins. The span of an attempt is
-    made when the attempt has ended. Without a `provider` the global one is used, which does nothing until
+    The run's span is a child of the span that is current when the run begins. An attempt's span is
+    created when the attempt ends. Without a `provider` the global one is used, which does nothing until
     the host configures it. Raises `FuruUsageError` if the extra is not installed.
     """
 

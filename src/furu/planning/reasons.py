@@ -102,8 +102,8 @@ class Reasons:
 
 
 def _outline(config: Mapping[str, Any]) -> str:
-    """Return a configuration as text in which all nodes of a class look the same, and so do lists of them
-    of any length."""
+    """Return a configuration as text, with each node reduced to its class. All lists of nodes of one class
+    give the same text, whatever their length."""
     return json.dumps({name: _outlined(value) for name, value in config.items()}, sort_keys=True)
 
 

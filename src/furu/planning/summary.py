@@ -210,7 +210,7 @@ def plan_local(
 ) -> PlanSummary:
     """Return what `run_local(roots)` would compute, why, and how long it would take. Computes nothing.
 
-    Reads all `roots`. Raises as `run_local` does for wrong roots, graphs and options.
+    Reads all `roots`. Raises the same errors as `run_local` for invalid roots, graphs and options.
     """
     check_roots(roots)
     check_limits(max_workers, max_async)

@@ -1,8 +1,8 @@
 """How far a run has come: the state of each node, and the number of its last change. Pure.
 
 A follower that has seen change n asks for the changes after n, and gets the latest state of each node that
-has changed since. So a follower may be away for any time, and no list of events grows. A page starts from
-a snapshot, which holds the number of its last change.
+has changed since. So no events are kept for a follower, however long it is away. A page starts from a
+snapshot, which holds the number of its last change.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
      └──────────────────────────────> OVER    ended before its claim
 
 If a step is interrupted, `end` or `close` still frees the node: for this process, because its memory
-forgets the attempt; for others, because the attempt's name is no longer a link to a live owner. `claim.py`
-says how an attempt gets HELD.
+forgets the attempt; for others, because the attempt's name is no longer a link to a live owner. See
+`claim.py` for how an attempt becomes HELD.
 """
 
 from __future__ import annotations
@@ -155,8 +155,8 @@ class Attempt:
         config: dict[str, Any],
         origin: Origin = _UNKNOWN,
     ) -> bool:
-        """Make the artifact visible, whole and once. Returns False if another attempt has published, or
-        holds the node.
+        """Make the artifact visible, whole and once. Returns False if nothing was published: another attempt
+        has published or holds the node, the node was removed, this attempt has ended, or this is a fork.
 
         Raises `FuruStoreError`; then nothing is published, and the attempt still holds the node.
         """
@@ -167,6 +167,7 @@ class Attempt:
                 return False
             had_files = self._files.are_made
             try:
+                self._files.refresh()
                 content = self._done_record(codec, result, config, origin)
                 if had_files and not self._files.are_made and codec != "json" and not self.is_lost:
                     raise FileNotFoundError(
@@ -200,7 +201,7 @@ class Attempt:
                 config=config,
                 started_at=self.started_at,
                 duration_sec=time.monotonic() - self._started,
-                files=self._files.name if self._files.exist() else "",
+                files=self._files.name if self._files.are_made else "",
                 result=msgspec.Raw(result),
                 source=origin.file,
                 from_script=origin.is_script,
@@ -216,23 +217,24 @@ class Attempt:
                     sync_tree(self._files.path)
                     sync_directory(files.directory)
                     self._sync_class_directory()
-                # In the directory of the files: if that is renamed, the document cannot be linked.
+                # Beside the attempt's files, in `<hash>.d`: if that directory is renamed, the link fails.
                 document = files.temporary(self.number, self.nonce)
                 if not stat.S_ISDIR(os.lstat(self._files.path).st_mode):
                     return False
             self._write(document, content, sync=sync)
             written = os.lstat(document) if self._files.are_made else None
             try:
-                published = self._is_ours() and link_new(document, files.done)
+                # If the document was linked, the attempt's name was ours just before: `close` can remove it
+                # without another look.
+                published = self._name_is_ours = self._is_ours() and link_new(document, files.done)
             finally:
-                removed = remove_name(document)
-            self._name_is_ours = published and removed
+                remove_name(document)
             if published and written is not None:
                 published = self._has_its_files(written)
         except FileNotFoundError:
             if self._is_ours() and not self.artifact.is_done():
                 raise
-            return False  # the node was taken over or removed
+            return False  # the node was taken over, removed, or published by another attempt
         if sync:
             self._sync_name()
         return published

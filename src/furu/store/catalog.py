@@ -95,7 +95,7 @@ class NodeInfo:
 
     @property
     def depends_on(self) -> tuple[str, ...]:
-        """The hashes of the nodes in the configuration, without repetitions, in order."""
+        """The hashes of the nodes in the configuration, in order, without duplicates."""
         return tuple(dict.fromkeys(_hashes_within(self.config)))
 
 

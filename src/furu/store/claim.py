@@ -209,7 +209,7 @@ def _hold(attempt: Attempt) -> None:
 
 
 def _unlink(attempt: Attempt) -> None:
-    """Remove the name of an invalid claim. If it stayed, the node would seem to be computed."""
+    """Remove the link of an invalid claim. If it stayed, the node would seem to be in progress."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(attempt.artifact.files.attempt(attempt.number))
 

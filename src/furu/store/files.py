@@ -64,10 +64,9 @@ class AttemptFiles:
             if not self._process.is_parents:
                 remove_strays(self._artifact)
 
-    def exist(self) -> bool:
-        """Whether the directory exists: a fork may have made it, or the node may have removed it.
-
-        Raises `OSError` if that cannot be determined.
+    def refresh(self) -> None:
+        """Check whether the directory exists, and set `are_made`: a fork may have created it, or the node may
+        have removed it. Raises `OSError` if that cannot be determined.
         """
         if self.are_made or self._process.forks != self._forks:
             try:
@@ -75,7 +74,6 @@ class AttemptFiles:
                 self.are_made = True
             except FileNotFoundError:
                 self.are_made = False
-        return self.are_made
 
     def remove(self) -> None:
         """Remove the directory, if it was made."""

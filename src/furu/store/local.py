@@ -309,7 +309,7 @@ class Process:
         number: int,
         lease_sec: float,
     ) -> bool:
-        """Whether attempt `number` at a node, open as `descriptor`, is running.
+        """Whether attempt `number` at a node is running. `descriptor` is its open `try-<n>` file.
 
         An attempt of this process is alive if this object knows it. One of this machine is alive if its
         process holds the lock. Any other is dead only if the file's mtime has not *changed* for a lease on

@@ -238,7 +238,7 @@ def is_locked(descriptor: int) -> bool:
 
 @functools.cache
 def boot_id() -> str:
-    """Return a text that differs between boots and machines; empty if the system has none."""
+    """Return a string that identifies the current boot of this machine; empty if the system has none."""
     if sys.platform == "darwin":
         command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
@@ -252,7 +252,7 @@ def boot_id() -> str:
 
 @functools.lru_cache(maxsize=256)
 def locks_are_all_here(directory: str) -> bool:
-    """Whether this kernel sees every lock on files in a directory, because the filesystem is local.
+    """Whether a directory is on a local filesystem, so that this kernel sees every lock on its files.
 
     A copy of a virtual machine has the boot id and device numbers of the original. On a filesystem that
     both can reach, one may not see the locks of the other.

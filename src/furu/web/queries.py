@@ -68,7 +68,7 @@ class Queries:
         return run_facts(run, show_details=self._show_details)
 
     def snapshot(self, run: Run) -> RunSnapshot:
-        """Return what clients see of a run and its nodes now."""
+        """Return the current state of a run and its nodes, as clients see it."""
         return take_snapshot(run, show_details=self._show_details)
 
     async def graph(self, run: Run) -> Graph:

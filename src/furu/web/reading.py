@@ -199,7 +199,7 @@ def read_node(settings: Settings, node_hash: str, *, show_details: bool) -> Node
 
 
 def describe_node(node: Node[Any], recorded: NodeFacts | None) -> NodeFacts:
-    """Return a node whose configuration is not recorded yet, as the node itself describes it.
+    """Return the facts of a node whose configuration is not recorded yet, taken from the node object.
 
     Keeps the attempts that are recorded. Calls the node's own methods.
     """
@@ -242,8 +242,8 @@ class StoreSummary:
 class StorePage:
     """Some nodes of a class, each with its state, sorted by hash.
 
-    The next page starts after the hash `next_after`, which is None on the last one. If `is_cut`, the page
-    is not full because it took too long.
+    The next page starts after the hash `next_after`; it is None on the last page. If `is_cut`, the page is
+    not full because reading it took too long.
     """
 
     node_class: str
@@ -276,9 +276,9 @@ def summarize_store(settings: Settings, *, show_details: bool, limit_sec: float 
 def list_nodes(
     settings: Settings, node_class: str, state: str | None, after: str, *, limit_sec: float = 1.0
 ) -> StorePage:
-    """Return the next nodes of a class, only those in `state` if it is given, for about `limit_sec`.
+    """Return the next page of a class's nodes, only those in `state` if it is given.
 
-    Looks at one node at least, so every page gets further. Raises `FuruStoreError` if the store cannot be
+    Stops reading after about `limit_sec`, but reads at least one node, so that every page advances. Raises `FuruStoreError` if the store cannot be
     listed.
     """
     nodes: list[tuple[str, str]] = []

@@ -67,7 +67,7 @@ class SecurityHeaders:
 
 
 def base_path(request: Request) -> str:
-    """Return the path that the application is mounted at, to begin links within this server with."""
+    """Return the path that the application is mounted at, the prefix of all links within this server."""
     path = quote(request.scope.get("root_path", "").strip("/"), safe="/~")
     return f"/{path}" if path else ""
 

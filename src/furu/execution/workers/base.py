@@ -1,8 +1,8 @@
 """The contract between a scheduler and its workers.
 
 The scheduler decides the order. It takes a node from the ready set only if its workers have room, so that
-workers need no long queue, which would hide the order. The failure of a node is a value, an `Outcome`:
-workers never raise exceptions of nodes.
+workers need no long queue, which would hide the order: the only queue, of short jobs in serial mode, is
+bounded. The failure of a node is a value, an `Outcome`: workers never raise exceptions of nodes.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ class Workers(Protocol):
 
 
 class Crew(Protocol):
-    """The workers of one run, used on its event loop.
+    """The workers of one run, used on its event loop. Implemented in `threads.py`, which is the default,
+    `event_loop.py`, `processes.py` and `dask.py`.
 
     Guarantees: for each job that begins, a `Begun` and then one `Outcome` are delivered, even while the
     task group is being cancelled, unless the job is abandoned. A job that does not begin is handed back in

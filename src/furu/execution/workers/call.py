@@ -1,5 +1,5 @@
-"""Computes one node in any kind of worker: sets the context, computes, and turns the result into an
-`Outcome`. No exception of a node passes this module."""
+"""Runs one job in any kind of worker: sets the context, lets `fetch` compute the node, and turns the result
+into an `Outcome`. No exception of a node passes this module."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def call(job: Job, backend: str, cancellation: Cancellation) -> Outcome:
     started = time.monotonic()
     with _worker_context(job, backend, cancellation):
         try:
+            # `force` permits this worker to compute its own node; a node that is DONE is reused.
             computed = fetch(job.node, force=True).computed
         except BaseException as error:
             if isinstance(error, FuruCancelledError) and cancellation.requested:

@@ -17,7 +17,7 @@ class Places:
 
     @contextmanager
     def taken(self) -> Iterator[str]:
-        """Take a name for a block."""
+        """Reserve a worker's name for the duration of a `with` block."""
         if self._free:
             place = heapq.heappop(self._free)
         else:

@@ -1,7 +1,7 @@
 """Workers in threads: the default for all nodes that are not async.
 
-Passing a job from the loop to a thread and back costs more than storing a small node. So a thread is
-entered once and stays: it takes jobs from a queue that the loop fills, and its news is passed back in
+Passing a job from the loop to a thread and back costs more than storing a small node. So each thread
+makes one long call, `_work`, which takes jobs from a queue until the run stops. Its news is passed back in
 batches, with one wake-up of the loop for many jobs. `serial.py` decides how many threads take jobs:
 
     serial      while nodes are short: one thread, the runner, takes one job after another
