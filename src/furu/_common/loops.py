@@ -30,8 +30,11 @@ _long_limiter: RunVar[anyio.CapacityLimiter] = RunVar("furu_long_limiter")
 
 
 async def in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
-    """Run a disk operation off the event loop. Uses furu's own limiter of threads, because all threads of the
-    host's limiter may be waiting for the node that needs this operation."""
+    """Run a disk operation off the event loop.
+
+    Uses furu's own limiter of threads: all threads of the host's limiter may be waiting for the node that
+    needs this operation.
+    """
     try:
         limiter = _disk_limiter.get()
     except LookupError:

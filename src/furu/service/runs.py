@@ -41,8 +41,8 @@ class Runs:
 
     Callers that want the same roots in the same store follow one run. Different runs share their nodes, as
     all runs of a process do. When the block is left, no new run starts, queued runs are cancelled, and
-    running ones may go on for `grace_sec`. Runs that are still active after that are cancelled, and named in
-    the log ``furu.service``.
+    running ones may go on for `grace_sec`. Runs that are still active after that are cancelled, and the log
+    ``furu.service`` names them.
 
     Args:
         max_running: How many runs may run at once.
@@ -50,7 +50,8 @@ class Runs:
         grace_sec: How long running runs may go on when the service ends.
         cancel_sec: How long a cancelled run waits for its running nodes. After that, async nodes are
             cancelled. A node in a thread keeps running until it finishes or calls `check_cancelled()`,
-            which stops it. So the service ends within `grace_sec` and `cancel_sec`, unless such a thread runs on.
+            which stops it. So the service ends within `grace_sec` and `cancel_sec`, unless such a thread
+            runs on.
         keep: How many runs that have ended can still be looked up, with their nodes.
         compute: The function that runs the roots: `run_local_async`, or one that calls it with other
             options, such as ``functools.partial(run_local_async, max_workers=4)``. It is called with the

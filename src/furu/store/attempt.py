@@ -155,8 +155,10 @@ class Attempt:
         config: dict[str, Any],
         origin: Origin = _UNKNOWN,
     ) -> bool:
-        """Make the artifact visible, whole and once. Returns False if nothing was published: another attempt
-        has published or holds the node, the node was removed, this attempt has ended, or this is a fork.
+        """Make the artifact visible, whole and once.
+
+        Returns False if nothing was published: another attempt has published or holds the node, the node
+        was removed, this attempt has ended, or this is a fork.
 
         Raises `FuruStoreError`; then nothing is published, and the attempt still holds the node.
         """

@@ -65,8 +65,10 @@ class AttemptFiles:
                 remove_strays(self._artifact)
 
     def refresh(self) -> None:
-        """Check whether the directory exists, and set `are_made`: a fork may have created it, or the node may
-        have removed it. Raises `OSError` if that cannot be determined.
+        """Check whether the directory exists, and set `are_made`.
+
+        A fork may have created the directory, or the node may have removed it. Raises `OSError` if that
+        cannot be determined.
         """
         if self.are_made or self._process.forks != self._forks:
             try:

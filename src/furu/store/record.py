@@ -1,5 +1,6 @@
-"""The JSON documents in a store, and the file operations on them: `read_state` reads one, `write_new` writes
-one, and `link_new` gives it its name, which publishes it.
+"""The JSON documents in a store, and the file operations on them.
+
+`read_state` reads a document, `write_new` writes one, and `link_new` gives it its name, which publishes it.
 
 A state file may be empty, torn, foreign, huge, a directory, a symbolic link or a FIFO. `read_state` then
 raises `FuruStoreError` or returns None. Nothing in it is ever imported or unpickled.

@@ -278,8 +278,8 @@ def list_nodes(
 ) -> StorePage:
     """Return the next page of a class's nodes, only those in `state` if it is given.
 
-    Stops reading after about `limit_sec`, but reads at least one node, so that every page advances. Raises `FuruStoreError` if the store cannot be
-    listed.
+    Stops reading after about `limit_sec`, but reads at least one node, so that every page advances. Raises
+    `FuruStoreError` if the store cannot be listed.
     """
     nodes: list[tuple[str, str]] = []
     deadline = time.monotonic() + limit_sec
