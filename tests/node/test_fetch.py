@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
+from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +202,26 @@ def test_worker_computes_only_the_node_it_was_given(record: Computed) -> None:
         assert 1 == given.get(force=True)
     assert ["given"] == record.order
     assert ExecContext() == EXEC_CONTEXT.get()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_worker_leaves_the_context_of_its_caller_as_it_was(fails: bool) -> None:
+    """Neither furu's variables nor those that `_create` sets remain."""
+    node, seen = Node(name="given"), ContextVar[str]("seen", default="nothing")
+
+    def act() -> None:
+        seen.set("something")
+        if fails:
+            raise ValueError
+
+    actions["given"] = act
+    before = dict(copy_context())
+    with (
+        executor_context(spec_key="default", backend="test", node_hash=node.furu_hash),
+        pytest.raises(FuruComputeError) if fails else nullcontext(),
+    ):
+        node.get(force=True)
+    assert before == dict(copy_context())
 
 
 def test_worker_of_another_kind_computes_nothing(record: Computed) -> None:

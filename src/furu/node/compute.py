@@ -73,8 +73,6 @@ def compute(node: Node[T]) -> Fetched[T]:
     """Claim and compute a node in this thread. Raises `FuruInProgressError` if another owner holds it."""
     if is_async(node):
         return _run_alone(node)
-    if EXEC_CONTEXT.get().mode == "executor":  # in a copy of the context already, made for this node
-        return _compute_in_context(node)
     # In a copy of the context, so that nothing set there remains, even after an exception.
     return contextvars.copy_context().run(_compute_in_context, node)
 
