@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from furu.events import NodeDone, NodePlanned, Timing
+from furu.events import NodeDone, Timing
 
 
 def done(name: str, duration_sec: float) -> NodeDone:
     """A node was computed."""
     return NodeDone(name, "m:Node", "default", Timing("thread-1", 0.0, duration_sec))
-
-
-def planned(name: str, *depends_on: str) -> NodePlanned:
-    """A node will be computed after others."""
-    return NodePlanned(name, "m:Node", "default", depends_on)

@@ -5,12 +5,6 @@ from __future__ import annotations
 import tracemalloc
 
 from furu.observing.critical_path import CriticalPath, longest_chain
-from furu.report import NodeTime
-from tests.observing.events import planned
-
-
-def done(name: str, duration_sec: float) -> NodeTime:
-    return NodeTime(name, "Node", duration_sec)
 
 
 def test_longest_chain_is_the_longest_in_time() -> None:
@@ -36,10 +30,10 @@ def test_critical_path_of_a_run_is_the_longest_chain_of_its_nodes() -> None:
          <- c(2) <-
     """
     path = CriticalPath()
-    for event in [planned("a"), planned("b", "a"), planned("c", "a"), planned("d", "b", "c")]:
-        path.planned(event)
-    for node in [done("a", 1), done("c", 2), done("b", 5), done("d", 1)]:
-        path.done(node)
+    path.computed("a", "Node", 1, ["b", "c"])
+    path.computed("c", "Node", 2, ["d"])
+    path.computed("b", "Node", 5, ["d"])
+    path.computed("d", "Node", 1, [])
     assert 7 == path.longest.total_sec
     assert ["b", "a", "d"] == [node.hash for node in path.longest.slowest]
 
@@ -47,11 +41,22 @@ def test_critical_path_of_a_run_is_the_longest_chain_of_its_nodes() -> None:
 def test_critical_path_leads_through_nodes_done_before_their_dependents_were_found() -> None:
     """The plan grows while nodes run."""
     path = CriticalPath()
-    path.planned(planned("a"))
-    path.done(done("a", 3))
-    path.planned(planned("b", "a"))
-    path.done(done("b", 1))
+    path.computed("a", "Node", 3, [])
+    path.computed("b", "Node", 2, [])
+    path.found("c", ["b", "a"])
+    path.computed("c", "Node", 1, [])
     assert 4 == path.longest.total_sec
+
+
+def test_critical_path_does_not_lead_through_nodes_that_were_not_computed() -> None:
+    """
+    a(3) <- b(another process) <- c(1)
+    """
+    path = CriticalPath()
+    path.computed("a", "Node", 3, ["b"])
+    path.gone("b")
+    path.computed("c", "Node", 1, [])
+    assert 3 == path.longest.total_sec
 
 
 def test_memory_of_a_critical_path_does_not_grow_with_the_nodes_that_are_done() -> None:
@@ -59,10 +64,9 @@ def test_memory_of_a_critical_path_does_not_grow_with_the_nodes_that_are_done() 
     path = CriticalPath()
     tracemalloc.start()
     for number in range(20_000):
-        path.planned(planned(f"leaf {number}"))
-        path.planned(planned(f"root {number}", f"leaf {number}"))
-        path.done(done(f"leaf {number}", 1))
-        path.done(done(f"root {number}", 1))
+        path.computed(f"leaf {number}", "Node", 1, [f"root {number}"])
+        path.computed(f"root {number}", "Node", 1, [f"chain {number}"])
+        path.computed(f"chain {number}", "Node", 1, [f"chain {number + 1}"])
         if number == 10_000:
             half = tracemalloc.get_traced_memory()[0]
     grown = tracemalloc.get_traced_memory()[0] - half

@@ -37,10 +37,11 @@ from furu.events import (
 )
 from furu.execution.stream import RunOptions
 from furu.execution.workers import ThreadWorkers
+from furu.observing.critical_path import CriticalPath
 from furu.observing.estimate import Estimate
 from furu.observing.report import Recorder
 from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond, flat, recording
-from tests.observing.events import done, planned
+from tests.observing.events import done
 
 
 @pytest.fixture(autouse=True)
@@ -221,11 +222,11 @@ def test_stream_takes_the_options_of_a_run() -> None:
 
 def test_report_stays_small_for_any_number_of_nodes() -> None:
     """Ten names of each kind, the slowest first."""
-    recorder = Recorder(max_workers=4)
+    recorder, path = Recorder(max_workers=4), CriticalPath()
     for number in range(5000):
-        recorder(planned(f"{number}", *([f"{number - 1}"] if number else [])))
         recorder(done(f"{number}", float(number)))
-    report = recorder.finish("finished", skipped=0, failures=())
+        path.computed(f"{number}", "Node", float(number), [f"{number + 1}"])
+    report = recorder.finish("finished", skipped=0, failures=(), critical_path=path.longest)
     assert [4999.0 - number for number in range(10)] == [one.duration_sec for one in report.slowest]
     assert report.slowest == report.critical_path
     assert report.critical_path_sec == report.work_sec == sum(range(5000))

@@ -221,7 +221,12 @@ async def _to_its_end(scheduler: Scheduler, recorder: Recorder) -> RunReport:
         end = "failed"
         raise
     finally:
-        report = recorder.finish(end, skipped=scheduler.skipped, failures=scheduler.failures)
+        report = recorder.finish(
+            end,
+            skipped=scheduler.skipped,
+            failures=scheduler.failures,
+            critical_path=scheduler.critical_path,
+        )
         if failed is not None:
             failed.report = report
     return report

@@ -22,8 +22,10 @@ from __future__ import annotations
 
 import enum
 import heapq
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
+
+import msgspec
 
 from furu.errors import FuruError
 
@@ -42,19 +44,28 @@ class State(enum.Enum):
     __hash__ = object.__hash__
 
 
-class _Entry(Generic[Lane]):
-    __slots__ = ("dependents", "in_degree", "lane", "order", "presumed", "rank", "state", "weight")
+# Up to this many dependents are kept in a tuple, which Python's cyclic collector does not visit.
+_FEW = 16
 
-    def __init__(self, order: int, lane: Lane, weight: float) -> None:
-        self.order = order
-        self.lane = lane
-        self.weight = weight
-        self.rank = 0.0
-        self.state = State.BLOCKED
-        self.in_degree = 0
-        # How many dependencies are presumed done; they do not count in the in-degree.
-        self.presumed = 0
-        self.dependents: list[str] = []
+
+class _Entry(msgspec.Struct, Generic[Lane], gc=False):  # there may be a million, and none is in a cycle
+    order: int
+    lane: Lane
+    weight: float
+    rank: float = 0.0
+    state: State = State.BLOCKED
+    in_degree: int = 0
+    # How many dependencies are presumed done; they do not count in the in-degree.
+    presumed: int = 0
+    dependents: tuple[str, ...] | list[str] = ()
+
+    def add_dependent(self, key: str) -> None:
+        if isinstance(self.dependents, list):
+            self.dependents.append(key)
+        elif len(self.dependents) < _FEW:
+            self.dependents = (*self.dependents, key)
+        else:
+            self.dependents = [*self.dependents, key]
 
 
 class Plan(Generic[Lane]):
@@ -113,7 +124,7 @@ class Plan(Generic[Lane]):
         else:
             entry.lane, entry.weight = lane, weight
         for below in awaited:
-            below.dependents.append(key)
+            below.add_dependent(key)
         entry.in_degree = len(awaited) - presumed
         entry.presumed = presumed
         self._set(entry, State.BLOCKED)
@@ -185,19 +196,22 @@ class Plan(Generic[Lane]):
             self._set(entry, State.BLOCKED)
             self._make_ready_if_free(key, entry)
 
-    def done(self, key: str) -> None:
-        """Remove a started or waiting node that is done. Dependents that waited only for it become
-        ready."""
+    def done(self, key: str) -> list[str]:
+        """Remove a started or waiting node that is done, and return its dependents. Those that waited only
+        for it become ready."""
         self._entry(key, State.STARTED, State.WAITING)
         presumed = key in self._presumed
         if presumed:
             del self._presumed[key]
+        dependents: list[str] = []
         for dependent, entry in self._known(self._leave(key)):
+            dependents.append(dependent)
             if presumed:
                 entry.presumed -= 1
             else:
                 entry.in_degree -= 1
                 self._make_ready_if_free(dependent, entry)
+        return dependents
 
     def waits(self, key: str) -> None:
         """Let a started node wait, for another owner or for a retry. It must not be presumed done."""
@@ -208,7 +222,7 @@ class Plan(Generic[Lane]):
         unknown to the plan, and must not be presumed done."""
         self._lost.add(key)
         skipped: list[str] = []
-        pending = self._leave(key) if key in self._entries else []
+        pending = list(self._leave(key)) if key in self._entries else []
         while pending:
             dependent = pending.pop()
             if dependent in self._entries:
@@ -231,7 +245,7 @@ class Plan(Generic[Lane]):
         self._counts[entry.state] += 1
         return entry
 
-    def _leave(self, key: str) -> list[str]:
+    def _leave(self, key: str) -> Sequence[str]:
         entry = self._entries.pop(key)
         self._counts[entry.state] -= 1
         return entry.dependents

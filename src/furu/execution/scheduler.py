@@ -27,6 +27,7 @@ from furu.execution.walk import Walk
 from furu.execution.window import Window
 from furu.execution.workers.base import Begun, Crew, Job, Lane, News, Outcome, Overran, Withdrawn, Workers
 from furu.node.base import describe, retry_of, timeout_sec_of
+from furu.observing.critical_path import Chain, CriticalPath
 from furu.store.artifact import Status
 
 logger = logging.getLogger("furu.run")
@@ -66,6 +67,7 @@ class Scheduler:
         self._grace_sec = grace_sec
 
         self._plan: Plan[Lane] = Plan(by_rank=order == "critical-path")
+        self._critical_path = CriticalPath()
         self._jobs: dict[str, Job] = {}
         self._running: set[str] = set()
         self._begun: dict[str, Begun] = {}
@@ -94,6 +96,11 @@ class Scheduler:
     def skipped(self) -> int:
         """How many known nodes were not computed: not started, or dependent on a node that failed."""
         return self._lost + len(self._plan) - self._abandoned
+
+    @property
+    def critical_path(self) -> Chain:
+        """The longest chain of computed nodes so far."""
+        return self._critical_path.longest
 
     @property
     def is_settled(self) -> bool:
@@ -295,10 +302,10 @@ class Scheduler:
         self._elsewhere.forget(job.key)
         lost = self._plan.add(job.key, job.lane, fact.depends_on, fact.expected_sec)
         if lost:
-            self._lost += len(lost)
-            self._leave(lost)
+            self._lose(lost)
         else:
             self._jobs[job.key] = job
+            self._critical_path.found(job.key, fact.depends_on)
             self._emit(events.NodePlanned(job.key, job.node_class, job.spec_key, fact.depends_on))
 
     def _ended(self, outcome: Outcome) -> None:
@@ -306,7 +313,7 @@ class Scheduler:
         self._no_longer_running(job)
         if outcome.end == "computed":
             self._emit(events.NodeDone(job.key, job.node_class, job.spec_key, self._timing(outcome)))
-            self._done(job)
+            self._critical_path.computed(job.key, job.name, outcome.duration_sec, self._done(job))
         elif outcome.end == "reused":
             self._reused(job)
         elif outcome.end == "elsewhere":
@@ -358,12 +365,14 @@ class Scheduler:
     def _reused(self, job: Job) -> None:
         self._emit(events.NodeReused(job.key, job.node_class))
         if job.key in self._plan:
+            self._critical_path.gone(job.key)
             self._done(job)
 
-    def _done(self, job: Job) -> None:
-        self._plan.done(job.key)
+    def _done(self, job: Job) -> list[str]:
+        dependents = self._plan.done(job.key)
         self._discovery.forget(job.key)
         self._leave([job.key])
+        return dependents
 
     def _fail(self, outcome: Outcome) -> None:
         if isinstance(outcome.error, FuruComputeError):
@@ -375,11 +384,18 @@ class Scheduler:
         self._failures.append(failure)
         how = (failure.message, failure.state_path, earlier, timing)
         self._emit(events.NodeFailed(job.key, job.node_class, job.spec_key, *how))
-        lost = self._plan.failed(job.key)
-        self._lost += len(lost)
-        self._leave([job.key, *lost])
+        self._critical_path.gone(job.key)
+        self._lose(self._plan.failed(job.key))
+        self._leave([job.key])
         if self._on_failure == "stop":
             self._stop()
+
+    def _lose(self, keys: list[str]) -> None:
+        """Drop nodes that depend on a node that failed."""
+        self._lost += len(keys)
+        for key in keys:
+            self._critical_path.gone(key)
+        self._leave(keys)
 
     def _wait(self, until: Callable[[Job], None], job: Job) -> None:
         try:

@@ -3,14 +3,13 @@ shortens."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from furu.events import NodePlanned
 from furu.report import NAMED, NodeTime
 
-__all__ = ["CriticalPath", "add_slowest", "longest_chain"]
+__all__ = ["NO_CHAIN", "Chain", "CriticalPath", "add_slowest", "longest_chain"]
 
 # The plan grows a few hundred nodes at a time: rarely does a new node depend on one done before this many.
 REMEMBERED_NODES = 4096
@@ -44,61 +43,62 @@ class Chain(NamedTuple):
     slowest: tuple[NodeTime, ...]
 
 
-_NO_CHAIN = Chain(0.0, ())
+NO_CHAIN = Chain(0.0, ())
 
 
 class CriticalPath:
     """Follows a run whose plan grows while nodes run. `longest` is the longest chain so far.
 
-    Keeps the dependencies of a node until it is done, and the chain to a node as long as a planned node
-    depends on it, or one that is found soon may.
+    Keeps the longest chain before each planned node, and the chains of the nodes that were done last,
+    because nodes that are found soon may depend on them.
     """
 
     def __init__(self) -> None:
-        self.longest = _NO_CHAIN
-        self._depends_on: dict[str, tuple[str, ...]] = {}
-        self._dependents: Counter[str] = Counter()  # those that are planned and not done
-        self._chains: dict[str, Chain] = {}
-        self._recent: deque[str] = deque()
+        self.longest = NO_CHAIN
+        self._before: dict[str, Chain] = {}  # only of nodes with a dependency that this run computed
+        self._done: dict[str, Chain] = {}
+        self._done_keys: deque[str] = deque()
 
-    def planned(self, event: NodePlanned) -> None:
-        """Note what a node depends on."""
-        if event.depends_on and event.hash not in self._depends_on:
-            self._depends_on[event.hash] = event.depends_on
-            self._dependents.update(event.depends_on)
+    def found(self, key: str, depends_on: Iterable[str]) -> None:
+        """Note what a planned node depends on."""
+        if self._done:
+            for dependency in depends_on:
+                if (chain := self._done.get(dependency)) is not None:
+                    self._lead(chain, key)
 
-    def done(self, node: NodeTime) -> None:
-        """Add a computed node. Costs its degree."""
-        chains = [self._chains.get(key, _NO_CHAIN) for key in self._depends_on.get(node.hash, ())]
-        before = max(chains, key=lambda chain: chain.total_sec, default=_NO_CHAIN)
-        chain = Chain(before.total_sec + node.duration_sec, add_slowest(before.slowest, node))
+    def computed(self, key: str, name: str, duration_sec: float, dependents: Iterable[str]) -> None:
+        """Note a computed node, the name of its class, and the planned nodes that depend on it."""
+        before = self._before.pop(key, NO_CHAIN)
+        slowest = add_slowest(before.slowest, key, name, duration_sec)
+        chain = Chain(before.total_sec + duration_sec, slowest)
         if chain.total_sec > self.longest.total_sec:
             self.longest = chain
-        self._chains[node.hash] = chain
-        if node.hash not in self._dependents:
-            self._remember(node.hash)
-        self.gone(node.hash)
+        for dependent in dependents:
+            self._lead(chain, dependent)
+        self._remember(key, chain)
 
-    def gone(self, node_hash: str) -> None:
-        """Forget the dependencies of a node that is done, failed, or need not be computed."""
-        for key in self._depends_on.pop(node_hash, ()):
-            self._dependents[key] -= 1
-            if not self._dependents[key]:
-                del self._dependents[key]
-                self._chains.pop(key, None)
+    def gone(self, key: str) -> None:
+        """Forget a node that will not be computed by this run."""
+        self._before.pop(key, None)
 
-    def _remember(self, key: str) -> None:
-        """Keep for a while the chain to a node without known dependents."""
-        self._recent.append(key)
-        if len(self._recent) > REMEMBERED_NODES:
-            oldest = self._recent.popleft()
-            if oldest not in self._dependents:
-                self._chains.pop(oldest, None)
+    def _lead(self, chain: Chain, key: str) -> None:
+        if chain.total_sec >= self._before.get(key, NO_CHAIN).total_sec:
+            self._before[key] = chain
+
+    def _remember(self, key: str, chain: Chain) -> None:
+        if key not in self._done:
+            self._done_keys.append(key)
+        self._done[key] = chain
+        if len(self._done_keys) > REMEMBERED_NODES:
+            del self._done[self._done_keys.popleft()]
 
 
-def add_slowest(slowest: tuple[NodeTime, ...], node: NodeTime) -> tuple[NodeTime, ...]:
+def add_slowest(
+    slowest: tuple[NodeTime, ...], key: str, name: str, duration_sec: float
+) -> tuple[NodeTime, ...]:
     """Return the `NAMED` slowest of some nodes and one more. Returns the same tuple if nothing changes, so
     that chains share what they have in common."""
-    if len(slowest) == NAMED and node.duration_sec <= slowest[-1].duration_sec:
+    if len(slowest) == NAMED and duration_sec <= slowest[-1].duration_sec:
         return slowest
+    node = NodeTime(key, name, duration_sec)
     return tuple(sorted((*slowest, node), key=lambda node: -node.duration_sec)[:NAMED])

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import furu.events as events
 from furu.errors import Failure
-from furu.observing.critical_path import CriticalPath, add_slowest
+from furu.observing.critical_path import Chain, add_slowest
 from furu.report import NAMED, ClassTime, NodeTime, RunReport
 
 logger = logging.getLogger("furu.run")
@@ -51,26 +51,21 @@ class Recorder:
         self._started = time.monotonic()
         self._counts: Counter[type[events.Event]] = Counter()
         self._times = Times()
-        self._critical_path = CriticalPath()
 
     def __call__(self, event: events.Event) -> None:
         """Count an event and pass it on. Raises nothing."""
         kind = type(event)
         self._counts[kind] += 1
         if isinstance(event, events.NodeDone):
-            node = NodeTime(event.hash, event.name, event.timing.duration_sec)
-            self._times.done(node, event)
-            self._critical_path.done(node)
-        elif isinstance(event, events.NodePlanned):
-            self._critical_path.planned(event)
-        elif isinstance(event, (events.NodeReused, events.NodeFailed)):
-            self._critical_path.gone(event.hash)
+            self._times.done(event)
         if self._sinks is not None:
             self._sinks(event)
 
-    def finish(self, end: events.End, *, skipped: int, failures: tuple[Failure, ...]) -> RunReport:
+    def finish(
+        self, end: events.End, *, skipped: int, failures: tuple[Failure, ...], critical_path: Chain
+    ) -> RunReport:
         """Emit the last event, write a line to the log, and return the report."""
-        times, longest = self._times, self._critical_path.longest
+        times = self._times
         report = RunReport(
             computed=self._counts[events.NodeDone],
             reused=self._counts[events.NodeReused],
@@ -84,8 +79,8 @@ class Recorder:
             max_workers=self._max_workers,
             work_sec=times.work_sec,
             async_sec=times.async_sec,
-            critical_path_sec=longest.total_sec,
-            critical_path=longest.slowest,
+            critical_path_sec=critical_path.total_sec,
+            critical_path=critical_path.slowest,
             slowest=times.slowest,
             classes=times.classes(),
         )
@@ -105,15 +100,16 @@ class Times:
         self.slowest: tuple[NodeTime, ...] = ()
         self._of_class: dict[str, list[float]] = {}
 
-    def done(self, node: NodeTime, event: events.NodeDone) -> None:
+    def done(self, event: events.NodeDone) -> None:
         """Add a computed node."""
-        self.work_sec += node.duration_sec
+        duration_sec = event.timing.duration_sec
+        self.work_sec += duration_sec
         if event.timing.worker.startswith("async-"):
-            self.async_sec += node.duration_sec
+            self.async_sec += duration_sec
         total = self._of_class.setdefault(event.node_class, [0, 0.0])
         total[0] += 1
-        total[1] += node.duration_sec
-        self.slowest = add_slowest(self.slowest, node)
+        total[1] += duration_sec
+        self.slowest = add_slowest(self.slowest, event.hash, event.name, duration_sec)
 
     def classes(self) -> tuple[ClassTime, ...]:
         """Return the classes that took longest, the slowest first."""

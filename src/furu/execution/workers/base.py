@@ -39,7 +39,7 @@ class Lane(NamedTuple):
     spec_key: str
 
 
-class Job(msgspec.Struct, frozen=True):
+class Job(msgspec.Struct, frozen=True, gc=False):  # there may be a million, and no node refers to its job
     """A node to compute, its key in the plan, the full name of its class, and the number of the attempt in
     this run."""
 
