@@ -1,5 +1,4 @@
-"""The critical path: the longest chain of nodes that depend on each other, which no number of workers
-shortens."""
+"""The critical path: the chain of dependent nodes that takes longest. More workers do not shorten it."""
 
 from __future__ import annotations
 
@@ -12,15 +11,16 @@ from furu.report import NAMED, NodeTime
 
 __all__ = ["CriticalPath", "add_slowest", "longest_chain"]
 
-# The plan grows a few hundred nodes at a time: rarely does a new node depend on one done before this many.
+# How many done nodes without known dependents are remembered. Discovery usually finds a dependent soon
+# after its dependencies, so a forgotten node is rarely needed.
 REMEMBERED_NODES = 4096
 
 
 def longest_chain(nodes: Iterable[tuple[str, Iterable[str], float]]) -> tuple[float, list[str]]:
-    """Return the length of the longest chain in seconds, and the keys on it, the last one first.
+    """Return the duration of the longest chain in seconds, and the keys of its nodes, last node first.
 
-    Each node is ``(key, depends_on, seconds)`` and comes after the nodes it depends on. Keys in
-    `depends_on` that are not among the nodes count as done.
+    Each node is ``(key, depends_on, seconds)`` and must come after its dependencies. Keys in `depends_on`
+    that are not among the nodes count as done.
     """
     length: dict[str, float] = {}
     before: dict[str, str | None] = {}
@@ -38,7 +38,7 @@ def longest_chain(nodes: Iterable[tuple[str, Iterable[str], float]]) -> tuple[fl
 
 
 class Chain(NamedTuple):
-    """The longest chain of computed nodes that ends with a certain node, and its slowest nodes."""
+    """The longest chain of computed nodes that ends with a given node: its duration and slowest nodes."""
 
     total_sec: float
     slowest: tuple[NodeTime, ...]
@@ -48,27 +48,28 @@ _NO_CHAIN = Chain(0.0, ())
 
 
 class CriticalPath:
-    """Follows a run whose plan grows while nodes run. `longest` is the longest chain so far.
+    """Computes the critical path of a run while its plan grows. `longest` is the longest chain so far.
 
-    Keeps the dependencies of a node until it is done, and the chain to a node as long as a planned node
-    depends on it, or one that is found soon may.
+    Keeps the dependencies of a node until the node is done. Keeps the chain to a node while planned nodes
+    depend on the node. If none does when the node is done, keeps the chain for a while, because dependents
+    may be found later.
     """
 
     def __init__(self) -> None:
         self.longest = _NO_CHAIN
         self._depends_on: dict[str, tuple[str, ...]] = {}
-        self._dependents: Counter[str] = Counter()  # those that are planned and not done
+        self._dependents: Counter[str] = Counter()  # by node: how many dependents are not done
         self._chains: dict[str, Chain] = {}
         self._recent: deque[str] = deque()
 
     def planned(self, event: NodePlanned) -> None:
-        """Note what a node depends on."""
+        """Record the dependencies of a planned node."""
         if event.depends_on and event.hash not in self._depends_on:
             self._depends_on[event.hash] = event.depends_on
             self._dependents.update(event.depends_on)
 
     def done(self, node: NodeTime) -> None:
-        """Add a computed node. Costs its degree."""
+        """Add a computed node, in time proportional to the number of its dependencies."""
         chains = [self._chains.get(key, _NO_CHAIN) for key in self._depends_on.get(node.hash, ())]
         before = max(chains, key=lambda chain: chain.total_sec, default=_NO_CHAIN)
         chain = Chain(before.total_sec + node.duration_sec, add_slowest(before.slowest, node))
@@ -80,7 +81,7 @@ class CriticalPath:
         self.gone(node.hash)
 
     def gone(self, node_hash: str) -> None:
-        """Forget the dependencies of a node that is done, failed, or need not be computed."""
+        """Forget the dependencies of a node that is done, has failed or was reused."""
         for key in self._depends_on.pop(node_hash, ()):
             self._dependents[key] -= 1
             if not self._dependents[key]:
@@ -88,7 +89,8 @@ class CriticalPath:
                 self._chains.pop(key, None)
 
     def _remember(self, key: str) -> None:
-        """Keep for a while the chain to a node without known dependents."""
+        """Keep the chain to a node without known dependents until `REMEMBERED_NODES` more such nodes are
+        done."""
         self._recent.append(key)
         if len(self._recent) > REMEMBERED_NODES:
             oldest = self._recent.popleft()
@@ -97,8 +99,8 @@ class CriticalPath:
 
 
 def add_slowest(slowest: tuple[NodeTime, ...], node: NodeTime) -> tuple[NodeTime, ...]:
-    """Return the `NAMED` slowest of some nodes and one more. Returns the same tuple if nothing changes, so
-    that chains share what they have in common."""
+    """Return the `NAMED` slowest of the nodes in `slowest` and `node`. If `node` is not among them, returns
+    `slowest` itself, so that chains share tuples."""
     if len(slowest) == NAMED and node.duration_sec <= slowest[-1].duration_sec:
         return slowest
     return tuple(sorted((*slowest, node), key=lambda node: -node.duration_sec)[:NAMED])
