@@ -1,4 +1,4 @@
-"""The command `furu`. typer and rich are an extra, so this module imports them only when the command runs.
+"""The command `furu`. typer and rich belong to the extra `cli`; they are imported only when it runs.
 
 roots.py    finding the nodes that MODULE:NAME names
 output.py   printing, and exit codes
@@ -7,7 +7,7 @@ run.py, plan.py, look.py, graph.py, gc.py, demo.py   the commands
 app.py      the application with all commands
 
 exit codes  0  success     1  a node failed, or the store cannot be used; stderr has the reason
-            2  wrong use, or the extra is not installed        130  Ctrl-C or SIGTERM
+            2  wrong usage, or the extra is not installed        130  Ctrl-C or SIGTERM
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from furu.events import Event, NodeDone
 if TYPE_CHECKING:
     from rich.console import Console
 
-# Each table on the terminal shows this many rows; the Markdown report has all rows.
+# Each table on the terminal shows at most this many rows; the Markdown report has all rows.
 _ROWS = 5
 
 

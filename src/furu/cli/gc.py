@@ -26,8 +26,7 @@ from furu.store.removal import remove, remove_left_over
 
 _AGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-# The files that several --keep options name, or modules next to these files, may have the same module name.
-# So each --keep is imported in a separate process.
+# Two --keep options may need different modules of the same name, so each is imported in a separate process.
 _CLOSURE = (
     "import sys; sys.path[:], sys.argv[:] = sys.argv[2:], ['furu', 'closure', sys.argv[1]]; "
     "from furu.cli import main; main()"
@@ -77,7 +76,7 @@ def gc(
 
 def closure(roots: str) -> None:
     """Print the hashes of the given nodes and everything they depend on, for `furu gc --keep`."""
-    with contextlib.redirect_stdout(sys.stderr):  # user code may print while it is imported or walked
+    with contextlib.redirect_stdout(sys.stderr):  # importing and walking run user code, which may print
         hashes = [node.furu_hash for node, _ in walk(load_roots(roots))]
     print("\n".join(hashes))
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _STATES = (Status.DONE, Status.FAILED, Status.IN_PROGRESS, Status.TODO)
 _MAX_RESULT_CHARS = 2000
-# `explain` reads at most this many nodes of a class. The nearest of so many nodes is near enough.
+# `explain` reads at most this many nodes of a class. The nearest of them is near enough.
 _MAX_SIBLINGS = 5000
 _MAX_EXPLAINED_DEPTH = 8
 _UNREADABLE = "unreadable"
@@ -117,7 +117,7 @@ def _show_block(out: Console, title: str, text: str, *, cut: bool = True) -> Non
 def _when(at: float | None) -> str:
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-    except (OverflowError, ValueError, OSError):  # a damaged record may have any number
+    except (OverflowError, ValueError, OSError):  # a damaged record may contain any number
         return "at an unknown time"
 
 
@@ -129,7 +129,7 @@ def _as_json(info: catalog.NodeInfo) -> dict[str, Any]:
 def explain(node: Hash) -> None:
     """Compare a stored node with the most similar node of its class.
 
-    Shows the fields that differ. If an input differs, shows the fields of the input that differ, and so on.
+    Shows the fields that differ. If an input differs, compares the fields of the input too, and so on.
     """
     settings = current_settings()
     info = catalog.inspect(catalog.find(settings, node))

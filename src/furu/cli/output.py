@@ -21,7 +21,7 @@ INTERRUPTED = 130  # the exit code that a shell reports for a program ended by S
 # Piped output goes to programs and files, so lines are not wrapped.
 _PIPED_WIDTH = 10_000
 
-# Prefixes of files whose frames are between a command and the user's code in a traceback.
+# File name prefixes of the frames that a traceback has between a command and the user's code.
 _LOADING = ("<frozen importlib", os.path.join(os.path.dirname(__file__), ""))
 
 
@@ -86,7 +86,7 @@ def complain(message: str) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that prints text unchanged. rich honours NO_COLOR, and does not colour pipes."""
+    """Return a console that prints text unchanged. rich obeys NO_COLOR and does not colour piped output."""
     from rich.console import Console  # importing rich takes 60 ms, and `--help` does not need it
 
     made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)

@@ -1,4 +1,4 @@
-"""A run on the command line, which shows its progress and which Ctrl-C or SIGTERM can end."""
+"""A run on the command line. It shows its progress, and Ctrl-C or SIGTERM ends it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from furu.settings import current_settings
 
 
 class Interruptible:
-    """Runs roots in the main thread, and ends the run on SIGINT or SIGTERM. See `Interrupts` for how.
+    """Runs roots in the main thread. On SIGINT or SIGTERM, ends the run as `Interrupts` describes.
 
     Signals that the process ignores, for example under nohup, stay ignored.
     """

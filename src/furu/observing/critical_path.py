@@ -11,8 +11,8 @@ from furu.report import NAMED, NodeTime
 
 __all__ = ["CriticalPath", "add_slowest", "longest_chain"]
 
-# How many done nodes without known dependents are remembered. Discovery usually finds a dependent soon
-# after its dependencies, so a forgotten node is rarely needed.
+# How many chains to nodes without known dependents are kept. Discovery usually finds a dependent soon after
+# its dependencies, so a dropped chain is rarely needed.
 REMEMBERED_NODES = 4096
 
 
@@ -50,15 +50,15 @@ _NO_CHAIN = Chain(0.0, ())
 class CriticalPath:
     """Computes the critical path of a run while its plan grows. `longest` is the longest chain so far.
 
-    Keeps the dependencies of a node until the node is done. Keeps the chain to a node while planned nodes
-    depend on the node. If none does when the node is done, keeps the chain for a while, because dependents
-    may be found later.
+    The dependencies of a node are kept until the node is done. The longest chain to a node is kept while
+    planned nodes depend on the node. If no dependent is known when the node is done, the chain is kept for
+    a while, because dependents may be found later.
     """
 
     def __init__(self) -> None:
         self.longest = _NO_CHAIN
         self._depends_on: dict[str, tuple[str, ...]] = {}
-        self._dependents: Counter[str] = Counter()  # by node: how many dependents are not done
+        self._dependents: Counter[str] = Counter()  # the number of planned dependents of a node
         self._chains: dict[str, Chain] = {}
         self._recent: deque[str] = deque()
 
@@ -89,8 +89,8 @@ class CriticalPath:
                 self._chains.pop(key, None)
 
     def _remember(self, key: str) -> None:
-        """Keep the chain to a node without known dependents until `REMEMBERED_NODES` more such nodes are
-        done."""
+        """Keep the chain to a node without known dependents, and drop the oldest such chain if there are
+        too many."""
         self._recent.append(key)
         if len(self._recent) > REMEMBERED_NODES:
             oldest = self._recent.popleft()
@@ -100,7 +100,7 @@ class CriticalPath:
 
 def add_slowest(slowest: tuple[NodeTime, ...], node: NodeTime) -> tuple[NodeTime, ...]:
     """Return the `NAMED` slowest of the nodes in `slowest` and `node`. If `node` is not among them, returns
-    `slowest` itself, so that chains share tuples."""
+    `slowest` itself, so that chains share the tuple."""
     if len(slowest) == NAMED and node.duration_sec <= slowest[-1].duration_sec:
         return slowest
     return tuple(sorted((*slowest, node), key=lambda node: -node.duration_sec)[:NAMED])

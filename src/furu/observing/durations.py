@@ -11,7 +11,7 @@ from furu.settings import Settings
 
 __all__ = ["ExpectedDurations", "fill_unknown", "mean_duration_sec"]
 
-# The largest number of artifacts of a class that are read.
+# At most this many artifacts of a class are read.
 _READ = 30
 
 
@@ -37,8 +37,8 @@ def fill_unknown(durations_sec: Mapping[str, float | None]) -> dict[str, float] 
 
 
 class ExpectedDurations:
-    """Estimates how long a node of a class takes: the mean of the class in earlier runs, or else the mean
-    of the other classes that were estimated before. If no duration is known, the estimate is one second.
+    """Estimates how long a node of a class takes: the mean duration of the class in earlier runs. A class
+    without recorded durations has the mean of the other classes that were asked for before, or one second.
     Reads the store once for each class."""
 
     def __init__(self, settings: Settings) -> None:

@@ -17,7 +17,7 @@ from furu.observing.durations import fill_unknown
 
 # The mean duration from earlier runs counts as much as this many nodes of this run.
 _RECORDED_WEIGHT = 3
-# The longest chain is not computed for larger plans, because the time for that grows with the plan.
+# For larger plans the longest chain is not computed, because that visits every node of the plan.
 _MAX_CHAINED_NODES = 10_000
 
 
@@ -111,8 +111,8 @@ class Estimate:
     def remaining_sec(self, elapsed_sec: float, now: float) -> float | None:
         """Return the remaining time for the known nodes, or None while no duration is known.
 
-        `elapsed_sec` is the duration of the run so far. `now` is the current time, in seconds since the
-        epoch as in the events.
+        `elapsed_sec` is the duration of the run so far. `now` is the current time in seconds since
+        the epoch, as in the events.
         """
         lengths = fill_unknown({name: one.duration_sec() for name, one in self.classes.items()})
         if lengths is None:

@@ -1,8 +1,8 @@
 """Shows the progress of a run on a terminal, or as lines of text elsewhere. Needs the extra `cli`.
 
-The run's loop only queues events. A separate thread counts them, draws and writes. On a terminal, the lines
-are drawn *below* the cursor, which stays on an empty line. The host prints and logs on that line, and the
-next drawing moves the lines below the host's output. The host's streams are not redirected.
+The run's loop only queues events. A separate thread counts them, draws and writes. On a terminal, progress
+is drawn *below* the cursor, which stays on an empty line. The host prints and logs on that line, and the
+next redraw moves the progress below the host's output. The host's streams are not redirected.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ class Progress:
 
 @asynccontextmanager
 async def showing(settings: Settings, *, max_workers: int) -> AsyncIterator[Progress]:
-    """Show the progress of a run during the block. The block passes the run's events to the `Progress`."""
+    """Show the progress of a run during the block, which passes the run's events to the `Progress`."""
     shown = await in_thread(functools.partial(Progress, settings, max_workers=max_workers))
     shown.__enter__()
     try:

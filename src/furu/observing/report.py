@@ -19,8 +19,8 @@ Sink = Callable[[events.Event], object]
 
 
 class Sinks:
-    """Passes every event to several sinks. If a sink raises, logs the exception and passes it no more
-    events."""
+    """Passes every event to several sinks. If a sink raises, the exception is logged, and the sink receives
+    no more events."""
 
     def __init__(self, *sinks: Sink | None) -> None:
         self._sinks: list[Sink] = []
@@ -91,7 +91,7 @@ class Recorder:
             classes=times.classes(),
         )
         self(events.RunFinished(end, report, at=time.time()))
-        # The error of a failed run has the report. For a cancelled run, this is the report's only record.
+        # The error of a failed run has the report. For a cancelled run, this line is the only record.
         level = logging.WARNING if end == "cancelled" else logging.INFO
         logger.log(level, "run %s: %s", end, report)
         return report

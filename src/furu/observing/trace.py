@@ -1,4 +1,4 @@
-"""A trace of a run in Chrome's JSON format, which Perfetto (https://ui.perfetto.dev) opens. It contains
+"""A trace of a run in Chrome's JSON format, which Perfetto (https://ui.perfetto.dev) opens. It contains:
 
     a row for each worker            with a slice for each attempt at a node
     a row for the critical path      with the slices of its nodes
@@ -119,8 +119,8 @@ class Trace:
         self._slices.append(Slice(*place, timing.started_at, ended_at, outcome, error))
 
     def _in_order(self) -> Iterator[Slice]:
-        """Yield the slices, sorted by worker and time. A worker computes one node at a time, but slices
-        overlap if the clock was set back meanwhile: such slices are shortened."""
+        """Yield the slices, sorted by worker and time. A worker computes one node at a time, but slices may
+        overlap if the clock was set back. Overlapping slices are shortened."""
         ordered = sorted(self._slices, key=lambda one: (one.worker, one.began_at))
         for one, following in zip(ordered, [*ordered[1:], None], strict=True):
             if following is not None and following.worker == one.worker:

@@ -68,7 +68,7 @@ class Reasons:
             found = differences(before, config)
             if not found:
                 if json.dumps(HIDDEN) in json.dumps(config):
-                    continue  # the two may differ in hidden fields
+                    continue  # the configurations may differ in hidden fields
                 return Because("version raised")
             paths = [difference.path for difference in found]
             fields = dict.fromkeys(path.partition("[")[0].partition(".")[0] for path in paths)

@@ -69,7 +69,7 @@ def simulate(
 
 class Clock:
     """Workers with a virtual clock. When nothing more can happen before a running node ends, the clock
-    advances to the end of the next node."""
+    advances to the time at which the next node ends."""
 
     def __init__(self, duration_sec: Callable[[Job], float]) -> None:
         self.now_sec = 0.0
@@ -86,7 +86,7 @@ class Clock:
     async def run(self, scheduler: Scheduler) -> None:
         """End the next node whenever the scheduler has settled."""
         while True:
-            # Poll: the scheduler's discovery takes microseconds in a thread, and does not report its end.
+            # Poll, because discovery in its thread takes only microseconds and does not report its end.
             await anyio.lowlevel.checkpoint()
             if self._ends and scheduler.is_settled:
                 self.now_sec, _, crew, job = heapq.heappop(self._ends)

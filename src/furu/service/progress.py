@@ -1,8 +1,8 @@
 """The progress of a run: the state of each node, and the number of its last change. Pure.
 
-A follower that has seen change n asks for the changes after n, and receives the latest state of each node
-that has changed since. A follower may pause for any length of time: no list of events grows meanwhile. A
-page starts from a snapshot, which contains the number of the run's last change.
+Each change has a number. A follower that has seen change n asks for the changes after n, and receives the
+latest state of each node that has changed since. A follower may pause for any length of time: no list of
+events grows meanwhile. A page starts from a snapshot, which contains the number of the run's last change.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class Run:
         """
         await self._ended.wait()
         if self.error is not None:
-            # Every follower raises this error. Its traceback would grow, and keep all their frames alive.
+            # All followers raise this object: its traceback would grow, and keep all their frames alive.
             raise self.error.with_traceback(None)
         if self.report is None:
             raise RunCancelledError(f"the run {self.id} ({self.title}) was cancelled", run=self)
@@ -107,7 +107,7 @@ class Run:
 
 
 def error_for_followers(run: Run, error: BaseException) -> Exception:
-    """Log why a run failed, and return the error that its followers raise. It is never a group."""
+    """Log why a run failed, and return the error that its followers raise, never an exception group."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if isinstance(error, FuruComputeError):

@@ -1,4 +1,4 @@
-"""Runs that requests to a web service start, and pages to watch them. Needs the extra `web`."""
+"""Runs for the requests of a web service, and pages to watch them. Needs the extra `web`."""
 
 try:
     import starlette  # noqa: F401  # so that the error names the extra

@@ -1,4 +1,4 @@
-"""The application: its routes and handlers. Requests only read, except those that start a job."""
+"""The application: its routes and handlers. It is read-only, except that clients may start jobs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def app(
     """Return an application that shows `runs` as pages and as JSON, to mount in any ASGI application.
 
     It shows the runs of this process, with their graphs and progress. It also shows the nodes of the store
-    that is in force during a request: their configurations (without fields that have ``repr=False``),
+    that the settings name during the request: configurations (without fields that have ``repr=False``),
     states and results. Requests cannot name a class to import or a path to read. The application does not
     authenticate clients: mount it where only people who may see all this can reach it.
 

@@ -70,9 +70,9 @@ class RunEvents(Response):
 class FollowRun(Response):
     """Follows a run of `roots`, as `Runs.follow` does, for as long as the client stays connected.
 
-    With `stream`, the response is the run's progress as server-sent events. Without, it is one JSON object,
-    sent when the run has ended. The status is 429 if too many runs wait, and 503 if the service has not
-    started or has ended. `show_details`, `pace_sec` and `keep_alive_sec` are as for `RunEvents`.
+    With `stream`, the response is the run's progress as server-sent events. Without `stream`, it is one
+    JSON object, sent when the run has ended. The status is 429 if too many runs wait, and 503 if the
+    service has not started or has ended. The other options are as for `RunEvents`.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ def join(*children: Child) -> Html:
 
 
 def text_block(text: str) -> Html:
-    """Return lines of text as preformatted text, with unprintable characters escaped."""
+    """Return a block of preformatted lines. Unprintable characters are escaped."""
     lines = [printable(line.expandtabs(4)) for line in text.split("\n")]
     return el("pre", "\n".join(lines))
 

@@ -46,7 +46,7 @@ class Job:
     def make_roots(self, body: bytes) -> tuple[Furu[Any], ...]:
         """Create roots from a JSON object with the job's arguments.
 
-        Calls the service's function, which may read files, so an event loop calls this in a thread.
+        Calls the service's function, which may read files, so an event loop must call this in a thread.
 
         Raises:
             JobInputError: An argument is missing, unknown or of a wrong type, or the function raised a
@@ -59,7 +59,7 @@ class Job:
             raise JobInputError(f"the arguments of {self.name} cannot be used: {error}") from None
         try:
             made = self.make(**msgspec.structs.asdict(arguments))
-        except FuruError:  # may be a ValueError, as for a wrong setting, but is not the client's
+        except FuruError:  # a wrong setting is a ValueError too, but not the client's error
             raise
         except ValueError as error:
             raise JobInputError(f"{self.name} refuses these arguments: {error}") from error
@@ -77,7 +77,7 @@ def job(
     *,
     on_disconnect: OnDisconnect = "cancel",
 ) -> Job:
-    """Return a job with which clients may start a run of the nodes that `make` returns.
+    """Return a job that lets clients start a run of the nodes that `make` returns.
 
     A request has a JSON object with the arguments of `make`. Each argument is decoded to the annotated type
     of its parameter, and `make` is called in a thread. An argument that is missing, unknown or of a wrong
@@ -123,7 +123,7 @@ def _arguments_of(name: str, make: Callable[..., Any]) -> type[msgspec.Struct]:
         arguments = msgspec.defstruct(
             name.replace("-", "_"), fields, kw_only=True, forbid_unknown_fields=True
         )
-        msgspec.json.schema(arguments)  # raises for types that would fail only when a request comes
+        msgspec.json.schema(arguments)  # rejects undecodable types now, not at the first request
     except (TypeError, NameError) as error:
         raise FuruUsageError(
             f"the parameters of the job {name} cannot be decoded from JSON: {error}"

@@ -1,4 +1,4 @@
-"""The pages, as HTML created from plain values. Pure: reads no disk, no request and no live run.
+"""The pages, as HTML created from plain values. Pure: does not read the disk, requests or live runs.
 
 Links begin with the path at which the application is mounted, and name nodes by their hashes. Everything
 that a node, a log or an exception contains is shown as text.
@@ -243,7 +243,7 @@ class Pages:
         return parts.table(("Run", "State", "Nodes", "Time"), rows)
 
     def _graph(self, graph: Graph, snapshot: RunSnapshot) -> list[Child]:
-        """Return a drawing of the graph, and a cell for each node. A box of the drawing is a node, or a
+        """Return a drawing of the graph, and a cell for each node. Each box of the drawing is a node, or a
         class if there are many nodes."""
         classes, labels, states = graph.by_class(), graph.labels(), snapshot.states(graph)
         widest = max(Counter(node.level for node in graph.nodes).values(), default=0)

@@ -68,7 +68,7 @@ def badge(state: str) -> Html:
 
 
 def count_list(counts: Mapping[Any, int]) -> Html:
-    """Return a list of the counts of all states. Counts of 0 are hidden; the script shows them later."""
+    """Return a list of the counts of all states. Counts of 0 are hidden until the script shows them."""
     items = [
         el(
             "li",
@@ -99,7 +99,7 @@ def table(heads: Sequence[str], rows: Sequence[Html]) -> Html:
 
 
 def left_out(count: int, shown: int) -> Html | None:
-    """Return a line about how many of `count` items are not shown; None if all are shown."""
+    """Return a line that says how many of `count` items are not shown; None if all are shown."""
     return el("p", f"and {count - shown:,} more", class_="quiet") if count > shown else None
 
 
@@ -129,7 +129,7 @@ def when(seconds: float) -> str:
     """Format a time, given in seconds since the epoch, in UTC."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
-    except (ValueError, OverflowError, OSError):  # a damaged record may have any number
+    except (ValueError, OverflowError, OSError):  # a damaged record may contain any number
         return "at an unknown time"
 
 

@@ -1,8 +1,8 @@
 """What clients see of the store and of runs, as plain values.
 
-Without `show_details`, the values contain no paths, exception messages or other internals. A class or a
-state that a request names is only compared with those that exist. Functions that read the store are called
-in threads. Functions that read live runs are called on the loop of these runs.
+Without `show_details`, the values contain no paths, exception messages or other internals. The class and
+the state in a request are only compared with existing classes and states. Functions that read the store are
+called in threads. Functions that read live runs are called on the loop of these runs.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ MAX_LISTED = 50
 _NODES_A_PAGE = 200
 # Clients see only the last attempts of a node, because it may have failed for years.
 _SHOWN_ATTEMPTS = 20
-# Clients see only the first roots of a run, because every description of the run contains them.
+# Clients see only the first roots of a run, because every response about the run contains them.
 _MAX_ROOTS = 100
 _NAMED_FAILURES = 3
 
@@ -154,7 +154,7 @@ def shown_progress(nodes: Iterable[NodeProgress], *, show_details: bool) -> list
 class NodeFacts:
     """A node as clients see it. `info` has only the last attempts; `attempt_count` is the number of all.
 
-    `logs` has the log of each attempt, by its number. `logs` and `path` are empty unless details are shown.
+    `logs` maps attempt numbers to logs. `logs` and `path` are empty unless details are shown.
     """
 
     info: NodeInfo
@@ -229,8 +229,8 @@ def _without_details(attempt: AttemptInfo) -> AttemptInfo:
 class StoreSummary:
     """The number of nodes of each class in each state, ready to be sent as JSON.
 
-    `partial` names the classes whose nodes were not all counted, because that took too long. `store`, its
-    path, is empty unless details are shown.
+    `partial` names the classes whose nodes were not all counted, because that took too long. `store` is the
+    path of the store, or empty unless details are shown.
     """
 
     store: str

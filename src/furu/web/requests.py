@@ -1,4 +1,4 @@
-"""Reads the parts of a request and checks them. An invalid request is answered with 4xx."""
+"""Reads the parts of a request and checks them. An invalid request is answered with a 4xx status."""
 
 from __future__ import annotations
 

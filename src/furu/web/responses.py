@@ -35,7 +35,7 @@ STATIC_FILES = {
     "live.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-# Read at import, because an application may be created on a running loop, which reading would block.
+# Read at import: an application may be created on a running loop, and reading would block the loop.
 _CONTENTS = {
     name: importlib.resources.files("furu.web").joinpath("static", name).read_bytes()
     for name in STATIC_FILES
@@ -111,7 +111,7 @@ def error_response(request: Request, status_code: int, message: str, headers: An
 
 async def http_error_response(request: Request, error: Exception) -> Response:
     """Handle an `HTTPException`."""
-    assert isinstance(error, HTTPException)  # noqa: S101  # the only class it is registered for
+    assert isinstance(error, HTTPException)  # noqa: S101  # the handler is registered only for these
     return error_response(request, error.status_code, error.detail, error.headers)
 
 
