@@ -1,4 +1,4 @@
-"""The command `furu`. typer and rich belong to the extra `cli`; they are imported only when it runs.
+"""The command `furu`. Imports typer and rich, which belong to the extra `cli`, only when the command runs.
 
 roots.py    finding the nodes that MODULE:NAME names
 output.py   printing, and exit codes

@@ -37,9 +37,9 @@ def fill_unknown(durations_sec: Mapping[str, float | None]) -> dict[str, float] 
 
 
 class ExpectedDurations:
-    """Estimates how long a node of a class takes: the mean duration of the class in earlier runs. A class
-    without recorded durations has the mean of the other classes that were asked for before, or one second.
-    Reads the store once for each class."""
+    """Estimates how long a node of a class takes: the mean duration of the class in earlier runs. If no
+    duration of the class is recorded, the estimate is the mean of the other classes asked for so far, or
+    one second. Reads the store once for each class."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -91,7 +91,7 @@ class Recorder:
             classes=times.classes(),
         )
         self(events.RunFinished(end, report, at=time.time()))
-        # The error of a failed run has the report. For a cancelled run, this line is the only record.
+        # The error of a failed run has the report. For a cancelled run, only this line has it.
         level = logging.WARNING if end == "cancelled" else logging.INFO
         logger.log(level, "run %s: %s", end, report)
         return report

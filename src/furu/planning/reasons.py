@@ -79,7 +79,7 @@ class Reasons:
 
     def _has_changed(self, before: Any, after: Any) -> bool:
         """Whether the nodes in a field are changed versions of the earlier nodes, not unrelated nodes. This
-        is so if only some of the nodes differ, or if a new node is an input file or replaces a node."""
+        is so if only some of the nodes differ, or if a new node is an input file or replaces another."""
         old, new = set(_nodes(before)), set(_nodes(after))
         if old & new and old != new:
             return True

@@ -86,7 +86,7 @@ class Clock:
     async def run(self, scheduler: Scheduler) -> None:
         """End the next node whenever the scheduler has settled."""
         while True:
-            # Poll, because discovery in its thread takes only microseconds and does not report its end.
+            # Poll: discovery runs in a thread and does not report its end. It takes only microseconds.
             await anyio.lowlevel.checkpoint()
             if self._ends and scheduler.is_settled:
                 self.now_sec, _, crew, job = heapq.heappop(self._ends)

@@ -99,7 +99,7 @@ class Run:
         """
         await self._ended.wait()
         if self.error is not None:
-            # All followers raise this object: its traceback would grow, and keep all their frames alive.
+            # All followers raise the same object. Its traceback would grow and keep their frames alive.
             raise self.error.with_traceback(None)
         if self.report is None:
             raise RunCancelledError(f"the run {self.id} ({self.title}) was cancelled", run=self)

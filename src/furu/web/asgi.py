@@ -128,7 +128,7 @@ class _Site:
         problem = ""
         try:
             graph = await self._queries.graph(run)
-        except Exception as error:  # from the service's own classes: show the rest of the page
+        except Exception as error:  # the service's classes may raise; the rest of the page is shown
             logger.exception("the graph of the run %s (%s) cannot be shown", run.id, run.title)
             reason = error if self._show_details else f"{type(error).__qualname__}. {SEE_LOG}"
             problem = f"The graph cannot be shown: {reason}"

@@ -1,8 +1,8 @@
 """Responses that report a run: live, as server-sent events, or as JSON when the run has ended.
 
 A `progress` event contains the nodes that have changed, the counts of their classes and of the run, and the
-nodes that have been running longest. Its id is the number of its last change, so a client that reconnects
-with `Last-Event-ID` receives what has changed since. The last event is `end`, with the run as JSON.
+nodes that have been running longest. The event's id is the number of the last change in it, so a client
+that reconnects with `Last-Event-ID` receives the later changes. The last event, `end`, has the run as JSON.
 """
 
 from __future__ import annotations
@@ -187,8 +187,8 @@ async def _send_events(messages: _Messages, send: Send) -> None:
 async def _unless_disconnected(
     receive: Receive, send: Send, answer: Callable[[Send], Awaitable[None]]
 ) -> None:
-    """Run `answer` until it returns or the client disconnects. Raises the error of `answer` itself, not a
-    group."""
+    """Run `answer` until it returns or the client disconnects. Raises an error of `answer` as it is, not in
+    an exception group."""
     errors: list[Exception] = []
 
     async def send_or_leave(message: Message) -> None:

@@ -79,10 +79,10 @@ def job(
 ) -> Job:
     """Return a job that lets clients start a run of the nodes that `make` returns.
 
-    A request has a JSON object with the arguments of `make`. Each argument is decoded to the annotated type
-    of its parameter, and `make` is called in a thread. An argument that is missing, unknown or of a wrong
-    type is the client's error. So is a `ValueError` that `make` raises, and the client sees its message.
-    Any other exception is an error of the service.
+    The body of a request is a JSON object with the arguments of `make`. Each argument is decoded to the
+    annotated type of its parameter, and `make` is called in a thread. An argument that is missing, unknown
+    or of a wrong type is the client's error. So is a `ValueError` that `make` raises, and the client sees
+    its message. Any other exception is an error of the service.
 
     Args:
         name: The name in requests: at most 64 letters, digits, ``_`` and ``-``.

@@ -152,7 +152,7 @@ def shown_progress(nodes: Iterable[NodeProgress], *, show_details: bool) -> list
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """A node as clients see it. `info` has only the last attempts; `attempt_count` is the number of all.
+    """A node as clients see it. `info` has only the last attempts; `attempt_count` counts all of them.
 
     `logs` maps attempt numbers to logs. `logs` and `path` are empty unless details are shown.
     """

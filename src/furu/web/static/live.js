@@ -1,4 +1,4 @@
-// Follows a run. Values from the server are used only as text, as a class from a list, or as a hash in a link.
+// Follows a run. Values from the server are used only as text, as a listed class, or as a hash in a link.
 "use strict";
 
 const STATES = new Set([
