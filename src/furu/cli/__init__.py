@@ -1,13 +1,13 @@
-"""The command `furu`. typer and rich are an extra, so this module imports them only when they are needed.
+"""The command `furu`. Imports typer and rich, which belong to the extra `cli`, only when the command runs.
 
-roots.py    from MODULE:NAME to nodes
+roots.py    finding the nodes that MODULE:NAME names
 output.py   printing, and exit codes
-running.py  a run that Ctrl-C ends
+running.py  a run that Ctrl-C can end
 run.py, plan.py, look.py, graph.py, gc.py, demo.py   the commands
 app.py      the application with all commands
 
-exit code   0  success     1  a node failed, or the store cannot be used; stderr says why
-            2  wrong use, or the extra is not installed        130  Ctrl-C or SIGTERM
+exit codes  0  success     1  a node failed, or the store cannot be used; stderr has the reason
+            2  wrong usage, or the extra is not installed        130  Ctrl-C or SIGTERM
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import sys
 from furu.node.furu import Furu
 
 _EXTRA = ("typer", "rich")
-_INTERRUPTED = 130  # a shell's exit code for a program that SIGINT has ended
+_INTERRUPTED = 130  # the exit code that a shell reports for a program ended by SIGINT
 
 
 def main() -> None:
-    """Run this process's command line, and exit."""
+    """Run the command line of this process, and exit."""
     try:
         from furu.cli.app import app
     except ModuleNotFoundError as error:
@@ -33,7 +33,7 @@ def main() -> None:
         sys.exit(2)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # for names that the terminal cannot show
+            stream.reconfigure(errors="replace")  # for characters that the terminal cannot show
     Furu._setup_signal_handlers()
     try:
         app(prog_name="furu")

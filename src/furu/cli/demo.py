@@ -21,7 +21,7 @@ from furu.events import Event, NodeDone
 if TYPE_CHECKING:
     from rich.console import Console
 
-# The number of rows of each table on the terminal; the Markdown report has all of them.
+# Each table on the terminal shows at most this many rows; the Markdown report has all rows.
 _ROWS = 5
 
 
@@ -39,9 +39,9 @@ def demo(
 ) -> None:
     """Analyse a Python source tree.
 
-    Shows its largest modules, most branching functions, and import cycles.
+    Shows the largest modules, the functions with the most branches, and the import cycles.
 
-    A second run computes nothing; after a change, only what depends on it.
+    A second run computes nothing. After a change, a run computes only what depends on the change.
     """
     tree = (source or Path(sysconfig.get_path("stdlib"))).resolve()
     out = console()
@@ -58,7 +58,7 @@ def demo(
             computed[event.name] += 1
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about the analysed sources
+        warnings.simplefilter("ignore")  # warnings about the analysed sources
         ran = Interruptible().run([report], max_workers=max_workers, on_event=on_event)
     _show_facts(out, tree, report.get())
     say(out, f"Report  {report.furu_dir / 'report.md'}")

@@ -26,8 +26,7 @@ from furu.store.removal import remove, remove_left_over
 
 _AGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-# Several files, and modules beside them, may have the same name, so each --keep is imported in a process of
-# its own.
+# Two --keep options may need different modules of the same name, so each is imported in a separate process.
 _CLOSURE = (
     "import sys; sys.path[:], sys.argv[:] = sys.argv[2:], ['furu', 'closure', sys.argv[1]]; "
     "from furu.cli import main; main()"
@@ -53,10 +52,11 @@ def gc(
 ) -> None:
     """Remove nodes from the store.
 
-    Removes all nodes but those to keep, or those that are old, or both.
+    With --keep, removes all nodes that are not kept. With --older-than, removes old nodes. With both,
+    removes nodes that are old and not kept.
 
-    Shows what would be removed, and asks. Never removes a node that is being computed, or that has changed
-    since it was shown. If nodes cannot be read or removed, names them and exits with 1.
+    Shows what would be removed, and asks for confirmation. Never removes a node that is being computed, or
+    that has changed since it was shown. If nodes cannot be read or removed, names them and exits with 1.
     """
     if not keep and older_than is None:
         raise typer.BadParameter("say what to remove: --keep MODULE:NAME, --older-than AGE, or both")
@@ -75,14 +75,14 @@ def gc(
 
 
 def closure(roots: str) -> None:
-    """Print the hashes of nodes and everything they depend on, for `furu gc --keep`."""
-    with contextlib.redirect_stdout(sys.stderr):  # user code may print while it is imported or walked
+    """Print the hashes of the given nodes and everything they depend on, for `furu gc --keep`."""
+    with contextlib.redirect_stdout(sys.stderr):  # importing and walking run user code, which may print
         hashes = [node.furu_hash for node, _ in walk(load_roots(roots))]
     print("\n".join(hashes))
 
 
 def _hashes_below(target: str) -> list[str]:
-    """Return the hashes that `closure` prints. If it fails, ends the command; stderr has the reason."""
+    """Return the hashes that `closure` prints. If `closure` fails, exit; stderr has the reason."""
     done = subprocess.run(  # noqa: S603  # this Python
         [sys.executable, "-c", _CLOSURE, target, *sys.path],
         stdin=subprocess.DEVNULL,
@@ -100,7 +100,7 @@ _Chosen = list[tuple[Artifact, float]]
 
 
 def _choose(settings: Settings, kept: set[str], before: float | None, problems: list[str]) -> _Chosen:
-    """Show the nodes to remove, and return them with the times of their last changes."""
+    """Show the nodes to remove, and return each with the time of its last change."""
     chosen: _Chosen = []
     counts, sizes = Counter[str](), Counter[str]()
     for artifact in catalog.walk(settings, problems=problems):
@@ -156,7 +156,7 @@ def _is_idle(artifact: Artifact, problems: list[str]) -> bool:
 
 
 def _changed_at(artifact: Artifact) -> float:
-    """Return when the node's files last changed; infinity if that is unknown."""
+    """Return the time at which the node's files last changed, or infinity if it is unknown."""
     times = []
     for path in artifact.files.all:
         with contextlib.suppress(OSError):

@@ -40,7 +40,7 @@ def graph(
 ) -> None:
     """Draw nodes and everything they depend on, with states.
 
-    As a Mermaid flowchart, as DOT, or as an HTML page.
+    Writes a Mermaid flowchart, DOT, or an HTML page.
     """
     text = _WRITERS[as_](_drawn(load_roots(roots)))
     if output is None:

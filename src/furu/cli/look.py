@@ -1,4 +1,5 @@
-"""`furu status`, `show` and `explain`: what is in a store. They change and import nothing."""
+"""`furu status`, `show` and `explain`: show what is in a store. They do not change it, and import no user
+code."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 _STATES = (Status.DONE, Status.FAILED, Status.IN_PROGRESS, Status.TODO)
 _MAX_RESULT_CHARS = 2000
-# Nodes of a class are read one by one. Among this many, the nearest is near enough.
+# `explain` reads at most this many nodes of a class. The nearest of them is near enough.
 _MAX_SIBLINGS = 5000
 _MAX_EXPLAINED_DEPTH = 8
 _UNREADABLE = "unreadable"
@@ -116,7 +117,7 @@ def _show_block(out: Console, title: str, text: str, *, cut: bool = True) -> Non
 def _when(at: float | None) -> str:
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-    except (OverflowError, ValueError, OSError):  # a record may say anything
+    except (OverflowError, ValueError, OSError):  # a damaged record may contain any number
         return "at an unknown time"
 
 
@@ -126,9 +127,9 @@ def _as_json(info: catalog.NodeInfo) -> dict[str, Any]:
 
 
 def explain(node: Hash) -> None:
-    """Compare a stored node with the most similar one of its class.
+    """Compare a stored node with the most similar node of its class.
 
-    Shows the fields in which they differ. If an input differs, shows its fields too, and so on.
+    Shows the fields that differ. If an input differs, compares the fields of the input too, and so on.
     """
     settings = current_settings()
     info = catalog.inspect(catalog.find(settings, node))
@@ -177,7 +178,7 @@ def _value(value: Any) -> str:
 
 
 def _of_node(settings: Settings, value: dict[str, Any]) -> catalog.NodeInfo | None:
-    """Look up a node that a configuration names. Input files are not in the store."""
+    """Look up a node that a configuration refers to. None for input files, which are not in the store."""
     found = catalog.walk(settings, node_class=str(value["node"]), prefix=str(value["hash"]))
     artifact = next(found, None)
     info = catalog.inspect(artifact) if artifact else None
@@ -185,7 +186,7 @@ def _of_node(settings: Settings, value: dict[str, Any]) -> catalog.NodeInfo | No
 
 
 def _nearest(info: catalog.NodeInfo) -> catalog.NodeInfo | None:
-    """Return the node of the same class whose configuration differs in the fewest places."""
+    """Return the other node of the class whose configuration differs in the fewest places."""
     best: tuple[int, catalog.NodeInfo] | None = None
     siblings = catalog.walk(info.artifact.settings, node_class=info.node_class)
     for artifact in itertools.islice(siblings, _MAX_SIBLINGS):

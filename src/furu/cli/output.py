@@ -1,4 +1,4 @@
-"""Output and exit codes of commands: plain text if stdout is not a terminal."""
+"""The output and the exit codes of the commands. If stdout is not a terminal, the output is plain text."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from furu.errors import FuruError, FuruUsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-INTERRUPTED = 130  # a shell's exit code for a program that SIGINT has ended
+INTERRUPTED = 130  # the exit code that a shell reports for a program ended by SIGINT
 # Piped output goes to programs and files, so lines are not wrapped.
 _PIPED_WIDTH = 10_000
 
-# Files whose frames are between a command and the user's code.
+# File name prefixes of the frames that a traceback has between a command and the user's code.
 _LOADING = ("<frozen importlib", os.path.join(os.path.dirname(__file__), ""))
 
 
 class Interrupted(Exception):
-    """The command was interrupted, and has reported that."""
+    """The command was interrupted, and a message about it has been printed."""
 
 
 class UserCodeError(Exception):
-    """The user's code, called by a command, raised `__cause__`."""
+    """The user's code raised an exception, `__cause__`, when a command called it."""
 
 
 @contextlib.contextmanager
 def showing_user_errors(called: str) -> Iterator[None]:
-    """Show an exception of the user's code with that code's traceback. `called` names the code."""
+    """Turn exceptions of the user's code into `UserCodeError`. `called` names the code in the message."""
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -43,7 +43,7 @@ def showing_user_errors(called: str) -> Iterator[None]:
 
 
 def ending_well(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn a command's errors and interrupts into exit codes, without a traceback."""
+    """Wrap a command so that its errors and interrupts become messages and exit codes."""
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
@@ -69,7 +69,7 @@ def ending_well(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _show_traceback(error: BaseException | None) -> None:
-    """Show an error of the user's code, without the frames of the command."""
+    """Print the traceback of an error in the user's code, without the frames of the command."""
     if error is None:
         return
     frames = error.__traceback__
@@ -86,8 +86,8 @@ def complain(message: str) -> None:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a console that prints text unchanged. rich honours NO_COLOR, and does not colour pipes."""
-    from rich.console import Console  # rich takes 60 ms to import, and `--help` prints without it
+    """Return a console that prints text unchanged. rich obeys NO_COLOR and does not colour piped output."""
+    from rich.console import Console  # importing rich takes 60 ms, and `--help` does not need it
 
     made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not made.is_terminal:
@@ -96,7 +96,7 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def say(to: Console, line: str = "", style: str | None = None) -> None:
-    """Print a line without wrapping it: a wrapped path cannot be copied."""
+    """Print a line without wrapping it, because a wrapped path cannot be copied."""
     from rich.text import Text
 
     to.print(Text(printable(line), style=style or ""), soft_wrap=True)

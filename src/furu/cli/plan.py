@@ -12,7 +12,7 @@ from furu.cli.run import ORDER_HELP, parse_order, parse_window
 from furu.planning.summary import plan_local
 from furu.settings import current_settings
 
-# The number of nodes that are named without --all.
+# The number of nodes that are listed without --all.
 _NAMED = 20
 
 
@@ -24,7 +24,7 @@ def plan(
     order: Annotated[str, typer.Option(help=ORDER_HELP)] = "roots",
     every: Annotated[bool, typer.Option("--all", help="Name a thousand nodes, not twenty.")] = False,
 ) -> None:
-    """Show what `furu run` would compute, why, and for how long.
+    """Show what `furu run` would compute, why, and how long it takes.
 
     Computes and writes nothing.
     """

@@ -1,4 +1,4 @@
-"""From MODULE:NAME to nodes. Imports only modules that the user of the command names."""
+"""Finds the nodes that MODULE:NAME names. Imports only modules that the user names on the command line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MISSING = object()
 
 
 def load_roots(target: str) -> list[Furu[Any]]:
-    """Return the nodes that `target` names. Raises `typer.BadParameter` if it names none."""
+    """Return the nodes that `target` names. Raises `typer.BadParameter` if it does not name nodes."""
     module_name, colon, name = target.rpartition(":")
     if not colon or not module_name or not name:
         raise typer.BadParameter(f"{target!r} is not MODULE:NAME, such as train:models")
@@ -51,8 +51,9 @@ def _import_module(name: str) -> ModuleType:
 
 
 def _import_file(name: str) -> ModuleType:
-    """Import a file by its path, like `import` with the file's directory first in the search path. If
-    another module has this name already, the file's module name gets a mark and the path."""
+    """Import a file by its path, as `import` does if the file's directory is first in the search path. If
+    another imported module has the same name, a mark and the path are appended to the file's module name.
+    """
     if not os.path.isfile(name):
         raise typer.BadParameter(f"there is no file {name}")
     path = Path(name).resolve()

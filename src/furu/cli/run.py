@@ -46,9 +46,10 @@ def run(
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Compute what is missing of nodes and everything they depend on.
+    """Compute nodes and everything they depend on.
 
-    Ctrl-C lets running nodes finish, a second one exits at once. Exits with 1 if a node failed.
+    Computes only what the store does not have. Ctrl-C lets running nodes finish; a second Ctrl-C exits at
+    once. Exits with 1 if a node failed.
     """
     nodes = load_roots(roots)
     traced = Trace() if trace is not None else None
@@ -76,7 +77,7 @@ def run(
 
 
 def parse_window(text: str) -> str | int:
-    """Return a window as `run_local` takes it. Raises `typer.BadParameter`."""
+    """Return a window for `run_local`. Raises `typer.BadParameter` if the text is not a valid window."""
     window = int(text) if text.isdecimal() else text
     try:
         parse_window_size(window)
@@ -86,7 +87,7 @@ def parse_window(text: str) -> str | int:
 
 
 def parse_order(text: str) -> Order:
-    """Return an order as `run_local` takes it. Raises `typer.BadParameter`."""
+    """Return an order for `run_local`. Raises `typer.BadParameter` if the text is not a valid order."""
     try:
         check_choice("--order", text, get_args(Order))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""A run on the command line, with progress, and ended by Ctrl-C or SIGTERM."""
+"""A run on the command line. It shows its progress, and Ctrl-C or SIGTERM ends it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from furu.settings import current_settings
 
 
 class Interruptible:
-    """Runs roots in the main thread, and ends the run on SIGINT or SIGTERM, see `Interrupts`.
+    """Runs roots in the main thread. On SIGINT or SIGTERM, ends the run as `Interrupts` describes.
 
-    Signals that the process ignores, as under nohup, stay ignored.
+    Signals that the process ignores, for example under nohup, stay ignored.
     """
 
     def __init__(self, *, progress: bool = True) -> None:
         self._progress = progress
 
     def run(self, roots: Iterable[Furu[Any]], *, on_event: Sink | None = None, **options: Any) -> RunReport:
-        """Run like `run_local`. Raises `Interrupted` if a signal ended the run."""
+        """Run `roots` like `run_local`. Raises `Interrupted` if a signal ended the run."""
         shown: Progress | None = None
         if self._progress:
             err, workers = console(stderr=True), options["max_workers"]

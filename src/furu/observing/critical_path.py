@@ -1,5 +1,4 @@
-"""The critical path: the longest chain of nodes that depend on each other, which no number of workers
-shortens."""
+"""The critical path: the chain of dependent nodes that takes longest. More workers do not shorten it."""
 
 from __future__ import annotations
 
@@ -11,15 +10,16 @@ from furu.report import NAMED, NodeTime
 
 __all__ = ["NO_CHAIN", "Chain", "CriticalPath", "add_slowest", "longest_chain"]
 
-# The plan grows a few hundred nodes at a time: rarely does a new node depend on one done before this many.
+# How many chains to nodes that are done are kept. Discovery usually finds a dependent soon after its
+# dependencies, so a dropped chain is rarely needed.
 REMEMBERED_NODES = 4096
 
 
 def longest_chain(nodes: Iterable[tuple[str, Iterable[str], float]]) -> tuple[float, list[str]]:
-    """Return the length of the longest chain in seconds, and the keys on it, the last one first.
+    """Return the duration of the longest chain in seconds, and the keys of its nodes, last node first.
 
-    Each node is ``(key, depends_on, seconds)`` and comes after the nodes it depends on. Keys in
-    `depends_on` that are not among the nodes count as done.
+    Each node is ``(key, depends_on, seconds)`` and must come after its dependencies. Keys in `depends_on`
+    that are not among the nodes count as done.
     """
     length: dict[str, float] = {}
     before: dict[str, str | None] = {}
@@ -37,7 +37,7 @@ def longest_chain(nodes: Iterable[tuple[str, Iterable[str], float]]) -> tuple[fl
 
 
 class Chain(NamedTuple):
-    """The longest chain of computed nodes that ends with a certain node, and its slowest nodes."""
+    """The longest chain of computed nodes that ends with a given node: its duration and slowest nodes."""
 
     total_sec: float
     slowest: tuple[NodeTime, ...]
@@ -47,10 +47,10 @@ NO_CHAIN = Chain(0.0, ())
 
 
 class CriticalPath:
-    """Follows a run whose plan grows while nodes run. `longest` is the longest chain so far.
+    """Computes the critical path of a run while its plan grows. `longest` is the longest chain so far.
 
-    Keeps the longest chain before each planned node, and the chains of the nodes that were done last,
-    because nodes that are found soon may depend on them.
+    Keeps the longest chain to the dependencies of each planned node. Also keeps the chains to the nodes
+    that were computed last, because a node that is found later may depend on them.
     """
 
     def __init__(self) -> None:
@@ -60,14 +60,14 @@ class CriticalPath:
         self._done_keys: deque[str] = deque()
 
     def found(self, key: str, depends_on: Iterable[str]) -> None:
-        """Note what a planned node depends on."""
+        """Record the dependencies of a planned node."""
         if self._done:
             for dependency in depends_on:
                 if (chain := self._done.get(dependency)) is not None:
                     self._lead(chain, key)
 
     def computed(self, key: str, name: str, duration_sec: float, dependents: Iterable[str]) -> None:
-        """Note a computed node, the name of its class, and the planned nodes that depend on it."""
+        """Record a computed node of the class `name`, and the planned nodes that depend on it."""
         before = self._before.pop(key, NO_CHAIN)
         slowest = add_slowest(before.slowest, key, name, duration_sec)
         chain = Chain(before.total_sec + duration_sec, slowest)
@@ -96,8 +96,8 @@ class CriticalPath:
 def add_slowest(
     slowest: tuple[NodeTime, ...], key: str, name: str, duration_sec: float
 ) -> tuple[NodeTime, ...]:
-    """Return the `NAMED` slowest of some nodes and one more. Returns the same tuple if nothing changes, so
-    that chains share what they have in common."""
+    """Return the `NAMED` slowest of the nodes in `slowest` and another node. If the other node is not among
+    them, returns `slowest` itself, so that chains share the tuple."""
     if len(slowest) == NAMED and duration_sec <= slowest[-1].duration_sec:
         return slowest
     node = NodeTime(key, name, duration_sec)

@@ -1,4 +1,4 @@
-"""How long nodes of a class took in earlier runs, from the artifacts in a store."""
+"""How long the nodes of a class took in earlier runs, according to the artifacts in a store."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from furu.settings import Settings
 
 __all__ = ["ExpectedDurations", "fill_unknown", "mean_duration_sec"]
 
-# How many artifacts of a class are read.
+# At most this many artifacts of a class are read.
 _READ = 30
 
 
 def mean_duration_sec(settings: Settings, node_class: str) -> float | None:
-    """Return the mean duration of some published nodes of a class (``module:Class``); None if there are
-    none.
+    """Return the mean duration of some published nodes of a class (``module:Class``), or None if no
+    duration is recorded.
 
     Raises `FuruStoreError` if the store cannot be listed.
     """
@@ -28,7 +28,7 @@ def mean_duration_sec(settings: Settings, node_class: str) -> float | None:
 
 
 def fill_unknown(durations_sec: Mapping[str, float | None]) -> dict[str, float] | None:
-    """Give classes of unknown duration the mean of the others; None if no duration is known."""
+    """Replace unknown durations by the mean of the known ones. Returns None if all are unknown."""
     known = [duration_sec for duration_sec in durations_sec.values() if duration_sec is not None]
     if not known:
         return None
@@ -37,9 +37,9 @@ def fill_unknown(durations_sec: Mapping[str, float | None]) -> dict[str, float] 
 
 
 class ExpectedDurations:
-    """How long nodes of a class will probably take: as long as in earlier runs, or else as the other
-    classes that have been asked for. If nothing is known, all are expected to take equally long. Reads the
-    store, once for each class."""
+    """Estimates how long a node of a class takes: the mean duration of the class in earlier runs. If no
+    duration of the class is recorded, the estimate is the mean of the other classes asked for so far, or
+    one second. Reads the store once for each class."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -47,11 +47,11 @@ class ExpectedDurations:
         self._filled: dict[str, float] | None = None
 
     def __call__(self, node_class: str) -> float:
-        """Return a number of seconds."""
+        """Return the expected duration of a node of the class, in seconds."""
         if node_class not in self._known:
             try:
                 self._known[node_class] = mean_duration_sec(self._settings, node_class)
-            except FuruStoreError:  # the run itself raises it
+            except FuruStoreError:  # the run itself raises this error
                 self._known[node_class] = None
             self._filled = fill_unknown(self._known)
         return self._filled[node_class] if self._filled is not None else 1.0

@@ -1,8 +1,9 @@
-"""The progress of a run and its remaining time, from its events. Pure: the time is an argument.
+"""The progress and the remaining time of a run, computed from its events. Pure: the time is an argument.
 
-The remaining work is the sum of the known nodes, each with the mean duration of its class in this run and
-in earlier ones. It is divided by the work that the run has done per second, which includes everything that
-slows the run. An estimate is never shorter than the longest chain of remaining nodes.
+The remaining work is the sum of the expected durations of the nodes that are known and not done. A node is
+expected to take the mean duration of its class in this run and in earlier runs. The remaining time is this
+work divided by the work that the run has done per second so far. The measured rate accounts for everything
+that slows the run. The remaining time is never shorter than the longest chain of remaining nodes.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import furu.events as events
 from furu.observing.critical_path import longest_chain
 from furu.observing.durations import fill_unknown
 
-# The mean duration of earlier runs counts like this many nodes of this run.
+# The mean duration from earlier runs counts as much as this many nodes of this run.
 _RECORDED_WEIGHT = 3
-# The longest chain is not worked out for plans of more nodes: it takes time for each of them.
+# For larger plans the longest chain is not computed, because that visits every node of the plan.
 _MAX_CHAINED_NODES = 10_000
 
 
@@ -33,7 +34,7 @@ class ClassProgress:
 
     @property
     def left(self) -> int:
-        """The number of nodes that have not ended."""
+        """The number of nodes that are neither done nor failed."""
         return max(self.known - self.done - self.failed, 0)
 
     def duration_sec(self) -> float | None:
@@ -45,8 +46,9 @@ class ClassProgress:
 
 
 class Estimate:
-    """Follows a run. `recorded(node_class)` returns the mean duration of a class in earlier runs, or None;
-    it is called once for each class. The keys of `classes` are full names (``module:Class``)."""
+    """Estimates the remaining time of a run from its events. `recorded(node_class)` returns the mean
+    duration of a class in earlier runs, or None if it is unknown, and is called once for each class. The
+    keys of `classes` are full names (``module:Class``)."""
 
     def __init__(self, recorded: Callable[[str], float | None], *, max_workers: int) -> None:
         self._recorded = recorded
@@ -59,7 +61,7 @@ class Estimate:
 
     @property
     def known(self) -> int:
-        """The number of nodes to be computed, as far as they are known."""
+        """The number of nodes that have been planned so far, including those that are done."""
         return sum(one.known for one in self.classes.values())
 
     @property
@@ -107,9 +109,10 @@ class Estimate:
                 self._class(event.node_class).failed += 1
 
     def remaining_sec(self, elapsed_sec: float, now: float) -> float | None:
-        """Return the remaining time for the known nodes; None while it cannot be estimated.
+        """Return the remaining time for the known nodes, or None while no duration is known.
 
-        `elapsed_sec` is the duration of the run so far, `now` the time by the clock of its events.
+        `elapsed_sec` is the duration of the run so far. `now` is the current time in seconds since
+        the epoch, as in the events.
         """
         lengths = fill_unknown({name: one.duration_sec() for name, one in self.classes.items()})
         if lengths is None:
@@ -119,7 +122,7 @@ class Estimate:
         for key, node in self._running.items():
             begun += min(max(now - node.at, 0.0), lengths[self._left[key].node_class])
         worked = begun + sum(one.work_sec for one in self.classes.values())
-        first_guess = max(self._max_workers, self.running)  # async nodes need no worker
+        first_guess = max(self._max_workers, self.running)  # async nodes run without a worker
         at_once = worked / elapsed_sec if elapsed_sec > 0 and self.done else float(first_guess)
         chain = self._longest_chain_sec(lengths)
         return max((work - begun) / max(at_once, 0.01), chain)
@@ -129,7 +132,7 @@ class Estimate:
             return 0.0
         return longest_chain(
             (key, node.depends_on, 0.0 if key in self._running else lengths[node.node_class])
-            for key, node in self._left.items()  # each was planned after its dependencies
+            for key, node in self._left.items()  # dependencies were planned first
         )[0]
 
     def _class(self, node_class: str) -> ClassProgress:

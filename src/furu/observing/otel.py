@@ -1,4 +1,4 @@
-"""A run as OpenTelemetry spans. Needs the extra `otel`; does not configure OpenTelemetry."""
+"""OpenTelemetry spans for a run. Needs the extra `otel`, and does not configure OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["Spans"]
 
 
 class Spans:
-    """Makes a span for a run, with a child span for each attempt at a node. Pass it as `on_event` to one
-    run.
+    """Creates a span for a run, and a child span for each attempt at a node. Pass it to one run as
+    `on_event`.
 
     The run's span is a child of the span that is current when the run begins. An attempt's span is
-    created when the attempt ends. Without a `provider` the global one is used, which does nothing until
-    the host configures it. Raises `FuruUsageError` if the extra is not installed.
+    created when the attempt ends. Without a `provider`, the global provider is used, which does nothing
+    until the host configures it. Raises `FuruUsageError` if the extra is not installed.
     """
 
     def __init__(self, provider: TracerProvider | None = None) -> None:

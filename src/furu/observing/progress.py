@@ -1,8 +1,8 @@
-"""The progress of a run, on a terminal or as lines of text. Needs the extra `cli`.
+"""Shows the progress of a run on a terminal, or as lines of text elsewhere. Needs the extra `cli`.
 
-The run's loop only passes events on; a separate thread counts, draws and writes. On a terminal the lines
-are drawn *below* the cursor, which stays on an empty line: anything that the host prints or logs is written
-there in full, and the lines move down. The host's streams are not redirected.
+The run's loop only queues events. A separate thread counts them, draws and writes. On a terminal, progress
+is drawn *below* the cursor, which stays on an empty line. The host prints and logs on that line, and the
+next redraw moves the progress below the host's output. The host's streams are not redirected.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ logger = logging.getLogger("furu.run")
 _REDRAW_SEC = 0.1
 _LINE_SEC = 10.0
 _ESTIMATE_SEC = 0.5
-# The number of classes that are shown on a terminal, those with most nodes first.
+# The number of classes that are shown on a terminal: those with the most nodes.
 _SHOWN_CLASSES = 6
 _BAR_COLUMNS = 24
 
@@ -41,11 +41,11 @@ _ERASE_BELOW = "\x1b[J"
 
 
 class Progress:
-    """Shows the progress of a run while its block lasts. Pass it to the run as `on_event`.
+    """A context manager that shows the progress of a run. Pass it to the run as `on_event`.
 
-    On a terminal it updates a few lines, elsewhere it writes a line every ten seconds, and with `summary`
-    one line at the end. If stderr is closed, or its terminal hangs up, nothing more is shown and the run
-    goes on.
+    On a terminal it updates a few lines; elsewhere it writes a line every ten seconds. With `summary` it
+    writes one line at the end. If stderr is closed, or its terminal hangs up, nothing more is shown and the
+    run continues.
 
     Raises `FuruUsageError` if rich is not installed.
     """
@@ -82,7 +82,7 @@ class Progress:
     def _recorded_sec(self, node_class: str) -> float | None:
         try:
             return mean_duration_sec(self._settings, node_class)
-        except FuruStoreError:  # the run itself raises it
+        except FuruStoreError:  # the run itself raises this error
             return None
 
     def __call__(self, event: Event) -> None:
@@ -107,7 +107,7 @@ class Progress:
         self._try(functools.partial(self._tell, message))
 
     def _try(self, action: Callable[[], None]) -> None:
-        """Run an action. An error of stderr, or in recorded durations, only ends the display."""
+        """Run an action. If it raises, for example because stderr is closed, stop showing progress."""
         if self._broken:
             return
         try:
@@ -152,7 +152,7 @@ class Progress:
                 self._finished = event
 
     def line(self) -> str:
-        """Return one line about the progress of the run."""
+        """Return the progress of the run as one line."""
         estimate, elapsed = self._estimate, time.monotonic() - self._began
         known = f"{estimate.known:,}" if estimate.plan_is_known else f"{estimate.known:,} known so far"
         parts = [f"{estimate.done:,} of {known}", f"{estimate.running} running"]
@@ -172,7 +172,7 @@ class Progress:
         with self._console.capture() as capture:
             self._console.print(self._lines())
         block = capture.get().rstrip("\n")
-        # First an empty line for the host to write on, then the block, then move back up.
+        # Leave an empty line for the host to write on, draw the block below it, and move back up.
         text = f"\r{_ERASE_BELOW}\n{block}\x1b[{block.count(chr(10)) + 1}A\r"
         with self._writing:
             self._drawn = True
@@ -220,7 +220,7 @@ class Progress:
 
 @asynccontextmanager
 async def showing(settings: Settings, *, max_workers: int) -> AsyncIterator[Progress]:
-    """Show the progress of a run until the block ends. The block passes the run's events on."""
+    """Show the progress of a run during the block, which passes the run's events to the `Progress`."""
     shown = await in_thread(functools.partial(Progress, settings, max_workers=max_workers))
     shown.__enter__()
     try:

@@ -1,4 +1,4 @@
-"""Turns the events of a run into its report, and passes them on to other sinks."""
+"""Turns the events of a run into its report, and passes the events on to other sinks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ Sink = Callable[[events.Event], object]
 
 
 class Sinks:
-    """Passes every event to several sinks. A sink that raises is logged, and gets no more events."""
+    """Passes every event to several sinks. If a sink raises, the exception is logged, and the sink receives
+    no more events."""
 
     def __init__(self, *sinks: Sink | None) -> None:
         self._sinks: list[Sink] = []
@@ -43,7 +44,7 @@ class Sinks:
 
 
 class Recorder:
-    """Counts every event of a run, and passes it on to the caller's sink, if there is one."""
+    """Builds a run's report from its events, and passes each event on to the caller's sink, if any."""
 
     def __init__(self, on_event: Sink | None = None, *, max_workers: int = 1) -> None:
         self._sinks = Sinks(on_event) or None
@@ -53,7 +54,7 @@ class Recorder:
         self._times = Times()
 
     def __call__(self, event: events.Event) -> None:
-        """Count an event and pass it on. Raises nothing."""
+        """Count an event and pass it on. Never raises."""
         kind = type(event)
         self._counts[kind] += 1
         if isinstance(event, events.NodeDone):
@@ -64,7 +65,7 @@ class Recorder:
     def finish(
         self, end: events.End, *, skipped: int, failures: tuple[Failure, ...], critical_path: Chain
     ) -> RunReport:
-        """Emit the last event, write a line to the log, and return the report."""
+        """Emit `RunFinished`, log the report, and return it."""
         times = self._times
         report = RunReport(
             computed=self._counts[events.NodeDone],
@@ -85,14 +86,14 @@ class Recorder:
             classes=times.classes(),
         )
         self(events.RunFinished(end, report, at=time.time()))
-        # A failure is raised; for a cancelled run this is the only record of how far it came.
+        # The error of a failed run has the report. For a cancelled run, only this line has it.
         level = logging.WARNING if end == "cancelled" else logging.INFO
         logger.log(level, "run %s: %s", end, report)
         return report
 
 
 class Times:
-    """Where the time of a run went."""
+    """The durations of a run's computed nodes: their total, by class, and the slowest nodes."""
 
     def __init__(self) -> None:
         self.work_sec = 0.0
@@ -112,7 +113,7 @@ class Times:
         self.slowest = add_slowest(self.slowest, event.hash, event.name, duration_sec)
 
     def classes(self) -> tuple[ClassTime, ...]:
-        """Return the classes that took longest, the slowest first."""
+        """Return the `NAMED` slowest classes, slowest first."""
         labels = events.class_labels(self._of_class)
         times = [ClassTime(labels[name], int(n), sec) for name, (n, sec) in self._of_class.items()]
         return tuple(sorted(times, key=lambda time: (-time.duration_sec, time.name))[:NAMED])

@@ -1,10 +1,10 @@
-"""A run as a trace, in Chrome's JSON format, which Perfetto (https://ui.perfetto.dev) opens.
+"""A trace of a run in Chrome's JSON format, which Perfetto (https://ui.perfetto.dev) opens. It contains:
 
-    a row for each worker            with a slice for each node
+    a row for each worker            with a slice for each attempt at a node
     a row for the critical path      with the slices of its nodes
     an arrow for each dependency     from the end of a node to the beginning of its dependent
 
-All slices are kept until they are written, about 300 bytes a node.
+All slices are kept in memory until they are written, about 300 bytes a node.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Trace:
             self._run["end"] = event.end
 
     def write(self, path: Path) -> None:
-        """Write the trace to a file, whole or not at all. Raises `FuruError` if that fails."""
+        """Write the trace to a file atomically. Raises `FuruError` if that fails."""
         text = json.dumps(self.document(), separators=(",", ":"))
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
@@ -88,7 +88,7 @@ class Trace:
             raise FuruError(f"cannot write the trace to {path}: {error.strerror or error}") from error
 
     def document(self) -> dict[str, Any]:
-        """Return the trace as JSON values."""
+        """Return the trace as a value that `json.dumps` accepts."""
         slices = list(self._in_order())
         rows = {worker: row for row, worker in enumerate(sorted({one.worker for one in slices}), start=1)}
         critical = self._critical_path()
@@ -103,8 +103,8 @@ class Trace:
         return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": self._run}
 
     def _critical_path(self) -> set[str]:
-        """Return the nodes on the longest chain. A node is done after its dependencies, so the slices are
-        in order."""
+        """Return the hashes of the nodes on the longest chain. A node is done after its dependencies, so
+        the slices have the order that `longest_chain` needs."""
         done = [one for one in self._slices if one.outcome == "done"]
         nodes = [
             (one.hash, self._depends_on.get(one.hash, ()), one.ended_at - one.began_at) for one in done
@@ -119,8 +119,8 @@ class Trace:
         self._slices.append(Slice(*place, timing.started_at, ended_at, outcome, error))
 
     def _in_order(self) -> Iterator[Slice]:
-        """Yield the slices by worker and time, cut so that they do not overlap: a worker computes one node
-        at a time, but the clock may have been set meanwhile."""
+        """Yield the slices, sorted by worker and time. A worker computes one node at a time, but slices may
+        overlap if the clock was set back. Overlapping slices are shortened."""
         ordered = sorted(self._slices, key=lambda one: (one.worker, one.began_at))
         for one, following in zip(ordered, [*ordered[1:], None], strict=True):
             if following is not None and following.worker == one.worker:
@@ -152,7 +152,7 @@ class Trace:
                     continue
                 number += 1
                 arrow = {"cat": "depends_on", "name": "depends on", "id": number, "pid": _PID}
-                # Within the slice: an arrow is attached to the slice that is there at its time.
+                # Just before the slice ends: Perfetto attaches an arrow to the slice at the arrow's time.
                 within = begin.began_at + 0.999 * (begin.ended_at - begin.began_at)
                 yield {**arrow, "ph": "s", "tid": rows[begin.worker], "ts": self._us(within)}
                 yield {**arrow, "ph": "f", "bp": "e", "tid": rows[to.worker], "ts": self._us(to.began_at)}

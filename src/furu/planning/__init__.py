@@ -1,1 +1,1 @@
-"""Plans: what a run would do, why, and how long it would take. Computes nothing."""
+"""Plans: what a run would do, why, and how long it would take. No node is computed."""

@@ -11,7 +11,7 @@ _MISSING = object()
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A place where two configurations differ. If only one of them has a value there, `only` says which:
+    """A path at which two configurations differ. If only one configuration has a value there, `only` is
     ``"before"`` or ``"after"``, and the other value is None."""
 
     path: str
@@ -21,7 +21,7 @@ class Difference:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
-    """Return the differences between the leaves of two configurations. A node is a leaf."""
+    """Return the differences between the leaves of two configurations. Nodes count as leaves."""
     old, new = dict(leaves(before)), dict(leaves(after))
     found = []
     for path in dict.fromkeys([*old, *new]):
@@ -50,5 +50,5 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def is_node(value: Any) -> bool:
-    """Whether a value in a configuration represents a node, by its class and hash."""
+    """Whether a value in a configuration is a reference to a node: a dict of its class and hash."""
     return isinstance(value, dict) and set(value) == {"node", "hash"}

@@ -1,7 +1,8 @@
-"""Why a missing node has to be computed: what was published before it, and what has changed since.
+"""Why a missing node has to be computed: which published node it replaces, and what has changed since.
 
-A missing node replaces an artifact of the same class that is not part of the plan, and whose configuration
-is the same except for the nodes in it. Reads records, and imports nothing that they name.
+A missing node replaces a published node of the same class if the published node is not part of the plan,
+and their configurations differ only in nodes that have changed. This module reads records, but does not
+import the classes that the records name.
 """
 
 from __future__ import annotations
@@ -22,28 +23,28 @@ from furu.settings import Settings
 from furu.store.artifact import Status, survey
 from furu.store.record import EndedRecord
 
-# Nothing is there; `_validate` rejects the artifact; the last attempt failed, was cancelled, or its process
-# died.
+# "missing": there is no artifact and no attempt. "invalid": `_validate` rejects the artifact. The others
+# say how the last attempt ended; "interrupted" means that its process died.
 _StateReason = Literal["missing", "invalid", "failed", "cancelled", "interrupted"]
-# An artifact is there with another `_version`, or with other inputs.
+# "version raised": there is an artifact with another `_version`. "stale input": one with other inputs.
 Reason = _StateReason | Literal["version raised", "stale input"]
 
-# The largest number of artifacts of a class that are read to find the replaced one.
+# The largest number of artifacts of a class that are read to find the node that is replaced.
 _MAX_READ = 2000
 _FILE = class_name(File)
 
 
 @dataclass(frozen=True, slots=True)
 class Because:
-    """The reason why a node has to be computed, and for a stale input the fields that have changed."""
+    """The reason why a node has to be computed. For a stale input, `fields` names the changed fields."""
 
     reason: Reason
     fields: tuple[str, ...] = ()
 
 
 class Reasons:
-    """Finds the reasons for nodes. Each node must come after its dependencies. `wanted` are the hashes of
-    all nodes in the plan, which no other node replaces."""
+    """Finds the reason for each node. Nodes must be passed after their dependencies. `wanted` contains the
+    hashes of all nodes in the plan: these nodes are still needed, so they do not count as replaced."""
 
     def __init__(self, settings: Settings, wanted: set[str]) -> None:
         self._settings = settings
@@ -52,7 +53,7 @@ class Reasons:
         self._changed: set[str] = set()
 
     def find(self, node: Node[Any]) -> Because:
-        """Return why a node that is TODO has to be computed. Raises `FuruStoreError`."""
+        """Return why a TODO node must be computed. Raises `FuruStoreError` if the store cannot be read."""
         because = Because(_why_missing(node))
         if because.reason == "missing":
             because = self._against_before(node) or because
@@ -67,7 +68,7 @@ class Reasons:
             found = differences(before, config)
             if not found:
                 if json.dumps(HIDDEN) in json.dumps(config):
-                    continue  # they may differ in hidden fields
+                    continue  # the configurations may differ in hidden fields
                 return Because("version raised")
             paths = [difference.path for difference in found]
             fields = dict.fromkeys(path.partition("[")[0].partition(".")[0] for path in paths)
@@ -77,8 +78,8 @@ class Reasons:
         return best[1] if best else None
 
     def _has_changed(self, before: Any, after: Any) -> bool:
-        """Whether a field holds a node that has changed rather than a different one: an input file, a node
-        that replaces another, or a list of which some nodes stayed the same."""
+        """Whether the nodes in a field are changed versions of the earlier nodes, not unrelated nodes. This
+        is so if only some of the nodes differ, or if a new node is an input file or replaces another."""
         old, new = set(_nodes(before)), set(_nodes(after))
         if old & new and old != new:
             return True
@@ -102,8 +103,8 @@ class Reasons:
 
 
 def _outline(config: Mapping[str, Any]) -> str:
-    """Return a configuration as text, with each node reduced to its class. All lists of nodes of one class
-    give the same text, whatever their length."""
+    """Return a configuration as text in which each node is reduced to its class. A list of nodes is reduced
+    to the set of their classes, so its length does not matter."""
     return json.dumps({name: _outlined(value) for name, value in config.items()}, sort_keys=True)
 
 
@@ -132,7 +133,7 @@ def _nodes(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _why_missing(node: Node[Any]) -> _StateReason:
-    """Return why a node that is TODO is not DONE, from its own attempts."""
+    """Return why a TODO node is not DONE, according to its own artifact and attempts."""
     found = survey(artifact_of(node))
     if found.status is Status.DONE:
         return "invalid"

@@ -1,4 +1,4 @@
-"""Simulated runs: the same scheduler, plan and window, with workers that only advance a virtual clock.
+"""Simulated runs: the real scheduler, plan and window, with workers that only advance a virtual clock.
 
 A node takes the mean duration of its class. The overhead of a real run (starting threads, the store, the
 interpreter's lock) is not included, so a real run of very short nodes takes longer.
@@ -35,10 +35,10 @@ def simulate(
     spec_limits: Mapping[str, int] | None = None,
     order: Order = "roots",
 ) -> float:
-    """Return the makespan in seconds of a run whose discovery returns `facts`.
+    """Return the makespan, in seconds, of a run whose discovery returns `facts`.
 
-    Nodes that another owner computes count as done. The simulation runs in a thread of its own, so it may
-    be called where an event loop is running, which it blocks.
+    Nodes that another owner is computing count as done. The simulation runs in a separate thread, so this
+    function may be called while an event loop is running in the caller's thread. It blocks that loop.
     """
     clock = Clock(duration_sec)
 
@@ -68,8 +68,8 @@ def simulate(
 
 
 class Clock:
-    """Workers with a virtual clock, which advances to the end of the next node when nothing else can happen
-    before."""
+    """Workers with a virtual clock. When nothing more can happen before a running node ends, the clock
+    advances to the time at which the next node ends."""
 
     def __init__(self, duration_sec: Callable[[Job], float]) -> None:
         self.now_sec = 0.0
@@ -80,28 +80,27 @@ class Clock:
     def open(
         self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool
     ) -> SimulatedCrew:
-        """Begin a run."""
+        """Return the crew of a run."""
         return SimulatedCrew(self, deliver, max_workers)
 
     async def run(self, scheduler: Scheduler) -> None:
-        """End one node after another, each time that the scheduler has nothing left to do."""
+        """End the next node whenever the scheduler has settled."""
         while True:
-            # The scheduler's discovery runs in a thread. It takes microseconds, and nothing reports its
-            # end.
+            # Poll: discovery runs in a thread and does not report its end. It takes only microseconds.
             await anyio.lowlevel.checkpoint()
             if self._ends and scheduler.is_settled:
                 self.now_sec, _, crew, job = heapq.heappop(self._ends)
                 crew.end(job)
 
     def begin(self, crew: SimulatedCrew, job: Job) -> None:
-        """Begin a node, which will end after its duration."""
+        """Begin a node, and schedule its end."""
         self._begun += 1
         ends_at = self.now_sec + self._duration_sec(job)
         heapq.heappush(self._ends, (ends_at, self._begun, crew, job))
 
 
 class SimulatedCrew:
-    """The workers of one simulated run."""
+    """The crew of one simulated run."""
 
     def __init__(self, clock: Clock, deliver: Deliver, max_workers: int) -> None:
         self._clock = clock
@@ -111,11 +110,11 @@ class SimulatedCrew:
 
     @property
     def is_serial(self) -> bool:
-        """Always False: serial mode is for nodes that take no time."""
+        """Always False: serial mode, which is for very short nodes, is not simulated."""
         return False
 
     def has_room(self, spec_key: str) -> bool:
-        """Whether another node may run."""
+        """Whether another node may start."""
         return self._in_flight < self._max_workers
 
     def start(self, job: Job) -> None:
@@ -125,20 +124,20 @@ class SimulatedCrew:
         self._clock.begin(self, job)
 
     def end(self, job: Job) -> None:
-        """End a node."""
+        """End a node, and deliver its outcome."""
         self._in_flight -= 1
         self._deliver(Outcome(job, "computed", 0.0))
 
     def stop(self, *, cancel: bool) -> None:
-        """Do nothing: a simulated run ends by itself."""
+        """Do nothing: simulated nodes need not be stopped."""
 
     def abandon(self) -> list[Job]:
-        """Return nothing: no node is left running."""
+        """Return an empty list: no node is left running."""
         return []
 
 
 class Replay:
-    """Returns the facts of an earlier discovery again, as far as the window has room."""
+    """Replays the facts of an earlier discovery, as the window makes room for them."""
 
     def __init__(self, facts: Sequence[Fact], duration_sec: Callable[[Job], float]) -> None:
         self._facts = facts
@@ -146,7 +145,7 @@ class Replay:
         self._next = 0
 
     def step(self, room: int | None, again: Sequence[Node[object]] = ()) -> Batch:
-        """Return the facts of as many roots as there is room for."""
+        """Return the next facts, with at most `room` new roots."""
         facts: list[Fact] = []
         while self._next < len(self._facts):
             fact = self._facts[self._next]
@@ -163,7 +162,7 @@ class Replay:
         return Batch(facts, True, self._next == len(self._facts))
 
     def forget(self, key: str) -> None:
-        """Do nothing: every node is returned once."""
+        """Do nothing: each node is returned only once."""
 
     def stop(self) -> None:
         """Do nothing: every step is short."""

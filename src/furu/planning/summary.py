@@ -29,11 +29,11 @@ from furu.store.artifact import Status
 
 __all__ = ["Forecast", "PlanSummary", "PlannedNode", "plan_local", "summarize"]
 
-# A summary names this many nodes, and counts all.
+# A summary lists at most this many nodes, but counts all of them.
 _NAMED_NODES = 1000
 _SHOWN_CHARS = 120
 _SHOWN_FAILURES = 10
-# For larger plans the simulated runs would take too long.
+# Larger plans are not simulated, because that would take too long.
 _MAX_SIMULATED_NODES = 5000
 _OTHER_WORKERS = (2, 4, 8, 16)
 _OTHER_WINDOWS = ("dfs", "bfs")
@@ -41,8 +41,8 @@ _OTHER_WINDOWS = ("dfs", "bfs")
 
 @dataclass(frozen=True, slots=True)
 class PlannedNode:
-    """A node that would be computed. `name` is its class, `text` describes it, `fields` are those that are
-    stale."""
+    """A node that would be computed. `name` is its class, and `text` describes it. For a stale input,
+    `fields` names the fields that have changed."""
 
     hash: str
     name: str
@@ -58,7 +58,7 @@ class PlannedNode:
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The makespan of a run with a certain number of workers and a certain window."""
+    """The makespan of a simulated run with a given number of workers and a given window."""
 
     max_workers: int
     window_size: str | int
@@ -70,20 +70,22 @@ class PlanSummary:
     """What a run of the same roots would do.
 
     `to_compute` nodes would be computed. `reused` nodes are DONE; their dependencies were not visited.
-    `in_progress` nodes are being computed by another owner, for which the run would wait. `failed` nodes
-    would fail the run: one of their methods has just raised, or they failed earlier (only with
-    `retry_failed=False`); `failures` says how. `reasons` counts the nodes to compute by class and reason,
-    and `nodes` names the first thousand, each after its dependencies. The reasons:
+    `in_progress` nodes are being computed by another owner, and the run would wait for them. `failed` nodes
+    would make the run fail: one of their methods raised while the plan was made, or, with
+    `retry_failed=False`, an earlier attempt failed. `failures` describes these failures. `reasons` counts
+    the nodes to compute by class and reason. `nodes` lists the first thousand of them, each after its
+    dependencies. The reasons are:
 
     ``missing``: there is no artifact. ``invalid``: `_validate` rejects the artifact. ``failed``,
     ``cancelled``, ``interrupted``: how the last attempt ended. ``version raised``: there is an artifact
-    with the same fields and another `_version`. ``stale input``: there is one that differs in nodes that
-    have changed.
+    with the same fields and another `_version`. ``stale input``: there is an artifact that differs only in
+    nodes, and these have changed.
 
-    `forecasts` are the makespans of simulated runs, from recorded durations of the same classes: first with
-    the given options, then with other numbers of workers and other windows. No number of workers beats
-    `critical_path_sec`. Both are missing if nothing is recorded, or for more than 5,000 nodes. The classes
-    in `unknown_durations` are assumed to take as long as the others.
+    `forecasts` are the makespans of simulated runs, based on recorded durations of the same classes: first
+    with the given options, then with other numbers of workers and other windows. More workers cannot make a
+    run shorter than `critical_path_sec`. There are no forecasts and no critical path if no duration is
+    recorded, if nodes failed, or for more than 5,000 nodes. The classes in `unknown_durations` have no
+    recorded durations, and are assumed to take as long as the others.
     """
 
     to_compute: int
@@ -131,7 +133,7 @@ def summarize(
     window_size: str | int,
     order: Order,
 ) -> PlanSummary:
-    """Count everything that a discovery finds, find reasons, and simulate runs."""
+    """Count the nodes that a discovery finds, find the reasons to compute them, and simulate runs."""
     facts = list(_facts(discovery))
     found = [fact for fact in facts if isinstance(fact, Found)]
     statuses = Counter(fact.status for fact in found)
@@ -210,7 +212,7 @@ def plan_local(
 ) -> PlanSummary:
     """Return what `run_local(roots)` would compute, why, and how long it would take. Computes nothing.
 
-    Reads all `roots`. Raises the same errors as `run_local` for invalid roots, graphs and options.
+    Iterates over all `roots`. Raises the same errors as `run_local` for invalid roots, graphs and options.
     """
     check_roots(roots)
     check_limits(max_workers, max_async)

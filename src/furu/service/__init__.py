@@ -1,4 +1,4 @@
-"""Runs that many callers share: bounded, drained at the end, without HTTP and without an extra."""
+"""Runs that many callers share, with limits and a graceful shutdown. Needs neither HTTP nor an extra."""
 
 from furu.service.run import Run, RunCancelledError, RunsClosedError, RunsFullError
 from furu.service.runs import Runs

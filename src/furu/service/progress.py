@@ -1,8 +1,8 @@
-"""How far a run has come: the state of each node, and the number of its last change. Pure.
+"""The progress of a run: the state of each node, and the number of its last change. Pure.
 
-A follower that has seen change n asks for the changes after n, and gets the latest state of each node that
-has changed since. So no events are kept for a follower, however long it is away. A page starts from a
-snapshot, which holds the number of its last change.
+Each change has a number. A follower that has seen change n asks for the changes after n, and receives the
+latest state of each node that has changed since. A follower may pause for any length of time: no list of
+events grows meanwhile. A page starts from a snapshot, which contains the number of the run's last change.
 """
 
 from __future__ import annotations
@@ -56,13 +56,14 @@ _STATES: dict[type[events.Event], NodeState] = {
 }
 _RUNNING = ("running", "overran")
 _UNSETTLED = (*_RUNNING, "waiting", "retrying")
-# If more nodes run at once, clients see the first ones.
+# Clients see at most this many running nodes, those that have run longest.
 _MAX_RUNNING_SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
 class NodeProgress:
-    """A node, of class ``module:Class``, after change number `change`. `error` is one line."""
+    """The state of a node since change number `change`. `node_class` is ``module:Class``; `error` is one
+    line."""
 
     hash: str
     node_class: str
@@ -79,7 +80,7 @@ class NodeProgress:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The progress of a run at one moment: after change number `last_change`."""
+    """The progress of a run right after change number `last_change`."""
 
     last_change: int
     counts: Mapping[NodeState, int]
@@ -88,10 +89,10 @@ class Snapshot:
 
 
 class Progress:
-    """Takes the events of a run, on its loop, and keeps one small value for each node.
+    """Processes the events of a run, on the run's loop, and keeps one small value for each node.
 
-    Changes are numbered from 1; `last_change` is 0 before the first. `class_counts` holds the counts of
-    each class, ``module:Class``.
+    Changes are numbered from 1; `last_change` is 0 before the first. `counts` is the number of nodes in
+    each state, and `class_counts` the same for each class, ``module:Class``.
     """
 
     def __init__(self) -> None:
@@ -101,10 +102,10 @@ class Progress:
         self._nodes: dict[str, NodeProgress] = {}  # in the order of their last change
         self._unsettled: dict[str, None] = {}
         self._running: dict[str, None] = {}  # longest running first
-        self._changed: anyio.Event | None = None  # only while a follower waits
+        self._changed: anyio.Event | None = None  # None unless a follower waits
 
     def __call__(self, event: events.Event) -> None:
-        """Take an event of the run."""
+        """Process an event of the run."""
         if isinstance(event, events.RunFinished):
             for key in list(self._unsettled):
                 self._set(key, self._nodes[key].node_class, "stopped")
@@ -119,18 +120,18 @@ class Progress:
             )
 
     def touch(self) -> None:
-        """Count a change of the run itself, and wake the followers that wait for one."""
+        """Count a change, and wake the followers that wait for one."""
         self.last_change += 1
         if self._changed is not None:
             self._changed.set()
             self._changed = None
 
     def snapshot(self) -> Snapshot:
-        """Return a copy of the progress as it is now."""
+        """Return a copy of the current progress."""
         return Snapshot(self.last_change, +self.counts, dict(self._nodes), self.running())
 
     def running(self) -> tuple[NodeProgress, ...]:
-        """Return the nodes that run, longest running first, but not more than clients see."""
+        """Return the running nodes that clients see, longest running first."""
         return tuple([self._nodes[key] for key in islice(self._running, _MAX_RUNNING_SHOWN)])
 
     def since(self, change: int) -> list[NodeProgress]:
@@ -139,7 +140,7 @@ class Progress:
         return list(newest_first)[::-1]
 
     async def wait_changed(self, change: int) -> None:
-        """Wait until there has been a change after `change`."""
+        """Wait until a change after `change` has happened."""
         while self.last_change <= change:
             self._changed = self._changed or anyio.Event()
             await self._changed.wait()

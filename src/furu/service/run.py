@@ -1,4 +1,4 @@
-"""One run as its followers see it, and the errors that they get.
+"""A run as its followers see it, and the errors that followers receive.
 
 queued -> running -> finished | failed | cancelled
 queued -> cancelled
@@ -35,12 +35,12 @@ logger = logging.getLogger("furu.service")
 
 RunState = Literal["queued", "running", "finished", "failed", "cancelled"]
 OnDisconnect = Literal["cancel", "finish"]
-# The settings, which name the store, and the sorted hashes of the roots: equal keys share a run.
+# The settings, which name the store, and the sorted hashes of the roots. Equal keys share a run.
 RunKey = tuple[Settings, tuple[str, ...]]
 
 
 class RunsFullError(FuruError):
-    """The limits on running and queued runs are reached: try again later."""
+    """Too many runs are running or queued; try again later."""
 
 
 class RunsClosedError(FuruError):
@@ -48,7 +48,7 @@ class RunsClosedError(FuruError):
 
 
 class RunCancelledError(FuruError):
-    """The run that was waited for was cancelled; `run` is the run."""
+    """The run that the caller waited for was cancelled. `run` is that run."""
 
     def __init__(self, message: str, *, run: Run | None = None) -> None:
         super().__init__(message)
@@ -56,10 +56,11 @@ class RunCancelledError(FuruError):
 
 
 class Run:
-    """One run, as its followers read it; only `Runs` changes it.
+    """A run as its followers see it. Only `Runs` changes it.
 
-    `title` is for people. `progress` says how far the run has come. Once it has ended, `report` holds its
-    counts, or None if it was cancelled, and `error` says why it failed. Times are seconds since the epoch.
+    `title` is for people. `progress` has the states of the run's nodes. When the run has ended, `report` is
+    its report, or None if it has none, for example because it was cancelled. `error` is the exception of a
+    failed run. Times are seconds since the epoch.
     """
 
     def __init__(
@@ -93,12 +94,12 @@ class Run:
     async def wait(self) -> RunReport:
         """Wait until the run has ended, and return its report.
 
-        Raises the error that the run failed with, which is a `FuruComputeError` if nodes failed and never
-        an exception group, and `RunCancelledError` if the run was cancelled.
+        Raises `RunCancelledError` if the run was cancelled. If the run failed, raises its error, which is a
+        `FuruComputeError` if nodes failed and is never an exception group.
         """
         await self._ended.wait()
         if self.error is not None:
-            # Its traceback would otherwise grow, and keep the frames of every follower alive.
+            # All followers raise the same object. Its traceback would grow and keep their frames alive.
             raise self.error.with_traceback(None)
         if self.report is None:
             raise RunCancelledError(f"the run {self.id} ({self.title}) was cancelled", run=self)
@@ -106,7 +107,7 @@ class Run:
 
 
 def error_for_followers(run: Run, error: BaseException) -> Exception:
-    """Log why a run failed, and return what its followers raise: an `Exception` that is not a group."""
+    """Log why a run failed, and return the error that its followers raise, never an exception group."""
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     if isinstance(error, FuruComputeError):

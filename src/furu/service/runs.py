@@ -1,6 +1,6 @@
-"""The runs of a service: started for callers, shared by callers that want the same, bounded, and drained.
+"""The runs of a service: callers that want the same roots share a run, and the number of runs is bounded.
 
-Everything but `stop` happens on one event loop, so there are no locks.
+Everything except `stop` runs on one event loop, so no locks are needed.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ _NAMED_ROOTS = 3
 
 
 class Runs:
-    """The runs of one service. Enter it for as long as the service lives: `async with Runs() as runs`.
+    """The runs of one service. Enter it for the lifetime of the service: `async with Runs() as runs`.
 
-    Callers that want the same roots in the same store follow one run. Different runs share their nodes, as
-    all runs of a process do. When the block is left, no new run starts, queued runs are cancelled, and
-    running ones may go on for `grace_sec`. Runs that are still active after that are cancelled, and the log
-    ``furu.service`` names them.
+    Callers that want the same roots with the same settings share one run. Different runs share their nodes,
+    as all runs of a process do. When the block is left, no new run starts, queued runs are cancelled, and
+    running runs may continue for `grace_sec`. Runs that are still active after that are cancelled, and
+    named in the log ``furu.service``.
 
     Args:
         max_running: How many runs may run at once.
-        max_queued: How many more may wait for their turn.
-        grace_sec: How long running runs may go on when the service ends.
+        max_queued: How many more runs may wait for their turn.
+        grace_sec: How long running runs may continue when the service shuts down.
         cancel_sec: How long a cancelled run waits for its running nodes. After that, async nodes are
             cancelled. A node in a thread keeps running until it finishes or calls `check_cancelled()`,
-            which stops it. So the service ends within `grace_sec` and `cancel_sec`, unless such a thread
-            runs on.
-        keep: How many runs that have ended can still be looked up, with their nodes.
-        compute: The function that runs the roots: `run_local_async`, or one that calls it with other
+            which stops it. So the service ends within `grace_sec` plus `cancel_sec`, unless such a thread
+            keeps running.
+        keep: How many ended runs are kept, with their nodes, so that they can still be looked up.
+        compute: The function that runs the roots: `run_local_async`, or a function that calls it with other
             options, such as ``functools.partial(run_local_async, max_workers=4)``. It is called with the
             roots, `on_event` and `grace_sec`.
 
@@ -85,10 +85,10 @@ class Runs:
         self._stop_waker: Waker | None = None
         self._stopping = False
         self._interrupt: BaseException | None = None
-        # Both in the order in which runs were added.
+        # Both dicts are in the order in which runs were added.
         self._live: dict[str, Run] = {}
         self._ended: dict[str, Run] = {}
-        # The runs that new followers may join. Cancelled runs that still wait for their nodes are left out.
+        # The live runs that new followers may join: all but the cancelled runs that still wait for nodes.
         self._joinable: dict[RunKey, Run] = {}
 
     async def __aenter__(self) -> Self:
@@ -119,18 +119,18 @@ class Runs:
             raise self._interrupt
 
     def stop(self) -> None:
-        """Start to shut down: no new run starts, and `grace_sec` begins.
+        """Begin the shutdown: no new run starts, and `grace_sec` begins.
 
         May be called at any time and more than once, from any thread and from a signal handler. If it is
         called before the block is entered, no run starts in the block.
         """
-        # The order matters: either `__aenter__` sees the flag, or we see its waker.
+        # The order matters: if `__aenter__` runs meanwhile, either it sees the flag or we see its waker.
         self._stopping = True
         if self._stop_waker is not None:
             self._stop_waker.wake()
 
     def get(self, run_id: str) -> Run | None:
-        """Return the run with this id, live or recent, or None."""
+        """Return the live or recent run with this id, or None."""
         return self._live.get(run_id) or self._ended.get(run_id)
 
     def live(self) -> list[Run]:
@@ -138,23 +138,23 @@ class Runs:
         return list(self._live.values())
 
     def recent(self) -> list[Run]:
-        """Return the runs that have ended and are kept, newest first."""
+        """Return the ended runs that are kept, most recently ended first."""
         return list(reversed(self._ended.values()))
 
     @contextlib.asynccontextmanager
     async def follow(
         self, roots: Iterable[Furu[Any]], *, title: str = "", on_disconnect: OnDisconnect = "cancel"
     ) -> AsyncIterator[Run]:
-        """Follow the run of `roots` for the length of a block: join the live run, or start a new one.
+        """Follow a run of `roots` during the block: join the live run of these roots, or start a new run.
 
-        Leaving the block cancels the run if no follower is left and all of them asked for ``"cancel"``. A
-        run that any follower joined with ``"finish"`` goes on to its end.
+        When the last follower leaves its block, the run is cancelled if all followers passed
+        ``on_disconnect="cancel"``. If any follower passed ``"finish"``, the run continues to its end.
 
         >>> async with runs.follow([report]) as run:    # doctest: +SKIP
         ...     await run.wait()
 
         Raises:
-            RunsFullError: No more runs may wait.
+            RunsFullError: Too many runs are running or queued.
             RunsClosedError: The service has not started, is shutting down or has ended.
             ValueError: `on_disconnect` has a wrong value.
             FuruUsageError: A root is not a node, or these runs were entered on another event loop.
@@ -162,8 +162,8 @@ class Runs:
         check_choice("on_disconnect", on_disconnect, get_args(OnDisconnect))
         wanted = _as_tuple(roots)
         key, title = await in_thread(_key_and_title, wanted, title)
-        # There must be no checkpoint from here to the try: a follower that is cancelled between them would
-        # leave behind a run that nothing follows.
+        # There must be no checkpoint between here and the `try`: a follower that is cancelled there would
+        # leave behind a run without followers.
         run = self._join(Run(wanted, key, title, on_disconnect))
         run._followers += 1
         if on_disconnect == "finish":
@@ -176,9 +176,9 @@ class Runs:
                 self._cancel(run)
 
     async def submit(self, roots: Iterable[Furu[Any]], *, title: str = "") -> Run:
-        """Start the run of `roots` or join the live one, and let it go on to its end without followers.
+        """Start a run of `roots`, or join the live run, and let it continue to its end without followers.
 
-        Raises as `follow` does.
+        Raises the same errors as `follow`.
         """
         async with self.follow(roots, title=title, on_disconnect="finish") as run:
             return run
@@ -214,7 +214,7 @@ class Runs:
                         run.report = await self._compute(
                             run.roots, on_event=run.progress, grace_sec=self._cancel_sec
                         )
-        except BaseException as error:  # also a cancellation, since the task ends here anyway
+        except BaseException as error:  # also a cancellation: the task ends here in any case
             failure = _without_cancellations(error)
             if failure is not None:
                 run.error = error_for_followers(run, failure)
@@ -239,7 +239,7 @@ class Runs:
         run.progress.touch()
 
     def _end_for(self, interrupt: BaseException | None) -> None:
-        """If a run raised an interrupt, end the service; `__aexit__` raises the interrupt."""
+        """If a run raised an interrupt, cancel all runs. `__aexit__` then raises the interrupt."""
         if interrupt is not None and self._tasks is not None:
             self._interrupt = interrupt
             self._tasks.cancel_scope.cancel()
@@ -253,7 +253,7 @@ class Runs:
             del self._joinable[run._key]
 
     async def _drain_when_stopped(self) -> None:
-        """Cancel queued runs at once, and after `grace_sec` the running ones that have not ended."""
+        """After `stop`, cancel queued runs at once, and running runs that do not end within `grace_sec`."""
         await self._stop_wanted.wait()
         for run in self.live():
             if run.state == "queued":
@@ -278,7 +278,7 @@ def _without_cancellations(error: BaseException) -> BaseException | None:
 
 
 def _interrupt_in(error: BaseException) -> BaseException | None:
-    """Return the first error that is meant for the process rather than the run."""
+    """Return the first KeyboardInterrupt or SystemExit in an error: it is meant for the whole process."""
     while isinstance(error, BaseExceptionGroup):
         interrupts = error.subgroup((KeyboardInterrupt, SystemExit))
         if interrupts is None:
@@ -288,7 +288,8 @@ def _interrupt_in(error: BaseException) -> BaseException | None:
 
 
 def _key_and_title(roots: tuple[Furu[Any], ...], title: str) -> tuple[RunKey, str]:
-    """Check the roots. Called in a thread: there may be many, and the settings may need the disk."""
+    """Check the roots, and return the run's key and title. Called in a thread, because there may be many
+    roots, and the settings may need the disk."""
     for number, root in enumerate(roots):
         check_root(root, number)
     key = current_settings(), tuple(sorted({root.furu_hash for root in roots}))

@@ -1,4 +1,4 @@
-"""Runs behind the requests of a web service, and pages to watch them (extra `web`)."""
+"""Runs for the requests of a web service, and pages to watch them. Needs the extra `web`."""
 
 try:
     import starlette  # noqa: F401  # so that the error names the extra

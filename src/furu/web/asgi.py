@@ -1,4 +1,4 @@
-"""The application: its routes and handlers. Read-only except for the jobs that the service registered."""
+"""The application: its routes and handlers. It is read-only, except that clients may start jobs."""
 
 from __future__ import annotations
 
@@ -39,29 +39,29 @@ def app(
     max_body_bytes: int = DEFAULT_MAX_BODY_BYTES,
     show_details: bool = False,
 ) -> Starlette:
-    """Return an application with the pages and the JSON of `runs`, to mount in any ASGI application.
+    """Return an application that shows `runs` as pages and as JSON, to mount in any ASGI application.
 
-    It shows the runs of this process with their graphs and progress, and the store that is in force for a
-    request: configurations (without fields that have ``repr=False``), states and results. No request can
-    name a class to import or a path to read. The application does not authenticate: mount it where only
-    people who may see this can reach it.
+    It shows the runs of this process, with their graphs and progress. It also shows the nodes of the store
+    that the settings name during the request: configurations (without fields that have ``repr=False``),
+    states and results. Requests cannot name a class to import or a path to read. The application does not
+    authenticate clients: mount it where only people who may see all this can reach it.
 
-    A mounted application has no lifespan of its own, so enter `runs` in the lifespan of the host. If the
-    application is served by itself, it enters them.
+    The lifespan of a mounted application does not run, so enter `runs` in the lifespan of the host. If the
+    application is served by itself, its own lifespan enters `runs`.
 
     Args:
         runs: The runs of the service.
-        jobs: What clients may start with `POST api/jobs/<name>` and a JSON object. Jobs with
-            ``on_disconnect="finish"`` answer 202 at once, the others when the run has ended. With
-            ``Accept: text/event-stream`` both stream the progress of the run.
-        max_body_bytes: The longest body of such a request; longer ones are answered 413.
-        show_details: Whether clients see what may hold paths and other internals: messages of exceptions,
-            tracebacks, logs, owners and directories. Without it they see which nodes failed and the class
-            of each error; the logs ``furu.service`` and ``furu.web`` have the rest.
+        jobs: The jobs that clients may start with `POST api/jobs/<name>` and a JSON object. A job with
+            ``on_disconnect="finish"`` answers 202 at once, any other job when its run has ended. With
+            ``Accept: text/event-stream``, both kinds stream the progress of the run.
+        max_body_bytes: The largest body of a request that starts a job. A larger body is answered with 413.
+        show_details: Whether clients see details that may contain paths and other internals: exception
+            messages, tracebacks, logs, owners and directories. Otherwise they see which nodes failed and
+            the class of each error, and the logs ``furu.service`` and ``furu.web`` have the rest.
 
     Raises:
         TypeError, ValueError: An argument has a wrong type or value.
-        FuruUsageError: Two jobs have one name, or something is not a job.
+        FuruUsageError: Two jobs have the same name, or an item of `jobs` is not a job.
     """
     check_int("max_body_bytes", max_body_bytes, least=0)
     check_flag("show_details", show_details)
@@ -82,7 +82,7 @@ def app(
         },
         lifespan=lifespan,
     )
-    application.router.redirect_slashes = False  # the redirect would go to the host that the request names
+    application.router.redirect_slashes = False  # a redirect would lead to the host that the request names
     return application
 
 
@@ -128,7 +128,7 @@ class _Site:
         problem = ""
         try:
             graph = await self._queries.graph(run)
-        except Exception as error:  # from the service's own classes; the rest of the page is right
+        except Exception as error:  # the service's classes may raise; the rest of the page is shown
             logger.exception("the graph of the run %s (%s) cannot be shown", run.id, run.title)
             reason = error if self._show_details else f"{type(error).__qualname__}. {SEE_LOG}"
             problem = f"The graph cannot be shown: {reason}"

@@ -1,4 +1,4 @@
-"""A graph as boxes and lines, as SVG. Pure."""
+"""Draws a graph as boxes and lines, in SVG. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from furu.web.html import Html, el, join
 __all__ = ["draw"]
 
 _WIDTH, _HEIGHT = 168, 38
-# From one column, or row, to the next; layers stand further apart, so that there is room for lines.
+# The distances between columns and between rows. Layers are further apart, to leave room for the lines.
 _STEP_X, _STEP_Y, _LAYER_GAP, _MARGIN = 180, 50, 0.2, 6
 _MAX_LABEL_CHARS = 22
 
@@ -18,7 +18,7 @@ _Place = tuple[int, int]
 
 
 def draw(nodes: Sequence[DrawnNode]) -> Html:
-    """Return the drawing, without lines to nodes that are not among `nodes`."""
+    """Return a drawing of `nodes`. Lines to nodes that are not among `nodes` are left out."""
     places = _places(nodes)
     width = max((x for x, _ in places.values()), default=0) + _WIDTH + _MARGIN
     height = max((y for _, y in places.values()), default=0) + _HEIGHT + _MARGIN
@@ -36,7 +36,7 @@ def draw(nodes: Sequence[DrawnNode]) -> Html:
 
 
 def _places(nodes: Sequence[DrawnNode]) -> dict[str, _Place]:
-    """Return the left upper corner of each box."""
+    """Return the upper left corner of each box."""
     places = layout(nodes, gap=_LAYER_GAP)
     top = min((row for _, row in places.values()), default=0.0)
     return {

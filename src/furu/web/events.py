@@ -1,8 +1,8 @@
-"""A run as a response: live, as server-sent events, or once it has ended.
+"""Responses that report a run: live, as server-sent events, or as JSON when the run has ended.
 
-An event `progress` holds the nodes that have changed, the counts of their classes and of the run, and the
-first nodes that run. Its id is the number of the last change in it, so a client that reconnects with
-`Last-Event-ID` gets what has changed since. The last event is `end`, with the run as JSON.
+A `progress` event contains the nodes that have changed, the counts of their classes and of the run, and the
+nodes that have been running longest. The event's id is the number of the last change in it, so a client
+that reconnects with `Last-Event-ID` receives the later changes. The last event, `end`, has the run as JSON.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ __all__ = ["FollowRun", "RunEvents"]
 
 # Ten messages a second are enough for a browser.
 _PACE_SEC = 0.1
-# Proxies drop a connection that has been quiet for a minute.
+# Many proxies close a connection that has been quiet for a minute.
 _KEEP_ALIVE_SEC = 15.0
 _MAX_NODES_A_MESSAGE = 500
 _STREAM_HEADERS = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-store",
-    "x-accel-buffering": "no",  # nginx would hold the events back
+    "x-accel-buffering": "no",  # otherwise nginx buffers the events
 }
 
 
 class RunEvents(Response):
-    """Watches a run to its end as server-sent events, from after the change `after`.
+    """Streams the changes of a run after change number `after`, until its end, as server-sent events.
 
-    A watcher is not a follower: when it leaves, the run does not change. `show_details` is as for `app`.
-    Messages come at least `pace_sec` apart, and a comment follows when nothing has changed for
-    `keep_alive_sec`.
+    The client is not a follower: when it disconnects, the run continues. `show_details` is as for `app`.
+    Messages are sent at least `pace_sec` apart. When nothing has changed for `keep_alive_sec`, a comment is
+    sent.
     """
 
     def __init__(
@@ -68,11 +68,11 @@ class RunEvents(Response):
 
 
 class FollowRun(Response):
-    """Follows the run of `roots` as `Runs.follow` does, for as long as the client stays.
+    """Follows a run of `roots`, as `Runs.follow` does, for as long as the client stays connected.
 
-    With `stream` the response is the run's progress as server-sent events, otherwise one JSON object when
-    the run has ended. It is 429 if too many runs wait, and 503 if the service has not started or has ended.
-    `show_details`, `pace_sec` and `keep_alive_sec` are as for `RunEvents`.
+    With `stream`, the response is the run's progress as server-sent events. Without `stream`, it is one
+    JSON object, sent when the run has ended. The status is 429 if too many runs wait, and 503 if the
+    service has not started or has ended. The other options are as for `RunEvents`.
     """
 
     def __init__(
@@ -127,9 +127,9 @@ def _messages_with(
 async def _run_messages(
     run: Run, after: int, *, show_details: bool, pace_sec: float, keep_alive_sec: float
 ) -> _Messages:
-    """Yield the messages of a run from after a change to its end, and comments while it is quiet.
+    """Yield the messages of a run after change number `after`, and comments while nothing changes.
 
-    A change that the run has not reached is from an earlier process; then everything is sent.
+    If the run has not reached change `after`, the number is not from this run, and everything is sent.
     """
     if after > run.progress.last_change:
         after = 0
@@ -187,13 +187,14 @@ async def _send_events(messages: _Messages, send: Send) -> None:
 async def _unless_disconnected(
     receive: Receive, send: Send, answer: Callable[[Send], Awaitable[None]]
 ) -> None:
-    """Run `answer` until it ends or the client leaves. Raises its error as it is, not in a group."""
+    """Run `answer` until it returns or the client disconnects. Raises an error of `answer` as it is, not in
+    an exception group."""
     errors: list[Exception] = []
 
     async def send_or_leave(message: Message) -> None:
         try:
             await send(message)
-        except OSError as error:  # some servers raise it when the client has left
+        except OSError as error:  # some servers raise this when the client has left
             raise _ClientLeft from error
 
     async def wait_left() -> None:

@@ -1,4 +1,4 @@
-"""HTML whose text is always escaped: only `el` makes markup. Pure."""
+"""HTML in which text is always escaped: only `el` creates markup. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _VOID = frozenset({"link", "meta", "br"})
 
 
 class Html(str):
-    """Markup, which is not escaped again."""
+    """Markup: a string that is not escaped again."""
 
     __slots__ = ()
 
@@ -21,11 +21,11 @@ Child = Html | str | int | float | None
 
 
 def el(tag: str, *children: Child, **attributes: str | float | bool | None) -> Html:
-    """Return an element. All text in it and all values of attributes are escaped.
+    """Return an element. All its text and attribute values are escaped.
 
-    An underscore in the name of an attribute becomes a dash, and one at its end is dropped (`class_`).
-    Attributes that are None or False are left out, and of those that are True only the name is written.
-    Children that are None are left out.
+    An underscore in an attribute name becomes a dash, and a trailing underscore is dropped (`class_`). An
+    attribute that is None or False is left out; if it is True, only its name is written. Children that are
+    None are left out.
 
     >>> el("a", "<b>", href="/?a=1&b=2")
     '<a href="/?a=1&amp;b=2">&lt;b&gt;</a>'
@@ -41,18 +41,18 @@ def el(tag: str, *children: Child, **attributes: str | float | bool | None) -> H
 
 
 def join(*children: Child) -> Html:
-    """Return markup and text one after another, the text escaped."""
+    """Join pieces of markup and text. The text is escaped."""
     return Html("".join(_child(child) for child in children if child is not None))
 
 
 def text_block(text: str) -> Html:
-    """Return a text of several lines, with unprintable characters as escapes."""
+    """Return a block of preformatted lines. Unprintable characters are escaped."""
     lines = [printable(line.expandtabs(4)) for line in text.split("\n")]
     return el("pre", "\n".join(lines))
 
 
 def document(title: str, head: Html, body: Html) -> str:
-    """Return a whole page."""
+    """Return a complete page."""
     inside = join(
         el("meta", charset="utf-8"),
         el("meta", name="viewport", content="width=device-width, initial-scale=1"),
@@ -68,5 +68,5 @@ def _child(child: Html | str | float) -> str:
 
 
 def _escaped(text: str) -> str:
-    # A lone surrogate cannot be sent as UTF-8 at all.
+    # A lone surrogate cannot be encoded as UTF-8, so it becomes a backslash escape.
     return html.escape(text.encode("utf-8", "backslashreplace").decode(), quote=True)

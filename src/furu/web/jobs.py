@@ -1,4 +1,4 @@
-"""Jobs, which clients may start: functions of the service that make roots from checked arguments.
+"""Jobs that clients may start: functions of the service that create roots from checked arguments.
 
 A request names a job, never a class, a module or a path.
 """
@@ -26,12 +26,12 @@ _PLAIN = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONL
 
 
 class JobInputError(FuruError, ValueError):
-    """A request has arguments that the job does not accept; the message says which and why."""
+    """The arguments in a request are not valid for the job. The message says which, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A function that clients may call as `name`. Jobs are made by `job`."""
+    """A function that clients may call as `name`. Create jobs with `job`."""
 
     name: str
     make: Callable[..., Iterable[Furu[Any]] | Furu[Any]]
@@ -39,19 +39,19 @@ class Job:
     arguments: type[msgspec.Struct]
 
     def parameters(self) -> dict[str, str]:
-        """Return the types of the arguments, as text for people."""
+        """Return the type of each argument, as text for people."""
         hints = {field.name: field.type for field in msgspec.structs.fields(self.arguments)}
         return {name: inspect.formatannotation(kind) for name, kind in hints.items()}
 
     def make_roots(self, body: bytes) -> tuple[Furu[Any], ...]:
-        """Make roots from a JSON object with the job's arguments.
+        """Create roots from a JSON object with the job's arguments.
 
-        This calls the service's function, which may read files: a running loop does it in a thread.
+        Calls the service's function, which may read files, so an event loop must call this in a thread.
 
         Raises:
             JobInputError: An argument is missing, unknown or of a wrong type, or the function raised a
                 `ValueError`.
-            FuruUsageError: The function returned something other than nodes.
+            FuruUsageError: The function returned neither a node nor an iterable.
         """
         try:
             arguments = msgspec.json.decode(body or b"{}", type=self.arguments)
@@ -59,7 +59,7 @@ class Job:
             raise JobInputError(f"the arguments of {self.name} cannot be used: {error}") from None
         try:
             made = self.make(**msgspec.structs.asdict(arguments))
-        except FuruError:  # a setting with a wrong value, for instance, is not the client's error
+        except FuruError:  # a wrong setting is a ValueError too, but not the client's error
             raise
         except ValueError as error:
             raise JobInputError(f"{self.name} refuses these arguments: {error}") from error
@@ -77,18 +77,18 @@ def job(
     *,
     on_disconnect: OnDisconnect = "cancel",
 ) -> Job:
-    """Let clients start a run of the nodes that `make` returns, under `name`.
+    """Return a job that lets clients start a run of the nodes that `make` returns.
 
-    `make` is called in a thread with the arguments of a request, a JSON object whose values are decoded as
-    the parameters are annotated. An argument that is missing, unknown or of a wrong type is the client's
-    error. So is a `ValueError` that `make` raises, and the client sees its message. Any other exception is
-    an error of the service.
+    The body of a request is a JSON object with the arguments of `make`. Each argument is decoded to the
+    annotated type of its parameter, and `make` is called in a thread. An argument that is missing, unknown
+    or of a wrong type is the client's error. So is a `ValueError` that `make` raises, and the client sees
+    its message. Any other exception is an error of the service.
 
     Args:
         name: The name in requests: at most 64 letters, digits, ``_`` and ``-``.
-        make: A function that returns a node or several. All its parameters are annotated with types that
-            msgspec can decode.
-        on_disconnect: Whether the run is cancelled or finishes when the last client that waits has left.
+        make: A function that returns a node or an iterable of nodes. All its parameters must be annotated
+            with types that msgspec can decode.
+        on_disconnect: Whether the run is cancelled or continues when the last waiting client has left.
 
     Raises:
         FuruUsageError: The name or the function cannot be used for a job.
@@ -108,7 +108,7 @@ def job(
 
 
 def _arguments_of(name: str, make: Callable[..., Any]) -> type[msgspec.Struct]:
-    """Return a type that decodes the arguments of a function."""
+    """Return a msgspec type for decoding the arguments of a function."""
     hints = typing.get_type_hints(make, include_extras=True)
     fields: list[Any] = []
     for parameter in inspect.signature(make).parameters.values():
@@ -123,7 +123,7 @@ def _arguments_of(name: str, make: Callable[..., Any]) -> type[msgspec.Struct]:
         arguments = msgspec.defstruct(
             name.replace("-", "_"), fields, kw_only=True, forbid_unknown_fields=True
         )
-        msgspec.json.schema(arguments)  # rejects types that a decoder would only reject in a request
+        msgspec.json.schema(arguments)  # rejects undecodable types now, not at the first request
     except (TypeError, NameError) as error:
         raise FuruUsageError(
             f"the parameters of the job {name} cannot be decoded from JSON: {error}"

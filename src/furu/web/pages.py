@@ -1,7 +1,7 @@
-"""The pages, as HTML made from plain values. Pure: reads no disk, no request and no live run.
+"""The pages, as HTML created from plain values. Pure: does not read the disk, requests or live runs.
 
-Links are made of hashes and of the path that the application is mounted at. Whatever a node, a log or an
-exception contains is shown as text.
+Links begin with the path at which the application is mounted, and name nodes by their hashes. Everything
+that a node, a log or an exception contains is shown as text.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _MAX_CELLS = 5_000
 
 
 class Pages:
-    """Makes the pages of an application that is mounted at `base`, a path without a slash at its end."""
+    """Creates the pages of an application that is mounted at `base`, a path without a trailing slash."""
 
     def __init__(self, base: str) -> None:
         self._base = base
 
     def index(self, live: Sequence[RunFacts], recent: Sequence[RunFacts], jobs: Iterable[Job]) -> str:
-        """The runs of this process, and the jobs that clients may start."""
+        """Return the page with the runs of this process and the jobs that clients may start."""
         described = [
             el(
                 "tr",
@@ -61,9 +61,9 @@ class Pages:
         )
 
     def run(self, snapshot: RunSnapshot, graph: Graph | None, problem: str = "") -> str:
-        """One run: how far it has come, its graph and its nodes, all at the moment of the snapshot.
+        """Return the page of a run, with its progress, graph and nodes at the moment of the snapshot.
 
-        If the run is live, the page's script follows it from that moment on.
+        If the run is live, the page's script follows the run from that moment on.
         """
         run, progress = snapshot.facts, snapshot.progress
         is_live = run.ended_at is None
@@ -104,9 +104,10 @@ class Pages:
         )
 
     def node(self, node: NodeFacts, run: RunFacts | None = None, run_state: str = "") -> str:
-        """One node: its configuration, its dependencies, and its attempts with their tracebacks and logs.
+        """Return the page of a node: configuration, dependencies, result, and attempts with their logs.
 
-        If the store has no configuration of the node yet, `run` is a run with this node in `run_state`.
+        If the store does not have the node's configuration yet, `run` is a run that has the node, and
+        `run_state` is the state of the node in that run.
         """
         info = node.info
         config = json.dumps(info.config, indent=2, ensure_ascii=False) if info.config is not None else None
@@ -149,7 +150,7 @@ class Pages:
         return el("dl", *(join(el("dt", name), el("dd", value)) for name, value in facts))
 
     def store(self, summary: StoreSummary) -> str:
-        """How many nodes of each class of the store are in each state."""
+        """Return the page that counts the nodes of the store by class and state."""
         partial = set(summary.partial)
         states = [state for state in STATES if any(counts[state] for counts in summary.classes.values())]
         rows = [
@@ -180,7 +181,7 @@ class Pages:
         )
 
     def nodes(self, page: StorePage, state: str | None) -> str:
-        """Some nodes of a class."""
+        """Return the page that lists some nodes of a class."""
         query = {"class": page.node_class, "after": page.next_after or ""} | (
             {"state": state} if state else {}
         )
@@ -205,7 +206,7 @@ class Pages:
         )
 
     def error(self, status_code: int, message: str) -> str:
-        """An error and its status code."""
+        """Return the page for an error, with its status code."""
         return self._page(f"{status_code}", el("h1", f"{status_code}"), el("p", printable(message)))
 
     def _page(
@@ -242,7 +243,8 @@ class Pages:
         return parts.table(("Run", "State", "Nodes", "Time"), rows)
 
     def _graph(self, graph: Graph, snapshot: RunSnapshot) -> list[Child]:
-        """The graph drawn by node, or by class if there are many nodes; and a cell for each node."""
+        """Return a drawing of the graph, and a cell for each node. Each box of the drawing is a node, or a
+        class if there are many nodes."""
         classes, labels, states = graph.by_class(), graph.labels(), snapshot.states(graph)
         widest = max(Counter(node.level for node in graph.nodes).values(), default=0)
         if len(graph.nodes) <= _MAX_BOXES and widest <= _MAX_COLUMN:

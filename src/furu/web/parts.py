@@ -1,4 +1,4 @@
-"""The parts that pages are made of. Pure."""
+"""The parts of pages. Pure."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _COUNTED: tuple[NodeState, ...] = get_args(NodeState)
 
 
 def attempt_section(attempt: AttemptInfo, log: LogText | None) -> Html:
-    """Return an attempt with its error, traceback and log."""
+    """Return a section about an attempt, with its error, traceback and log."""
     took = f"took {duration(attempt.duration_sec)}" if attempt.duration_sec is not None else ""
     began = when(attempt.started_at) if attempt.started_at is not None else ""
     facts = " · ".join(part for part in (began, took, printable(attempt.owner)) if part)
@@ -58,17 +58,17 @@ def _lines(traceback: Iterable[str]) -> Iterable[str]:
 
 
 def label_of(state: str) -> str:
-    """Return how a state is shown."""
+    """Return the label of a state."""
     return "not needed" if state == UNNEEDED else state
 
 
 def badge(state: str) -> Html:
-    """Return a state in its colour."""
+    """Return a coloured badge for a state."""
     return el("span", state, class_=f"badge {state.lower()}")
 
 
 def count_list(counts: Mapping[Any, int]) -> Html:
-    """Return the counts of all states, hidden if they are 0: the script only changes numbers."""
+    """Return a list of the counts of all states. Counts of 0 are hidden until the script shows them."""
     items = [
         el(
             "li",
@@ -93,31 +93,31 @@ def settled(counts: Mapping[Any, int]) -> int:
 
 
 def table(heads: Sequence[str], rows: Sequence[Html]) -> Html:
-    """Return a table that scrolls sideways on its own."""
+    """Return a table that scrolls sideways, separately from the page."""
     head = el("thead", el("tr", *(el("th", name) for name in heads)))
     return el("div", el("table", head, el("tbody", *rows)), class_="scroll", tabindex=0)
 
 
 def left_out(count: int, shown: int) -> Html | None:
-    """Say how many of `count` items are not shown, if any."""
+    """Return a line that says how many of `count` items are not shown; None if all are shown."""
     return el("p", f"and {count - shown:,} more", class_="quiet") if count > shown else None
 
 
 def cut(text: str) -> str:
-    """Return the beginning of a text, with the number of characters that are left out."""
+    """Return the beginning of `text`, and the number of characters that are left out."""
     more = len(text) - _MAX_SHOWN_CHARS
     return f"{text[:_MAX_SHOWN_CHARS]}\n… and {more:,} characters more" if more > 0 else text
 
 
 def result_block(result: bytes) -> Html:
-    """Return the beginning of a result, which may have hundreds of megabytes."""
+    """Return the beginning of a result, which may be hundreds of megabytes long."""
     shown = result[:_MAX_SHOWN_CHARS].decode("utf-8", "replace")
     more = len(result) - _MAX_SHOWN_CHARS
     return text_block(f"{shown}\n… and {more:,} bytes more" if more > 0 else shown)
 
 
 def run_times(run: RunFacts) -> str:
-    """Return when a run was asked for or started, and how long it took."""
+    """Return when a run was created or started, and how long it took."""
     if run.started_at is None:
         return f"since {when(run.created_at)}"
     if run.ended_at is None:
@@ -126,13 +126,13 @@ def run_times(run: RunFacts) -> str:
 
 
 def when(seconds: float) -> str:
-    """Return a time of the clock, in UTC."""
+    """Format a time, given in seconds since the epoch, in UTC."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(seconds))
-    except (ValueError, OverflowError, OSError):  # a record may hold any number
+    except (ValueError, OverflowError, OSError):  # a damaged record may contain any number
         return "at an unknown time"
 
 
 def duration(seconds: float) -> str:
-    """Return a duration with its unit."""
+    """Format a duration with its unit."""
     return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:,.1f} s"

@@ -1,7 +1,7 @@
 """Look-ups for the application: runs, their graphs, nodes and the store.
 
-Everything that touches the disk or takes long runs in threads. Jobs, runs and the store have threads of
-their own, so that none of them waits for another.
+Everything that reads the disk or takes long runs in threads. Jobs, runs and the store have separate
+threads, so that a slow store, for example, does not delay jobs.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ __all__ = ["Pool", "Queries"]
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
-# Few, so that pages that are slow to make leave the CPU to the service.
+# Only a few, so that slow pages leave the CPU to the service.
 _THREADS = 2
-# Longer pages do not help people.
+# People do not read longer pages.
 _MAX_GRAPH_NODES = 20_000
 
 
@@ -49,7 +49,7 @@ class Pool:
         self._limiter = anyio.CapacityLimiter(_THREADS)
 
     async def run(self, function: Callable[[*Ts], R], *args: *Ts) -> R:
-        """Call the function in a thread, and return what it returns."""
+        """Call the function in a thread, and return its result."""
         return await anyio.to_thread.run_sync(function, *args, limiter=self._limiter)
 
 
@@ -59,12 +59,12 @@ class Queries:
     def __init__(self, runs: Runs, show_details: bool) -> None:
         self._runs, self._show_details = runs, show_details
         self.for_jobs, self.for_runs, self.for_store = Pool(), Pool(), Pool()
-        # A large graph takes long to walk, and the graph of a run does not change: walk it once.
+        # Walking a large graph takes long, and the graph of a run does not change, so walk it only once.
         self._graphs: weakref.WeakKeyDictionary[Run, Graph] = weakref.WeakKeyDictionary()
         self._walks: weakref.WeakKeyDictionary[Run, anyio.Lock] = weakref.WeakKeyDictionary()
 
     def facts(self, run: Run) -> RunFacts:
-        """Return what clients see of a run now."""
+        """Return the current facts about a run, as clients see them."""
         return run_facts(run, show_details=self._show_details)
 
     def snapshot(self, run: Run) -> RunSnapshot:
@@ -72,7 +72,7 @@ class Queries:
         return take_snapshot(run, show_details=self._show_details)
 
     async def graph(self, run: Run) -> Graph:
-        """Return the graph of a run. Raises what the nodes' own methods raise."""
+        """Return the graph of a run. Raises the same errors as `make_graph`."""
         async with self._walks.setdefault(run, anyio.Lock()):
             graph = self._graphs.get(run)
             if graph is None:
@@ -81,8 +81,8 @@ class Queries:
         return graph
 
     async def node(self, node_hash: str) -> tuple[NodeFacts | None, Run | None]:
-        """Look a node up in the store. If its configuration is not recorded yet, look in the runs too,
-        and return the run that has the node."""
+        """Look up a node in the store. If the store does not have its configuration yet, search the runs
+        too, and also return the run that has the node."""
 
         def read() -> NodeFacts | None:
             return read_node(current_settings(), node_hash, show_details=self._show_details)
@@ -92,7 +92,7 @@ class Queries:
             return facts, None
         for run in [*self._runs.live(), *self._runs.recent()]:
             graph: Graph | None = None
-            with suppress(Exception):  # the page of the run says why it has no graph
+            with suppress(Exception):  # the run's page shows why the run has no graph
                 graph = await self.graph(run)
             if graph is not None and (node := graph.sources.get(node_hash)) is not None:
                 return await self.for_runs.run(describe_node, node, facts), run

@@ -1,8 +1,8 @@
 """What clients see of the store and of runs, as plain values.
 
-Paths, messages of exceptions and other internals leave this module only with `show_details`. A class or a
-state that a request names is only compared with those that exist. What reads the store is called in
-threads; what reads live runs is called on their loop.
+Without `show_details`, the values contain no paths, exception messages or other internals. The class and
+the state in a request are only compared with existing classes and states. Functions that read the store are
+called in threads. Functions that read live runs are called on the loop of these runs.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ __all__ = [
 
 logger = logging.getLogger("furu.web")
 
-# The nodes in a list on a page.
+# The largest number of nodes in a list on a page.
 MAX_LISTED = 50
 _NODES_A_PAGE = 200
-# The last attempts of a node: it may have failed for years.
+# Clients see only the last attempts of a node, because it may have failed for years.
 _SHOWN_ATTEMPTS = 20
-# The first roots of a run: every message holds them.
+# Clients see only the first roots of a run, because every response about the run contains them.
 _MAX_ROOTS = 100
 _NAMED_FAILURES = 3
 
@@ -85,7 +85,7 @@ class RunFacts:
 
 
 def run_facts(run: Run, *, show_details: bool = False) -> RunFacts:
-    """Return what clients see of a run now. Called on its loop."""
+    """Return the current facts about a run, as clients see them. Called on the loop of the run."""
     return RunFacts(
         id=run.id,
         title=run.title,
@@ -115,7 +115,7 @@ class RunSnapshot:
 
 
 def take_snapshot(run: Run, *, show_details: bool) -> RunSnapshot:
-    """Return what clients see of a run and its nodes now. Called on its loop."""
+    """Return the current state of a run and its nodes, as clients see it. Called on the loop of the run."""
     progress = run.progress.snapshot()
     failed = [node for node in progress.nodes.values() if node.state == "failed"][:MAX_LISTED]
     return RunSnapshot(
@@ -140,7 +140,7 @@ def _run_error(error: Exception, show_details: bool) -> str:
 
 
 def shown_progress(nodes: Iterable[NodeProgress], *, show_details: bool) -> list[NodeProgress]:
-    """Return nodes of a run as clients see them."""
+    """Return the states of nodes as clients see them: without error messages unless details are shown."""
     return [
         node if show_details or not node.error else dataclasses.replace(node, error="see its page")
         for node in nodes
@@ -152,9 +152,9 @@ def shown_progress(nodes: Iterable[NodeProgress], *, show_details: bool) -> list
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """A node as clients see it. `info` holds its last attempts, out of `attempt_count`.
+    """A node as clients see it. `info` has only the last attempts; `attempt_count` counts all of them.
 
-    `logs` are those of the attempts, by number. `logs` and `path` are empty unless details are shown.
+    `logs` maps attempt numbers to logs. `logs` and `path` are empty unless details are shown.
     """
 
     info: NodeInfo
@@ -175,7 +175,7 @@ class NodeFacts:
 
 
 def read_node(settings: Settings, node_hash: str, *, show_details: bool) -> NodeFacts | None:
-    """Return what the store knows of the node with this hash, or None if the store does not have it.
+    """Return what the store knows about the node with this hash, or None if it does not have the node.
 
     Raises `FuruStoreError` if the store cannot be listed.
     """
@@ -199,9 +199,9 @@ def read_node(settings: Settings, node_hash: str, *, show_details: bool) -> Node
 
 
 def describe_node(node: Node[Any], recorded: NodeFacts | None) -> NodeFacts:
-    """Return the facts of a node whose configuration is not recorded yet, taken from the node object.
+    """Return the facts about a node whose configuration is not recorded yet, taken from the node object.
 
-    Keeps the attempts that are recorded. Calls the node's own methods.
+    Keeps the attempts that are recorded. Calls methods that the node's class defines.
     """
     if recorded is None:
         artifact = artifact_of(node)
@@ -212,7 +212,7 @@ def describe_node(node: Node[Any], recorded: NodeFacts | None) -> NodeFacts:
 
 
 def node_values(facts: NodeFacts) -> dict[str, Any]:
-    """Return a node as JSON for clients: everything but its result and path."""
+    """Return a node as JSON values for clients: everything except its result and path."""
     return {**node_json(facts.info, facts.logs), "depends_on": facts.depends_on}
 
 
@@ -227,10 +227,10 @@ def _without_details(attempt: AttemptInfo) -> AttemptInfo:
 
 @dataclass(frozen=True, slots=True)
 class StoreSummary:
-    """How many nodes of each class are in each state, ready to be sent as JSON.
+    """The number of nodes of each class in each state, ready to be sent as JSON.
 
-    `partial` names the classes that were not counted to the end, because that took too long. `store` is
-    empty unless details are shown.
+    `partial` names the classes whose nodes were not all counted, because that took too long. `store` is the
+    path of the store, or empty unless details are shown.
     """
 
     store: str
@@ -242,8 +242,8 @@ class StoreSummary:
 class StorePage:
     """Some nodes of a class, each with its state, sorted by hash.
 
-    The next page starts after the hash `next_after`; it is None on the last page. If `is_cut`, the page is
-    not full because reading it took too long.
+    The next page starts after the hash `next_after`, which is None on the last page. If `is_cut`, the page
+    is not full because reading the nodes took too long.
     """
 
     node_class: str
@@ -253,7 +253,10 @@ class StorePage:
 
 
 def summarize_store(settings: Settings, *, show_details: bool, limit_sec: float = 2.0) -> StoreSummary:
-    """Count nodes for at most `limit_sec`. Raises `FuruStoreError` if the store cannot be listed."""
+    """Count the nodes of the store, but not for longer than `limit_sec`.
+
+    Raises `FuruStoreError` if the store cannot be listed.
+    """
     deadline = time.monotonic() + limit_sec
     classes = {name: Counter[str]() for name in _class_names(settings)}
     counted: set[str] = set()
@@ -276,7 +279,8 @@ def summarize_store(settings: Settings, *, show_details: bool, limit_sec: float 
 def list_nodes(
     settings: Settings, node_class: str, state: str | None, after: str, *, limit_sec: float = 1.0
 ) -> StorePage:
-    """Return the next page of a class's nodes, only those in `state` if it is given.
+    """Return a page of the nodes of a class, starting after the hash `after`. With `state`, the page has
+    only nodes in that state.
 
     Stops reading after about `limit_sec`, but reads at least one node, so that every page advances. Raises
     `FuruStoreError` if the store cannot be listed.
@@ -302,7 +306,7 @@ def _class_names(settings: Settings) -> list[str]:
 
 
 def _nodes_of(settings: Settings, node_class: str) -> Iterator[Artifact]:
-    """Yield the nodes of a class, sorted by hash."""
+    """Yield the nodes of a class, sorted by hash, if the store has the class."""
     if node_class in _class_names(settings):
         yield from walk(settings, node_class=node_class)
 

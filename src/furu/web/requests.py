@@ -1,4 +1,4 @@
-"""What a request may say: everything is checked, and answered 4xx if it is wrong."""
+"""Reads the parts of a request and checks them. An invalid request is answered with a 4xx status."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NUMBER = re.compile(r"[0-9]{1,15}\Z")
 
 
 def node_hash(request: Request) -> str:
-    """Return the hash in the path."""
+    """Return the node's hash from the path."""
     text: str = request.path_params["hash"]
     if not _HASH.match(text):
         raise HTTPException(404, "a node is looked up by its hash of 32 hexadecimal digits")
@@ -26,7 +26,7 @@ def node_hash(request: Request) -> str:
 
 
 def listing(request: Request) -> tuple[str, str | None, str]:
-    """Return which nodes to list: those of a class, in a state if one is given, after a hash."""
+    """Return which nodes to list: their class, their state (None for all), and the hash to start after."""
     node_class = request.query_params.get("class", "")
     state = request.query_params.get("state")
     after = request.query_params.get("after", "")
@@ -54,7 +54,7 @@ def wants_stream(request: Request) -> bool:
 
 async def json_body(request: Request, max_bytes: int) -> bytes:
     """Read the body, which must be declared as JSON and have at most `max_bytes`."""
-    # A page of another site can post forms and plain text without asking, but not JSON.
+    # Browsers let the pages of other sites post forms and plain text to this server, but not JSON.
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise HTTPException(415, "the body must be application/json")
     body = bytearray()

@@ -1,4 +1,4 @@
-"""What every response has in common: its headers, its form, and how errors and refusals look."""
+"""The common parts of all responses: security headers, JSON and HTML, errors and refusals."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STATIC_FILES = {
     "live.js": "text/javascript; charset=utf-8",
     "icon.svg": "image/svg+xml",
 }
-# Read when the module is imported: an application may be made on a running loop.
+# Read at import: an application may be created on a running loop, and reading would block the loop.
 _CONTENTS = {
     name: importlib.resources.files("furu.web").joinpath("static", name).read_bytes()
     for name in STATIC_FILES
@@ -50,7 +50,7 @@ _HEADERS = {
 
 
 class SecurityHeaders:
-    """Middleware that adds the headers that keep browsers from running or framing what a response holds."""
+    """Middleware that adds headers so that browsers run no injected scripts and show no page in a frame."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -67,7 +67,7 @@ class SecurityHeaders:
 
 
 def base_path(request: Request) -> str:
-    """Return the path that the application is mounted at, the prefix of all links within this server."""
+    """Return the path at which the application is mounted. All its links begin with this path."""
     path = quote(request.scope.get("root_path", "").strip("/"), safe="/~")
     return f"/{path}" if path else ""
 
@@ -94,13 +94,13 @@ def static_response(name: str) -> Callable[[Request], Awaitable[Response]]:
 
 
 def refusal(error: RunsFullError | RunsClosedError) -> Response:
-    """Say that no run starts now: 429 if too many wait, 503 if the service has not started or has ended."""
+    """Return the answer when no run can start: 429 if too many runs wait, 503 if the service is closed."""
     status_code = 429 if isinstance(error, RunsFullError) else 503
     return json_response({"error": str(error)}, status_code, {"retry-after": "5"})
 
 
 def error_response(request: Request, status_code: int, message: str, headers: Any = None) -> Response:
-    """Return an error in the form that the path asks for: JSON below ``/api/``, a page elsewhere."""
+    """Return a response for an error: JSON if the path is below ``/api/``, otherwise a page."""
     path: str = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     if path.startswith("/api/"):
         return json_response({"error": message}, status_code, headers)
@@ -111,10 +111,10 @@ def error_response(request: Request, status_code: int, message: str, headers: An
 
 async def http_error_response(request: Request, error: Exception) -> Response:
     """Handle an `HTTPException`."""
-    assert isinstance(error, HTTPException)  # noqa: S101  # it is registered for these
+    assert isinstance(error, HTTPException)  # noqa: S101  # the handler is registered only for these
     return error_response(request, error.status_code, error.detail, error.headers)
 
 
 async def left_response(request: Request, error: Exception) -> Response:
-    """Handle a client that left while it sent its body, which is not an error of the service."""
+    """Handle a client that disconnects while it sends its body. This is not an error of the service."""
     return Response(status_code=400)

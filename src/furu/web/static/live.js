@@ -1,4 +1,4 @@
-// Follows a run. What the server sends is only used as text, as a class from a list, or as a hash in a link.
+// Follows a run. Values from the server are used only as text, as a listed class, or as a hash in a link.
 "use strict";
 
 const STATES = new Set([
@@ -98,12 +98,12 @@ function follow() {
     source.close();
     const run = JSON.parse(message.data);
     showRun(run.state, run.counts);
-    // The page of a run that has ended is complete and needs no script.
+    // Reload, because the page of an ended run is complete and needs no script.
     look((status) => (status === 200 ? location.reload() : say("The run has ended. " + whyGone(status))));
   });
   source.addEventListener("error", () => {
     if (source.readyState !== EventSource.CLOSED) return say("Connection lost, retrying…");
-    source.close();  // the answer was not a stream, so the browser does not try again
+    source.close();  // the answer was not a stream, so the browser does not reconnect
     look((status) => {
       if (status !== 404 && (status === 0 || status === 200 || status >= 500)) {
         say("Connection lost, retrying…");
@@ -123,7 +123,7 @@ function whyGone(status) {
   return status === 0 ? "The service does not answer." : "The service answers " + status + ": reload the page.";
 }
 
-// Asks for the run and calls `then` with the status of the answer, or with 0 if there is none.
+// Requests the run, and calls `then` with the status of the answer, or with 0 if there is no answer.
 function look(then) {
   fetch(main.dataset.run, { cache: "no-store" }).then((answer) => then(answer.status), () => then(0));
 }
