@@ -66,8 +66,8 @@ Fact = Found | RootRead | RootWalked
 
 class Batch(msgspec.Struct, frozen=True):
     """The facts that one step found. `idle` means that nothing is left to walk until the window has room
-    for more roots. `exhausted` means that no more roots will be read; if an exception is the reason, it is
-    `error`."""
+    for more roots. `exhausted` means that no more roots will be read, because all have been read or because
+    reading them raised `error`."""
 
     facts: list[Fact]
     idle: bool
@@ -117,8 +117,8 @@ class Discovery:
         self._roots = enumerate(roots)
         self._remember = remember
         self._retry_failed = retry_failed
-        # One stat shows whether a node is done. The exact status costs a directory listing, which a worker
-        # makes anyway when it claims the node. Discovery needs it only if earlier failures end the run.
+        # One stat shows whether a node is done. The exact status needs a directory listing, which a worker
+        # makes anyway to claim the node. Discovery needs this status only if earlier failures end the run.
         self._thorough = thorough or not retry_failed
         self._before_work = before_work
         self._expected_sec = expected_sec
@@ -196,8 +196,8 @@ class Discovery:
         yield RootWalked(root.furu_hash)
 
     def _below(self, top: Node[Any], again: str | None = None) -> Iterator[Fact]:
-        """Find a node and the nodes below it, dependencies first. For the node with the hash `again`, the
-        exact status is read."""
+        """Find a node and the nodes below it, dependencies first. The exact status is read for the node
+        whose hash is `again`."""
         found: deque[Found] = deque()
         todo: dict[str, Found] = {}
 
@@ -244,7 +244,7 @@ class Discovery:
 
     def _failed(self, node: Node[Any], error: BaseException) -> Found:
         if isinstance(error, FuruStoreError):
-            self._begin_work()  # raises if the whole store is unusable: then the node has not failed
+            self._begin_work()  # raises if the whole store is unusable, which is not the node's fault
         drop_frames(error)
         failed = compute_error(node, error, Path(artifact_of(node).files.done))
         return Found(_idle_job(node), Status.FAILED, failure=failed.failures[0])
@@ -262,11 +262,11 @@ class Discovery:
 
 
 class _Stopped(Exception):
-    """Ends a step after `stop` was called."""
+    """Raised to end a step after `stop` was called."""
 
 
 def check_root(root: object, number: int) -> None:
-    """Raise `FuruUsageError` if a root is not a node. The message describes the object."""
+    """Raise `FuruUsageError` if a root is not a node. The message describes the root."""
     if isinstance(root, Furu):
         return
     if isinstance(root, type) and issubclass(root, Furu):

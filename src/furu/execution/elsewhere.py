@@ -2,7 +2,7 @@
 
     held      another part of this process computes the node, and reports its release
     polled    another process computes the node, and does not report when it finishes
-    due       to be looked at next: released, or just found taken
+    due       to be looked at next: the node was released, or a worker has just found it taken
     looking   discovery is looking at the node
 
           add ──> held ──> due ──> looking ──> held or polled; or forgotten, if no other owner computes it
@@ -33,7 +33,7 @@ from furu.store.claim import when_released
 
 
 class Elsewhere:
-    """The nodes of a run that other owners compute. `changed` is called on the loop when a node is due."""
+    """The nodes of a run that other owners compute. `changed` is called on the loop after a release."""
 
     def __init__(self, poll_interval_sec: float, changed: Callable[[], object]) -> None:
         self._poll_interval_sec = poll_interval_sec
@@ -97,7 +97,7 @@ class Elsewhere:
             self.forget(key)
 
     def _hold(self, job: Job) -> bool:
-        """Ask to be called when this process releases a node. Returns False if another process has it."""
+        """Request a call when this process releases a node. Returns False if another process owns it."""
         released = functools.partial(self._report_release, job.key)
         take_back = when_released(artifact_of(job.node), released)
         if take_back is None:

@@ -50,7 +50,7 @@ def run_local(
     on_event: Callable[[Event], object] | None = None,
     progress: bool | None = None,
 ) -> RunReport:
-    """Compute the missing nodes among `roots` and everything they depend on, and return a report.
+    """Compute `roots` and everything they depend on, except nodes that are DONE, and return a report.
 
     The blocking version of `run_local_async`, on a new event loop, with the same arguments, guarantees and
     errors. With `progress=None`, progress is shown if stderr is a terminal and rich (the extra `cli`) is
@@ -111,7 +111,7 @@ async def run_local_async(
     on_event: Callable[[Event], object] | None = None,
     progress: bool | None = None,
 ) -> RunReport:
-    """Compute the missing nodes among `roots` and everything they depend on, and return a report.
+    """Compute `roots` and everything they depend on, except nodes that are DONE, and return a report.
 
     Runs on the caller's event loop (asyncio or trio) and does not block it. Async nodes, which have an
     `async def _create`, run on the loop; all other nodes run in threads, or on the given `workers`.
@@ -127,16 +127,16 @@ async def run_local_async(
         max_async: The maximum number of async nodes that are computed at once. Async nodes need no worker,
             so this number may be large.
         window_size: How many roots are active at once: one (``"dfs"``), all (``"bfs"``), or an int.
-        poll_interval_sec: The interval at which nodes that another process is computing are checked.
-            Nothing else is polled.
+        poll_interval_sec: How often to check nodes that another process is computing. Nothing else is
+            polled.
         workers: The workers for nodes that are not async: threads (None), `ProcessWorkers()` or
             `DaskWorkers(...)`.
-        order: Which ready nodes start first. ``"roots"``: the nodes of earlier roots, depth first.
-            ``"critical-path"``: the nodes with the longest chain of dependents, by the durations of their
-            classes in earlier runs. This shortens runs that end with a long chain.
+        order: Which ready nodes start first. ``"roots"``: those of earlier roots, depth first for each
+            root. ``"critical-path"``: those with the longest chain of dependents, by the durations of their
+            classes in earlier runs. This order shortens runs that end with a long chain.
         on_failure: ``"stop"``: start no more nodes once a node has failed. ``"continue"``: run all nodes
             that do not depend on a failed node. Either way, the run raises at its end. An exception raised
-            while `roots` is read counts as a failure here, and is raised unchanged.
+            while `roots` is read has the same effect as a failure, and is raised unchanged.
         retry_failed: Whether nodes that failed in an earlier run are tried again. If False, they count as
             failures of this run.
         spec_limits: The maximum number of nodes that are computed at once for each spec key

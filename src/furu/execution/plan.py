@@ -16,7 +16,7 @@ presumptions.
 Ready nodes start in the order in which they were added. With `by_rank`, the node with the longest chain of
 dependents starts first. The length of a chain is the sum of its nodes' weights: this is the upward rank of
 HEFT (Topcuoglu, Hariri and Wu 2002). Ranks change while the plan grows, so they are computed again whenever
-the nodes that were added since the last time make up half of the plan.
+the nodes that were added since the last computation make up half of the plan.
 """
 
 from __future__ import annotations
@@ -91,12 +91,11 @@ class Plan(Generic[Lane]):
         return key in self._lost
 
     def add(self, key: str, lane: Lane, depends_on: Iterable[str], weight: float = 1.0) -> list[str]:
-        """Add a node, after all its dependencies. `depends_on` contains each dependency once. `weight` is
-        the node's expected duration.
+        """Add a node, after all its dependencies. `depends_on` contains each dependency once; a key that is
+        not in the plan counts as done. `weight` is the node's expected duration.
 
-        A node in the state WAITING may be added again: it keeps its order and its dependents. If a
-        dependency is lost, the node and all nodes that depend on it are lost too. Returns the keys of the
-        lost nodes.
+        A WAITING node may be added again: it keeps its order and its dependents. If a dependency is lost,
+        the node and all nodes that depend on it are lost too. Returns the keys of the lost nodes.
         """
         entry = self._entries.get(key)
         if entry is not None and entry.state is not State.WAITING:
@@ -127,8 +126,8 @@ class Plan(Generic[Lane]):
         self._set(self._enter(key, lane, 0.0), State.WAITING)
 
     def get_ready(self, may_start: Callable[[Lane, bool], bool]) -> str | None:
-        """Mark the first ready node whose lane has room as STARTED. Returns its key; None if there is no
-        such node.
+        """Mark the first ready node whose lane has room as STARTED, and return its key. Returns None if
+        there is no such node.
 
         `may_start(lane, presuming)` returns whether the lane has room for a node. `presuming` means that
         some dependencies of the node are only presumed done.
@@ -154,8 +153,8 @@ class Plan(Generic[Lane]):
         if not self._by_rank:
             return
         self._unranked = 0
-        # In reverse, because a node is added after its dependencies. A node that was added again may come
-        # too late. The ranks of its dependencies are then too small, which only costs time.
+        # In reverse, so that dependents come before dependencies. A node that was added again may come
+        # after its dependencies. Their ranks are then too small, which only costs time.
         for entry in reversed(self._entries.values()):
             longest = max([above.rank for _, above in self._known(entry.dependents)], default=0.0)
             entry.rank = entry.weight + longest
@@ -242,7 +241,7 @@ class Plan(Generic[Lane]):
         return entry.dependents
 
     def _known(self, keys: Iterable[str]) -> Iterator[tuple[str, _Entry[Lane]]]:
-        """Yield the entries of dependents. Skips dependents that were lost with another dependency."""
+        """Yield the entries of dependents. Skips lost dependents, which have no entry."""
         for key in keys:
             if (entry := self._entries.get(key)) is not None:
                 yield key, entry

@@ -1,7 +1,7 @@
 """The loop of a run: start ready nodes while workers have room, wait, process what has happened, repeat.
 
 The plan, the window and the nodes are used only on the run's event loop, so they need no locks. News of
-jobs and exceptions of discovery arrive in one inbox. The scheduler never accesses the disk.
+jobs and exceptions from discovery arrive in one inbox. The scheduler never accesses the disk.
 """
 
 from __future__ import annotations
@@ -106,9 +106,9 @@ class Scheduler:
         """Run until all nodes are done, or until a failure has stopped the run and its running nodes have
         finished.
 
-        Raises `FuruComputeError` if nodes failed, an exception of discovery, or the cancellation. It raises
-        after the running nodes have finished or `grace_sec` is over. All outcomes that have arrived by then
-        are processed.
+        Raises `FuruComputeError` if nodes failed, an exception that discovery raised, or the cancellation.
+        Before it raises, it waits until the running nodes have finished or `grace_sec` is over, and
+        processes all outcomes that have arrived.
         """
         cancelled = True
         try:
@@ -414,7 +414,7 @@ class Scheduler:
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error in a group that is not a cancellation; a cancellation if there is none."""
+    """Return the first error in a group that is not a cancellation, or else a cancellation."""
     rest = group.split(anyio.get_cancelled_exc_class())[1]
     error: BaseException = rest or group
     while isinstance(error, BaseExceptionGroup):
@@ -423,7 +423,8 @@ def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _run_error(failures: list[Failure]) -> FuruComputeError:
-    """Return one error for all failures of a run: the first failure, with the number of the others."""
+    """Return one error for all failures of a run. Its message is the first failure's, with the number of
+    other failures."""
     first = failures[0]
     message = first.message
     if len(failures) > 1:

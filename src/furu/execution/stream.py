@@ -1,4 +1,4 @@
-"""`stream_local`, with which the caller reads a run's events during the run. The run never waits for it."""
+"""`stream_local` starts a run whose events are read while it runs. The run never waits for the reader."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ class Walk:
                     if batch is not None:
                         self._deliver(batch)
                     return
-                # Without an `await` in between, because the next step depends on these values.
+                # No `await` before all of this is done, because the next step depends on it.
                 self.is_walking, self.is_exhausted = not batch.idle, batch.exhausted
                 self._take(batch)
         except Exception as error:

@@ -64,8 +64,8 @@ def make_job(node: Node[Any], lane: Lane) -> Job:
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """A worker has begun a job. `worker` is the worker's name; it computes one job at a time. `at` is when
-    the job began. This news may be delivered later."""
+    """A worker has begun a job. `worker` names the worker, which computes one job at a time. `at` is the
+    time at which the job began; this news may be delivered later."""
 
     job: Job
     worker: str
@@ -151,7 +151,7 @@ class Crew(Protocol):
     @property
     def is_serial(self) -> bool:
         """Whether the crew is in serial mode: a job begins only after all jobs that were started earlier
-        have succeeded, so it may depend on them. Serial mode ends with a `Withdrawn`. It is delivered
+        have succeeded, so it may depend on them. Serial mode ends with a `Withdrawn`, which is delivered
         before the outcome that made serial mode end."""
         ...
 
@@ -160,7 +160,7 @@ class Crew(Protocol):
         ...
 
     def start(self, job: Job) -> None:
-        """Start a job and return at once. Call this only if `has_room` returns True for the job."""
+        """Start a job and return at once. Call this only if `has_room` is True for the job's spec key."""
         ...
 
     def stop(self, *, cancel: bool) -> None:

@@ -1,7 +1,7 @@
 """The child's side of `ProcessWorkers`: answers one request at a time until the connection is closed.
 
-The connection is a socket, which is the child's standard input at its start. A message consists of its
-length, in eight bytes, and its content:
+The connection is a socket, which the parent passes to the child as its standard input. A message consists
+of its length, in eight bytes, and its content:
 
     parent    how to import the program's main module      a node
     child                                        b""  None       b""  how it ended
@@ -91,7 +91,7 @@ def _prepare(data: dict[str, Any]) -> str | None:
 @contextlib.contextmanager
 def _importing() -> Iterator[None]:
     """Reject runs that a module starts during its import, as `multiprocessing` rejects processes. The
-    children of such a run would import the module too, and start runs without end."""
+    children of such a run would import the module too, and start further runs without end."""
     process: Any = multiprocessing.process.current_process()
     process._inheriting = True
     try:
@@ -142,7 +142,7 @@ def _printing_to(log: int) -> Iterator[None]:
     saved = {number: os.dup(number) for number in (1, 2)}
     streams = [
         io.TextIOWrapper(
-            open(number, "wb", closefd=False),  # noqa: SIM115  # closing the object keeps the descriptor
+            open(number, "wb", closefd=False),  # noqa: SIM115  # closing it leaves the descriptor open
             encoding="utf-8",
             errors="backslashreplace",
             line_buffering=True,
@@ -169,8 +169,8 @@ def _flush(*streams: Any) -> None:
 
 
 def _end_fork(error: BaseException | None) -> None:
-    """End a process that a node has forked and that has returned from the node's code. The attempt, its log
-    and the connection belong to the process that was forked."""
+    """End this process, which a node has forked and which has returned from the node's code. The attempt,
+    its log and the connection belong to the process that called fork."""
     code = 1
     if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
         code = error.code or 0

@@ -4,8 +4,8 @@ Each child has its own session and process group, which include the programs tha
 in a terminal does not reach them, and they can be killed together.
 
 `anyio.open_process` is not used, for two reasons. On asyncio, it reaps a process as soon as it dies. After
-that, another process group may get the same number, and would be killed by mistake. The second reason is
-that it writes to pipes. SIGPIPE would kill a host program that has restored the signal's default action.
+that, another process group may get the same number, and would be killed by mistake. Also, it writes to
+pipes: a write to a dead child kills a host program that has restored the default action of SIGPIPE.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class ChildDied(Exception):
-    """A child died. `begun` tells whether it had begun the request; `exit_code` is None if unknown."""
+    """A child died. `begun` is True if it had begun the request; `exit_code` is None if unknown."""
 
     def __init__(self, begun: bool, exit_code: int | None) -> None:
         super().__init__(_way_to_die(exit_code))
@@ -187,8 +187,8 @@ def _standard_error() -> int:
 
 
 def _interpreter_options() -> list[str]:
-    """Return the options that this interpreter was started with. All -X options are added, because the
-    function of `subprocess` returns only some of them."""
+    """Return the options that this interpreter was started with. The -X options are added here, because
+    `subprocess` returns only some of them."""
     of_subprocess: Any = subprocess  # multiprocessing uses this private function too
     options: list[str] = of_subprocess._args_from_interpreter_flags()
     for name, value in sys._xoptions.items():

@@ -37,7 +37,7 @@ _CANCEL_POLL_SEC = 0.01
 
 
 class _TookTooLong(Exception):
-    """A worker was killed because its node exceeded the node's time limit."""
+    """A node exceeded its `_timeout_sec`, and its worker was killed."""
 
 
 class DaskWorkers:
@@ -46,7 +46,7 @@ class DaskWorkers:
     `client_or_address` is a `distributed.Client`, synchronous or asynchronous, or the address of a
     scheduler, such as ``"tcp://10.0.0.1:8786"``. `resources` maps spec keys to the resources that their
     nodes need, in Dask's terms: ``{"gpu": {"GPU": 1}}``. If `resources` is given, it must contain every
-    spec key except ``"default"``. Otherwise, any worker may compute any node.
+    spec key except ``"default"``. Without `resources`, any worker may compute any node.
 
     All workers must see the store under the same path, and run the same code. Each worker process is an
     owner in the store. The current settings are sent with each node. A node's output goes to the output of
@@ -254,7 +254,7 @@ async def _ask_in_time(
     client: Any, request: Request, *, key: str, resources: Mapping[str, float] | None, timeout_sec: float
 ) -> Reply:
     """Like `_ask`, with a time limit. The time starts when a worker reports that it begins the node, and
-    starts again if another worker does. A worker that exceeds the limit is killed."""
+    starts again if another worker begins it later. A worker that exceeds the limit is killed."""
     begun: asyncio.Queue[str] = asyncio.Queue()
     client.subscribe_topic(key, lambda event: begun.put_nowait(event[1]))
     reply = asyncio.ensure_future(

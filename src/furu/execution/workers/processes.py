@@ -28,7 +28,7 @@ from furu.node.failure import end_of_dead, timeout_error
 
 __all__ = ["ProcessWorkers"]
 
-# The number of children that are started for one node if each of them dies before it begins the node.
+# A node fails if this many newly started children die before they begin it.
 _MOST_STARTS = 3
 
 

@@ -50,8 +50,8 @@ class SentError:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a request ended. `matches_retry` tells whether the node's class retries the error. The process
-    that raised the error decides this, because the error may not be picklable. Both `matches_retry` and
+    """How a request ended. `matches_retry` is True if the node's class retries the error. The process that
+    raised the error decides this, because the error may not be picklable. Both `matches_retry` and
     `state_path` are None if the node could not be unpacked."""
 
     end: Literal["computed", "reused", "elsewhere", "failed", "cancelled"]

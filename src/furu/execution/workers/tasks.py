@@ -86,7 +86,7 @@ class TaskCrew(abc.ABC):
             del self._waiting[job.key]
             started = time.monotonic()
             outcome: Outcome | None = None
-            # A scope does not shield from asyncio's own `Task.cancel()`, which a closing loop calls.
+            # A scope does not shield from asyncio's own `Task.cancel()`, which `asyncio.run` calls at exit.
             with (
                 contextlib.suppress(anyio.get_cancelled_exc_class()),
                 self._places.taken() as place,

@@ -115,7 +115,7 @@ class _ThreadCrew:
         self._asleep: list[_Thread] = []
         self._policy = policy
         self._runner: _Thread | None = None  # the thread that computes jobs in serial mode
-        self._held = False  # whether a job in serial mode did not succeed, and the loop does not know yet
+        self._held = False  # a job in serial mode did not succeed, and the loop does not know this yet
         self._ended = 0  # the number of jobs that have ended
         self._jobs_wall_sec = self._jobs_cpu_sec = 0.0
         self._stopped = False
