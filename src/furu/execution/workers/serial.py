@@ -21,7 +21,7 @@ _MOST_STARVED = 8
 # has the lock.
 _BUSY = 0.7
 # If the process uses fewer processors than this, its threads take turns with the lock, so that several
-# threads are not faster than one. Jobs then wait most of their time, so the limit for short jobs is higher.
+# threads are not faster than one. Jobs then wait for most of their time, so a short job may take longer.
 _ONE_CORE = 1.5
 _LONGER_BY_TURNS = 3
 _MOST_TRY_AFTER = 4096
@@ -71,7 +71,7 @@ class SerialPolicy:
         self._wait = 2 * try_after  # jobs between comparisons; a comparison that finds no gain doubles it
         self._shortest_try_after = self._try_after = try_after
         self._since = Usage(0.0, 0.0, 0.0, 0, 0.0, 0.0)
-        self._quiet = 0  # the number of consecutive checks between which no job ended
+        self._quiet = 0  # how many checks in a row saw no job end
         self._seen_ended = 0
 
     def is_slow(self, before: Usage, now: Usage, *, is_late: bool) -> bool:
