@@ -1,8 +1,7 @@
-"""Walks the graph from the roots, and finds each node, its dependencies and its status. It reads the disk,
-so it runs off the loop.
+"""Walks the graph from its roots, and reports each node with its dependencies and its status.
 
-The walk is done in bounded steps, one at a time, in a worker thread. A step returns plain facts, which the
-loop processes. Dependencies of a DONE node are not visited.
+The walk reads the disk, so it runs in a worker thread: in short steps, one at a time. Each step returns
+plain facts for the loop to process. The dependencies of a DONE node are not visited.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ from furu.node.load import status as status_of
 from furu.store.artifact import Status, survey
 from furu.store.record import EndedRecord
 
-# A step ends after this many facts or this time, whichever comes first: small enough that the first nodes
-# start at once, and that the loop processes a batch within two milliseconds.
+# A step returns after this many facts or this time, whichever comes first. Both limits are small, so that
+# the first nodes start at once and the loop processes each batch within two milliseconds.
 _STEP_FACTS = 256
 _STEP_SEC = 0.02
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A node and its status. If it is TODO, `depends_on` holds the keys of its dependencies, which were
-    found before, and `expected_sec` is how long it will probably take; if it is FAILED, `failure` says how
-    it failed, earlier or just now."""
+    """A node and its status. For a TODO node, `depends_on` lists the keys of its dependencies, which were
+    all found earlier, and `expected_sec` is its expected duration. For a FAILED node, `failure` describes
+    the failure, which occurred in an earlier run or in this walk."""
 
     job: Job
     status: Status
@@ -49,7 +48,7 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class RootRead(msgspec.Struct, frozen=True):
-    """A root was read from the caller's roots."""
+    """A root has been read from the caller's iterable, as item `number`."""
 
     key: str
     node_class: str
@@ -57,7 +56,7 @@ class RootRead(msgspec.Struct, frozen=True):
 
 
 class RootWalked(msgspec.Struct, frozen=True):
-    """A root and everything it depends on has been found."""
+    """The walk from one root is complete: the root and the nodes below it have been found."""
 
     key: str
 
@@ -66,8 +65,9 @@ Fact = Found | RootRead | RootWalked
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """What one step found. `idle`: nothing is left to walk until there is room for more roots.
-    `exhausted`: there are no more roots; `error` is the exception that ended them, if one did."""
+    """The facts that one step found. `idle` means that nothing is left to walk until the window has room
+    for more roots. `exhausted` means that no more roots will be read, because all have been read or because
+    reading them raised `error`."""
 
     facts: list[Fact]
     idle: bool
@@ -76,31 +76,32 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Source(Protocol):
-    """Where a scheduler gets its nodes from: a walk, or the recorded facts of an earlier walk."""
+    """The source of a scheduler's nodes: a walk of the graph, or the recorded facts of an earlier walk."""
 
     def step(self, room: int | None, again: Sequence[Node[Any]] = ()) -> Batch:
-        """Return what is found next, reading at most `room` roots."""
+        """Return the next batch of facts, and read at most `room` roots for it."""
         ...
 
     def forget(self, key: str) -> None:
-        """Note that a node is done."""
+        """Record that a node is done."""
         ...
 
     def stop(self) -> None:
-        """End every step soon."""
+        """Make the current step, and every later one, return soon."""
         ...
 
 
 class Discovery:
-    """Walks the graph under the roots. Call `step` in a worker thread, `forget` and `stop` in any thread.
+    """Walks the graph below the roots. Call `step` in a worker thread, `forget` and `stop` in any thread.
 
-    With `remember`, a node is visited once in a run. Without it, a node is forgotten when it is done, so
-    that the memory of a run over a generator of roots depends only on the window. With `retry_failed`,
-    nodes that failed before count as TODO. With `thorough`, the exact status of every node is looked up.
-    `before_work` is called once, before the first TODO node is returned. `expected_sec` returns how long a
-    node of a class will probably take.
+    With `remember`, each node is visited once in a run. Without `remember`, a node is forgotten when it is
+    done, so that a run over a generator of roots keeps only the nodes below the active roots in memory.
+    With `retry_failed`, nodes that failed in an earlier run count as TODO. With `thorough`, the exact
+    status of every node is read. `before_work` is called once, before the first TODO node is returned.
+    `expected_sec` returns the expected duration of a node, given the name of its class.
 
-    An exception from a node's own methods, or from the store about its files, is that node's failure.
+    An exception that is raised by a node's own methods, or by the store when it reads the node's files,
+    becomes that node's failure.
     """
 
     def __init__(
@@ -116,8 +117,8 @@ class Discovery:
         self._roots = enumerate(roots)
         self._remember = remember
         self._retry_failed = retry_failed
-        # A single stat shows whether a node is done. The exact status costs a listing, and a claim looks it
-        # up anyway; it matters here only if an earlier failure is to end the run.
+        # One stat shows whether a node is done. The exact status needs a directory listing, which a worker
+        # makes anyway to claim the node. Discovery needs this status only if earlier failures end the run.
         self._thorough = thorough or not retry_failed
         self._before_work = before_work
         self._expected_sec = expected_sec
@@ -131,11 +132,12 @@ class Discovery:
         self._stopped = False
 
     def step(self, room: int | None, again: Sequence[Node[Any]] = ()) -> Batch:
-        """Continue the walk for a bounded time. Reads at most `room` roots (None: any number), and looks up
-        the exact status of the nodes in `again`.
+        """Continue the walk for a short time. Reads at most `room` roots (None: any number), and reads the
+        exact status of the nodes in `again`.
 
-        Raises `FuruCycleError`, and `FuruStoreError` if the store cannot be used. If reading
-        the roots raises, or a root is not a node, no more roots are read, and the batch carries the error.
+        Raises `FuruCycleError` if nodes depend on each other in a cycle, and `FuruStoreError` if the store
+        cannot be used. If reading the roots raises an exception, or a root is not a node, no more roots are
+        read, and the batch carries the error.
         """
         self._room = room
         self._again.extend(again)
@@ -157,12 +159,13 @@ class Discovery:
         return Batch(facts, False, self._exhausted, self._roots_error)
 
     def forget(self, key: str) -> None:
-        """Forget a node that is done, unless all are remembered: a later root will look it up again."""
+        """Forget a node that is done, unless all nodes are remembered. If a later root needs a forgotten
+        node, the node's status is read again."""
         if not self._remember:
             self._known.discard(key)
 
     def stop(self) -> None:
-        """End the current step, and every later one, at the next node."""
+        """Make the current step, and every later one, return at the next node."""
         self._stopped = True
 
     def _next_walk(self) -> Iterator[Fact] | None:
@@ -176,7 +179,7 @@ class Discovery:
             item = next(self._roots, None)
             if item is not None:
                 check_root(item[1], item[0])
-        except BaseException as error:  # the caller's own; raised when the known nodes have been computed
+        except BaseException as error:  # from the caller's iterable; the run raises it at its end
             self._roots_error, item = error, None
         if item is None:
             self._exhausted = True
@@ -193,8 +196,8 @@ class Discovery:
         yield RootWalked(root.furu_hash)
 
     def _below(self, top: Node[Any], again: str | None = None) -> Iterator[Fact]:
-        """Find a node and its dependencies. For the node whose hash is `again`, look up the exact
-        status."""
+        """Find a node and the nodes below it, dependencies first. The exact status is read for the node
+        whose hash is `again`."""
         found: deque[Found] = deque()
         todo: dict[str, Found] = {}
 
@@ -207,7 +210,7 @@ class Discovery:
             self._known.add(key)
             try:
                 fact, below = self._look_at(node, thorough=self._thorough or key == again)
-            except BaseException as error:  # from the node's own methods, SystemExit included
+            except BaseException as error:  # from the node's own methods, which may raise SystemExit too
                 fact, below = self._failed(node, error), None
             if below is None:
                 found.append(fact)
@@ -223,7 +226,7 @@ class Discovery:
         yield from found
 
     def _look_at(self, node: Node[Any], *, thorough: bool) -> tuple[Found, list[Node[Any]] | None]:
-        """Return a node with its status, and its dependencies if it is TODO."""
+        """Return the fact about a node and, if the node is TODO, its dependencies."""
         status = self._status(node, thorough=thorough)
         if status is Status.TODO:
             below = dependencies(node)
@@ -241,7 +244,7 @@ class Discovery:
 
     def _failed(self, node: Node[Any], error: BaseException) -> Found:
         if isinstance(error, FuruStoreError):
-            self._begin_work()  # raises if the whole store is unusable, which is not this node's failure
+            self._begin_work()  # raises if the whole store is unusable, which is not the node's fault
         drop_frames(error)
         failed = compute_error(node, error, Path(artifact_of(node).files.done))
         return Found(_idle_job(node), Status.FAILED, failure=failed.failures[0])
@@ -259,11 +262,11 @@ class Discovery:
 
 
 class _Stopped(Exception):
-    """The run is ending, and no more facts are wanted."""
+    """Raised to end a step after `stop` was called."""
 
 
 def check_root(root: object, number: int) -> None:
-    """Raise `FuruUsageError` if a root is not a node, and say what it is instead."""
+    """Raise `FuruUsageError` if a root is not a node. The message describes the root."""
     if isinstance(root, Furu):
         return
     if isinstance(root, type) and issubclass(root, Furu):
@@ -284,18 +287,18 @@ def _job(node: Node[Any]) -> Job:
 
 
 def _idle_job(node: Node[Any]) -> Job:
-    """Return a job for a node that will not be computed, without asking for its spec key."""
+    """Return a job for a node that will not be computed, without calling its `_executor_spec_key`."""
     return make_job(node, _lane(False, "default"))
 
 
 @functools.lru_cache
 def _lane(is_async: bool, spec_key: str) -> Lane:
-    """Return one shared object for all nodes of a lane: lanes are few, and nodes may be a million."""
+    """Return one shared object for each lane. This saves memory: a run may have a million nodes."""
     return Lane(is_async, spec_key)
 
 
 def _earlier_failure(node: Node[Any]) -> Failure:
-    """Return the recorded failure of a node that is FAILED."""
+    """Return the failure that the store has recorded for a FAILED node."""
     artifact = artifact_of(node)
     found = survey(artifact)
     error = found.record.error if isinstance(found.record, EndedRecord) else "unknown"

@@ -1,18 +1,18 @@
-"""Nodes of a run that other owners are computing, and when to look at each of them again.
+"""Tracks the nodes of a run that other owners are computing, and when to look at each node again.
 
-    held      this process computes it, and will report its release
-    polled    another process computes it, and nothing reports its end
-    due       to be looked at next: released, or just found taken
-    looking   discovery is looking at it
+    held      another part of this process computes the node, and reports its release
+    polled    another process computes the node, and does not report when it finishes
+    due       to be looked at next: the node was released, or a worker has just found it taken
+    looking   discovery is looking at the node
 
-          add ──> held ──> due ──> looking ──> held or polled, or forgotten: no other owner computes it now
+          add ──> held ──> due ──> looking ──> held or polled; or forgotten, if no other owner computes it
                    │        ^
             polled └────────┘ after poll_interval_sec
 
-There is at most one look at a node at a time, and a round of polling begins `poll_interval_sec` after the
-last look of the previous round, so looks never pile up, even on a slow disk.
+A node is never looked at twice at the same time, and a round of polling begins `poll_interval_sec` after
+the last look of the previous round. So looks never pile up, even on a slow disk.
 
-Used on the run's loop; only `_report_release` is called in other threads.
+All methods are called on the run's loop, except `_report_release`.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from furu.store.claim import when_released
 
 
 class Elsewhere:
-    """Keeps the nodes of other owners. `changed` is called on the loop when a node is due."""
+    """The nodes of a run that other owners compute. `changed` is called on the loop after a release."""
 
     def __init__(self, poll_interval_sec: float, changed: Callable[[], object]) -> None:
         self._poll_interval_sec = poll_interval_sec
         self._changed = changed
         self._jobs: dict[str, Job] = {}
-        # Two functions that end the wait for each held node.
+        # For each held node, two functions that end the wait for it.
         self._held: dict[str, tuple[Callable[[], None], Callable[[], None]]] = {}
         self._polled: dict[str, Job] = {}
         self._due: dict[str, Job] = {}
@@ -56,17 +56,18 @@ class Elsewhere:
 
     @property
     def next_look(self) -> float:
-        """The loop's time at which the next round of polling is due."""
+        """The time at which the next round of polling begins, by the loop's clock."""
         return self._next_round if self._polled and not self._round else math.inf
 
     def add(self, job: Job) -> None:
-        """Add a node that a claim found taken. Raises `FuruCycleError` if its owner waits for this run."""
+        """Add a node that a worker found taken. Raises `FuruCycleError` if its owner waits for this run."""
         self._jobs[job.key] = job
         if not self._hold(job):
-            self._due[job.key] = job  # the other owner may have finished since the claim
+            self._due[job.key] = job  # its owner may have finished since the worker tried to claim it
 
     def still(self, job: Job) -> None:
-        """Keep a node that a look found taken. Raises `FuruCycleError` if its owner waits for this run."""
+        """Record a node that discovery found taken. Raises `FuruCycleError` if its owner waits for this
+        run."""
         self._jobs[job.key] = job
         self._looked_at(job.key)
         if not self._hold(job):
@@ -75,7 +76,7 @@ class Elsewhere:
             self._polled[job.key] = job
 
     def take_due(self) -> list[Node[Any]]:
-        """Return the nodes to look at now. Each look is followed by `still` or `forget`."""
+        """Return the nodes that discovery must look at now. After each look, call `still` or `forget`."""
         if anyio.current_time() >= self.next_look:
             self._due |= self._polled
             self._round, self._polled = set(self._polled), {}
@@ -83,7 +84,7 @@ class Elsewhere:
         return [job.node for job in due.values()]
 
     def forget(self, key: str) -> None:
-        """Drop a node that no other owner computes any more, or that is no longer wanted."""
+        """Drop a node that no other owner computes any more, or that the run no longer needs."""
         if self._jobs.pop(key, None) is not None:
             self._end_wait(key)
             self._polled.pop(key, None)
@@ -96,7 +97,7 @@ class Elsewhere:
             self.forget(key)
 
     def _hold(self, job: Job) -> bool:
-        """Wait for the release of a node by this process. Returns False if another process has it."""
+        """Request a call when this process releases a node. Returns False if another process owns it."""
         released = functools.partial(self._report_release, job.key)
         take_back = when_released(artifact_of(job.node), released)
         if take_back is None:
@@ -121,7 +122,7 @@ class Elsewhere:
                 self._next_round = anyio.current_time() + self._poll_interval_sec
 
     def _report_release(self, key: str) -> None:
-        """Called in any thread."""
+        """Report a release to the loop. May be called in any thread."""
         self._released.append(key)
         self._waker.wake()
 

@@ -1,5 +1,5 @@
-"""Ctrl-C while a run blocks the main thread. The first cancels the run and reports what it still waits for;
-the second ends the process at once."""
+"""Handles Ctrl-C while a run blocks the main thread. The first Ctrl-C cancels the run and reports which
+nodes it still waits for; the second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ R = TypeVar("R")
 
 logger = logging.getLogger("furu.run")
 
-EXIT_CODE = 130  # as a shell reports a program that SIGINT ended
+EXIT_CODE = 130  # the code that shells report for a program that SIGINT ended
 _NAMED = 5
-# By then the loop knows which nodes are running, and most short ones have ended.
+# After this time, the loop knows which nodes are running, and most short nodes have finished.
 _TELL_SEC = 0.1
 
 
 class Interrupts:
-    """Ends a run when the process receives one of `signals`. Pass it to the run as `on_event`.
+    """Cancels a run when the process receives one of `signals`. The run needs this object as `on_event`.
 
-    The first signal cancels the run, whose running nodes finish and publish, and calls `say` with a message
-    that names them. The second ends the process at once, which the store survives.
+    The first signal cancels the run, and calls `say` with a message that names the running nodes. These
+    nodes finish and publish. The second signal ends the process at once; this does not harm the store.
     """
 
     def __init__(self, signals: Collection[signal.Signals], say: Callable[[str], None]) -> None:
@@ -44,7 +44,7 @@ class Interrupts:
         self.occurred = False
 
     def __call__(self, event: Event) -> None:
-        """Process an event of the run."""
+        """Update the set of running nodes from an event of the run."""
         if isinstance(event, NodeStarted):
             self._running[event.hash] = event
         elif isinstance(event, (NodeDone, NodeFailed, NodeRetried, NodeReused, NodeWaiting)):
@@ -54,7 +54,7 @@ class Interrupts:
         """Run an async function on a loop in the main thread. Returns None if a signal cancelled it."""
         before = {number: signal.signal(number, self._interrupt) for number in self._signals}
         try:
-            # In this thread, unlike `run_in_new_loop`: the handler never raises in the loop's own code.
+            # The loop may run in the main thread, because the handler never raises in the loop's code.
             return run_loop_here(self._run, run)
         finally:
             for number, handler in before.items():
@@ -83,7 +83,7 @@ class Interrupts:
     def _drain(self, scope: anyio.CancelScope, telling: threading.Timer) -> None:
         scope.cancel()
         try:
-            telling.start()  # not in the signal handler, which may have interrupted the start of a thread
+            telling.start()  # not in the signal handler: it may have interrupted another thread's start
         except RuntimeError:  # no thread can be started
             self._tell()
 
@@ -98,8 +98,8 @@ class Interrupts:
 def interrupts_of_scripts() -> Interrupts | None:
     """Return the handler of Ctrl-C for a script's blocking run.
 
-    None outside the main thread, at an interactive prompt, and if the program handles or ignores the signal
-    itself.
+    Returns None outside the main thread, at an interactive prompt, and in a program that handles or ignores
+    SIGINT itself.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     if not in_main_thread or hasattr(sys, "ps1"):
@@ -115,5 +115,5 @@ def _say_on_stderr(message: str) -> None:
             raise ValueError("there is no stderr")
         sys.stderr.write(f"furu: {printable(message)}\n")
         sys.stderr.flush()
-    except Exception:  # closed, or its terminal has hung up
+    except Exception:  # stderr is missing or closed, or its terminal has hung up
         logger.warning("%s", message)

@@ -1,4 +1,4 @@
-"""`run_local` and `run_local_async`: they check the options and put the parts of a run together."""
+"""`run_local` and `run_local_async`, which check the options, assemble the parts of a run, and start it."""
 
 from __future__ import annotations
 
@@ -50,13 +50,15 @@ def run_local(
     on_event: Callable[[Event], object] | None = None,
     progress: bool | None = None,
 ) -> RunReport:
-    """Compute what is missing of `roots` and everything they depend on, and return what was done.
+    """Compute `roots` and everything they depend on, except nodes that are DONE, and return a report.
 
-    The blocking twin of `run_local_async`, on a new event loop: same arguments, guarantees and errors. With
-    `progress=None`, progress is shown if stderr is a terminal and rich (the extra `cli`) is installed.
+    The blocking version of `run_local_async`, on a new event loop, with the same arguments, guarantees and
+    errors. With `progress=None`, progress is shown if stderr is a terminal and rich (the extra `cli`) is
+    installed.
 
-    In the main thread of a script, the first Ctrl-C cancels the run, prints on stderr which nodes it still
-    waits for, and raises KeyboardInterrupt when they have ended. A second Ctrl-C ends the process at once.
+    In the main thread of a script, the first Ctrl-C cancels the run and prints the names of the running
+    nodes to stderr. KeyboardInterrupt is raised when these nodes have finished. A second Ctrl-C ends the
+    process at once.
 
     Raises `FuruRunningLoopError` if an event loop is running in this thread: await `run_local_async` there.
     """
@@ -65,7 +67,7 @@ def run_local(
             "run_local() blocks, and this thread's event loop is running: "
             "use `await run_local_async(...)` in place of run_local(...)"
         )
-    interrupts = interrupts_of_scripts()  # follows events, to name the running nodes on Ctrl-C
+    interrupts = interrupts_of_scripts()  # receives the events, to name the running nodes on Ctrl-C
     run = functools.partial(
         run_local_async,
         roots,
@@ -89,7 +91,7 @@ def run_local(
     finally:
         if interrupts.occurred:
             raise KeyboardInterrupt
-    assert report is not None  # noqa: S101  # only a signal cancels it
+    assert report is not None  # noqa: S101  # it is None only after a signal, which has raised above
     return report
 
 
@@ -109,46 +111,47 @@ async def run_local_async(
     on_event: Callable[[Event], object] | None = None,
     progress: bool | None = None,
 ) -> RunReport:
-    """Compute what is missing of `roots` and everything they depend on, and return what was done.
+    """Compute `roots` and everything they depend on, except nodes that are DONE, and return a report.
 
-    Runs on the caller's event loop, asyncio's or trio's, and does not block it: nodes run in threads, nodes
-    with an `async def _create` on the loop.
+    Runs on the caller's event loop (asyncio or trio) and does not block it. Async nodes, which have an
+    `async def _create`, run on the loop; all other nodes run in threads, or on the given `workers`.
 
-    Guarantees: a node starts after everything it depends on is DONE. Each node is computed once, even if
-    other runs need it at the same time. Nodes start in the given `order`. If the run is cancelled, the
-    nodes that are running finish and publish before the cancellation is raised.
+    Guarantees: a node starts only after everything it depends on is DONE. Each node is computed once, even
+    if other runs need it at the same time. Nodes start in the given `order`. If the run is cancelled, nodes
+    that are running in threads or on the loop finish and publish before the cancellation is raised.
 
     Args:
-        roots: The wanted nodes. With a window of ``"dfs"`` or an int they may come from a generator, which
-            is read, in a worker thread, only as the window moves.
-        max_workers: The greatest number of nodes computed at once in threads, or by `workers`.
-        max_async: The greatest number of async nodes computed at once. They wait on the loop and need no
-            worker, so there may be many.
-        window_size: How many roots are active at once: ``"dfs"`` one, ``"bfs"`` all, or an int.
-        poll_interval_sec: How often to look at nodes that another process is computing. Nothing else
-            is polled.
-        workers: What computes the nodes that are not async: threads (None), `ProcessWorkers()` or
+        roots: The nodes to compute. With a `window_size` of ``"dfs"`` or an int, they may come from a
+            generator. It is read in a worker thread, and only when the window has room.
+        max_workers: The maximum number of nodes that are computed at once in threads, or by `workers`.
+        max_async: The maximum number of async nodes that are computed at once. Async nodes need no worker,
+            so this number may be large.
+        window_size: How many roots are active at once: one (``"dfs"``), all (``"bfs"``), or an int.
+        poll_interval_sec: How often to check nodes that another process is computing. Nothing else is
+            polled.
+        workers: The workers for nodes that are not async: threads (None), `ProcessWorkers()` or
             `DaskWorkers(...)`.
-        order: Which ready nodes start first: ``"roots"``, in the order of the roots, then depth first; or
-            ``"critical-path"``, those with the longest chain of dependents, by the durations of the classes
-            in earlier runs. The second one shortens runs that end with a long chain.
-        on_failure: ``"stop"``: start no more nodes once a node has failed. ``"continue"``: run everything
-            that does not depend on a failed node. Either way the run then raises. An exception raised
-            while `roots` is read counts as a failure here, and is raised unchanged.
-        retry_failed: Whether nodes that failed in an earlier run are tried again; if not, they fail this
-            run.
-        spec_limits: The greatest number of nodes computed at once for each spec key
-            (`_executor_spec_key()`), such as ``{"gpu": 1}``. A key at its limit delays no other key.
-        grace_sec: How long a run that was cancelled, or in which a node failed, waits for its running
-            nodes; None: until they end. Then async nodes are cancelled, and threads are left to finish and
-            publish by themselves (the interpreter waits for them before it exits).
-        on_event: Called on the loop with each event of the run. It must return quickly.
-        progress: Whether to show progress on stderr, from a thread of its own; needs rich (the extra
-            `cli`). None means no, since stderr belongs to the host application.
+        order: Which ready nodes start first. ``"roots"``: those of earlier roots, depth first for each
+            root. ``"critical-path"``: those with the longest chain of dependents, by the durations of their
+            classes in earlier runs. This order shortens runs that end with a long chain.
+        on_failure: ``"stop"``: start no more nodes once a node has failed. ``"continue"``: run all nodes
+            that do not depend on a failed node. Either way, the run raises at its end. An exception raised
+            while `roots` is read has the same effect as a failure, and is raised unchanged.
+        retry_failed: Whether nodes that failed in an earlier run are tried again. If False, they count as
+            failures of this run.
+        spec_limits: The maximum number of nodes that are computed at once for each spec key
+            (`_executor_spec_key()`), such as ``{"gpu": 1}``. A key at its limit does not delay other keys.
+        grace_sec: How long a run that was cancelled or stopped by a failure waits for its running nodes;
+            None: until they finish. After this time, async nodes are cancelled, and threads are left to
+            finish and publish on their own. The interpreter waits for these threads before it exits.
+        on_event: A function that is called on the loop with each event of the run. It must return quickly.
+        progress: Whether to show progress on stderr, from a separate thread. Needs rich (the extra `cli`).
+            None means False here, because stderr belongs to the host application.
 
     Raises:
-        FuruComputeError: Nodes failed. It names the first one and where its state is stored; the original
-            exception is its `__cause__`, all failures are in `.failures`, the counts in `.report`.
+        FuruComputeError: Nodes failed. The message names the first failed node and the path of its state.
+            The node's exception is `__cause__`, all failures are in `.failures`, and the run's report is
+            in `.report`.
         FuruCycleError: Nodes depend on each other in a cycle.
         FuruStoreError: The store cannot be used.
         FuruUsageError, TypeError, ValueError: An argument is wrong.
@@ -165,7 +168,8 @@ async def run_local_async(
         order=order,
     )
     window = Window(window_size)
-    # Once for all nodes: off the loop, and before a node can change the working directory.
+    # Read once for all nodes: in a thread because it reads the disk, and before a node can change the
+    # working directory.
     settings = await in_thread(current_settings)
     async with _showing(settings, max_workers) if progress else contextlib.nullcontext() as shown:
         recorder = Recorder(Sinks(shown, on_event), max_workers=max_workers)
@@ -196,19 +200,19 @@ async def run_local_async(
 
 
 def _showing(settings: Settings, max_workers: int) -> AbstractAsyncContextManager[Sink]:
-    from furu.observing.progress import showing  # imports rich: only if progress is wanted
+    from furu.observing.progress import showing  # imports rich, which is needed only to show progress
 
     return showing(settings, max_workers=max_workers)
 
 
 def _expected_sec(settings: Settings) -> Callable[[str], float]:
-    from furu.observing.durations import ExpectedDurations  # imports the catalogue, which few runs need
+    from furu.observing.durations import ExpectedDurations  # imports the catalog, which few runs need
 
     return ExpectedDurations(settings)
 
 
 async def _to_its_end(scheduler: Scheduler, recorder: Recorder) -> RunReport:
-    """Run, and make the report, however the run ends."""
+    """Run to the end. The report is created even if the run fails or is cancelled."""
     end: End = "cancelled"
     failed: FuruComputeError | None = None
     try:

@@ -1,4 +1,4 @@
-"""The options of a run, checked before anything is computed."""
+"""Checks the options of a run, before any node is computed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_MAX_ASYNC = 100
 
 
 def check_roots(roots: Iterable[Furu[Any]]) -> None:
-    """Require an iterable of nodes. The items of an iterator are not read here."""
+    """Check that `roots` is an iterable of nodes. An iterator's items are checked when they are read."""
     if isinstance(roots, Furu):
         raise FuruUsageError(
             f"roots must be an iterable of Furu nodes: write [{type(roots).__qualname__}(...)] for one"
@@ -34,7 +34,7 @@ def check_roots(roots: Iterable[Furu[Any]]) -> None:
 
 
 def check_limits(max_workers: int, max_async: int) -> None:
-    """Require both to be ints of 1 or more."""
+    """Check that both limits are ints of 1 or more."""
     check_int("max_workers", max_workers, least=1)
     check_int("max_async", max_async, least=1)
 
@@ -49,7 +49,7 @@ def check_options(
     progress: bool | None,
     order: Order,
 ) -> None:
-    """Check the other options of `run_local_async`. Raises `TypeError` or `ValueError`."""
+    """Check these options of `run_local_async`. Raises `TypeError` or `ValueError`."""
     check_seconds("poll_interval_sec", poll_interval_sec)
     if isinstance(workers, type) or not (workers is None or hasattr(workers, "open")):
         raise TypeError(
@@ -73,14 +73,14 @@ def _check_spec_limits(spec_limits: Mapping[str, int]) -> None:
 
 
 def progress_is_wanted() -> bool:
-    """Return whether to show progress if the caller does not say: stderr is a terminal, rich is installed,
-    and the call does not come from a node."""
+    """Return whether `run_local` shows progress by default. It does if stderr is a terminal (and TERM is
+    not "dumb"), rich is installed, and the caller is not a node's `_create`."""
     if EXEC_CONTEXT.get().mode != "interactive" or os.environ.get("TERM") == "dumb":
         return False
     try:
         if not sys.stderr.isatty():
             return False
-    except Exception:  # it is None, closed, or not a stream
+    except Exception:  # stderr is None, closed, or not a stream
         return False
     try:
         import rich  # noqa: F401

@@ -1,21 +1,22 @@
-"""Which nodes may start. Pure bookkeeping on keys: no disk, no clock, no threads.
+"""Decides which nodes may start. Pure bookkeeping on keys: no disk, no clock, no threads.
 
     add ──> BLOCKED <──> READY ──> STARTED ──> done: leaves the plan
                │           ^          │
-               │           └──────────┤ WAITING: another owner computes it, or it will be retried later
+               │           └──────────┤ WAITING: another owner computes the node, or it is retried later
                └──> lost <────────────┘ failed, or one of its dependencies failed
 
-The plan counts in-degrees, so each event costs its node's degree and nothing is searched. A key that is not
-in the plan is done: a node is added after all its dependencies, and leaves when it is done.
+The plan counts the in-degree of each node, so an event costs only its node's degree, and nothing is
+searched. A node is added after all its dependencies, and leaves the plan when it is done. So a dependency
+that is neither in the plan nor lost is done.
 
-Workers that compute serially run one job after another. A node in their queue may be *presumed* done, so
-that its dependents can follow it in the same queue before it has ended. If it fails, `withdraw` takes every
-presumption back.
+Workers in serial mode compute one job after another. A node in their queue may be *presumed* done, so that
+its dependents can be queued behind it before it has finished. If the node fails, `withdraw` cancels all
+presumptions.
 
-Ready nodes start in the order in which they were added. A plan that is `by_rank` starts the node first that
-has the longest chain of dependents, by the nodes' weights: upward rank, as in HEFT (Topcuoglu, Hariri and
-Wu 2002). Ranks change while the plan grows, so they are worked out again each time that it has grown by
-half.
+Ready nodes start in the order in which they were added. With `by_rank`, the node with the longest chain of
+dependents starts first. The length of a chain is the sum of its nodes' weights: this is the upward rank of
+HEFT (Topcuoglu, Hariri and Wu 2002). Ranks change while the plan grows, so they are computed again whenever
+the nodes that were added since the last computation make up half of the plan.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class State(enum.Enum):
     STARTED = "started"
     WAITING = "waiting"
 
-    # Every step counts states, and the hash of `enum.Enum` is written in Python.
+    # Faster than the hash of `enum.Enum`, which is written in Python. The plan counts states in a dict.
     __hash__ = object.__hash__
 
 
@@ -55,7 +56,7 @@ class _Entry(msgspec.Struct, Generic[Lane], gc=False):  # there may be a million
     rank: float = 0.0
     state: State = State.BLOCKED
     in_degree: int = 0
-    # How many dependencies are presumed done; they do not count in the in-degree.
+    # The number of dependencies that are presumed done. The in-degree does not include them.
     presumed: int = 0
     dependents: tuple[str, ...] | list[str] = ()
 
@@ -69,10 +70,10 @@ class _Entry(msgspec.Struct, Generic[Lane], gc=False):  # there may be a million
 
 
 class Plan(Generic[Lane]):
-    """The nodes that are known but not done, and which of them may start.
+    """The nodes that are known but not done. The plan decides which of them may start.
 
-    Ready nodes are taken in the order in which they were added, or `by_rank`. Each has a *lane*, the kind
-    of worker it needs: a lane without room does not delay other lanes.
+    Ready nodes start in the order in which they were added or, with `by_rank`, in the order of their ranks.
+    Each node has a *lane*: the kind of worker that it needs. A lane without room does not delay others.
     """
 
     def __init__(self, *, by_rank: bool = False) -> None:
@@ -93,19 +94,19 @@ class Plan(Generic[Lane]):
         return key in self._entries
 
     def count(self, state: State) -> int:
-        """How many nodes are in a state."""
+        """Return the number of nodes in a state."""
         return self._counts[state]
 
     def is_lost(self, key: str) -> bool:
-        """Whether a node failed, or depends on a node that did."""
+        """Return whether a node has failed or depends on a failed node."""
         return key in self._lost
 
     def add(self, key: str, lane: Lane, depends_on: Iterable[str], weight: float = 1.0) -> list[str]:
-        """Add a node after all its dependencies, each named once. A key not in the plan counts as done.
-        `weight` is how long the node is expected to take.
+        """Add a node, after all its dependencies. `depends_on` contains each dependency once; a key that is
+        not in the plan counts as done. `weight` is the node's expected duration.
 
-        A node that is waiting may be added again: it keeps its order and its dependents. If a dependency is
-        lost, the node and everything that depends on it are lost too. Returns the keys of the lost nodes.
+        A WAITING node may be added again: it keeps its order and its dependents. If a dependency is lost,
+        the node and all nodes that depend on it are lost too. Returns the keys of the lost nodes.
         """
         entry = self._entries.get(key)
         if entry is not None and entry.state is not State.WAITING:
@@ -132,14 +133,15 @@ class Plan(Generic[Lane]):
         return []
 
     def add_waiting(self, key: str, lane: Lane) -> None:
-        """Add a node that another owner is computing: its dependents wait, but it needs no worker."""
+        """Add a node that another owner is computing. The node needs no worker, but its dependents wait."""
         self._set(self._enter(key, lane, 0.0), State.WAITING)
 
     def get_ready(self, may_start: Callable[[Lane, bool], bool]) -> str | None:
-        """Start the first ready node whose lane has room, and return its key; None if there is none.
+        """Mark the first ready node whose lane has room as STARTED, and return its key. Returns None if
+        there is no such node.
 
-        `may_start(lane, presuming)` returns whether the lane has room. `presuming` means that some
-        dependencies of the node are only presumed done.
+        `may_start(lane, presuming)` returns whether the lane has room for a node. `presuming` means that
+        some dependencies of the node are only presumed done.
         """
         if self._by_rank and self._unranked and 2 * self._unranked >= len(self._entries):
             self.rank()
@@ -158,12 +160,12 @@ class Plan(Generic[Lane]):
         return key
 
     def rank(self) -> None:
-        """Work out the ranks of all nodes, if the plan is by rank. Costs a look at each node and edge."""
+        """Compute the ranks of all nodes, if the plan uses ranks. Visits each node and each edge once."""
         if not self._by_rank:
             return
         self._unranked = 0
-        # A node was added after its dependencies. (One that was added again may be out of order: its rank
-        # is then too small, which only costs time.)
+        # In reverse, so that dependents come before dependencies. A node that was added again may come
+        # after its dependencies. Their ranks are then too small, which only costs time.
         for entry in reversed(self._entries.values()):
             longest = max([above.rank for _, above in self._known(entry.dependents)], default=0.0)
             entry.rank = entry.weight + longest
@@ -175,7 +177,7 @@ class Plan(Generic[Lane]):
             heapq.heapify(heap)
 
     def presume_done(self, key: str) -> None:
-        """Count a started node as done for dependents that will follow it in the same queue."""
+        """Presume that a started node is done, so that its dependents can be queued behind it."""
         self._presumed[key] = None
         for dependent, entry in self._known(self._entry(key, State.STARTED).dependents):
             entry.in_degree -= 1
@@ -183,7 +185,7 @@ class Plan(Generic[Lane]):
             self._make_ready_if_free(dependent, entry)
 
     def withdraw(self, not_begun: Iterable[str]) -> None:
-        """Take back every presumption. The started nodes in `not_begun` are ready or blocked again."""
+        """Cancel all presumptions. The started nodes in `not_begun` become ready or blocked again."""
         for key in self._presumed:
             for _, entry in self._known(self._entries[key].dependents):
                 entry.in_degree += 1
@@ -197,8 +199,8 @@ class Plan(Generic[Lane]):
             self._make_ready_if_free(key, entry)
 
     def done(self, key: str) -> list[str]:
-        """Remove a started or waiting node that is done, and return its dependents. Those that waited only
-        for it become ready."""
+        """Remove a started or waiting node that is done, and return the keys of its dependents. Those that
+        waited only for this node become ready."""
         self._entry(key, State.STARTED, State.WAITING)
         presumed = key in self._presumed
         if presumed:
@@ -214,12 +216,13 @@ class Plan(Generic[Lane]):
         return dependents
 
     def waits(self, key: str) -> None:
-        """Let a started node wait, for another owner or for a retry. It must not be presumed done."""
+        """Mark a started node as WAITING, for another owner or for a retry. The node must not be presumed
+        done."""
         self._set(self._entry(key, State.STARTED), State.WAITING)
 
     def failed(self, key: str) -> list[str]:
-        """Remove a failed node and all nodes that depend on it; return the latter. The failed node may be
-        unknown to the plan, and must not be presumed done."""
+        """Remove a failed node and all nodes that depend on it. Returns the keys of these dependents. The
+        failed node need not be in the plan, but must not be presumed done."""
         self._lost.add(key)
         skipped: list[str] = []
         pending = list(self._leave(key)) if key in self._entries else []
@@ -232,7 +235,8 @@ class Plan(Generic[Lane]):
         return skipped
 
     def in_state(self, state: State) -> list[str]:
-        """Return the nodes in a state, in order. Looks at every node: not for the hot path."""
+        """Return the keys of the nodes in a state, in the order in which they were added. Slow, because it
+        visits all nodes."""
         found = [key for key, entry in self._entries.items() if entry.state is state]
         return sorted(found, key=lambda key: self._entries[key].order)
 
@@ -251,7 +255,7 @@ class Plan(Generic[Lane]):
         return entry.dependents
 
     def _known(self, keys: Iterable[str]) -> Iterator[tuple[str, _Entry[Lane]]]:
-        """Look up dependents. Those that are missing were lost through another dependency."""
+        """Yield the entries of dependents. Skips lost dependents, which have no entry."""
         for key in keys:
             if (entry := self._entries.get(key)) is not None:
                 yield key, entry

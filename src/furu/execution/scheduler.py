@@ -1,7 +1,7 @@
-"""The loop of a run: dispatch what is ready while there is room, wait, reap what has happened, repeat.
+"""The loop of a run: start ready nodes while workers have room, wait, process what has happened, repeat.
 
-One task owns the plan, the window and the nodes, so nothing here is locked. Results of discovery and of
-jobs arrive through one inbox. Never touches the disk.
+The plan, the window and the nodes are used only on the run's event loop, so they need no locks. News of
+jobs and exceptions from discovery arrive in one inbox. The scheduler never accesses the disk.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Order = Literal["roots", "critical-path"]
 
 
 class Scheduler:
-    """Runs one graph: nodes with an `async def _create` on `async_workers`, the others on `workers`."""
+    """Runs one graph: nodes with an `async def _create` on `async_workers`, all others on `workers`."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Scheduler:
         self._discovery = discovery
         self._window = window
         self._walk = Walk(discovery, window, take=self._take, deliver=self._deliver, stepped=self._wake)
-        # By whether nodes are async.
+        # Keys are `Lane.is_async`.
         self._kinds = {False: (workers, max_workers), True: (async_workers, max_async)}
         self._crews: dict[bool, Crew] = {}
         self._emit = emit
@@ -75,7 +75,7 @@ class Scheduler:
         # Failed nodes that wait for their next attempt.
         self._delayed: dict[str, Outcome] = {}
         self._elsewhere = Elsewhere(poll_interval_sec, self._walk.want)
-        # Active roots in the plan, and how often each of them was given.
+        # The active roots in the plan, and how many times the caller passed each of them.
         self._roots: Counter[str] = Counter()
         self._plan_is_known = False
 
@@ -89,12 +89,12 @@ class Scheduler:
 
     @property
     def failures(self) -> tuple[Failure, ...]:
-        """The nodes that have failed so far, in that order."""
+        """The failures so far, in the order in which they occurred."""
         return tuple(self._failures)
 
     @property
     def skipped(self) -> int:
-        """How many known nodes were not computed: not started, or dependent on a node that failed."""
+        """The number of known nodes that were not computed: not started, or dependent on a failed node."""
         return self._lost + len(self._plan) - self._abandoned
 
     @property
@@ -104,16 +104,18 @@ class Scheduler:
 
     @property
     def is_settled(self) -> bool:
-        """Whether nothing more can happen before a running node ends."""
+        """Whether nothing can happen until a running node finishes."""
         if self._awake.is_set() or self._inbox or self._walk.is_walking:
             return False
         return self._walk.is_exhausted or self._window.room() == 0
 
     async def run(self) -> None:
-        """Run until all nodes are done, or a failure has stopped the run and its running nodes have ended.
+        """Run until all nodes are done, or until a failure has stopped the run and its running nodes have
+        finished.
 
-        Raises `FuruComputeError` if nodes failed, any exception that discovery raised, or the cancellation,
-        once the running nodes have ended or `grace_sec` is over. Jobs that have ended are always reaped.
+        Raises `FuruComputeError` if nodes failed, an exception that discovery raised, or the cancellation.
+        Before it raises, it waits until the running nodes have finished or `grace_sec` is over, and
+        processes all outcomes that have arrived.
         """
         cancelled = True
         try:
@@ -131,7 +133,7 @@ class Scheduler:
                     self._stop(cancel=cancelled)
                     await self._drain()
                 tasks.cancel_scope.cancel()
-            if cancelled:  # by asyncio's Task.cancel() of one of the run's tasks, not from outside
+            if cancelled:  # not from outside: asyncio's Task.cancel() was called on one of the run's tasks
                 self._error = self._error or asyncio.CancelledError("a task of the run was cancelled")
         except BaseExceptionGroup as group:  # from helper tasks of the workers
             self._error = self._error or _first_error(group)
@@ -139,7 +141,7 @@ class Scheduler:
             self._reap()
             self._elsewhere.close()
         if self._failures:
-            for outcome in list(self._delayed.values()):  # they will not be retried
+            for outcome in list(self._delayed.values()):  # these nodes will not be retried
                 self._fail(outcome)
         if self._error is not None:
             raise self._error
@@ -165,8 +167,8 @@ class Scheduler:
             self._reap()
 
     async def _drain(self) -> None:
-        """Wait until the running jobs have ended, even if cancelled; abandon them when `grace_sec` is
-        over."""
+        """Wait until the running jobs have finished, even if the run is cancelled. Abandon them when
+        `grace_sec` is over."""
         grace_sec = math.inf if self._grace_sec is None else self._grace_sec
         interrupt: BaseException | None = None
         try:
@@ -187,7 +189,7 @@ class Scheduler:
             raise interrupt
 
     def _abandon(self) -> None:
-        """Leave the jobs that are still running to their threads, and ignore how they end."""
+        """Stop waiting for the jobs that are still running in threads, and ignore their outcomes."""
         self._walk.abandon()
         left = [job for crew in self._crews.values() for job in crew.abandon()]
         self._abandoned = len(left)
@@ -208,7 +210,7 @@ class Scheduler:
             crew.start(job)
 
     def _may_start(self, lane: Lane, presuming: bool) -> bool:
-        # Only one kind of workers computes serially, so nodes that are presumed done are in its queue.
+        # At most one crew is serial, so all nodes that are presumed done are in that crew's queue.
         crew = self._crews[lane.is_async]
         if self._running_of[lane.spec_key] >= self._spec_limits.get(lane.spec_key, math.inf):
             return False
@@ -324,7 +326,7 @@ class Scheduler:
             self._retry(outcome)
         elif outcome.end == "failed":
             self._fail(outcome)
-        elif not self._stopping:  # asyncio's own Task.cancel() cancelled the task that computed it
+        elif not self._stopping:  # asyncio's own Task.cancel() cancelled the node's task
             self._deliver(asyncio.CancelledError(f"{describe(job.node)} was cancelled"))
 
     def _timing(self, outcome: Outcome) -> events.Timing:
@@ -337,7 +339,7 @@ class Scheduler:
 
     def _retry(self, outcome: Outcome) -> None:
         job, retry = outcome.job, retry_of(outcome.job.node)
-        assert retry is not None and outcome.error is not None  # noqa: S101, PT018  # it is to be retried
+        assert retry is not None and outcome.error is not None  # noqa: S101, PT018  # checked by the caller
         delay_sec = retry.delay_after(job.attempt)
         self._plan.waits(job.key)
         self._delayed[job.key] = outcome
@@ -405,7 +407,7 @@ class Scheduler:
         self._walk.want()
 
     def _leave(self, keys: list[str]) -> None:
-        """Drop what is kept for nodes that have left the plan, and complete the roots among them."""
+        """Drop the data of nodes that have left the plan, and complete the roots among them."""
         for key in keys:
             self._elsewhere.forget(key)
             for kept in (self._jobs, self._begun, self._delayed):
@@ -419,7 +421,8 @@ class Scheduler:
         self._walk.want()
 
     def _stop(self, *, cancel: bool = False) -> None:
-        """Start no more nodes and no more walks. Running nodes continue to their end."""
+        """Start no more nodes, and stop discovery. Running nodes continue until they finish. With `cancel`,
+        they end early if their workers can end them."""
         self._stopping = True
         self._walk.stop()
         for crew in self._crews.values():
@@ -427,7 +430,7 @@ class Scheduler:
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return an error of a group that is not a cancellation, if there is one."""
+    """Return the first error in a group that is not a cancellation, or else a cancellation."""
     rest = group.split(anyio.get_cancelled_exc_class())[1]
     error: BaseException = rest or group
     while isinstance(error, BaseExceptionGroup):
@@ -436,7 +439,8 @@ def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _run_error(failures: list[Failure]) -> FuruComputeError:
-    """Make one error for all failures of a run: the first one, with the number of others."""
+    """Return one error for all failures of a run. Its message is the first failure's, with the number of
+    other failures."""
     first = failures[0]
     message = first.message
     if len(failures) > 1:

@@ -1,4 +1,4 @@
-"""`stream_local`: a run whose events are read while it goes on. The run never waits for the reader."""
+"""`stream_local` starts a run whose events are read while it runs. The run never waits for the reader."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from furu.report import RunReport
 
 __all__ = ["DEFAULT_BUFFER_EVENTS", "EventStream", "EventsDropped", "RunOptions", "stream_local"]
 
-# A reader that is briefly behind loses nothing, and one that has stopped costs a bounded amount of memory.
+# A reader that falls behind for a moment loses no events. A reader that has stopped cannot fill the memory.
 DEFAULT_BUFFER_EVENTS = 10_000
 
 
 class RunOptions(TypedDict, total=False):
-    """The options of `run_local_async`, for functions that pass them on."""
+    """The keyword arguments of `run_local_async`, as a type for functions that pass them on."""
 
     max_workers: int
     max_async: int
@@ -46,17 +46,18 @@ class RunOptions(TypedDict, total=False):
 
 
 class EventsDropped(msgspec.Struct, frozen=True):
-    """The reader of a stream was too slow: this many events, all before the next one, were dropped."""
+    """The reader of a stream was too slow: `count` events that came before the next event were dropped."""
 
     count: int
 
 
 class EventStream:
-    """The events of a run, in order: `async for event in stream`. It ends after `RunFinished`.
+    """The events of a run, in order. Read them with `async for event in stream`, which ends after
+    `RunFinished`.
 
-    At most `buffer_events` wait to be read. If the reader is slower, the oldest are dropped, and an
-    `EventsDropped` with their number is read in their place. With several readers, each event is read by
-    one of them, and all of them end with the stream.
+    The stream buffers at most `buffer_events` events. When the buffer is full, the oldest events are
+    dropped, and the reader receives an `EventsDropped` with their number instead. Several tasks may read
+    the same stream: each event goes to one of them, and the end of the stream ends the loops of all.
     """
 
     def __init__(self, buffer_events: int) -> None:
@@ -83,7 +84,7 @@ class EventStream:
                 raise StopAsyncIteration
             if self._awake.is_set():
                 self._awake = anyio.Event()
-            await self._awake.wait()  # wakes all readers
+            await self._awake.wait()  # all readers wake, and check again
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             return EventsDropped(dropped)
@@ -108,19 +109,20 @@ async def stream_local(
     buffer_events: int = DEFAULT_BUFFER_EVENTS,
     **options: Unpack[RunOptions],
 ) -> AsyncIterator[EventStream]:
-    """Run like `run_local_async`, with the same options, and read the run's events while it goes on.
+    """Run like `run_local_async`, with the same options, and provide the run's events as a stream.
 
     Use it as ``async with stream_local(roots) as events:`` and then ``async for event in events:``.
 
-    Guarantees: the events come in order, and `RunFinished` is the last. The run never waits for the reader,
-    see `EventStream`. Leaving the block earlier cancels the run, whose running nodes finish and publish.
+    Guarantees: the events arrive in order, and `RunFinished` is the last. The run never waits for the
+    reader (see `EventStream`). If the block is left before the run has finished, the run is cancelled:
+    its running nodes finish and publish.
 
-    Raises what `run_local_async` raises when the block is left, unless the block itself raises; `TypeError`
-    or `ValueError` if `buffer_events` is not an int of 1 or more.
+    Raises the run's exception at the end of the block, unless the block itself has raised one. Raises
+    `TypeError` or `ValueError` if `buffer_events` is not an int of 1 or more.
     """
     check_int("buffer_events", buffer_events, least=1)
     stream = EventStream(buffer_events)
-    errors: list[BaseException] = []  # an error of the block itself comes first
+    errors: list[BaseException] = []  # only the first is raised; an error of the block goes to the front
     options["on_event"] = Sinks(stream._put, options.get("on_event"))
     run = functools.partial(run_local_async, roots, **options)
     async with anyio.create_task_group() as tasks:

@@ -1,7 +1,7 @@
-"""Drives discovery while a run goes on, one step at a time, in a worker thread.
+"""Drives discovery during a run: one step at a time, in a worker thread.
 
-Reads a root only when the window has room for it, and looks again at nodes of other owners when they are
-due. The scheduler processes each batch on the loop.
+A root is read only when the window has room for it. Nodes that other owners compute are checked again when
+they are due. The scheduler processes each batch on the loop.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ __all__ = ["Walk"]
 
 class Walk:
     """Drives discovery for one run, and calls functions of the scheduler on the loop: `take` with each
-    batch, `deliver` with an exception that a step raised, `stepped` when a step has ended.
+    batch, `deliver` with an exception that a step raised, and `stepped` after each step.
 
-    `is_walking`: there is more to walk, or a step is running. `is_exhausted`: all roots have been read.
-    `is_stepping`: a step is running in its thread.
+    `is_walking` is True while there is more to walk or a step is running, `is_exhausted` once all roots
+    have been read, and `is_stepping` while a step is running in its thread.
     """
 
     def __init__(
@@ -53,21 +53,21 @@ class Walk:
         return self._step_scope is not None
 
     def want(self) -> None:
-        """Check again whether there is anything to walk: a root to read, or a node to look at."""
+        """Make the walk check again whether there is a root to read or a node of another owner to check."""
         self._wanted.set()
 
     def stop(self) -> None:
-        """Begin no more steps. A running step ends early."""
+        """Begin no more steps, and make a running step return early."""
         self._is_stopping = True
         self._discovery.stop()
 
     def abandon(self) -> None:
-        """Leave a running step to its thread, and ignore its result."""
+        """Stop waiting for a running step. It finishes in its thread, and its result is ignored."""
         if self._step_scope is not None:
             self._step_scope.cancel()
 
     async def run(self, elsewhere: Elsewhere) -> None:
-        """Walk until `stop`."""
+        """Walk until `stop` is called or a step raises an exception."""
         limiter = anyio.CapacityLimiter(1)
         try:
             while not self._is_stopping:
@@ -81,7 +81,7 @@ class Walk:
                     if batch is not None:
                         self._deliver(batch)
                     return
-                # Before the next checkpoint: the next step depends on it.
+                # No `await` before all of this is done, because the next step depends on it.
                 self.is_walking, self.is_exhausted = not batch.idle, batch.exhausted
                 self._take(batch)
         except Exception as error:
@@ -90,7 +90,7 @@ class Walk:
     async def _next_batch(
         self, room: int | None, again: Sequence[Node[Any]], limiter: anyio.CapacityLimiter
     ) -> Batch | BaseException | None:
-        """Return what the next step found or raised; None if it was abandoned."""
+        """Run the next step. Returns its batch or its exception, or None if the step was abandoned."""
         try:
             with anyio.CancelScope(shield=True) as self._step_scope:
                 return await anyio.to_thread.run_sync(
@@ -102,8 +102,8 @@ class Walk:
             self._stepped()
 
     def _step(self, room: int | None, again: Sequence[Node[Any]]) -> Batch | BaseException:
-        """Run a step in a worker thread. An exception is returned: a `CancelledError` raised by the
-        caller's generator would otherwise look like a cancellation by the loop."""
+        """Run a step, in a worker thread. An exception is returned instead of raised, because a raised
+        `CancelledError` from the caller's code would look like a cancellation by the loop."""
         try:
             return self._discovery.step(room, again)
         except BaseException as error:

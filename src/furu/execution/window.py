@@ -1,8 +1,8 @@
-"""How many roots are active at once. Pure counting.
+"""Counts the active roots of a run and limits their number, according to `window_size`:
 
 "dfs"   one root at a time
-"bfs"   all roots
-k >= 1  up to k roots; the next is activated when one completes
+"bfs"   all roots at once
+k >= 1  at most k roots; when a root completes, the next one becomes active
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from furu.errors import FuruError
 
 
 class Window:
-    """Counts active roots. Roots are read only when there is `room()`, so a generator of a million roots is
-    read as the window moves."""
+    """Counts the active roots. A run reads another root only when its window has `room()`, so it reads a
+    generator of a million roots little by little."""
 
     def __init__(self, window_size: str | int) -> None:
         self._limit = parse_window_size(window_size)
@@ -24,25 +24,25 @@ class Window:
         return self._active
 
     def room(self) -> int | None:
-        """Return how many more roots may become active; None for any number."""
+        """Return how many more roots may become active (None: any number)."""
         return None if self._limit is None else self._limit - self._active
 
     def activated(self, count: int = 1) -> None:
-        """Count roots that became active. Raises `FuruError` if there was no room for them."""
+        """Record that more roots are active. Raises `FuruError` if the window has no room for them."""
         room = self.room()
         if room is not None and count > room:
             raise FuruError(f"{count} roots activated in a window with room for {room}")
         self._active += count
 
     def completed(self) -> None:
-        """Count one active root as completed."""
+        """Record that an active root has completed."""
         if self._active == 0:
             raise FuruError("a root completed and none is active")
         self._active -= 1
 
 
 def parse_window_size(window_size: str | int) -> int | None:
-    """Return the greatest number of active roots; None for all. Raises `TypeError` or `ValueError`."""
+    """Return the maximum number of active roots (None: no limit). Raises `TypeError` or `ValueError`."""
     allowed = "window_size must be 'dfs' (one root at a time), 'bfs' (all roots) or an int of 1 or more"
     if isinstance(window_size, bool) or not isinstance(window_size, (str, int)):
         raise TypeError(f"{allowed}, not {window_size!r}")

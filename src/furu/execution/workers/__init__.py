@@ -1,6 +1,6 @@
-"""Workers: their contract (`base`), computing one node (`call`), and the kinds of workers.
+"""Workers compute the nodes of a run. `base` defines their contract, and `call` computes one node.
 
-Kinds that few runs need are imported on first use.
+The kinds of workers that few runs need are imported on first use.
 """
 
 from typing import TYPE_CHECKING, Any

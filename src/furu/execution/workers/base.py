@@ -1,8 +1,8 @@
 """The contract between a scheduler and its workers.
 
-The scheduler decides the order. It takes a node from the ready set only if its workers have room, so that
-workers need no long queue, which would hide the order: the only queue, of short jobs in serial mode, is
-bounded. The failure of a node is a value, an `Outcome`: workers never raise exceptions of nodes.
+The scheduler decides the order of nodes. It starts a node only if the workers have room for it, because it
+cannot reorder nodes that wait in a queue of the workers. The only queue, for short jobs in serial mode, is
+bounded. Workers report a node's failure as a value, an `Outcome`. They never raise a node's exception.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ __all__ = [
 
 
 class Lane(NamedTuple):
-    """The kind of worker that a node needs. Nodes of the same lane wait for the same room."""
+    """The kind of worker that a node needs. Nodes of the same lane compete for the same workers."""
 
     is_async: bool
     spec_key: str
 
 
 class Job(msgspec.Struct, frozen=True, gc=False):  # there may be a million, and no node refers to its job
-    """A node to compute, its key in the plan, the full name of its class, and the number of the attempt in
-    this run."""
+    """A node to compute, its key in the plan, its lane, the full name of its class, and the number of the
+    attempt in this run, from 1."""
 
     node: Node[Any]
     key: str
@@ -59,13 +59,13 @@ class Job(msgspec.Struct, frozen=True, gc=False):  # there may be a million, and
 
 
 def make_job(node: Node[Any], lane: Lane) -> Job:
-    """Return the first job for a node."""
+    """Return the job for a node's first attempt in this run."""
     return Job(node, node.furu_hash, lane, class_name_of(node))
 
 
 class Begun(msgspec.Struct, frozen=True):
-    """A worker has begun a job. Made when the job begins, but it may be delivered later. `worker` names the
-    worker, which computes one job at a time."""
+    """A worker has begun a job. `worker` names the worker, which computes one job at a time. `at` is the
+    time at which the job began; this news may be delivered later."""
 
     job: Job
     worker: str
@@ -73,10 +73,10 @@ class Begun(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How a job ended. `reused`: the node was DONE when it was claimed. `elsewhere`: another live owner
-    holds it, and `error` names the owner. `failed`: `error` names the node and its state. `cancelled`: it
-    was ended early because the run ends. `judged` is `matches_retry` in the process where the error was
-    raised, if that was another process."""
+    """How a job ended. `reused`: the node was DONE when the worker tried to claim it. `elsewhere`: another
+    live owner is computing the node, and `error` names that owner. `failed`: `error` names the node and the
+    path of its state. `cancelled`: the job was ended early because the run ends. If the job ran in another
+    process, `judged` is the value of `matches_retry` in that process."""
 
     job: Job
     end: Literal["computed", "reused", "elsewhere", "failed", "cancelled"]
@@ -99,25 +99,25 @@ class Outcome(msgspec.Struct, frozen=True):
 
     @property
     def is_to_be_retried(self) -> bool:
-        """Whether the node failed and needs another attempt."""
+        """Whether the node failed, and its class allows another attempt."""
         retry = retry_of(self.job.node)
         return retry is not None and self.job.attempt < retry.attempts and self.matches_retry
 
     @property
     def ends_a_run(self) -> bool:
-        """Whether a run that stops at the first failure must stop."""
+        """Whether a run that stops at the first failure must stop after this outcome."""
         return self.end == "failed" and not self.is_to_be_retried
 
 
 class Withdrawn(msgspec.Struct, frozen=True):
-    """Started jobs that have not begun are handed back, and will not begin. They may be started again,
-    unless the workers have stopped. This ends serial mode."""
+    """The workers hand back all jobs that were started but have not begun, and will not begin them. Unless
+    the workers have stopped, these jobs may be started again. This news ends serial mode."""
 
     jobs: list[Job]
 
 
 class Overran(msgspec.Struct, frozen=True):
-    """A job that cannot be stopped has exceeded its time limit, and goes on."""
+    """A job has exceeded its time limit. It cannot be stopped, so it continues."""
 
     job: Job
 
@@ -127,31 +127,32 @@ Deliver = Callable[[News], None]
 
 
 class Workers(Protocol):
-    """A kind of worker. Holds options but no state of a run: several runs may share it, at the same time
-    too, because each opens its own crew."""
+    """A kind of worker, with its options. It keeps no state of a run, because each run opens its own crew.
+    So several runs may share it, even at the same time."""
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:
-        """Begin a run on its event loop, with at most `max_workers` nodes at once. Helper tasks may be
-        started in `tasks`, which is cancelled at the end. `deliver` is called on the loop. With
-        `stop_on_failure`, no job begins after one has failed.
+        """Open a crew for a run, on the run's event loop. The crew computes at most `max_workers` nodes at
+        once. It may start helper tasks in `tasks`, which is cancelled at the end of the run, and calls
+        `deliver` on the loop. With `stop_on_failure`, no job begins after a job has failed.
 
-        Raises `FuruUsageError` if this kind cannot be used here."""
+        Raises `FuruUsageError` if this kind of worker cannot be used here."""
         ...
 
 
 class Crew(Protocol):
-    """The workers of one run, used on its event loop. Implemented in `threads.py`, which is the default,
-    `event_loop.py`, `processes.py` and `dask.py`.
+    """The workers of one run. All methods are called on the run's event loop. Implemented in `threads.py`
+    (the default), `event_loop.py`, `processes.py` and `dask.py`.
 
-    Guarantees: for each job that begins, a `Begun` and then one `Outcome` are delivered, even while the
+    Guarantees: for each job that begins, one `Begun` and then one `Outcome` are delivered, even while the
     task group is being cancelled, unless the job is abandoned. A job that does not begin is handed back in
-    a `Withdrawn`. The worker does the whole work for a node: claim, compute, publish and release.
+    a `Withdrawn`. The worker does all the work for a node: it claims, computes, publishes and releases it.
     """
 
     @property
     def is_serial(self) -> bool:
-        """Whether a job begins only after all jobs started before it have succeeded, so that it may depend
-        on them. Ends with a `Withdrawn`, which is delivered before the outcome that ended it."""
+        """Whether the crew is in serial mode: a job begins only after all jobs that were started earlier
+        have succeeded, so it may depend on them. Serial mode ends with a `Withdrawn`, which is delivered
+        before the outcome that made serial mode end."""
         ...
 
     def has_room(self, spec_key: str) -> bool:
@@ -159,16 +160,16 @@ class Crew(Protocol):
         ...
 
     def start(self, job: Job) -> None:
-        """Start a job, for which there is room. Returns at once."""
+        """Start a job and return at once. Call this only if `has_room` is True for the job's spec key."""
         ...
 
     def stop(self, *, cancel: bool) -> None:
-        """Begin no more jobs. Running jobs end normally and are delivered. With `cancel` they end early if
-        possible: processes are killed, and `check_cancelled()` raises in threads. May be called again with
-        `cancel`."""
+        """Begin no more jobs. Running jobs finish normally, and their outcomes are delivered. With `cancel`
+        they end early if possible: processes are killed, and `check_cancelled()` raises in threads. May be
+        called again with `cancel`."""
         ...
 
     def abandon(self) -> list[Job]:
-        """End the running jobs that can be ended, and return those that are left running, for which nothing
-        more is delivered. Called after `stop`."""
+        """End the running jobs that can be ended, and return the jobs that continue. No more news of these
+        jobs is delivered. Called after `stop`."""
         ...

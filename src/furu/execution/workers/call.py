@@ -1,5 +1,5 @@
-"""Runs one job in any kind of worker: sets the context, lets `fetch` compute the node, and turns the result
-into an `Outcome`. No exception of a node passes this module."""
+"""Runs one job, in any kind of worker: sets the context, calls `fetch` to compute the node, and returns an
+`Outcome`. A node's exception never leaves this module."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def call(job: Job, backend: str, cancellation: Cancellation) -> Outcome:
     started = time.monotonic()
     with _worker_context(job, backend, cancellation):
         try:
-            # `force` permits this worker to compute its own node; a node that is DONE is reused.
+            # `force` permits this worker to compute the job's node. A node that is DONE is reused.
             computed = fetch(job.node, force=True).computed
         except BaseException as error:
             if isinstance(error, FuruCancelledError) and cancellation.requested:
@@ -34,15 +34,16 @@ def call(job: Job, backend: str, cancellation: Cancellation) -> Outcome:
 
 
 async def acall(job: Job, backend: str, cancellation: Cancellation) -> Outcome:
-    """Compute an async node on this event loop. The caller's scope is shielded, so the node finishes and
-    publishes like one in a thread. Only that scope, or asyncio's own `Task.cancel()`, cancels it."""
+    """Compute an async node on this event loop. The caller enters a shielded cancel scope, so that the node
+    finishes and publishes even if the run is cancelled. Only the cancellation of that scope, or asyncio's
+    own `Task.cancel()`, cancels the node."""
     started = time.monotonic()
     with _worker_context(job, backend, cancellation):
         try:
             computed = (await afetch(job.node, force=True)).computed
         except BaseException as error:
             asked = isinstance(error, FuruCancelledError) and cancellation.requested
-            if asked or isinstance(error, anyio.get_cancelled_exc_class()):  # not one of the node's own
+            if asked or isinstance(error, anyio.get_cancelled_exc_class()):  # not the node's own exception
                 return Outcome(job, "cancelled", time.monotonic() - started)
             return failed_outcome(job, error, started)
     return Outcome(job, "computed" if computed else "reused", time.monotonic() - started)
@@ -66,7 +67,7 @@ def failed_outcome(job: Job, error: BaseException, started: float) -> Outcome:
     if isinstance(error, FuruInProgressError):
         return Outcome(job, "elsewhere", duration_sec, error)
     if not isinstance(error, FuruComputeError) or error.node is not job.node:
-        # Raised before or after `_create`: the store could not be used, or the artifact not be read.
+        # Raised before or after `_create`: the store cannot be used, or the artifact cannot be read.
         cause, state_path = error, Path(artifact_of(job.node).files.done)
         error = compute_error(job.node, cause, state_path)
         error.__cause__ = cause
@@ -74,16 +75,16 @@ def failed_outcome(job: Job, error: BaseException, started: float) -> Outcome:
 
 
 def dead_outcome(job: Job, error: Exception, started: float) -> Outcome:
-    """Return the outcome of a job whose worker died or was killed, and record it in the store."""
+    """Return the outcome of a job whose worker died or was killed, and record the failure in the store."""
     duration_sec = time.monotonic() - started
     return Outcome(job, "failed", duration_sec, end_of_dead(job.node, "failed", error, duration_sec))
 
 
 def drop_frames(error: BaseException | None) -> None:
-    """Release the frames, with their local variables, that an error and its causes keep alive.
+    """Remove the tracebacks of an error and its causes, which keep frames and their local variables alive.
 
-    A note keeps the traceback as text. The frames are not cleared: that would close suspended generators
-    and coroutines that have caught the same error.
+    The text of each traceback is added as a note. The frames are not cleared, because that would close
+    suspended generators and coroutines that have caught the same error.
     """
     seen: set[int] = set()
     pending = [error]
@@ -93,7 +94,7 @@ def drop_frames(error: BaseException | None) -> None:
             continue
         seen.add(id(one))
         if one.__traceback__ is not None:
-            if not isinstance(one, FuruError):  # furu's own message says where the traceback is stored
+            if not isinstance(one, FuruError):  # the messages of furu's errors name the stored traceback
                 _note_where(one)
             BaseException.with_traceback(one, None)
         pending += [one.__cause__, one.__context__]
@@ -103,5 +104,5 @@ def drop_frames(error: BaseException | None) -> None:
 
 def _note_where(error: BaseException) -> None:
     lines = traceback.format_tb(error.__traceback__)
-    with contextlib.suppress(TypeError):  # a class that keeps something else in __notes__
+    with contextlib.suppress(TypeError):  # the exception's class uses __notes__ for something else
         BaseException.add_note(error, f"Raised here, most recent call last:\n{''.join(lines)}".rstrip())

@@ -1,16 +1,16 @@
-"""The child's side of `ProcessWorkers`: answers one request at a time until the connection ends.
+"""The child's side of `ProcessWorkers`: answers one request at a time until the connection is closed.
 
-The connection is a socket, which the child gets as its standard input. A message is its length in eight
-bytes, and that many bytes:
+The connection is a socket, which the parent passes to the child as its standard input. A message consists
+of its length, in eight bytes, and its content:
 
     parent    how to import the program's main module      a node
     child                                        b""  None       b""  how it ended
 
-With the empty message, the child begins a request. If a child dies before that it is replaced; if it dies
-later, the node has failed.
+The child sends the empty message when it begins a request. If a child dies before that, the parent uses
+another child. If it dies later, the node has failed.
 
-A node's standard input is empty. Its output, and that of programs that it starts, goes to its attempt's
-log; output between nodes goes to the parent's standard error.
+A node's standard input is empty. The output of a node, and of programs that it starts, goes to the log of
+its attempt. Output between nodes goes to the parent's standard error.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from furu.node.compute import AROUND_CREATE
 from furu.store.attempt import Attempt
 
 LENGTH_BYTES = 8
-# The largest size to ask of a socket at once: recv() allocates all of it.
+# The maximum number of bytes to request from a socket at once, because recv() allocates all of them.
 RECEIVE_BYTES = 2**20
 
 
 def is_preparing() -> bool:
-    """Whether this is a child, of furu or multiprocessing, that is importing the program's modules."""
+    """Whether this process is a child, of furu or multiprocessing, that is importing the main module."""
     return getattr(multiprocessing.process.current_process(), "_inheriting", False)
 
 
 def main() -> None:
-    """Serve until there are no more requests. The first one says how to import the parent's modules."""
+    """Answer requests until the connection is closed. The first one imports the parent's main module."""
     connection = _take_over_streams()
-    # An interrupt that is sent to all processes is for the parent, which kills its children if necessary.
+    # Ignore interrupts, which may be sent to all processes: the parent kills its children if necessary.
     signal.signal(signal.SIGINT, lambda *_: None)
     AROUND_CREATE.set(_around_create)
     pid = os.getpid()
     answer: Callable[[Any], object] = _prepare
-    # The parent may die at any time. The current node is still published.
+    # The parent may die at any time. The child still publishes the current node.
     with contextlib.suppress(ConnectionError):
         while (request := _receive(connection)) is not None:
             _send(connection, b"")
@@ -65,8 +65,8 @@ def main() -> None:
 
 def _take_over_streams() -> socket.socket:
     connection = socket.socket(fileno=os.dup(0))
-    # A node's fork must not keep the connection open after this process has died. In a fork of the fork the
-    # hook runs again, which is safe: a closed socket does not keep its number.
+    # If a node forks, the fork must not keep the connection open after this process has died. If the fork
+    # forks too, the hook runs again. That is safe, because a socket can be closed twice.
     os.register_at_fork(after_in_child=connection.close)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -78,20 +78,20 @@ def _take_over_streams() -> socket.socket:
 
 
 def _prepare(data: dict[str, Any]) -> str | None:
-    """Import the parent's main module under another name, as multiprocessing does. Returns the error as
-    text, if there is one."""
+    """Import the parent's main module under another name, as multiprocessing does. Returns the text of the
+    error, or None."""
     try:
         with _importing():
             multiprocessing.spawn.prepare(data)
-    except BaseException as error:  # also a SystemExit raised by the script
+    except BaseException as error:  # a script may raise SystemExit
         return describe_error(error)
     return None
 
 
 @contextlib.contextmanager
 def _importing() -> Iterator[None]:
-    """Refuse runs that a module starts while it is imported, as `multiprocessing` refuses processes: the
-    children of such a run would import the module too, and so on without end."""
+    """Reject runs that a module starts during its import, as `multiprocessing` rejects processes. The
+    children of such a run would import the module too, and start further runs without end."""
     process: Any = multiprocessing.process.current_process()
     process._inheriting = True
     try:
@@ -135,14 +135,14 @@ def _around_create(attempt: Attempt) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _printing_to(log: int) -> Iterator[None]:
-    """Redirect the standard streams to a file for a block. The block may close or replace them: it gets its
-    own stream objects, and the descriptors are restored afterwards."""
+    """Redirect standard output and standard error to a file in a block. The block may close or replace the
+    streams, because it has its own stream objects. The descriptors are restored afterwards."""
     before = sys.stdout, sys.stderr
     _flush(*before)
     saved = {number: os.dup(number) for number in (1, 2)}
     streams = [
         io.TextIOWrapper(
-            open(number, "wb", closefd=False),  # noqa: SIM115  # closing it closes nothing
+            open(number, "wb", closefd=False),  # noqa: SIM115  # closing it leaves the descriptor open
             encoding="utf-8",
             errors="backslashreplace",
             line_buffering=True,
@@ -164,13 +164,13 @@ def _printing_to(log: int) -> Iterator[None]:
 
 def _flush(*streams: Any) -> None:
     for stream in streams:
-        with contextlib.suppress(Exception):  # a node may have closed or replaced it
+        with contextlib.suppress(Exception):  # a node may have closed or replaced the stream
             stream.flush()
 
 
 def _end_fork(error: BaseException | None) -> None:
-    """End a fork of a node that has left the node's code. The attempt, its log and the connection belong to
-    the parent of the fork."""
+    """End this process, which a node has forked and which has returned from the node's code. The attempt,
+    its log and the connection belong to the process that called fork."""
     code = 1
     if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
         code = error.code or 0

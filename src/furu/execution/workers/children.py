@@ -1,11 +1,11 @@
-"""The parent's side of a child process of `ProcessWorkers`: its start, its requests, its end.
+"""The parent's side of a child process of `ProcessWorkers`: starts the child, sends requests and ends it.
 
-A child and the programs that its nodes start are in a session and a process group of their own. Ctrl-C on a
-terminal does not reach them, and they are killed together.
+Each child has its own session and process group, which include the programs that its nodes start. So Ctrl-C
+in a terminal does not reach them, and they can be killed together.
 
-`anyio.open_process` is not used, for two reasons. On asyncio it reaps a process as soon as it dies; after
-that the number of its group may belong to another group, which must not be killed. And it writes to pipes,
-so that SIGPIPE would kill a program that has restored that signal's default action.
+`anyio.open_process` is not used, for two reasons. On asyncio, it reaps a process as soon as it dies. After
+that, another process group may get the same number, and would be killed by mistake. Also, it writes to
+pipes: a write to a dead child kills a host program that has restored the default action of SIGPIPE.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from furu.errors import FuruError
 from furu.execution.workers.child import LENGTH_BYTES, RECEIVE_BYTES
 
 _COMMAND = "import sys; sys.path[:] = sys.argv[1:]; from furu.execution.workers.child import main; main()"
-# How long a child that is no longer needed may take to end: it runs `atexit` functions and joins threads.
+# How long a child may take to exit. Before it exits, it runs `atexit` functions and joins threads.
 _EXIT_SEC = 5.0
-# Sending to a dead child must be an error rather than a signal. (macOS has no such flag.)
+# With this flag, sending to a dead child raises an error instead of a signal. (macOS has no such flag.)
 _NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
 
 class ChildDied(Exception):
-    """A child died. `begun` says whether it had begun the request; `exit_code` is None if unknown."""
+    """A child died. `begun` is True if it had begun the request; `exit_code` is None if unknown."""
 
     def __init__(self, begun: bool, exit_code: int | None) -> None:
         super().__init__(_way_to_die(exit_code))
@@ -54,9 +54,10 @@ class Child:
 
     @classmethod
     async def start(cls) -> Child:
-        """Start a child, and let it import the program's main module.
+        """Start a child, and wait until it has imported the program's main module.
 
-        Raises `FuruError` if it cannot be started or cannot import the module, `ChildDied` if it dies.
+        Raises `FuruError` if the child cannot be started or cannot import the module, and `ChildDied` if
+        the child dies.
         """
         preparation = pickle.dumps(_preparation())
         child = await in_thread(_spawn)  # not abandoned on cancellation
@@ -85,11 +86,11 @@ class Child:
         return pickle.loads(answer)  # noqa: S301  # from the child
 
     async def end(self) -> None:
-        """Let the child end by itself, and kill it if that takes too long. Shielded from cancellation.
-        Programs that its nodes left running continue."""
+        """Let the child exit, and kill it if that takes too long. Shielded from cancellation. If the child
+        exits in time, programs that its nodes left running continue."""
         with anyio.CancelScope(shield=True):
             # Closing the socket is not enough: a fork of this process may have a copy.
-            with contextlib.suppress(OSError):  # the child has ended already
+            with contextlib.suppress(OSError):  # the child has exited already
                 self._connection.shutdown(socket.SHUT_RDWR)
             with anyio.move_on_after(_EXIT_SEC):
                 await self._wait()
@@ -98,11 +99,11 @@ class Child:
         self._connection.close()
 
     async def kill(self) -> int | None:
-        """Kill the child and the programs that it has started; return its exit code. Shielded from
-        cancellation."""
+        """Kill the child and the programs that its nodes have started. Returns the child's exit code; None
+        if unknown. Shielded from cancellation."""
         with anyio.CancelScope(shield=True):
-            if self._process.returncode is None:  # not reaped, so the number still belongs to its group
-                # A program in the group may have changed its user.
+            if self._process.returncode is None:  # not reaped yet, so no other group can have this number
+                # PermissionError: a program in the group may run as another user.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, signal.SIGKILL)
                 await self._wait()
@@ -141,8 +142,8 @@ class Child:
         return bytes(content)
 
 
-# Both ends of all connections. A fork of this process must not keep copies: children would outlive this
-# process, and the death of a child would not be noticed.
+# Both ends of all connections. A fork of this process must close its copies. Otherwise, children would
+# outlive this process, and this process would not notice the death of a child.
 _connections: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
 
@@ -186,9 +187,9 @@ def _standard_error() -> int:
 
 
 def _interpreter_options() -> list[str]:
-    """Return the options that this interpreter was started with, including every -X, of which subprocess
-    passes only some."""
-    of_subprocess: Any = subprocess  # multiprocessing uses this private function, too
+    """Return the options that this interpreter was started with. The -X options are added here, because
+    `subprocess` returns only some of them."""
+    of_subprocess: Any = subprocess  # multiprocessing uses this private function too
     options: list[str] = of_subprocess._args_from_interpreter_flags()
     for name, value in sys._xoptions.items():
         options.append(f"-X{name}" if value is True else f"-X{name}={value}")
@@ -196,8 +197,8 @@ def _interpreter_options() -> list[str]:
 
 
 def _preparation() -> dict[str, Any]:
-    """Return the data with which `multiprocessing.spawn.prepare` imports this program's main module.
-    `get_preparation_data` is not used because it fails if the working directory has been removed."""
+    """Return the data that `multiprocessing.spawn.prepare` needs to import this program's main module.
+    `get_preparation_data` is not used, because it fails if the working directory has been removed."""
     of_process: Any = multiprocessing.process
     origin: str | None = of_process.ORIGINAL_DIR
     main = sys.modules["__main__"]

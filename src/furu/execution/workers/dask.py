@@ -1,9 +1,9 @@
-"""Workers on a Dask cluster, for work that is too large for one machine. Dask chooses the worker; the run's
-scheduler still decides what is ready and in which order. All workers share the store, which remains the
-source of truth.
+"""Workers on a Dask cluster, for work that is too large for one machine. Dask chooses the worker for each
+node; the run's scheduler still decides which nodes are ready and in which order they start. All workers
+share the store, which remains the source of truth.
 
-Calls Dask on the event loop of its client: this loop for an asynchronous client, another thread's loop for
-a synchronous one.
+Dask is called on the event loop of its client. An asynchronous client uses the run's loop, a synchronous
+client a loop in another thread.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _CANCEL_POLL_SEC = 0.01
 
 
 class _TookTooLong(Exception):
-    """A worker was killed because its node exceeded its time limit."""
+    """A node exceeded its `_timeout_sec`, and its worker was killed."""
 
 
 class DaskWorkers:
@@ -45,20 +45,21 @@ class DaskWorkers:
 
     `client_or_address` is a `distributed.Client`, synchronous or asynchronous, or the address of a
     scheduler, such as ``"tcp://10.0.0.1:8786"``. `resources` maps spec keys to the resources that their
-    nodes need, in Dask's terms: ``{"gpu": {"GPU": 1}}``. If it is given, it must contain every spec key
-    except ``"default"``. Otherwise any worker may compute any node.
+    nodes need, in Dask's terms: ``{"gpu": {"GPU": 1}}``. If `resources` is given, it must contain every
+    spec key except ``"default"``. Without `resources`, any worker may compute any node.
 
     All workers must see the store under the same path, and run the same code. Each worker process is an
     owner in the store. The current settings are sent with each node. A node's output goes to the output of
-    its worker. If a worker is lost, Dask gives its nodes to other workers. A node that has lost
-    `distributed.scheduler.allowed-failures` workers and one more fails with `FuruWorkerError`. If the run
-    stops or is cancelled, its tasks are cancelled: those that no worker has begun are not computed. Nodes
-    that are being computed finish and publish, but the run does not wait for them.
+    its worker. If a worker is lost, Dask gives its nodes to other workers. If a node loses more than
+    `distributed.scheduler.allowed-failures` workers, it fails with `FuruWorkerError`.
 
-    If a node exceeds its `_timeout_sec`, the process of its worker is ended. The nanny starts another one,
-    and Dask gives the worker's other nodes to other workers.
+    If the run stops or is cancelled, its Dask tasks are cancelled. Nodes that no worker has begun are not
+    computed. Nodes that are being computed finish and publish, but the run does not wait for them.
 
-    Async nodes run on the event loop of the run, as always. Needs the extra `dask`, and asyncio.
+    If a node exceeds its `_timeout_sec`, the process of its worker is ended. Dask's nanny starts another
+    process, and Dask gives the worker's other nodes to other workers.
+
+    Async nodes still run on the event loop of the run. Needs the extra `dask`, and asyncio.
 
     Raises `FuruUsageError` if `distributed` is not installed, or an argument is wrong.
     """
@@ -79,7 +80,7 @@ class DaskWorkers:
         self._resources = _checked(resources)
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:
-        """Begin a run. Given an address, connects when the first node is ready.
+        """Open a crew for a run. If an address was given, the crew connects when the first node is ready.
 
         Raises `FuruUsageError` if the loop is not asyncio's, or if the client's own loop is not running.
         """
@@ -122,7 +123,7 @@ class _DaskCrew(TaskCrew):
         tasks.start_soon(self._keep)
 
     def stop(self, *, cancel: bool) -> None:
-        """Send no more nodes, and cancel those that were sent."""
+        """Send no more nodes, and cancel the nodes that were sent."""
         super().stop(cancel=cancel)
         self.abandon()
 
@@ -157,7 +158,7 @@ class _DaskCrew(TaskCrew):
             ) from None
 
     async def _keep(self) -> None:
-        """Keep the connection until the run ends."""
+        """Keep the connection until the run ends, and then close it."""
         try:
             await anyio.sleep_forever()
         finally:
@@ -168,7 +169,7 @@ class _DaskCrew(TaskCrew):
 
 
 class _Link:
-    """The connection to a Dask scheduler: the user's client, or one that is made for this run."""
+    """The connection to a Dask scheduler: the user's client, or a client created for this run."""
 
     def __init__(self, client_or_address: Any) -> None:
         self._given = client_or_address
@@ -183,7 +184,7 @@ class _Link:
         resources: Mapping[str, float] | None,
         timeout_sec: float | None,
     ) -> Reply:
-        """Let the cluster compute a request. Raises `FuruWorkerError` if too many workers were lost,
+        """Let the cluster compute a request. Raises `FuruWorkerError` if too many workers were lost, and
         `_TookTooLong` if a worker took longer than `timeout_sec` and was killed."""
         client = await self._connected()
         if timeout_sec is None:
@@ -196,7 +197,7 @@ class _Link:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
 
     async def close(self) -> None:
-        """Close the client, if it was made here."""
+        """Close the client, unless it belongs to the user."""
         if self._client is not None and self._client is not self._given:
             await self._client.close()
 
@@ -235,7 +236,7 @@ async def _ask(
     try:
         (reply,) = await asyncio.shield(gathering)
     except asyncio.CancelledError:
-        # If `gather` itself were cancelled, its tasks would go on unnoticed.
+        # The Dask task is cancelled, not `gather`: a cancelled `gather` leaves its tasks running unnoticed.
         await client.cancel([future], asynchronous=True)
         await asyncio.gather(gathering, return_exceptions=True)
         raise
@@ -252,8 +253,8 @@ async def _ask(
 async def _ask_in_time(
     client: Any, request: Request, *, key: str, resources: Mapping[str, float] | None, timeout_sec: float
 ) -> Reply:
-    """Like `_ask`, with a time limit. The time counts from the worker's message that it begins, again for
-    each worker. A worker that is late is killed."""
+    """Like `_ask`, with a time limit. The time starts when a worker reports that it begins the node, and
+    starts again if another worker begins it later. A worker that exceeds the limit is killed."""
     begun: asyncio.Queue[str] = asyncio.Queue()
     client.subscribe_topic(key, lambda event: begun.put_nowait(event[1]))
     reply = asyncio.ensure_future(
@@ -276,11 +277,12 @@ async def _ask_in_time(
         if not reply.done():
             reply.cancel()
             await asyncio.wait({reply})
-    # If the worker were killed before the scheduler has processed the cancellation, Dask would give its
-    # node to another worker. Nothing reports when it has.
+    # Wait until Dask's scheduler has processed the cancellation, which it does not report. If the worker
+    # were killed earlier, Dask would give its node to another worker.
     while any(key in keys for keys in (await client.processing()).values()):  # noqa: ASYNC110
         await asyncio.sleep(_CANCEL_POLL_SEC)
-    # Nothing else ends a thread. A nanny starts another worker, and Dask reassigns its other tasks.
+    # Only the end of the process ends the node's thread. A nanny starts another worker, and Dask gives the
+    # other tasks of this worker to other workers.
     await client.run(os._exit, 1, workers=[address], on_error="ignore", asynchronous=True)
     raise _TookTooLong
 

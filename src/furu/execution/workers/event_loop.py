@@ -1,4 +1,4 @@
-"""Workers for nodes with an `async def _create`: tasks on the run's event loop."""
+"""Workers for async nodes, which have an `async def _create`. They run as tasks on the run's event loop."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from furu.execution.workers.tasks import TaskCrew
 
 
 class EventLoopWorkers:
-    """Runs async nodes as tasks of the run, at most the run's `max_async` at once.
+    """Runs async nodes as tasks on the run's event loop, at most `max_async` at once.
 
     A node's store operations run in threads, so only its `_create` can block the loop.
     """
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:
-        """Begin a run."""
+        """Open a crew for a run."""
         return _EventLoopCrew(
             "async", tasks, deliver, max_workers=max_workers, stop_on_failure=stop_on_failure
         )

@@ -1,4 +1,4 @@
-"""Names for the jobs of a crew that run side by side."""
+"""Names for the workers of a crew."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from contextlib import contextmanager
 
 
 class Places:
-    """Gives out the names ``<kind>-1``, ``<kind>-2``, …, the lowest free number first."""
+    """Assigns the names ``<kind>-1``, ``<kind>-2``, …, always with the lowest free number."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._count = 0
-        self._free: list[int] = []  # numbers that were taken before
+        self._free: list[int] = []  # numbers up to `_count` that are free again
 
     @contextmanager
     def taken(self) -> Iterator[str]:

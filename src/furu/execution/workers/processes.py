@@ -1,10 +1,10 @@
-"""Workers in processes of this machine. They are for pure-Python nodes, which in threads wait for the
+"""Workers in processes on this machine. Use them for pure-Python nodes, which in threads would wait for the
 interpreter's lock, and for nodes that crash, leak memory, or must be stopped: a process can be killed.
 
-`anyio.to_process` is not used. It kills its children when the loop ends, so each would leave its owner file
-in the store. A child whose start is cancelled is left running. It does not report how a child died. It
-cannot import a main module that was started with `python -m`. And its messages share a descriptor with the
-output of programs that nodes start.
+`anyio.to_process` is not used, for five reasons. It kills its children when the loop ends, so that each
+child leaves its owner file in the store. It leaves a child running if the child's start is cancelled. It
+does not report how a child died. It cannot import a main module that was started with `python -m`. Its
+messages share a descriptor with the output of programs that nodes start.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from furu.node.failure import end_of_dead, timeout_error
 
 __all__ = ["ProcessWorkers"]
 
-# How many children are started for a node if none of them lives long enough to begin it.
+# A node fails if this many newly started children die before they begin it.
 _MOST_STARTS = 3
 
 
@@ -37,18 +37,19 @@ class _TookTooLong(Exception):
 
 
 class ProcessWorkers:
-    """Computes nodes in child processes, at most `max_workers` at once, one node in each.
+    """Computes nodes in at most `max_workers` child processes. Each child computes one node at a time.
 
-    Children start when there is work for them, and end with the run. They import the program's main module
-    under another name, so a script needs the usual ``if __name__ == "__main__":``. Each child is an owner
-    in the store. The current settings are sent with each node; the host's context variables and logging
-    configuration are not. A node's output goes to its attempt's log, `furu.log`.
+    Children start when there are nodes for them, and exit at the end of the run. They import the program's
+    main module under another name, so a script needs the usual ``if __name__ == "__main__":``. Each child
+    is an owner in the store. The current settings are sent with each node; the host's context variables and
+    logging configuration are not. A node's output goes to its attempt's log, `furu.log`.
 
-    A node is sent with all nodes below it. Its error is returned with the traceback as text. If a child
-    dies, its node fails with `FuruWorkerError`, and another child is started. Children are killed, with the
-    programs that their nodes have started, when the run is cancelled or a node exceeds its `_timeout_sec`.
+    A node is sent together with all nodes below it. If the node fails, its error is returned with the
+    traceback as text. If a child dies, its node fails with `FuruWorkerError`, and another child is started.
+    If the run is cancelled or a node exceeds its `_timeout_sec`, the child is killed, together with the
+    programs that its nodes have started.
 
-    Async nodes run on the event loop, as always.
+    Async nodes still run on the event loop.
 
     >>> from furu import run_local
     >>> from furu.execution.workers import ProcessWorkers
@@ -57,7 +58,7 @@ class ProcessWorkers:
     """
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:
-        """Begin a run. Raises `FuruUsageError` in a child that is importing the program's main module."""
+        """Open a crew for a run. Raises `FuruUsageError` in a child that is importing the main module."""
         if is_preparing():
             raise FuruUsageError(
                 "a run with ProcessWorkers was started while a child process imports the program's "
@@ -78,7 +79,7 @@ class _ProcessCrew(TaskCrew):
         tasks.start_soon(self._keep)
 
     def stop(self, *, cancel: bool) -> None:
-        """Begin no more jobs; with `cancel`, kill the children that compute."""
+        """Begin no more jobs. With `cancel`, kill the children that are computing a node."""
         super().stop(cancel=cancel)
         if cancel:
             self.abandon()
@@ -103,9 +104,10 @@ class _ProcessCrew(TaskCrew):
             return failed_outcome(job, failure, started)
 
     async def _answer(self, job: Job, request: bytes) -> Reply:
-        """Let a child compute a node. A child that dies before it begins is replaced.
+        """Let a child compute a node. If a child dies before it begins the node, another child is used.
 
-        Raises `FuruWorkerError` if no child begins, `ChildDied` if the child dies after it has begun.
+        Raises `FuruWorkerError` if no child begins the node, and `ChildDied` if a child dies after it has
+        begun.
         """
         starts = 0
         while True:
@@ -141,7 +143,7 @@ class _ProcessCrew(TaskCrew):
         return reply
 
     async def _keep(self) -> None:
-        """Keep the children until the end of the run."""
+        """Keep the idle children until the run ends, and then end them."""
         try:
             await anyio.sleep_forever()
         finally:

@@ -1,6 +1,7 @@
-"""Computes one node in another process: the request, the computation there, and the reply.
+"""Computes one node in another process: the request, the computation in that process, and the reply.
 
-Used by all kinds of workers in other processes, which differ in how they transport bytes.
+All kinds of workers in other processes use this module. They differ in how they transport requests and
+replies.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from furu.store.record import MAX_TRACEBACK_CHARS
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A node to compute, with settings and the kind of worker."""
+    """A node to compute, as bytes, with the settings and the kind of worker."""
 
     node: bytes
     key: str
@@ -49,9 +50,9 @@ class SentError:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How a request ended. `matches_retry` says whether the node's class retries the error; the child
-    decides that, because the error may not be picklable. Both it and `state_path` are None if the request
-    failed before there was a node."""
+    """How a request ended. `matches_retry` is True if the node's class retries the error. The process that
+    raised the error decides this, because the error may not be picklable. Both `matches_retry` and
+    `state_path` are None if the node could not be unpacked."""
 
     end: Literal["computed", "reused", "elsewhere", "failed", "cancelled"]
     duration_sec: float
@@ -61,14 +62,15 @@ class Reply:
 
 
 class RemoteTraceback(Exception):
-    """The traceback of an error from another process, as the cause of its copy here."""
+    """The traceback of an error in another process. It is the `__cause__` of the error's copy here."""
 
     def __str__(self) -> str:
         return f'\n"""\n{self.args[0]}"""'
 
 
 def make_request(job: Job, backend: str) -> Request:
-    """Pack a job's node with the current settings. Raises `FuruError` if it cannot be packed."""
+    """Pack a job's node with the current settings. Raises `FuruError` if the node cannot be packed, or has
+    changed since its hash was computed."""
     refuse_changed(job.node)
     return Request(pack(job.node), job.key, job.spec_key, backend, current_settings())
 
@@ -76,10 +78,10 @@ def make_request(job: Job, backend: str) -> Request:
 def compute(
     request: Request, importing: Callable[[], AbstractContextManager[object]] = nullcontext
 ) -> Reply:
-    """Compute a node in this process. Raises nothing. `importing` is a context manager around the import of
-    the node's modules."""
+    """Compute the node of a request in this process. Raises no exception. `importing` returns a context
+    manager, in which the node's modules are imported."""
     started = time.monotonic()
-    # In a copy of the context, so that no other node sees what this one sets.
+    # In a copy of the context, so that context variables that a node sets do not reach other nodes.
     return contextvars.copy_context().run(_compute, request, importing, started)
 
 
@@ -121,10 +123,10 @@ def _send_error(error: BaseException) -> SentError:
     pickled: bytes | None
     try:
         pickled = pack(error)
-        # If an exception's constructor needs more than its args, it can be pickled but not unpickled.
+        # An exception whose constructor needs more than its `args` can be pickled, but not unpickled.
         if type(unpack(pickled)) is not type(error):
             pickled = None
-    except Exception:  # anything that the exception's methods raise: it is sent as text
+    except Exception:  # the methods of the error may raise any exception; the error is then sent as text
         pickled = None
     return SentError(pickled, text, trace)
 
@@ -134,7 +136,7 @@ def _received_error(sent: SentError) -> BaseException:
     if sent.pickled is not None:
         try:
             error = cast(BaseException, unpack(sent.pickled))
-        except Exception as problem:  # its class is unknown here: use the text
+        except Exception as problem:  # its class cannot be imported here, for example: use the text
             sent = SentError(None, f"{sent.text} (cannot be unpickled here: {problem})", sent.traceback)
     if error is None:
         error = FuruError(sent.text)

@@ -1,38 +1,39 @@
-"""The policy of serial mode: whether thread workers compute one job after another in one thread, or in
-parallel.
+"""The policy of serial mode: decides whether thread workers compute one job after another in one thread, or
+several jobs in parallel.
 
 Threads that compute tiny nodes compete for the interpreter's lock, and passing a job from the loop to a
-thread and back costs more than storing a tiny node: serially, such nodes take a third of the time. Slow
-nodes need all threads in parallel.
+thread and back takes longer than storing a tiny node. In serial mode, such nodes take a third of the time.
+Slow nodes need parallel mode.
 
-Nodes in between may gain from threads if they wait, or compute without the interpreter's lock. So if the
-runner waits, or its jobs compute for long, parallel mode is tried, and kept if more jobs end per second.
+Nodes in between are faster in parallel if they wait, or compute without the interpreter's lock. So if the
+runner waits, or its jobs compute for long, parallel mode is tried. It is kept if more jobs end per second.
 
-Pure: decides on numbers that its caller has measured, without clocks and threads.
+The policy uses no clocks and no threads: the caller passes all measurements.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-# While the runner waits for the interpreter's lock, the patience is multiplied by this.
+# While the runner waits for the interpreter's lock, the patience is multiplied by this number.
 _MOST_STARVED = 8
-# If the process uses at least this share of a processor, some other thread must have had the lock.
+# If the runner does not compute, but the process uses more than this share of a processor, another thread
+# has the lock.
 _BUSY = 0.7
-# If the process uses at most this much, threads take turns with the lock, and more than one is no gain.
-# Most of a job's time is then waiting for turns, so the limit for a short job is multiplied.
+# If the process uses fewer processors than this, its threads take turns with the lock, so that several
+# threads are not faster than one. Jobs then wait for most of their time, so a short job may take longer.
 _ONE_CORE = 1.5
 _LONGER_BY_TURNS = 3
 _MOST_TRY_AFTER = 4096
-# Parallel mode is kept if it ends this many times as many jobs per second as serial mode did.
+# Parallel mode is kept if its jobs per second are at least this many times those of serial mode.
 _GAIN = 1.1
-# The rate of serial mode holds for this many comparisons, as later jobs may be of another kind.
+# The rate of serial mode is used for this many comparisons. After that, jobs may be of another kind.
 _MOST_COMPARISONS = 8
 
 
 class Usage(NamedTuple):
-    """The resources that a run has used so far, in seconds by several clocks, and the number of jobs that
-    have ended. `jobs_cpu_sec` counts only jobs that ran in parallel.
+    """The time that a run has used so far, by several clocks, and the number of jobs that have ended.
+    `jobs_cpu_sec` includes only jobs that ran in parallel mode.
     """
 
     wall_sec: float
@@ -46,10 +47,10 @@ class Usage(NamedTuple):
 class SerialPolicy:
     """Decides between serial and parallel mode, and begins with serial mode.
 
-    Serial mode ends when no job has ended within `patience_sec`, or if the runner waited for half of that
-    time, or its jobs computed for `heavy_sec` each. It is tried again when `try_after` jobs have ended in
-    parallel mode that took less than `short_sec` each, or did not end at a higher rate. After each failed
-    try, the next one comes later.
+    Serial mode ends if no job ends within `patience_sec`, if the runner waits for half of that time, or if
+    its jobs compute for `heavy_sec` each. After `try_after` jobs in parallel mode, serial mode is tried
+    again if these jobs took less than `short_sec` each, or did not end at a higher rate than before. If
+    serial mode soon ends again, the next try comes later.
     """
 
     def __init__(
@@ -64,22 +65,22 @@ class SerialPolicy:
         self.is_serial = True
         self._short_sec = short_sec
         self._heavy_sec = heavy_sec
-        self._serial_rate: float | None = None  # jobs per second, if parallel mode is compared with that
+        self._serial_rate: float | None = None  # jobs per second, while parallel mode is compared with it
         self._comparisons = 0
         self._may_gain_from = 0  # the number of jobs that must have ended before the next comparison
-        self._wait = 2 * try_after  # jobs between comparisons, doubled by each that found no gain
+        self._wait = 2 * try_after  # jobs between comparisons; a comparison that finds no gain doubles it
         self._shortest_try_after = self._try_after = try_after
         self._since = Usage(0.0, 0.0, 0.0, 0, 0.0, 0.0)
-        self._quiet = 0  # the number of looks in a row at which no job had ended
+        self._quiet = 0  # how many checks in a row saw no job end
         self._seen_ended = 0
 
     def is_slow(self, before: Usage, now: Usage, *, is_late: bool) -> bool:
         """Whether to leave serial mode. Called every `patience_sec` while there are jobs.
 
         Args:
-            before: The usage at the last look.
+            before: The usage `patience_sec` ago.
             now: The current usage.
-            is_late: Whether this look is late, so that threads may not have had their turn either.
+            is_late: Whether this check is late. In that case, the threads may not have run in time either.
         """
         if now.ended != self._seen_ended or now.ended != before.ended:
             self._seen_ended, self._quiet = now.ended, 0
@@ -90,7 +91,7 @@ class SerialPolicy:
         return self._quiet >= most + is_late
 
     def _may_gain(self, before: Usage, now: Usage) -> bool:
-        """Whether to compare the rate of parallel mode with that of serial mode now."""
+        """Whether to try parallel mode now, and compare its rate with the rate of serial mode."""
         ended, wall_sec = now.ended - before.ended, now.wall_sec - before.wall_sec
         if ended < 2 or now.ended < self._may_gain_from:
             return False
@@ -104,7 +105,7 @@ class SerialPolicy:
 
     def _is_starved(self, before: Usage, now: Usage) -> bool:
         """Whether the runner seems to wait for the interpreter's lock: it is not computing, but other
-        threads are. A node that sleeps meanwhile looks the same."""
+        threads are. A runner whose node sleeps looks the same."""
         wall_sec = now.wall_sec - before.wall_sec
         runner_sec = now.runner_cpu_sec - before.runner_cpu_sec
         busy_sec = now.process_cpu_sec - before.process_cpu_sec
@@ -117,11 +118,12 @@ class SerialPolicy:
         self.is_serial, self._since, self._quiet = False, now, 0
 
     def is_due(self, ended: int) -> bool:
-        """Whether enough jobs have ended in parallel mode for `try_again`."""
+        """Whether enough jobs have ended in parallel mode to call `try_again`."""
         return ended - self._since.ended >= self._try_after
 
     def try_again(self, now: Usage) -> bool:
-        """Change to serial mode if the jobs since the last look were short; return whether they were."""
+        """Change to serial mode if the jobs since the last check were short, or did not end faster in
+        parallel mode. Returns whether the mode changed."""
         since, self._since = self._since, now
         count = now.ended - since.ended
         wall_sec = now.wall_sec - since.wall_sec
@@ -132,7 +134,7 @@ class SerialPolicy:
         self.is_serial = (
             wall_sec < short_sec
             or now.jobs_wall_sec - since.jobs_wall_sec < short_sec
-            # While threads compete for the lock, wall-clock times say little.
+            # While threads compete for the lock, the wall-clock time of a job is mostly waiting.
             or (took_turns and now.jobs_cpu_sec - since.jobs_cpu_sec < _LONGER_BY_TURNS * short_sec)
         )
         if self.is_serial:
@@ -140,7 +142,7 @@ class SerialPolicy:
         return self.is_serial
 
     def _compare(self, rate: float, ended: int) -> bool:
-        """Change to serial mode if parallel mode was not faster; return whether it was not."""
+        """Change to serial mode if parallel mode was not faster. Returns whether the mode changed."""
         assert self._serial_rate is not None  # noqa: S101  # checked by the caller
         self.is_serial = rate < _GAIN * self._serial_rate
         self._comparisons += 1

@@ -1,5 +1,5 @@
-"""A crew with one task for each job: the base for workers whose jobs are awaited on the loop, wherever they
-are computed."""
+"""The base class for crews with one task for each job. The task awaits the job on the loop, even if the job
+is computed in another process."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from furu.execution.workers.places import Places
 
 
 class TaskCrew(abc.ABC):
-    """Runs at most `max_workers` jobs at once, under a limiter of its own. Each job is shielded from the
-    run's cancellation, and has a scope that `abandon` cancels."""
+    """Runs at most `max_workers` jobs at once, under its own limiter. Each job has a cancel scope, which
+    shields it from the run's cancellation. Only `abandon` cancels these scopes."""
 
     def __init__(
         self, kind: str, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool
@@ -38,7 +38,7 @@ class TaskCrew(abc.ABC):
 
     @abc.abstractmethod
     async def _compute(self, job: Job) -> Outcome:
-        """Compute a node. Raises only cancellations."""
+        """Compute a node. A failure of the node is returned, not raised."""
 
     async def _cancelled(self, job: Job, started: float) -> Outcome:
         """Return the outcome of a job whose scope was cancelled."""
@@ -46,7 +46,7 @@ class TaskCrew(abc.ABC):
 
     @property
     def is_serial(self) -> bool:
-        """Always False: jobs run side by side."""
+        """Always False: jobs run in parallel."""
         return False
 
     def has_room(self, spec_key: str) -> bool:
@@ -68,7 +68,7 @@ class TaskCrew(abc.ABC):
             self._waiting.clear()
 
     def abandon(self) -> list[Job]:
-        """Cancel the running jobs. None is left running."""
+        """Cancel the running jobs. Returns an empty list, because no job continues."""
         for scope in self._scopes:
             scope.cancel()
         return []
@@ -86,7 +86,7 @@ class TaskCrew(abc.ABC):
             del self._waiting[job.key]
             started = time.monotonic()
             outcome: Outcome | None = None
-            # asyncio's own `Task.cancel()`, as when a loop is closed, passes through the shield of a scope.
+            # A scope does not shield from asyncio's own `Task.cancel()`, which `asyncio.run` calls at exit.
             with (
                 contextlib.suppress(anyio.get_cancelled_exc_class()),
                 self._places.taken() as place,
@@ -96,13 +96,13 @@ class TaskCrew(abc.ABC):
                 self._scopes.add(scope)
                 try:
                     outcome = await self._compute(job)
-                except Exception as error:  # not from the node: no thread could be started, for example
+                except Exception as error:  # not the node's error: no thread could be started, for example
                     outcome = failed_outcome(job, error, started)
             self._scopes.discard(scope)
             self._left.set()
             if outcome is None:
                 outcome = await self._cancelled(job, started)
-            if not self._stop_on_failure:  # many jobs may fail before the run ends
+            if not self._stop_on_failure:  # many jobs may fail before the run ends: keep no frames
                 drop_frames(outcome.error)
             self._in_flight -= 1
             self._stopped |= outcome.ends_a_run and self._stop_on_failure

@@ -1,16 +1,16 @@
 """Workers in threads: the default for all nodes that are not async.
 
-Passing a job from the loop to a thread and back costs more than storing a small node. So each thread
-makes one long call, `_work`, which takes jobs from a queue until the run stops. Its news is passed back in
-batches, with one wake-up of the loop for many jobs. `serial.py` decides how many threads take jobs:
+Passing a job from the loop to a thread and back takes longer than storing a small node. So each thread
+runs one long call, `_work`, which takes jobs from a queue until the run stops. Threads pass back their news
+in batches, so that the loop wakes once for many jobs. `serial.py` decides how many threads take jobs:
 
-    serial      while nodes are short: one thread, the runner, takes one job after another
-    parallel    if no job has ended for a moment: as many threads as jobs, and no queue
+    serial      while jobs are short: one thread, the runner, computes one job after another
+    parallel    otherwise: each job has a thread to itself, and no job waits in the queue
 
-In serial mode a job in the queue may depend on an earlier one. So a job that does not succeed ends serial
-mode, and the rest of the queue is handed back. A slow job does the same, and the next jobs run beside it.
+In serial mode, a job in the queue may depend on an earlier job. So if a job does not succeed, serial mode
+ends, and the rest of the queue is handed back. A slow job also ends serial mode: other jobs run beside it.
 
-At most `max_workers` threads are entered, each by one `run_sync` under a limiter of the run's own.
+At most `max_workers` threads are started, each with one `run_sync` under the run's own limiter.
 """
 
 from __future__ import annotations
@@ -38,27 +38,28 @@ from furu.node.base import timeout_sec_of
 
 __all__ = ["ThreadWorkers"]
 
-# A full queue lasts about as long as the patience of serial mode. It is refilled before it is empty.
+# The runner empties a full queue of short jobs in about `patience_sec`. The loop refills the queue before
+# it is empty.
 _QUEUE = 64
 _QUEUE_LOW = 16
 
 
 class ThreadWorkers:
-    """Computes nodes in threads, at most `max_workers` at once, under a limiter of its own.
+    """Computes nodes in threads, at most `max_workers` at once. Each run has its own limiter.
 
-    `policy` makes a policy of serial mode for each run.
+    `policy` is called for each run, and returns the run's policy of serial mode.
     """
 
     def __init__(self, *, policy: Callable[[], SerialPolicy] = SerialPolicy) -> None:
         self._policy = policy
 
     def open(self, tasks: TaskGroup, deliver: Deliver, *, max_workers: int, stop_on_failure: bool) -> Crew:
-        """Begin a run. Threads are entered when there is work for them."""
+        """Open a crew for a run. Threads are started when there are jobs for them."""
         return _ThreadCrew(tasks, deliver, max_workers, stop_on_failure, self._policy())
 
 
 class _Thread:
-    """One of the threads, with the semaphore that it sleeps on and its clock of processor time."""
+    """A thread of the crew, with the semaphore that it sleeps on and the clock of its processor time."""
 
     __slots__ = ("_cpu_clock", "wakes")
 
@@ -67,12 +68,12 @@ class _Thread:
         self._cpu_clock: int | None = None
 
     def entered(self) -> None:
-        """Note that the thread runs. Called first in the thread."""
+        """Look up the thread's clock. Called in the thread, before it takes jobs."""
         if hasattr(time, "pthread_getcpuclockid"):  # not on macOS and Windows
             self._cpu_clock = time.pthread_getcpuclockid(threading.get_ident())
 
     def cpu_sec(self) -> float:
-        """Return the processor time that the thread has used; 0.0 if it is unknown."""
+        """Return the processor time that the thread has used, or 0.0 if it is unknown."""
         if self._cpu_clock is None:
             return 0.0
         try:
@@ -83,7 +84,7 @@ class _Thread:
 
 class _ThreadCrew:
     """The loop calls `start`, `has_room` and `stop`, and the threads run `_work`. `_lock` guards the state
-    that both change."""
+    that both the loop and the threads change."""
 
     def __init__(
         self,
@@ -110,17 +111,17 @@ class _ThreadCrew:
         self._entered = 0  # threads in `_work`, or about to enter it
         self._are_daemons = False
         self._working = 0  # threads in `_work`
-        self._gone = threading.Semaphore(0)  # released by each thread when it leaves
+        self._gone = threading.Semaphore(0)  # released by each thread when it leaves `_work`
         self._asleep: list[_Thread] = []
         self._policy = policy
-        self._runner: _Thread | None = None  # the thread that computes serially
-        self._held = False  # a job in serial mode did not succeed, and the loop does not know yet
+        self._runner: _Thread | None = None  # the thread that computes jobs in serial mode
+        self._held = False  # a job in serial mode did not succeed, and the loop does not know this yet
         self._ended = 0  # the number of jobs that have ended
         self._jobs_wall_sec = self._jobs_cpu_sec = 0.0
         self._stopped = False
         self._cancellation = Cancellation()
         self._running: dict[str, Job] = {}  # jobs that the loop knows to be running
-        # When jobs will exceed their time limits, and the time for which the loop waits.
+        # When each running job exceeds its time limit, and the time until which `_watch_time` sleeps.
         self._due: dict[str, float] = {}
         self._next_due = math.inf
         self._sooner = anyio.Event()
@@ -134,7 +135,7 @@ class _ThreadCrew:
         return self._policy.is_serial
 
     def has_room(self, spec_key: str) -> bool:
-        """Whether a thread is free, or in serial mode, whether there is room in the queue."""
+        """Whether a thread is free or, in serial mode, whether the queue has room."""
         if self._policy.is_serial:
             beside = len(self._beside)
             return beside < self._max_workers and len(self._in_flight) - beside <= _QUEUE
@@ -153,7 +154,7 @@ class _ThreadCrew:
             self._fed.set()
 
     def stop(self, *, cancel: bool) -> None:
-        """Begin no more jobs. Each thread leaves when its job has ended."""
+        """Begin no more jobs. Each thread finishes its current job, and then leaves `_work`."""
         with self._lock:
             self._stopped = True
             self._cancellation.requested |= cancel
@@ -164,14 +165,15 @@ class _ThreadCrew:
         self._withdraw()
 
     def abandon(self) -> list[Job]:
-        """Leave the threads that still compute. Each finishes and publishes its node by itself."""
+        """Stop waiting for the threads that still compute. They finish and publish their nodes on their
+        own."""
         self._cancellation.requested = True
         self._tell()
         self._deliver = _drop
         for scope in self._scopes:
             scope.cancel()
         left = list(self._running.values())
-        if left and self._are_daemons:  # trio's threads: make the interpreter wait for them before it exits
+        if left and self._are_daemons:  # as on trio: the interpreter would not wait for them at its exit
             with contextlib.suppress(RuntimeError):  # no thread can be started, so it will not wait
                 threading.Thread(target=self._wait_all_left, name="furu-abandoned").start()
         return left
@@ -180,7 +182,7 @@ class _ThreadCrew:
 
     async def _enter(self, thread: _Thread) -> None:
         try:
-            # Only `abandon` leaves a thread: a cancelled run lets its nodes finish.
+            # Only `abandon` cancels this scope: a cancelled run waits for its running nodes.
             with anyio.CancelScope(shield=True) as scope:
                 self._scopes.add(scope)
                 await anyio.to_thread.run_sync(
@@ -192,7 +194,8 @@ class _ThreadCrew:
         self._tell()
 
     def _do_without(self, thread: _Thread, error: Exception) -> None:
-        """Leave a job to the other threads. If there are none, it fails. The lock is held."""
+        """Continue without a thread that could not be started: other threads compute its job. If there are
+        no other threads, a job fails. The caller holds the lock."""
         self._entered -= 1
         if self._queue and not self._entered:
             job = self._queue.popleft()
@@ -209,7 +212,7 @@ class _ThreadCrew:
             self._runner = woken if self._policy.is_serial else None
 
     async def _watch(self) -> None:
-        """Check serial mode at intervals, and leave it if its jobs are slow."""
+        """Check the jobs of serial mode at intervals, and leave serial mode if they are slow."""
         while True:
             patience_sec = self._policy.patience_sec
             self._fed = anyio.Event()
@@ -223,7 +226,7 @@ class _ThreadCrew:
             self._tell()
             if slow and self._has_serial_jobs():
                 self._withdraw()
-                self._tell()  # a job that ended in between found a full queue, and did not wake the loop
+                self._tell()  # a job that ended meanwhile saw a full queue, so it did not wake the loop
 
     def _has_serial_jobs(self) -> bool:
         return self._policy.is_serial and len(self._in_flight) > len(self._beside)
@@ -240,7 +243,7 @@ class _ThreadCrew:
         )
 
     def _tell(self) -> None:
-        """Deliver the threads' news, and try serial mode again if it is due."""
+        """Deliver the threads' news, and try serial mode again if the policy says that it is time."""
         while self._news:
             item = self._news.popleft()
             if isinstance(item, Begun):
@@ -270,7 +273,7 @@ class _ThreadCrew:
         """Report each job that exceeds its time limit, once."""
         while True:
             self._sooner = anyio.Event()
-            self._next_due = min(self._due.values(), default=math.inf)  # few: only running jobs
+            self._next_due = min(self._due.values(), default=math.inf)  # fast: only running jobs are in it
             with anyio.move_on_at(self._next_due):
                 await self._sooner.wait()
             now = anyio.current_time()
@@ -295,7 +298,8 @@ class _ThreadCrew:
         self._deliver(Withdrawn(jobs))
 
     def _wake_another(self) -> _Thread | None:
-        """Wake a sleeping thread, or enter a new one; None if all are busy. The lock is held."""
+        """Wake a sleeping thread or start a new one, and return it. Returns None if all threads are busy.
+        The caller holds the lock."""
         if self._asleep:
             thread = self._asleep.pop()
             thread.wakes.release()
@@ -327,31 +331,31 @@ class _ThreadCrew:
             self._gone.acquire()
 
     def _take_jobs(self, thread: _Thread, worker: str) -> None:
-        # The run's context, in which anyio has noted that no event loop runs in this thread.
+        # This is the run's context. anyio has recorded in it that no event loop runs in this thread.
         context = contextvars.copy_context()
         while (taken := self._next(thread)) is not None:
             job, is_serial = taken
             self._news.append(Begun(job, worker))
             cpu_sec = 0.0
             if not is_serial:
-                self._waker.wake()  # the job may take long, and its `Begun` is an event of the run
+                self._waker.wake()  # deliver `Begun` now, because the job may take long
                 cpu_sec = -time.thread_time()
-            # In a copy of the context, so that no other node sees what this one sets.
+            # In a copy of the context, so that context variables that a node sets do not reach other nodes.
             outcome = context.copy().run(call, job, "local", self._cancellation)
-            if not self._stop_on_failure:  # many may fail before the run ends
+            if not self._stop_on_failure:  # many jobs may fail before the run ends: keep no frames
                 drop_frames(outcome.error)
             if not is_serial:
                 cpu_sec += time.thread_time()
             with self._lock:
                 self._end(outcome, thread, cpu_sec)
-                # In serial mode the loop looks soon enough, as long as the queue is not almost empty.
+                # In serial mode, `_watch` delivers news soon enough, unless the queue is almost empty.
                 urgent = self._held or self._runner is not thread or len(self._queue) < _QUEUE_LOW
             if urgent:
                 self._waker.wake()
         self._waker.wake()
 
     def _next(self, thread: _Thread) -> tuple[Job, bool] | None:
-        """Wait for the next job, and return it and whether it is computed serially; None if the workers
+        """Wait for the next job. Returns the job and whether it runs in serial mode, or None if the workers
         have stopped."""
         while True:
             with self._lock:
@@ -371,7 +375,7 @@ class _ThreadCrew:
         return self._runner is not None and self._runner is not thread
 
     def _end(self, outcome: Outcome, thread: _Thread, cpu_sec: float) -> None:
-        """Note how a job ended. The lock is held."""
+        """Record the outcome of a job. The caller holds the lock."""
         self._ended += 1
         self._jobs_wall_sec += outcome.duration_sec
         self._jobs_cpu_sec += cpu_sec
@@ -382,4 +386,4 @@ class _ThreadCrew:
 
 
 def _drop(news: News) -> None:
-    """Drop the news of abandoned threads, which comes after the run."""
+    """Ignore the news of abandoned threads."""

@@ -1,9 +1,9 @@
-"""Values with nodes as bytes for another process, and back. What is unpickled here comes from the workers
-of this run, never from a store.
+"""Converts values that contain nodes to bytes for another process, and back. The bytes to unpickle come
+from a process of the same run, never from a store.
 
-A node is not pickled through its fields, which would need recursion as deep as the graph. Instead each node
-in the value, and each node below, is sent once: its class (by name), its hash, and its fields, in which
-other nodes are numbers. So the cost is linear in the number of nodes:
+Pickling a node through its fields would need recursion as deep as the graph. Instead, each node in the
+value, and each node below it, is sent once: its class (by name), its hash, and its fields, with numbers in
+place of other nodes. So the cost is linear in the number of nodes:
 
     value     the value, with numbers in place of nodes
     node 0    class, hash; fields, with numbers in place of nodes
@@ -30,7 +30,7 @@ _ADVICE = (
 
 
 def pack(value: Any) -> bytes:
-    """Return a value as bytes, with all nodes in it and below it.
+    """Return a value as bytes, with all nodes in the value and below them.
 
     Raises `FuruError` if a node's class cannot be imported by another process, or a field cannot be
     pickled.
@@ -38,7 +38,7 @@ def pack(value: Any) -> bytes:
     body = io.BytesIO()
     packer = _Packer(body)
     packer.dump(value)
-    for node in packer.nodes:  # grows during the loop
+    for node in packer.nodes:  # this list grows during the loop
         try:
             packer.dump(node.__getstate__())
         except Exception as error:
@@ -61,7 +61,7 @@ def unpack(content: bytes) -> Any:
     nodes: list[Any] = []
     for cls, node_hash in heads:
         node = object.__new__(cls)
-        # Sets of nodes are rebuilt before the fields of their nodes, and use the hashes.
+        # The hash is set first, because sets of nodes use it, and are rebuilt before the fields of nodes.
         vars(node)["_furu_hash"] = node_hash
         nodes.append(node)
     unpickler = _Unpickler(io.BytesIO(body), nodes)
@@ -92,12 +92,12 @@ def _refuse_unnamed(cls: type) -> None:
 
 
 class _Packer(Pickler):
-    """Collects nodes, and writes their numbers."""
+    """Writes numbers in place of nodes, and collects the nodes."""
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file, pickle.HIGHEST_PROTOCOL)
         self.nodes: list[Node[Any]] = []
-        self._numbers: dict[int, int] = {}  # by id(): equal nodes may differ in fields that do not count
+        self._numbers: dict[int, int] = {}  # by id(), as equal nodes may differ in fields outside the hash
 
     def persistent_id(self, obj: Any) -> int | None:
         if not issubclass(type(obj), Furu):
@@ -109,7 +109,7 @@ class _Packer(Pickler):
 
 
 class _Unpickler(Unpickler):
-    """Replaces numbers by nodes, and raises a helpful error if a class cannot be imported."""
+    """Replaces numbers with nodes, and raises a helpful error if a class cannot be imported."""
 
     def __init__(self, file: io.BytesIO, nodes: list[Any]) -> None:
         super().__init__(file)
