@@ -1,4 +1,4 @@
-"""furu runs graphs of cached computations: it computes the missing nodes once, in dependency order and in
+"""furu runs graphs of cached computations: it computes each missing node once, in dependency order and in
 parallel.
 
 Nodes

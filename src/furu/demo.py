@@ -16,7 +16,7 @@ from pathlib import Path
 
 from furu import File, Furu, FuruError
 
-TOP = 10  # functions kept in each result: the ten largest of all are always among them
+TOP = 10  # functions kept in each result: enough to find the ten largest of all
 NOT_SOURCE = {"__pycache__", "site-packages", "dist-packages"}
 NOT_RUN = {"TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -143,7 +143,7 @@ def measured(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Functio
 
 
 def imported(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
-    """Yield the names that a module imports at import time: none from functions or NOT_RUN blocks."""
+    """Yield the names that a module imports when it is imported. Skips functions and NOT_RUN blocks."""
     package = module.split(".") if is_package else module.split(".")[:-1]
     pending = [tree]
     while pending:
@@ -160,7 +160,7 @@ def imported(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
 
 
 def import_graph(facts: Facts) -> dict[str, list[str]]:
-    """Return the modules that each module imports, with their parent packages except the module's own."""
+    """Return the modules that each module imports, with their packages, except its own packages."""
     graph: dict[str, list[str]] = {module.name: [] for module in facts.modules}
     for name, imports in ((module.name, module.imports) for module in facts.modules):
         for target in imports:  # `from a import b` imports the module a.b if there is one, else a

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 __all__ = ["DrawnNode", "edges", "layout", "to_dot", "to_html", "to_mermaid"]
 
 _COLOURS = {"DONE": "#2da44e", "FAILED": "#cf222e", "IN_PROGRESS": "#bf8700", "TODO": "#8c959f"}
-# Layers are wrapped so that a drawing is about 1.6 times as wide as high, but never into fewer rows.
+# Layers are wrapped so that a drawing is about 1.6 times as wide as high. A column may always have this
+# many rows.
 _MIN_ROWS = 12
 _SWEEPS = 4
 
@@ -22,7 +23,7 @@ _SWEEPS = 4
 class DrawnNode:
     """A box for a node, or for all nodes of a class. `key` is the node's hash, or the class's full name.
 
-    `name` is the label of the class; `detail` is a longer description. A box is drawn to the right of all
+    `name` is the class's label; `detail` is a longer description. A box is drawn to the right of all
     boxes with a lower `level`. In web pages the box links to `href`.
     """
 

@@ -2,7 +2,7 @@
 
 `at` and `started_at` are seconds since the epoch, by the clock of the process that called `run_local`.
 Durations are measured with a monotonic clock. `node_class` is the full name of a class, ``module:Class``;
-`name` is the name without the module, for people.
+`name` is the class's name without the module, for people.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class RunStarted(msgspec.Struct, frozen=True):
 
 
 class RootActivated(_OfNode, frozen=True):
-    """A root was read and entered the window. `number` is the position of the root, counted from 0."""
+    """A root entered the window. `number` is its position among the roots, counted from 0."""
 
     number: int
 
@@ -86,7 +86,7 @@ class RootCompleted(msgspec.Struct, frozen=True):
 
 
 class NodeReused(_OfNode, frozen=True):
-    """A node was found DONE. Its dependencies were not visited."""
+    """A node was DONE already. Its dependencies were not visited."""
 
 
 class NodePlanned(_OfNode, frozen=True):
@@ -98,7 +98,7 @@ class NodePlanned(_OfNode, frozen=True):
 
 
 class PlanKnown(msgspec.Struct, frozen=True):
-    """All roots and their dependencies have been visited, so the plan will not grow any more."""
+    """All roots, and all nodes that they need, are known. The plan will not grow any more."""
 
 
 class NodeStarted(_OfNode, frozen=True):
@@ -128,8 +128,8 @@ class NodeFailed(_OfNode, frozen=True):
 
 
 class NodeRetried(_OfNode, frozen=True):
-    """An attempt failed, and the next one follows after `delay_sec`. `attempt` is the number of the failed
-    attempt in this run, counted from 1."""
+    """An attempt failed, and the next attempt follows after `delay_sec`. `attempt` is the number of the
+    failed attempt in this run, counted from 1."""
 
     spec_key: str
     attempt: int
@@ -147,7 +147,7 @@ class NodeOverran(_OfNode, frozen=True):
 
 
 class NodeAbandoned(_OfNode, frozen=True):
-    """The run ended while a thread was still computing a node. The thread continues and publishes it."""
+    """The run ended while a thread was still computing a node. The thread still publishes the node."""
 
     spec_key: str
 

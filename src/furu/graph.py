@@ -95,7 +95,7 @@ class Graph:
 def walk(
     roots: Iterable[Node[Any]], max_nodes: int | None = None
 ) -> Iterator[tuple[Node[Any], list[Node[Any]]]]:
-    """Yield each root and everything that it depends on: each node once, with its dependencies, after them.
+    """Yield each node of the graph of `roots` once, after its dependencies, together with a list of them.
 
     At most `max_nodes` nodes are yielded. Raises `FuruCycleError`; `FuruUsageError` if two classes share a
     name; `FuruError` if a node's `_dependencies` raises.

@@ -33,7 +33,7 @@ class ClassTime(msgspec.Struct, frozen=True):
 
 
 class RunReport(msgspec.Struct, frozen=True):
-    """What a run did. Only `failures` grows with the number of nodes.
+    """What a run did. The size of a report depends only on the number of failures.
 
     `computed` counts the nodes that this run computed. `reused` counts the nodes that were DONE already,
     including input files; their dependencies were not visited. `failed` counts failed nodes, and `skipped`
@@ -43,7 +43,7 @@ class RunReport(msgspec.Struct, frozen=True):
     generator, the run forgets nodes that are done, and counts them again as reused if a later root needs
     them.
 
-    `work_sec` is the total duration of all computed nodes; `async_sec` is the part of async nodes, which
+    `work_sec` is the total duration of all computed nodes; `async_sec` is the total for async nodes, which
     need no worker. `critical_path_sec` is the duration of the longest chain of computed nodes that depend
     on each other: more workers cannot shorten this chain. `critical_path` lists the ten slowest nodes of
     the chain, `slowest` the ten slowest of all nodes, and `classes` the ten slowest classes.

@@ -31,7 +31,7 @@ class Retry:
         attempts: The maximum number of attempts in one run, including the first.
         on: An exception class, or several. They and their subclasses are retried; others are not.
         delay_sec: The delay before the second attempt, in seconds.
-        backoff: The factor by which each delay is longer than the one before.
+        backoff: The factor by which the delay grows with each attempt.
         jitter: The largest random change of a delay, as a fraction from 0 to 1.
         max_delay_sec: The maximum delay in seconds, before jitter.
 

@@ -81,17 +81,17 @@ def check_declared(*roots: Node[Any]) -> None:
     """Compute nodes and everything they depend on, each in a store that contains only its dependencies.
 
     Here a `get()` always fails if the node is neither in a field nor in `_dependencies()`. In a run, such a
-    `get()` succeeds if the node happens to have been computed. A node that calls `get()` on a dependency of
-    its dependency must declare that too. This function uses temporary stores. It blocks, so call it in a
-    thread if an event loop is running.
+    `get()` succeeds if the node happens to have been computed already. If `_create` gets a dependency of a
+    dependency, the class must declare that dependency too. This function uses temporary stores. It blocks,
+    so call it in a thread if an event loop is running.
 
     Raises `FuruComputeError` for the first node that fails. The message says what to declare.
 
     >>> check_declared(diamond())
     """
     with tempfile.TemporaryDirectory(prefix="furu-check-") as folder:
-        # Two stores are enough for any number of nodes. A store per node would need an open file each, for
-        # the owner.
+        # Two stores serve all nodes. With one store per node, the owner in each store would keep a file
+        # open.
         alone, whole = Path(folder, "alone"), Path(folder, "whole")
         for node, below in walk(roots):
             _compute_alone(node, below, alone, whole)

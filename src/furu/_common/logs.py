@@ -20,8 +20,8 @@ WriteLine = Callable[[str], None]
 _FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
 _FOREIGN_FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
-# Writes a line to the log of the attempt that is running in this context. None while a record is being
-# created or written, so that the record is not written twice.
+# A function that writes a line to the log of the attempt running in this context. None while a record is
+# being created or written, so that the record is not written twice.
 _ATTEMPT_LOG: ContextVar[WriteLine | None] = ContextVar("furu_attempt_log", default=None)
 
 
@@ -72,7 +72,7 @@ class NodeLogger(logging.Logger):
 
 
 class logging_to:  # noqa: N801  # used like a function
-    """Write all records that any logger creates in a block to an attempt's log, or if None, to no log."""
+    """Write all records that any logger creates in a block to an attempt's log; with None, to no log."""
 
     __slots__ = ("_token", "_write_line")
 

@@ -56,7 +56,7 @@ async def in_own_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
 
 async def shielded(function: Callable[[*Ts], R], *args: *Ts) -> R:
     """Like `in_thread`, but a call that has begun always completes and returns its result, even if the task
-    is cancelled. Without its result, a claim could not be released while the process lives.
+    is cancelled. A claim whose result is lost would block its node until the process exits.
 
     A cancellation during the call, also by asyncio's own `Task.cancel()`, is delivered at the caller's next
     await, after the result has been returned.

@@ -1,9 +1,9 @@
 """Steps that an interrupt must not split: they run in a thread where no signal handler runs.
 
-Python runs signal handlers, and so raises KeyboardInterrupt, only in the main thread, between any two
-bytecodes. A step that the main thread hands over runs to completion in one of furu's threads. An interrupt
-only ends the caller's wait: the step continues. The caller then usually hands over a cleanup step, which
-runs after the interrupted one.
+Python runs signal handlers only in the main thread, between any two bytecodes, so KeyboardInterrupt can be
+raised anywhere in that thread. A step that the main thread hands over runs to completion in one of furu's
+threads. An interrupt only ends the caller's wait: the step continues. The caller then usually hands over a
+cleanup step, which runs after the first step.
 """
 
 from __future__ import annotations

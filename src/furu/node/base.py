@@ -28,7 +28,7 @@ SHOWING: ContextVar[bool] = ContextVar("furu_showing", default=False)
 
 
 class Node(Identified, Generic[T]):
-    """A configuration: a class, its `_version` and its field values. `Furu` can also compute the value."""
+    """A configuration: a class, its `_version` and its field values. `Furu` adds `get()` and `status()`."""
 
     _version: ClassVar[int | str] = 0
     _codec: ClassVar[Literal["json", "pickle"]] = "json"
@@ -53,7 +53,7 @@ class Node(Identified, Generic[T]):
         return True
 
     def _dependencies(self) -> Iterable[Node[Any]]:
-        """Return further nodes that `_create` needs. Nodes in fields are dependencies without this."""
+        """Return nodes that `_create` needs and that are not in fields. Nodes in fields need no mention."""
         return ()
 
     def _executor_spec_key(self) -> str:

@@ -174,7 +174,7 @@ def _create(node: Node[T], attempt: Attempt) -> Any:
 def _leave_fork(attempt: Attempt, error: BaseException) -> None:
     """Handle an error that leaves `_create` in a forked child process. The attempt belongs to the parent.
 
-    In interactive code the error is raised in the code that forked, as it would be without furu. In a
+    In interactive code the child raises the error to the caller of `get()`, as it would without furu. In a
     worker the child exits, because it has no event loop and no other threads.
     """
     if attempt.is_of_this_process:
@@ -283,8 +283,8 @@ class _End(enum.Enum):
 
 
 def _is_interrupt(error: BaseException) -> bool:
-    """Whether an error is an interruption rather than a failure of the node. In interactive code, that is
-    any error such as KeyboardInterrupt; in a worker, only `FuruCancelledError`."""
+    """Whether an error is an interruption rather than a failure of the node. `FuruCancelledError` always
+    is; errors such as KeyboardInterrupt are interruptions only in interactive code."""
     interrupted = not isinstance(error, Exception) and EXEC_CONTEXT.get().mode == "interactive"
     return interrupted or isinstance(error, FuruCancelledError)
 

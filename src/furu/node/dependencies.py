@@ -93,9 +93,9 @@ def postorder(
 ) -> Iterator[N]:
     """Yield `root` and everything it depends on in post-order: each node after its dependencies.
 
-    `below(node)` returns the dependencies to visit before `node`, or None to skip `node`. It is called each
-    time the walk reaches `node`. Pass the same `classes` to all walks over parts of one graph. Does not use
-    recursion, so that long chains of nodes work.
+    `below(node)` returns the dependencies to visit before `node`, or None to skip `node`. The walk calls it
+    each time that it reaches `node`. Pass the same `classes` to all walks over parts of one graph. The walk
+    does not recurse, so that it works for long chains of nodes.
 
     Raises `FuruCycleError` if a node depends on itself, directly or through other nodes, and
     `FuruUsageError` if two classes have the same name.

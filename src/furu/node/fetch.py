@@ -1,6 +1,6 @@
 """`get()`: load a node, compute it, wait for it, or raise an error, depending on the context.
 
-Workers also compute their nodes with `fetch`, with `force=True`.
+Workers, too, compute their nodes by calling `fetch`, with `force=True`.
 """
 
 from __future__ import annotations

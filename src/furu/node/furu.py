@@ -44,7 +44,7 @@ class Furu(Node[T]):
 
     In a run, `_retry = Retry(...)` retries failed nodes, and `_timeout_sec` limits the duration of one
     attempt: an async node is cancelled, and a worker process is killed. A thread cannot be stopped; the
-    overrun is reported, and `check_cancelled()` raises in the node. Neither setting counts in the hash.
+    overrun is reported, and `check_cancelled()` raises an error. Neither setting counts in the hash.
 
     Creating a node raises `FuruIdentityError` if a field value has no canonical form.
 
@@ -108,7 +108,7 @@ class Furu(Node[T]):
         return status(self)
 
     def get(self, force: bool = False) -> T:
-        """Return the value. Loads the value, or computes it if the context allows that.
+        """Return the value: load it, or compute it if the context allows that.
 
         In interactive code a missing node is computed at once in this thread, after its missing
         dependencies. Inside a node that a run computes, a missing node is an error. `force=True` computes
@@ -133,8 +133,8 @@ class Furu(Node[T]):
         super().__init_subclass__(**kwargs)
         _check_bases(cls)
         dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
-        # Those of `Node` do the same. If these stayed, an unneeded @dataclass on the class would fail with
-        # an unclear message.
+        # `Node` has equivalent methods. If these stayed, an unneeded @dataclass on the class would fail
+        # with an unclear message.
         del cls.__setattr__, cls.__delattr__
         cls._facts = ClassFacts(cls)
         for name in cls._facts.field_names:
@@ -166,7 +166,7 @@ def _sealing(init: Any) -> Any:
     @functools.wraps(init)
     def sealed(self: Furu[Any], *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
-        # If this is the constructor of a base class, that of the node's own class seals the node later.
+        # The constructor of a base class does not seal the node: the class's own constructor does it later.
         cls = type(self)
         if cls.__init__ is sealed:
             if cls.__dataclass_fields__ is not cls._facts.fields:

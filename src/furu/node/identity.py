@@ -336,7 +336,7 @@ def _encode_time(value: dt.datetime | dt.time, parts: _Parts, depth: int) -> Non
     parts.append(b"t" if isinstance(value, dt.time) else b"D")
     zone = value.tzinfo
     is_named = type(zone) is zoneinfo.ZoneInfo
-    # Without the offset of a named zone, which depends on this machine's time zone data.
+    # The offset of a named zone is left out, because it depends on this machine's time zone data.
     _encode_str((value.replace(tzinfo=None) if is_named else value).isoformat(), parts, depth)
     parts.append(b"%d" % value.fold)
     if type(zone) is zoneinfo.ZoneInfo:

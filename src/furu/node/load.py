@@ -40,7 +40,7 @@ def status(node: Node[Any]) -> Status:
 
 
 def look(node: Node[Any]) -> Status:
-    """Return DONE or TODO. Costs one stat, but does not detect IN_PROGRESS and FAILED like `status()`."""
+    """Return DONE or TODO. Costs one stat, but unlike `status()` does not detect IN_PROGRESS and FAILED."""
     facts = type(node)._facts
     if facts.is_input:
         return Status.DONE

@@ -80,7 +80,8 @@ def field_names(cls: type) -> tuple[str, ...] | None:
 
 
 def builtin_base(cls: type) -> type | None:
-    """Return the base class that keeps state outside attributes, such as dict or Exception, or None."""
+    """Return the built-in base class in which values keep other state than attributes, such as dict or
+    Exception; None if there is none."""
     for base in cls.__mro__:
         is_builtin = isinstance(vars(base).get("__new__"), types.BuiltinMethodType)
         if is_builtin and base not in (object, msgspec.Struct):

@@ -1,10 +1,10 @@
 """Lets threads that a node starts inherit the node's context variables: the settings, the log, and what
 `get()` may do.
 
-Python copies context variables into tasks, but into threads only from 3.14 on, as an option. Without them,
-a thread that a node starts would not know the run's store, and would compute dependencies again in another
-store. So while a node is computed, `Thread.start` and `ThreadPoolExecutor.submit` behave as with `-X
-thread_inherit_context=1`.
+Python copies context variables into tasks, but not into threads, except as an option since 3.14. Without
+them, a thread that a node starts would not know the run's store, and would compute dependencies again in
+another store. So while a node is computed, `Thread.start` and `ThreadPoolExecutor.submit` behave as with
+`-X thread_inherit_context=1`.
 """
 
 from __future__ import annotations
