@@ -178,7 +178,8 @@ class Failure:
     """A failed node.
 
     `error` is the exception that the node raised, or None if the node failed in an earlier run and only its
-    record is left. `state_path` is the file in the store that contains the traceback.
+    record is left. `state_path` is the file in the store that contains the traceback, or the path of the
+    artifact if no attempt was recorded.
     """
 
     node: Any
@@ -191,8 +192,9 @@ class FuruComputeError(FuruError):
     """A node failed, so the run or the `get()` that needed the node failed too.
 
     `__cause__` is the original exception. `node` is the node that failed, and `state_path` is the file in
-    the store that contains the traceback. `failures` lists all failures of the run, this one first.
-    `report` is the report of the run, or None outside a run.
+    the store that contains the traceback, or the path of the artifact if no attempt was recorded.
+    `failures` lists all failures of the run, this one first. `report` is the report of the run, or None
+    outside a run.
     """
 
     def __init__(

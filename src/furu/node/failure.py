@@ -19,8 +19,8 @@ _DYING_POLL_SEC = 0.01
 
 
 def compute_error(node: Node[Any], error: BaseException, state_path: Path) -> FuruComputeError:
-    """Return the error for a failed node. Its message names the node, the cause, the file with the
-    traceback, and what to do."""
+    """Return the error for a failed node. The message names the node, the cause and the node's state file,
+    and says what to do."""
     text = f"failed: {sentence(describe_error(error))} State: {state_path}. Run again to retry."
     failure = Failure(node, error, state_path, f"{describe(node)} {text}")
     return FuruComputeError(failure.message, node=node, state_path=state_path, failures=[failure])

@@ -1,7 +1,7 @@
 """Records which nodes of this process wait for each other: a cycle of waits is an error instead of a hang.
 
 A node waits for a second node if its `_create` runs or gets the second node while another part of this
-process computes that node. Waits for other processes are not recorded: they end when those processes end.
+process computes that node. Waits for other processes are not recorded: they end when those processes exit.
 """
 
 from __future__ import annotations
