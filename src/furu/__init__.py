@@ -1,5 +1,5 @@
-"""furu runs graphs of cached computations: it computes what is missing, in dependency order, in parallel,
-once.
+"""furu runs graphs of cached computations: it computes each missing node once, in dependency order and in
+parallel.
 
 Nodes
     Furu, File, Status, register_canonical_form
@@ -86,7 +86,7 @@ __all__ = [
 ]
 __all__ += errors.__all__
 
-# Imported on first use, because few programs need these names, and `import furu` must be fast.
+# Imported on first use: few programs need these names, and `import furu` should be fast.
 _ON_DEMAND = {
     "DaskWorkers": "furu.execution.workers",
     "EventStream": "furu.execution.stream",

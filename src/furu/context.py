@@ -1,5 +1,5 @@
-"""The context of the current code: interactive, or a worker that computes a node, which may have to end
-early."""
+"""The context in which code runs: interactive code, or a worker that computes a node and may be asked to
+stop early."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Cancellation", "EXEC_CONTEXT", "ExecContext", "check_cancelled", "ex
 
 
 class ExecContext(msgspec.Struct, frozen=True):
-    """What `get()` may do here.
+    """What `get()` may do in the current context.
 
-    In mode ``"interactive"``, it computes missing nodes. In mode ``"executor"`` it only loads, except for
-    the node that the worker has to compute (`current_node_hash`), if the node needs this kind of worker
-    (`spec_key`). `backend` names the kind of worker, such as ``"local"``.
+    In mode ``"interactive"``, `get()` computes missing nodes. In mode ``"executor"``, `get()` only loads.
+    `get(force=True)` computes the node that the worker was given (`current_node_hash`), if that node needs
+    this kind of worker (`spec_key`). `backend` names the workers, such as ``"local"``.
     """
 
     mode: Literal["interactive", "executor"] = "interactive"
@@ -31,7 +31,7 @@ class ExecContext(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Cancellation:
-    """Whether a run asks its nodes to end early. Set once, on the loop; read in any thread."""
+    """Whether a run has asked its nodes to stop early. The event loop sets it; any thread may read it."""
 
     requested: bool = False
 
@@ -48,9 +48,10 @@ _LIMITS: ContextVar[_Limits | None] = ContextVar("furu_limits", default=None)
 
 
 class executor_context:  # noqa: N801  # used like a function
-    """Run a block as a worker that computes the node `node_hash`.
+    """Run a block as a worker that computes the node with hash `node_hash`.
 
-    A class, because it is entered for every node, and a generator costs twice as much.
+    This is a class because it is entered for every node: a generator with `@contextmanager` costs twice as
+    much.
     """
 
     __slots__ = ("_context", "_context_token", "_limits", "_limits_token")
@@ -78,11 +79,11 @@ class executor_context:  # noqa: N801  # used like a function
 
 
 def check_cancelled() -> None:
-    """Let the run end the node that is being computed here. Call it regularly in a long `_create`.
+    """Raise an error if the node that is being computed should stop. Call it regularly in a long `_create`.
 
-    A node in a thread cannot be interrupted from outside. A node that calls this function ends at the next
-    call after its run was cancelled (or has failed, and `grace_sec` is over), or after it has exceeded the
-    `_timeout_sec` of its class. Outside a run the function does nothing.
+    A node in a thread cannot be interrupted from outside. A node that calls this function stops at the
+    first call after its run was cancelled, after its run failed and `grace_sec` has passed, or after the
+    node exceeded the `_timeout_sec` of its class. Outside a run the function does nothing.
 
     Raises:
         FuruCancelledError: The run was cancelled. The attempt is recorded as cancelled.

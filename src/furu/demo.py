@@ -1,8 +1,8 @@
-"""An example to read and copy: an analysis of a Python source tree, with its import cycles.
+"""An example to read and copy: it analyses a Python source tree and finds import cycles.
 
-    one File a module -> one ParsedModule a file -> one Package a directory -> one Report
+    one File per module -> one ParsedModule per file -> one Package per directory -> one Report
 
-After a file has changed, only the nodes that depend on it are computed again.
+After a file changes, only the nodes that depend on it are computed again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from furu import File, Furu, FuruError
 
-TOP = 10  # functions kept in each result, which are enough for the first ten of all
+TOP = 10  # functions kept in each result: enough to find the ten largest of all
 NOT_SOURCE = {"__pycache__", "site-packages", "dist-packages"}
 NOT_RUN = {"TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -25,7 +25,7 @@ BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.mat
 
 @dataclass(frozen=True)
 class Function:
-    """A function or method, named `module:Class.method`, with everything inside it."""
+    """A function or method, named `module:Class.method`. Its measures include nested functions."""
 
     name: str
     line: int
@@ -35,7 +35,7 @@ class Function:
 
 @dataclass(frozen=True)
 class Module:
-    """A module. `imports` holds full names. `error` says why the file cannot be parsed."""
+    """A module. `imports` lists full names. `error` is the reason if the file cannot be parsed."""
 
     name: str
     lines: int
@@ -48,7 +48,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts about some modules, with the largest first in each list. Only a report has import cycles."""
+    """Facts about some modules. Each list begins with the largest item. Only a `Report` fills `cycles`."""
 
     modules: tuple[Module, ...]
     longest: tuple[Function, ...] = ()
@@ -57,9 +57,9 @@ class Facts:
 
 
 class ParsedModule(Furu[Facts]):
-    """One file. A file that cannot be parsed is a fact about the tree, not a failure."""
+    """One parsed file. If the file cannot be parsed, the node does not fail: it records the error."""
 
-    _version = f"1 on {sys.version_info[:2]}"  # raise the 1 if _create changes; Python decides what parses
+    _version = f"1 on {sys.version_info[:2]}"  # raise the 1 if _create changes; parsing depends on Python
     name: str
     is_package: bool
     source: File
@@ -68,7 +68,7 @@ class ParsedModule(Furu[Facts]):
         content = self.source.get().read_bytes()
         lines = len(content.splitlines())
         try:
-            tree = ast.parse(content)  # bytes, because the file declares its encoding
+            tree = ast.parse(content)  # bytes, because a file may declare its encoding
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             return Facts((Module(self.name, lines, error=f"{type(error).__name__}: {error}"),))
         nodes = list(statements(tree, f"{self.name}:"))
@@ -91,7 +91,7 @@ class Package(Furu[Facts]):
 
 
 class Report(Furu[Facts]):
-    """All packages, the import cycles between their modules, and `report.md` in `furu_dir`."""
+    """All packages and the import cycles between their modules. Also writes `report.md` to `furu_dir`."""
 
     packages: tuple[Package, ...]
 
@@ -103,7 +103,7 @@ class Report(Furu[Facts]):
 
 
 def analyse(source: Path) -> Report:
-    """Return the graph for a source tree. Modules get the names by which other code imports them."""
+    """Return the root node for a source tree. Modules are named as other code imports them."""
     source = source.resolve()
     base = next(at for at in (source, *source.parents) if not (at / "__init__.py").exists())
     packages: dict[str, list[ParsedModule]] = {}
@@ -119,7 +119,7 @@ def analyse(source: Path) -> Report:
 
 
 def join(parts: list[Facts]) -> Facts:
-    """Combine facts, and keep only the first few functions."""
+    """Combine facts, and keep only the first `TOP` functions of each list."""
     modules = sorted((m for part in parts for m in part.modules), key=lambda m: (-m.lines, m.name))
     longest = sorted((f for part in parts for f in part.longest), key=lambda f: (-f.lines, f.name))
     most = sorted((f for part in parts for f in part.most_branching), key=lambda f: (-f.branches, f.name))
@@ -127,9 +127,9 @@ def join(parts: list[Facts]) -> Facts:
 
 
 def statements(tree: ast.AST, scope: str) -> Iterator[tuple[ast.AST, str]]:
-    """Yield the statements of a tree, each with the name of its definition or of the one around it."""
+    """Yield the statements of a tree, each with the name of the innermost definition that contains it."""
     pending = [(tree, scope)]
-    while pending:  # a loop, because generated code may be nested deeper than Python recurses
+    while pending:  # a loop, because generated code may be nested deeper than Python's recursion limit
         node, scope = pending.pop()
         scope += f"{node.name}." if isinstance(node, (*FUNCTIONS, ast.ClassDef)) else ""
         yield node, scope
@@ -137,21 +137,20 @@ def statements(tree: ast.AST, scope: str) -> Iterator[tuple[ast.AST, str]]:
 
 
 def measured(node: ast.FunctionDef | ast.AsyncFunctionDef, name: str) -> Function:
-    """Return the measures of a function."""
+    """Measure a function."""
     branches = sum(isinstance(inside, BRANCHES) for inside, _ in statements(node, name))
     return Function(name[:-1], node.lineno, (node.end_lineno or node.lineno) - node.lineno + 1, branches)
 
 
 def imported(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
-    """Yield the names that a module imports when it is imported itself, not those in functions or
-    NOT_RUN."""
+    """Yield the names that a module imports when it is imported. Skips functions and NOT_RUN blocks."""
     package = module.split(".") if is_package else module.split(".")[:-1]
     pending = [tree]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level <= len(package):  # more dots would raise
+        elif isinstance(node, ast.ImportFrom) and node.level <= len(package):  # more dots are an error
             start = package[: len(package) - node.level + 1] if node.level else []
             yield from (".".join(filter(None, [*start, node.module, alias.name])) for alias in node.names)
         elif isinstance(node, ast.If) and ast.unparse(node.test) in NOT_RUN:
@@ -161,19 +160,19 @@ def imported(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
 
 
 def import_graph(facts: Facts) -> dict[str, list[str]]:
-    """Return the modules that each module imports, with the packages around them but not around itself."""
+    """Return the modules that each module imports, with their packages, except its own packages."""
     graph: dict[str, list[str]] = {module.name: [] for module in facts.modules}
     for name, imports in ((module.name, module.imports) for module in facts.modules):
-        for target in imports:  # `from a import b` means the module a.b, or else the module a
+        for target in imports:  # `from a import b` imports the module a.b if there is one, else a
             known = [at for at in accumulate(target.split("."), "{}.{}".format) if at in graph]
             graph[name] += [at for at in known if at == known[-1] or not name.startswith(f"{at}.")]
     return graph
 
 
 def cycles(graph: dict[str, list[str]]) -> Iterator[tuple[str, ...]]:
-    """Yield the groups of modules that import each other (Tarjan 1972, as a loop)."""
+    """Yield the groups of modules that import each other (Tarjan 1972, without recursion)."""
     number, lowest = dict[str, int](), dict[str, int]()  # order of visits; the lowest number reachable
-    pending, opened = list(graph), list[str]()  # opened: in order of visits, without finished groups
+    pending, opened = list(graph), list[str]()  # opened: visited modules whose group is not complete
     while pending:
         name = pending.pop()
         if name not in number:
@@ -182,14 +181,14 @@ def cycles(graph: dict[str, list[str]]) -> Iterator[tuple[str, ...]]:
             pending += [name, *(target for target in graph[name] if target not in number)]
             continue
         lowest[name] = min(lowest[target] for target in (name, *graph[name]))
-        if lowest[name] == number[name]:  # it is the first of its group
+        if lowest[name] == number[name]:  # the first visited module of its group
             group = [opened.pop() for _ in opened[opened.index(name) :]]
             lowest.update(dict.fromkeys(group, len(graph)))
             yield from [tuple(sorted(group))] if len(group) > 1 else []
 
 
 def markdown(facts: Facts) -> str:
-    """Return the report."""
+    """Return the report as Markdown."""
     lines = [f"# {len(facts.modules):,} modules\n\n## Import cycles (but for functions, TYPE_CHECKING)\n"]
     lines += [f"- {len(group)} modules: `{'`, `'.join(group)}`" for group in facts.cycles]
     tables = {"Longest functions": facts.longest, "Most branching functions": facts.most_branching}

@@ -1,6 +1,6 @@
-"""Drawings of graphs: as Mermaid, as DOT, and as an HTML page with a script.
+"""Drawings of graphs as Mermaid, as DOT, and as an HTML page with a script.
 
-Names and values are always escaped, so nothing in a graph becomes markup, a statement or a script.
+Names and values are always escaped, so text from a graph never becomes markup, a DOT statement or a script.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from dataclasses import dataclass
 __all__ = ["DrawnNode", "edges", "layout", "to_dot", "to_html", "to_mermaid"]
 
 _COLOURS = {"DONE": "#2da44e", "FAILED": "#cf222e", "IN_PROGRESS": "#bf8700", "TODO": "#8c959f"}
-# Layers are wrapped so that a drawing is about 1.6 times as wide as high. Layers of fewer rows are not.
+# Layers are wrapped so that a drawing is about 1.6 times as wide as high. A column may always have this
+# many rows.
 _MIN_ROWS = 12
 _SWEEPS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class DrawnNode:
-    """A box for a node, or for all nodes of a class. `key` is the hash or the class.
+    """A box for a node, or for all nodes of a class. `key` is the node's hash, or the class's full name.
 
-    `name` is the label of the class, and `detail` a longer text. A box is drawn to the right of all boxes
-    of lower `level`, and links to `href`.
+    `name` is the class's label; `detail` is a longer description. A box is drawn to the right of all
+    boxes with a lower `level`. In web pages the box links to `href`.
     """
 
     key: str
@@ -64,7 +65,7 @@ def to_dot(nodes: Sequence[DrawnNode]) -> str:
 
 
 def to_html(nodes: Sequence[DrawnNode]) -> str:
-    """Return a page that loads nothing else, where people can move, zoom and search the graph."""
+    """Return a self-contained HTML page in which people can move, zoom and search the graph."""
     places = layout(nodes)
     index = {node.key: number for number, node in enumerate(nodes)}
     drawn = {
@@ -72,18 +73,18 @@ def to_html(nodes: Sequence[DrawnNode]) -> str:
         "edges": [[index[below], index[above]] for below, above in edges(nodes)],
         "colours": _COLOURS,
     }
-    # Within a script element, only `<` could end the element or begin a comment.
+    # Inside a script element, only `<` can end the element or begin a comment.
     data = json.dumps(drawn, separators=(",", ":")).replace("<", "\\u003c")
     page = importlib.resources.files("furu").joinpath("drawing.html").read_text(encoding="utf-8")
     return page.replace("{{data}}", data)
 
 
 def layout(nodes: Sequence[DrawnNode], *, gap: float = 0.6) -> dict[str, tuple[float, float]]:
-    """Return the column and row of each node. Layers go from left to right, `gap` apart; row 0 is the
-    middle.
+    """Return the column and row of each node.
 
-    The nodes of a layer are sorted by the mean position of their neighbours (Sugiyama's barycentres). A
-    layer that is much higher than the others is wrapped into several columns.
+    Layers run from left to right, `gap` columns apart; row 0 is the middle. The nodes of a layer are sorted
+    by the mean position of their neighbours (Sugiyama's barycentres). A layer with too many nodes for one
+    column is wrapped into several columns.
     """
     layers = _layers(nodes)
     depends_on: dict[str, list[str]] = {node.key: [] for node in nodes}

@@ -1,25 +1,25 @@
 """The errors that furu raises.
 
     FuruError
-    ├── FuruUsageError (TypeError)        wrong use of a call or a class
+    ├── FuruUsageError (TypeError)        a call or a class definition is wrong
     │   └── FuruIdentityError             a field value has no canonical form
     ├── FuruSettingsError (ValueError)    a setting has a wrong value
     ├── FuruRunningLoopError (RuntimeError)   a blocking call while an event loop is running
     ├── FuruCycleError                    nodes depend on each other in a cycle
-    ├── FuruMissingArtifactError          `.get()` of a node that has not been computed
-    ├── FuruSpecMismatchError             `.get(force=True)` on the wrong kind of worker
+    ├── FuruMissingArtifactError          a node has no artifact and may not be computed here
+    ├── FuruSpecMismatchError             a node needs another kind of worker
     ├── FuruInProgressError               another owner is computing the node
     ├── FuruResultError                   the value that `_create` returned cannot be stored
     ├── FuruStoreError                    the store, or a file in it, cannot be used
     │   └── FuruLoadError                 an artifact exists but cannot be read back
     ├── FuruTimeoutError (TimeoutError)   a node exceeded the time limit of its class
     ├── FuruWorkerError                   the process that computed a node died
-    ├── FuruCancelledError                a node ends early because its run was cancelled
+    ├── FuruCancelledError                a node stops early because its run was cancelled
     ├── FuruComputeError                  a node failed
-    └── FuruStalledError                  the scheduler cannot go on; a bug in furu
+    └── FuruStalledError                  the scheduler cannot continue: a bug in furu
 
-Errors carry data as attributes and survive pickling: the message is the only positional argument, all other
-arguments have defaults and are stored in the instance's `__dict__`.
+Errors carry data as attributes and can be pickled: the message is the only positional argument, and all
+other arguments have defaults and are stored in the instance's `__dict__`.
 """
 
 from __future__ import annotations
@@ -52,20 +52,20 @@ __all__ = [
 
 
 class FuruError(Exception):
-    """Base class of all errors of furu."""
+    """Base class of all furu errors."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
 
 
 class FuruUsageError(FuruError, TypeError):
-    """A call or a class definition is wrong; the message says what is right."""
+    """A call or a class definition is wrong. The message says how to correct it."""
 
 
 class FuruIdentityError(FuruUsageError):
     """A field value has no canonical form, so the node cannot have a hash.
 
-    `field_path` is the place of the value, such as ``TrainModel.optimizer.schedule[2]``.
+    `field_path` is the path to the value, such as ``TrainModel.optimizer.schedule[2]``.
     """
 
     def __init__(self, message: str, *, field_path: str = "") -> None:
@@ -74,7 +74,7 @@ class FuruIdentityError(FuruUsageError):
 
 
 class FuruSettingsError(FuruError, ValueError):
-    """A setting has a wrong value; the message says what is allowed."""
+    """A setting has a wrong value. The message says which values are allowed."""
 
 
 class FuruRunningLoopError(FuruError, RuntimeError):
@@ -82,7 +82,7 @@ class FuruRunningLoopError(FuruError, RuntimeError):
 
 
 class FuruCycleError(FuruError):
-    """Nodes depend on each other in a cycle. `cycle` lists them, and repeats the first one at the end."""
+    """Nodes depend on each other in a cycle. `cycle` lists the nodes, then the first one again."""
 
     def __init__(self, message: str, *, cycle: Sequence[Any] = ()) -> None:
         super().__init__(message)
@@ -90,9 +90,9 @@ class FuruCycleError(FuruError):
 
 
 class FuruMissingArtifactError(FuruError):
-    """A node has no artifact, and may not be computed here.
+    """A node has no artifact and may not be computed here.
 
-    `node` is the node without an artifact, `asked_by` the node whose `_create` asked for it.
+    `node` is the node without an artifact. `asked_by` is the node whose `_create` called `get()` for it.
     """
 
     def __init__(self, message: str, *, node: Any = None, asked_by: Any = None) -> None:
@@ -114,7 +114,7 @@ class FuruSpecMismatchError(FuruError):
 
 
 class FuruInProgressError(FuruError):
-    """Another live owner is computing the node. `owner` describes it for people."""
+    """Another live owner is computing the node. `owner` describes that owner for people."""
 
     def __init__(
         self, message: str, *, state_path: Path | None = None, attempt: int = 0, owner: str = ""
@@ -142,7 +142,7 @@ class FuruStoreError(FuruError):
 
 
 class FuruLoadError(FuruStoreError):
-    """A node's artifact exists but cannot be read back. It is not computed again automatically."""
+    """A node's artifact exists but cannot be read back. The node is not computed again automatically."""
 
     def __init__(self, message: str, *, path: Path | None = None, node: Any = None) -> None:
         super().__init__(message, path=path)
@@ -161,7 +161,7 @@ class FuruTimeoutError(FuruError, TimeoutError):
 class FuruWorkerError(FuruError):
     """The process that computed a node died: it was killed, ran out of memory, or called `os._exit`.
 
-    `exit_code` is its exit code, negative for a signal; None if it is unknown.
+    `exit_code` is the process's exit code: negative if a signal killed the process, None if unknown.
     """
 
     def __init__(self, message: str, *, exit_code: int | None = None) -> None:
@@ -170,15 +170,16 @@ class FuruWorkerError(FuruError):
 
 
 class FuruCancelledError(FuruError):
-    """Raised by `check_cancelled()` in a node whose run was cancelled. Do not catch it in the node."""
+    """Raised by `check_cancelled()` in a node whose run was cancelled. Do not catch it in `_create`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One node that failed.
+    """A failed node.
 
-    `error` is the exception that the node raised (None if only the record of an earlier run is left),
-    `state_path` the file in the store that holds the traceback.
+    `error` is the exception that the node raised, or None if the node failed in an earlier run and only its
+    record is left. `state_path` is the file in the store that contains the traceback, or the path of the
+    artifact if no attempt was recorded.
     """
 
     node: Any
@@ -188,11 +189,12 @@ class Failure:
 
 
 class FuruComputeError(FuruError):
-    """A node failed, and so did the run or the `get()` that needed it.
+    """A node failed, so the run or the `get()` that needed the node failed too.
 
-    The original exception is `__cause__`. `node` is the node that failed, `state_path` the file in the
-    store that holds its traceback, `failures` all failures of the run (this one first), `report` the report
-    of the run (None outside a run).
+    `__cause__` is the original exception. `node` is the node that failed, and `state_path` is the file in
+    the store that contains the traceback, or the path of the artifact if no attempt was recorded.
+    `failures` lists all failures of the run, this one first. `report` is the report of the run, or None
+    outside a run.
     """
 
     def __init__(
@@ -212,7 +214,7 @@ class FuruComputeError(FuruError):
 
 
 class FuruStalledError(FuruError):
-    """The scheduler cannot go on, but is not done. This is a bug in furu: please report `state`."""
+    """The scheduler has work left but cannot continue. This is a bug in furu: please report `state`."""
 
     def __init__(self, message: str, *, state: str = "") -> None:
         super().__init__(message)

@@ -1,8 +1,8 @@
-"""What happened in a run, as frozen values.
+"""The events of a run, as immutable values.
 
-`at` and `started_at` are seconds since the epoch, by the clock of the process that runs. Durations are
-measured with a monotonic clock. `node_class` is the full name of a class, ``module:Class``; `name` is the
-same without the module, for people.
+`at` and `started_at` are seconds since the epoch, by the clock of the process that called `run_local`.
+Durations are measured with a monotonic clock. `node_class` is the full name of a class, ``module:Class``;
+`name` is the class's name without the module, for people.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Timing(NamedTuple):
 
 
 class _OfNode(msgspec.Struct, frozen=True):
-    """What the events of a node have in common."""
+    """Base class of the events of one node."""
 
     hash: str
     node_class: str
@@ -65,7 +65,7 @@ class _OfNode(msgspec.Struct, frozen=True):
 
 
 class RunStarted(msgspec.Struct, frozen=True):
-    """The run begins. At most `max_workers` nodes, and `max_async` async ones, are computed at once."""
+    """The run began. It computes at most `max_workers` sync and `max_async` async nodes at once."""
 
     max_workers: int
     max_async: int
@@ -74,35 +74,35 @@ class RunStarted(msgspec.Struct, frozen=True):
 
 
 class RootActivated(_OfNode, frozen=True):
-    """A root was read and entered the window. `number` counts the roots from 0."""
+    """A root entered the window. `number` is its position among the roots, counted from 0."""
 
     number: int
 
 
 class RootCompleted(msgspec.Struct, frozen=True):
-    """An active root left the window: it is DONE, or cannot be computed in this run."""
+    """A root left the window, because it is DONE or cannot be computed in this run."""
 
     hash: str
 
 
 class NodeReused(_OfNode, frozen=True):
-    """A node was found DONE. Its dependencies were not visited."""
+    """A node was DONE already. Its dependencies were not visited."""
 
 
 class NodePlanned(_OfNode, frozen=True):
-    """A node was found that will be computed. Its dependencies are reported first. A node that another
-    owner gives up is reported again."""
+    """A node that is not DONE was added to the plan. Its dependencies are reported before it. The event is
+    repeated if another owner was computing the node and gave up."""
 
     spec_key: str
     depends_on: tuple[str, ...]
 
 
 class PlanKnown(msgspec.Struct, frozen=True):
-    """All roots and everything they depend on have been found: the plan will not grow any more."""
+    """All roots, and all nodes that they need, are known. The plan will not grow any more."""
 
 
 class NodeStarted(_OfNode, frozen=True):
-    """A worker began to compute a node. For the names of workers see `Timing`."""
+    """A worker began to compute a node. `Timing` describes the names of workers."""
 
     spec_key: str
     worker: str
@@ -117,7 +117,7 @@ class NodeDone(_OfNode, frozen=True):
 
 
 class NodeFailed(_OfNode, frozen=True):
-    """A node failed: in this run, or (`earlier`) in an earlier one that is not repeated. `error` is one
+    """A node failed. If `earlier`, the node failed in an earlier run and is not tried again. `error` is one
     line. `timing` is None if no worker computed the node in this run."""
 
     spec_key: str
@@ -128,7 +128,8 @@ class NodeFailed(_OfNode, frozen=True):
 
 
 class NodeRetried(_OfNode, frozen=True):
-    """Attempt number `attempt` of this run failed, and another follows after `delay_sec`."""
+    """An attempt failed, and the next attempt follows after `delay_sec`. `attempt` is the number of the
+    failed attempt in this run, counted from 1."""
 
     spec_key: str
     attempt: int
@@ -138,27 +139,27 @@ class NodeRetried(_OfNode, frozen=True):
 
 
 class NodeOverran(_OfNode, frozen=True):
-    """A node in a thread has exceeded the `_timeout_sec` of its class. It cannot be stopped, and goes
-    on."""
+    """A node in a thread exceeded the `_timeout_sec` of its class. The thread cannot be stopped, so it
+    continues."""
 
     spec_key: str
     timeout_sec: float
 
 
 class NodeAbandoned(_OfNode, frozen=True):
-    """The run ends while a thread still computes a node, which will finish and publish it by itself."""
+    """The run ended while a thread was still computing a node. The thread still publishes the node."""
 
     spec_key: str
 
 
 class NodeWaiting(_OfNode, frozen=True):
-    """Another owner is computing a node. The node needs no worker here."""
+    """Another owner is computing a node. The run waits for the node, which needs no worker here."""
 
     owner: str
 
 
 class RunFinished(msgspec.Struct, frozen=True):
-    """The run has ended. This is the last event."""
+    """The run finished, failed or was cancelled. This is always the last event."""
 
     end: End
     report: RunReport

@@ -1,6 +1,7 @@
-"""The graph under some roots: a walk over it, and its nodes and classes as values to show.
+"""The graph of some roots and everything they depend on: a walk over the graph, and its nodes and classes
+as plain values.
 
-A walk calls the nodes' `_dependencies`, which may read files, so an event loop walks in a thread.
+A walk calls `_dependencies` of the nodes, which may read files. So async code must walk in a thread.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from furu.node.dependencies import ClassNames, dependencies, postorder
 
 __all__ = ["UNNEEDED", "ClassNode", "Graph", "GraphNode", "make_graph", "walk"]
 
-# The state of a node that a run did not visit, because all its dependents were reused.
+# The state of a node that a run does not need, for example because all its dependents were reused.
 UNNEEDED = "unneeded"
 
 
 @dataclass(frozen=True, slots=True)
 class GraphNode:
-    """A node of class ``module:Class``. `level` is the length of the longest chain of nodes below it."""
+    """A node of class ``module:Class``. `level` is the length of its longest chain of dependencies."""
 
     hash: str
     node_class: str
@@ -32,7 +33,7 @@ class GraphNode:
 
 @dataclass(frozen=True, slots=True)
 class ClassNode:
-    """All nodes of one class in a graph; `depends_on` names the other classes that they need."""
+    """All nodes of one class in a graph. `depends_on` names the other classes that these nodes need."""
 
     node_class: str
     level: int
@@ -42,9 +43,9 @@ class ClassNode:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """The nodes under some roots, each after its dependencies. If `is_cut`, some nodes were left out.
+    """Some roots and everything they depend on, dependencies first. If `is_cut`, some nodes were left out.
 
-    `sources` maps hashes to the nodes themselves; `roots` are the hashes of the roots.
+    `sources` maps each hash to its node; `roots` contains the hashes of the roots.
     """
 
     nodes: tuple[GraphNode, ...]
@@ -53,11 +54,11 @@ class Graph:
     roots: frozenset[str]
 
     def labels(self) -> dict[str, str]:
-        """Return how to show each class: its name, or ``module:Class`` if two classes share the name."""
+        """Return a label for each class: its name, or ``module:Class`` if two classes share the name."""
         return class_labels({node.node_class for node in self.nodes})
 
     def by_class(self) -> tuple[ClassNode, ...]:
-        """Return the classes, in order of computation."""
+        """Return the classes, sorted by level."""
         members: dict[str, list[GraphNode]] = {}
         class_of = {node.hash: node.node_class for node in self.nodes}
         for node in self.nodes:
@@ -74,14 +75,14 @@ class Graph:
         return tuple(sorted(classes, key=lambda cls: (cls.level, cls.node_class)))
 
     def states(self, known: Mapping[str, str], *, is_finished: bool) -> dict[str, str]:
-        """Return the state of every node, which is that in `known` if there is one.
+        """Return the state of every node: its state in `known`, or else ``unneeded`` or ``pending``.
 
-        Of the others, a node is ``unneeded`` if all its dependents were reused or the run has finished
-        without it, and ``pending`` otherwise.
+        A node without a known state is ``unneeded`` if all its dependents are reused or unneeded, or if the
+        run has finished. Otherwise the node is ``pending``.
         """
         states: dict[str, str] = {}
         wanted = set(self.roots)
-        for node in reversed(self.nodes):  # so that dependents come first
+        for node in reversed(self.nodes):  # dependents first
             state = known.get(node.hash)
             if state is None:
                 state = "pending" if node.hash in wanted and not is_finished else UNNEEDED
@@ -94,10 +95,10 @@ class Graph:
 def walk(
     roots: Iterable[Node[Any]], max_nodes: int | None = None
 ) -> Iterator[tuple[Node[Any], list[Node[Any]]]]:
-    """Yield the roots and everything they depend on, each node once with its dependencies, and after them.
+    """Yield each node of the graph of `roots` once, after its dependencies, together with a list of them.
 
-    Stops at new nodes after `max_nodes` of them. Raises `FuruCycleError`, `FuruUsageError` if two classes
-    share a name, and `FuruError` if a node's `_dependencies` raises.
+    At most `max_nodes` nodes are yielded. Raises `FuruCycleError`; `FuruUsageError` if two classes share a
+    name; `FuruError` if a node's `_dependencies` raises.
     """
     known: dict[str, list[Node[Any]]] = {}
 
@@ -114,7 +115,7 @@ def walk(
 
 
 def make_graph(roots: Iterable[Node[Any]], max_nodes: int | None = None) -> Graph:
-    """Return the graph at and under `roots`, of at most `max_nodes` nodes. Raises as `walk` does."""
+    """Return the graph of `roots`, with at most `max_nodes` nodes. Raises the same errors as `walk`."""
     roots = tuple(roots)
     root_hashes = frozenset(root.furu_hash for root in roots)
     levels: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Fixtures for tests of nodes. pytest finds them if furu is installed."""
+"""Fixtures for tests of nodes. pytest loads them if furu is installed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 
 @pytest.fixture
 def furu_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The path of a store for this test only, also in its threads and processes. The first node that is
-    computed makes the store."""
+    """The path of a store for this test only, which its threads and child processes use too. The directory
+    is created when the first node is computed."""
     path = tmp_path / "furu-store"
     monkeypatch.setenv("FURU_PATH", str(path))
     return path

@@ -1,4 +1,4 @@
-"""RunReport: what a run did, and where its time went."""
+"""RunReport: what a run did, and how it spent its time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from furu.errors import Failure
 
 __all__ = ["ClassTime", "NAMED", "NodeTime", "RunReport"]
 
-# The largest number of nodes and classes in each list of a report.
+# The maximum number of nodes or classes in each list of a report.
 NAMED = 10
 
 
@@ -33,19 +33,20 @@ class ClassTime(msgspec.Struct, frozen=True):
 
 
 class RunReport(msgspec.Struct, frozen=True):
-    """What a run did. It stays small for any number of nodes.
+    """What a run did. The size of a report depends only on the number of failures.
 
-    `computed` nodes were computed by this run. `reused` nodes, including input files, were found DONE;
-    their dependencies were not visited. `failed` nodes failed. `skipped` nodes were known but not started.
-    `abandoned` nodes were left running in their threads when `grace_sec` was over. `retried` attempts
-    failed and were followed by another one. `overran` nodes exceeded their time limit and could not be
-    stopped. With a generator of roots, nodes are forgotten when they are done, and counted again as reused
-    if a later root needs them.
+    `computed` counts the nodes that this run computed. `reused` counts the nodes that were DONE already,
+    including input files; their dependencies were not visited. `failed` counts failed nodes, and `skipped`
+    nodes that were known but not started. `abandoned` counts nodes that were still running in threads when
+    `grace_sec` had passed. `retried` counts failed attempts that were followed by another attempt.
+    `overran` counts nodes that exceeded their time limit and could not be stopped. If the roots come from a
+    generator, the run forgets nodes that are done, and counts them again as reused if a later root needs
+    them.
 
-    `work_sec` is the total duration of all computed nodes, of which async nodes, which need no worker, took
-    `async_sec`. `critical_path_sec` is the duration of the longest chain of computed nodes that depend on
-    each other, which no number of workers shortens. `critical_path` lists the ten slowest nodes on it,
-    `slowest` the ten slowest of all nodes, and `classes` the ten slowest classes.
+    `work_sec` is the total duration of all computed nodes; `async_sec` is the total for async nodes, which
+    need no worker. `critical_path_sec` is the duration of the longest chain of computed nodes that depend
+    on each other: more workers cannot shorten this chain. `critical_path` lists the ten slowest nodes of
+    the chain, `slowest` the ten slowest of all nodes, and `classes` the ten slowest classes.
     """
 
     computed: int = 0
@@ -67,7 +68,7 @@ class RunReport(msgspec.Struct, frozen=True):
 
     @property
     def efficiency(self) -> float:
-        """The share of the workers' time spent computing: (work - async work) / (makespan x workers)."""
+        """The share of the workers' time spent computing: (work - async work) / (wall time x workers)."""
         available_sec = self.wall_sec * self.max_workers
         return (self.work_sec - self.async_sec) / available_sec if available_sec > 0 else 0.0
 
@@ -79,7 +80,7 @@ class RunReport(msgspec.Struct, frozen=True):
         return f"{', '.join(counts)} in {self.wall_sec:.2f} s"
 
     def summary(self) -> str:
-        """Return a few lines: first the counts, then where the time went."""
+        """Return a few lines: first the counts, then how the time was spent."""
         return "\n".join([str(self), *(f"  {label}: {text}" for label, text in self._details())])
 
     def _repr_html_(self) -> str:

@@ -1,4 +1,4 @@
-"""Retry: when a node that failed is tried again in the same run."""
+"""Retry: whether and when a run tries a failed node again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["INSTANT", "Retry"]
 
 _MOST_DELAY_SEC = 60.0
 
-# Whether retries have no delay in this context, for tests.
+# Whether retries in this context have no delay. Only tests set this.
 INSTANT: ContextVar[bool] = ContextVar("furu_instant_retries", default=False)
 
 
@@ -23,20 +23,20 @@ class Retry:
 
     Set it on a class: ``_retry = Retry(attempts=3, on=ConnectionError)``. Before attempt n + 1 a run waits
     `delay_sec` times `backoff` to the power of n - 1, at most `max_delay_sec` (exponential backoff). Each
-    delay is made longer or shorter at random, by up to the fraction `jitter` of it, so that nodes that
-    failed together are not retried together. A node that waits holds no worker. In tests,
-    `furu.testing.instant_retries` removes the delays.
+    delay is randomly lengthened or shortened by up to the fraction `jitter`, so that nodes that failed
+    together are not all retried at the same moment. A node does not occupy a worker during the delay. In
+    tests, `furu.testing.instant_retries` removes the delays.
 
     Args:
-        attempts: The largest number of attempts in one run, including the first.
-        on: An exception class, or several: these and their subclasses are retried, all others fail at once.
+        attempts: The maximum number of attempts in one run, including the first.
+        on: An exception class, or several. They and their subclasses are retried; others are not.
         delay_sec: The delay before the second attempt, in seconds.
-        backoff: The factor from one delay to the next.
-        jitter: A fraction from 0 to 1.
-        max_delay_sec: The longest delay in seconds, before jitter.
+        backoff: The factor by which the delay grows with each attempt.
+        jitter: The largest random change of a delay, as a fraction from 0 to 1.
+        max_delay_sec: The maximum delay in seconds, before jitter.
 
     Raises:
-        TypeError, ValueError: A value is not allowed.
+        TypeError, ValueError: An argument is not allowed.
     """
 
     attempts: int
@@ -61,7 +61,7 @@ class Retry:
         check_number("Retry.max_delay_sec", self.max_delay_sec, least=0)
 
     def delay_after(self, attempt: int) -> float:
-        """Return how many seconds to wait after attempt number `attempt`, counted from 1, has failed."""
+        """Return the delay in seconds after failed attempt number `attempt`, counted from 1."""
         if INSTANT.get():
             return 0.0
         try:

@@ -1,6 +1,6 @@
-"""Frozen settings, from the environment, which can be overridden in a block.
+"""Settings from the environment, which code can override in a `with` block.
 
-The order of precedence is `use_settings(...)`, `FURU_*` environment variables, the defaults.
+`use_settings(...)` takes precedence over `FURU_*` environment variables, and these over the defaults.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ Durability = Literal["process", "power"]
 
 # Long enough for network filesystems that show a changed mtime a minute late.
 DEFAULT_LEASE_SEC = 90.0
-# A larger result belongs in files in `furu_dir` rather than in a JSON document.
+# Larger results belong in files in `furu_dir` rather than in a JSON document.
 DEFAULT_MAX_RESULT_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """All settings.
+    """All settings of furu.
 
     Args:
-        store: The directory of artifacts (`FURU_PATH`). It is made absolute, and `~` is expanded.
+        store: The directory of artifacts (`FURU_PATH`). The path is made absolute, and `~` is expanded.
         lease_sec: How long the owner of an attempt on *another* machine may show no sign of life before its
             node is taken over (`FURU_LEASE_SEC`).
         durability: With ``"process"`` artifacts survive the death of a process; with ``"power"`` they also
-            survive a power cut, at the cost of an fsync before each link (`FURU_DURABILITY`).
-        max_result_bytes: The size of the largest result that is stored as JSON (`FURU_MAX_RESULT_BYTES`).
-        allow_shared: Whether to use a store whose root every user of the machine may write to
+            survive a power cut, at the cost of an fsync of each artifact (`FURU_DURABILITY`).
+        max_result_bytes: The maximum size of a result that is stored as JSON (`FURU_MAX_RESULT_BYTES`).
+        allow_shared: Whether to accept a store in which every user of the machine can create files
             (`FURU_ALLOW_SHARED`, 1 or 0).
 
     Raises:
@@ -87,7 +87,7 @@ _OVERRIDE: ContextVar[Settings | None] = ContextVar("furu_settings", default=Non
 def current_settings() -> Settings:
     """Return the current settings.
 
-    This may look for a `pyproject.toml` on disk, so call it in a thread if an event loop is running.
+    This may search the disk for a `pyproject.toml`, so call it in a thread if an event loop is running.
     """
     override = _OVERRIDE.get()
     if override is not None:
@@ -99,10 +99,10 @@ def current_settings() -> Settings:
 def use_settings(
     settings: Settings | None = None, /, **changes: Unpack[SettingsChanges]
 ) -> Iterator[Settings]:
-    """Override settings in a block: all of them (`settings`), or some (`changes`).
+    """Override all settings (`settings`) or some of them (`changes`) in a `with` block.
 
-    The override is a context variable. It applies to the code in the block, and to tasks and runs that are
-    started there, but to nothing else.
+    The override is a context variable: it applies only to the code in the block, and to tasks and runs that
+    this code starts.
 
     >>> from furu import use_settings
     >>> with use_settings(lease_sec=10) as settings:
@@ -123,7 +123,7 @@ def use_settings(
             f"{settings!r}"
         )
     base = settings or _OVERRIDE.get() or _from_environment(named="store" in changes)
-    fields: dict[str, Any] = {**changes}  # a store may be text, which Settings makes a path
+    fields: dict[str, Any] = {**changes}  # Settings converts a store that is a string to a path
     chosen = dataclasses.replace(base, **fields) if fields else base
     token = _OVERRIDE.set(chosen)
     try:
@@ -133,7 +133,7 @@ def use_settings(
 
 
 def _from_environment(*, named: bool) -> Settings:
-    """Read the environment. If the caller has `named` a store, the default store is not looked up."""
+    """Read settings from the environment. If the caller `named` a store, do not search for the default."""
     environ = os.environ
     return _from_variables(
         Path(os.sep) if named else _default_store(environ.get("FURU_PATH")),
@@ -151,9 +151,9 @@ def _from_variables(
     return Settings(
         store=store,
         lease_sec=_number("FURU_LEASE_SEC", lease) if lease else DEFAULT_LEASE_SEC,
-        # Settings checks that the word is one of the two.
+        # Settings checks that the word is allowed.
         durability=cast(Durability, durability) if durability else "process",
-        # And that the number is a whole one.
+        # Settings checks that the number is an int.
         max_result_bytes=(
             cast(int, _whole(_number("FURU_MAX_RESULT_BYTES", size))) if size else DEFAULT_MAX_RESULT_BYTES
         ),
@@ -173,7 +173,7 @@ _path = functools.lru_cache(maxsize=64)(Path)
 
 
 def _absolute(store: str | os.PathLike[str]) -> Path:
-    """Return the absolute path of a store. Uses the disk only for a relative path."""
+    """Return the absolute path of a store. Accesses the disk only if the path is relative."""
     path = os.fspath(store) if isinstance(store, (str, os.PathLike)) else None
     if not isinstance(path, str) or "\0" in path:
         raise FuruSettingsError(f"store must be a path, not {store!r}")
@@ -182,7 +182,7 @@ def _absolute(store: str | os.PathLike[str]) -> Path:
 
 
 def _expanded(path: str) -> str:
-    """Expand `~` at the beginning of a path, which shells do only in some places."""
+    """Expand `~` at the beginning of a path, because a shell does not always do so."""
     if not path.startswith("~"):
         return path
     expanded = os.path.expanduser(path)
@@ -212,7 +212,7 @@ def _number(name: str, text: str) -> float:
 
 
 def _whole(number: float) -> int | float:
-    """Return a whole number such as 1e6 as an int. Other numbers are left for Settings to reject."""
+    """Return a whole number such as 1e6 as an int. Other numbers stay floats, which Settings rejects."""
     return int(number) if number.is_integer() else number
 
 
@@ -224,7 +224,7 @@ def _switch(name: str, text: str) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _project_store(start: str) -> Path:
-    """Return the store beside the nearest pyproject.toml, or else in the directory itself."""
+    """Return the store beside the nearest pyproject.toml in or above `start`, or else in `start`."""
     directory = Path(start)
     for above in (directory, *directory.parents):
         if (above / "pyproject.toml").is_file():

@@ -1,5 +1,5 @@
-"""Helpers for tests of nodes: small graphs, and a check that nodes declare their dependencies. They do not
-need a test framework; `furu.pytest_plugin` has fixtures."""
+"""Helpers for tests of nodes: small graphs, and a check that nodes declare their dependencies. They work
+with any test framework. Fixtures for pytest are in `furu.pytest_plugin`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def chain(length: int) -> Total:
 
 
 def diamond() -> Total:
-    """Return the top of ``base <- left, right <- top``."""
+    """Return `top` of the graph ``base <- left, right <- top``."""
     base = Total(name="base")
     left, right = Total(name="left", below=(base,)), Total(name="right", below=(base,))
     return Total(name="top", below=(left, right))
@@ -64,7 +64,7 @@ def from_edges(edges: Iterable[Sequence[int]]) -> list[Total]:
 
 @contextmanager
 def instant_retries() -> Iterator[None]:
-    """Remove the delays of `Retry` in the runs of a block.
+    """Remove the delays of `Retry` from runs in a `with` block.
 
     >>> with instant_retries():
     ...     run_local([Total(name="flaky")]).retried
@@ -78,19 +78,20 @@ def instant_retries() -> Iterator[None]:
 
 
 def check_declared(*roots: Node[Any]) -> None:
-    """Compute nodes and everything they depend on, each node in a store that holds only its dependencies.
+    """Compute nodes and everything they depend on, each in a store that contains only its dependencies.
 
-    So a `get()` of a node that is neither in a field nor in `_dependencies()` always fails here. In a run
-    it fails only if that node has not been computed by chance. Dependencies of dependencies must be
-    declared too. Uses temporary stores. Blocks, so call it in a thread if an event loop is running.
+    Here a `get()` always fails if the node is neither in a field nor in `_dependencies()`. In a run, such a
+    `get()` succeeds if the node happens to have been computed already. If `_create` gets a dependency of a
+    dependency, the class must declare that dependency too. This function uses temporary stores. It blocks,
+    so call it in a thread if an event loop is running.
 
     Raises `FuruComputeError` for the first node that fails. The message says what to declare.
 
     >>> check_declared(diamond())
     """
     with tempfile.TemporaryDirectory(prefix="furu-check-") as folder:
-        # Two stores for any number of nodes, because each store that is used has an owner with an open
-        # file.
+        # Two stores serve all nodes. With one store per node, the owner in each store would keep a file
+        # open.
         alone, whole = Path(folder, "alone"), Path(folder, "whole")
         for node, below in walk(roots):
             _compute_alone(node, below, alone, whole)
@@ -103,7 +104,7 @@ def _compute_alone(node: Node[Any], below: list[Node[Any]], alone: Path, whole: 
     for dependency in below:
         _take_over(dependency, whole, alone)
     with use_settings(store=alone):
-        if exists(node):  # an input file, which needs no artifact
+        if exists(node):  # an input file, which is never computed
             return
         lane = Lane(is_async(node), node._executor_spec_key())
         outcome = call(make_job(node, lane), "testing", Cancellation())

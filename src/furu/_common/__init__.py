@@ -1,2 +1,1 @@
-"""Private helpers for all layers: event loops, interrupts, logs, text, argument checks, names of
-classes."""
+"""Private helpers for all layers: event loops, interrupts, logs, text, argument checks, class names."""

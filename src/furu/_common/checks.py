@@ -1,4 +1,4 @@
-"""Checking arguments: `TypeError` for a value of the wrong type, `ValueError` for a wrong value.
+"""Argument checks: `TypeError` for a value of the wrong type, `ValueError` for a wrong value.
 
 Every message names the argument, says what is allowed, and shows what was passed.
 """
@@ -12,7 +12,7 @@ __all__ = ["check_choice", "check_flag", "check_int", "check_number", "check_sec
 
 
 def check_int(name: str, value: object, *, least: int) -> None:
-    """Require an int of at least `least`. A bool is not an int here."""
+    """Require an int of at least `least`, and not a bool."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an int, not {value!r}")
     if value < least:
@@ -32,7 +32,7 @@ def check_number(name: str, value: object, *, least: float, most: float = math.i
 def check_seconds(name: str, value: object, *, may_be_zero: bool = False, none_means: str = "") -> None:
     """Require a finite, positive number of seconds. With `may_be_zero`, zero is allowed too.
 
-    With `none_means`, None is allowed too, and the message says what it means.
+    With `none_means`, None is allowed too, and the error message says what None means.
     """
     if value is None and none_means:
         return
@@ -52,7 +52,7 @@ def check_choice(name: str, value: object, allowed: Collection[str]) -> None:
 
 
 def check_flag(name: str, value: object, *, none_means: str = "") -> None:
-    """Require a bool. With `none_means`, None is allowed too, and the message says what it means."""
+    """Require a bool. With `none_means`, None is allowed too, and the message says what None means."""
     if isinstance(value, bool) or (value is None and none_means):
         return
     allowed = f"True, False or None, {none_means}" if none_means else "True or False"

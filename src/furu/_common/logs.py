@@ -1,8 +1,8 @@
-"""Logging from nodes: to the log file of the node's attempt, and to the host's logging.
+"""Logging from nodes: to the log file of the node's attempt, and to the loggers of the host program.
 
-No level and no handler of the host's loggers is changed. Records of other loggers inside a node are seen by
-a record factory that wraps the host's; a context variable holds the attempt's log. This module takes no
-locks, because a fork or a signal handler may log at any time.
+The levels and handlers of the host's loggers are not changed. A record factory, which wraps the host's
+factory, also writes the records of other loggers to the attempt's log while a node runs; a context variable
+contains that log. This module takes no locks, because a fork or a signal handler may log at any time.
 """
 
 from __future__ import annotations
@@ -20,28 +20,30 @@ WriteLine = Callable[[str], None]
 _FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
 _FOREIGN_FORMAT = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
-# Writes to the log of the attempt that is running in this context. None while a record is made or written
-# for it, so that no record is written twice.
+# A function that writes a line to the log of the attempt running in this context. None while a record is
+# being created or written, so that the record is not written twice.
 _ATTEMPT_LOG: ContextVar[WriteLine | None] = ContextVar("furu_attempt_log", default=None)
 
 
 class NodeLogger(logging.Logger):
-    """The logger of one node. While an attempt runs, records of every level go to its log. The host's
-    logger of the same name gets the records that its own level allows.
+    """The logger of one node. While an attempt runs, records of every level are written to the attempt's
+    log. The host's logger of the same name receives the records that its own level allows.
 
-    `write_line` returns the function that appends to the attempt's log, or None between attempts. It is not
-    made by `logging.getLogger`, which keeps every logger forever: there may be a million nodes.
+    `write_line` returns the function that appends to the attempt's log, or None between attempts. These
+    loggers are not created by `logging.getLogger`, which keeps every logger forever: there may be a million
+    nodes.
     """
 
     def __init__(self, name: str, write_line: Callable[[], WriteLine | None]) -> None:
         super().__init__(name, logging.DEBUG)
         self._write_line = write_line
         known = self.manager.loggerDict.get(name)
-        # An interrupt within `getLogger` could leave logging's lock taken.
+        # An interrupt within `getLogger` could leave the lock of `logging` locked.
         self._host = known if isinstance(known, logging.Logger) else uninterrupted(logging.getLogger, name)
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802
-        """Whether a level is logged. Does not take logging's lock, for the same reason."""
+        """Whether a level is logged. Unlike the base class, does not take the lock of `logging`: an
+        interrupt could leave it locked."""
         return not self.disabled and self.manager.disable < level and level >= self.level
 
     def getChild(self, suffix: str) -> NodeLogger:  # noqa: N802  # logging's name
@@ -49,12 +51,13 @@ class NodeLogger(logging.Logger):
         return NodeLogger(f"{self.name}.{suffix}", self._write_line)
 
     def makeRecord(self, *args: Any, **kwargs: Any) -> logging.LogRecord:  # noqa: N802
-        """Make a record that only `handle` writes, also in threads without a context."""
+        """Create a record without writing it to the attempt's log. `handle` writes it later, which also
+        works in threads without the node's context."""
         with logging_to(None):
             return super().makeRecord(*args, **kwargs)
 
     def handle(self, record: logging.LogRecord) -> None:
-        """Write the record to the attempt's log, and pass it on to the host's logging."""
+        """Write the record to the attempt's log, and pass it on to the host's logger."""
         passed = self.filter(record)
         if self.disabled or not passed:
             return
@@ -69,7 +72,7 @@ class NodeLogger(logging.Logger):
 
 
 class logging_to:  # noqa: N801  # used like a function
-    """Write everything that is logged in a block, by any logger, to an attempt's log, or to none."""
+    """Write all records that any logger creates in a block to an attempt's log; with None, to no log."""
 
     __slots__ = ("_token", "_write_line")
 
@@ -78,7 +81,7 @@ class logging_to:  # noqa: N801  # used like a function
 
     def __enter__(self) -> None:
         make_record = logging.getLogRecordFactory()
-        if not isinstance(make_record, _RecordFactory):  # the host may have set another one since
+        if not isinstance(make_record, _RecordFactory):  # the host may have replaced the factory
             logging.setLogRecordFactory(_RecordFactory(make_record))
         self._token: Token[WriteLine | None] = _ATTEMPT_LOG.set(self._write_line)
 
@@ -87,8 +90,8 @@ class logging_to:  # noqa: N801  # used like a function
 
 
 class _RecordFactory:
-    """Makes records with the host's factory, and writes them to the attempt's log. If the host's factory
-    calls another of these, only the outermost one writes."""
+    """Creates records with the host's factory, and writes them to the attempt's log. If the host's factory
+    calls another `_RecordFactory`, only the outermost one writes."""
 
     def __init__(self, make_record: Callable[..., logging.LogRecord]) -> None:
         self._make_record = make_record
@@ -99,14 +102,14 @@ class _RecordFactory:
             return self._make_record(*args, **kwargs)
         with logging_to(None):
             record = self._make_record(*args, **kwargs)
-        # `logging.makeLogRecord` makes a record without a name and fills it later: nothing is logged then.
+        # `logging.makeLogRecord` creates a record without a name, to be filled in later. It logs nothing.
         if getattr(record, "name", None) is not None:
             _write(write, _FOREIGN_FORMAT, record)
         return record
 
 
 def _write(write: WriteLine, formatter: logging.Formatter, record: logging.LogRecord) -> None:
-    """Write a record to an attempt's log. If that fails, the node does not fail."""
+    """Write a record to an attempt's log. If writing fails, log a warning rather than fail the node."""
     try:
         write(_as_line(formatter, record))
     except Exception as error:
@@ -115,8 +118,8 @@ def _write(write: WriteLine, formatter: logging.Formatter, record: logging.LogRe
 
 
 def _as_line(formatter: logging.Formatter, record: logging.LogRecord) -> str:
-    """Format a copy of a record, because formatting changes it for the host's formatters. A message that
-    does not fit its arguments is no error here: the host's handlers report it."""
+    """Format a copy of a record, because formatting modifies a record that the host's handlers also use. If
+    the message does not fit its arguments, return a line that says so; the host's handlers report it."""
     try:
         return formatter.format(copy.copy(record))
     except Exception:

@@ -21,19 +21,19 @@ from furu._common.steps import Step, begin_in_new_thread
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
-# The number of threads for disk operations of an event loop.
+# The maximum number of threads for the disk operations of an event loop.
 _DISK_THREADS = 8
 _disk_limiter: RunVar[anyio.CapacityLimiter] = RunVar("furu_disk_limiter")
-# For methods of users' classes. They may wait for nodes that need such a thread too, so there is no limit
-# but the number of nodes that are asked for at once.
+# For methods of users' classes. Such a method may wait for a node that needs another of these threads, so
+# any limit could cause a deadlock.
 _long_limiter: RunVar[anyio.CapacityLimiter] = RunVar("furu_long_limiter")
 
 
 async def in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
     """Run a disk operation off the event loop.
 
-    Uses furu's own limiter of threads: all threads of the host's limiter may be waiting for the node that
-    needs this operation.
+    This uses furu's own thread limiter, because all threads of anyio's default limiter may be waiting for
+    the node that needs this operation.
     """
     try:
         limiter = _disk_limiter.get()
@@ -44,8 +44,8 @@ async def in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
 
 
 async def in_own_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
-    """Run a function that calls methods of a user's class, and so may take long or wait for a node, off the
-    event loop. No disk operation waits for these threads."""
+    """Run a function that calls methods of a user's class off the event loop. The function may take long or
+    wait for a node, so these threads are separate from those of `in_thread`."""
     try:
         limiter = _long_limiter.get()
     except LookupError:
@@ -55,10 +55,10 @@ async def in_own_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
 
 
 async def shielded(function: Callable[[*Ts], R], *args: *Ts) -> R:
-    """Like `in_thread`, but the call always runs to its end, even if the task is cancelled: a claim whose
-    caller has gone would block the node for the rest of the process.
+    """Like `in_thread`, but a call that has begun always completes and returns its result, even if the task
+    is cancelled. A claim whose result is lost would block its node until the process exits.
 
-    A cancellation in the meantime, also by asyncio's own `Task.cancel()`, is delivered at the caller's next
+    A cancellation during the call, also by asyncio's own `Task.cancel()`, is delivered at the caller's next
     await, after the result has been returned.
     """
     call: concurrent.futures.Future[R] = concurrent.futures.Future()
@@ -78,8 +78,8 @@ async def shielded(function: Callable[[*Ts], R], *args: *Ts) -> R:
                 raise
             await _wait_ended(call)
             task = asyncio.current_task()
-            assert task is not None  # noqa: S101  # this function runs in one
-            task.uncancel()  # repeat the request
+            assert task is not None  # noqa: S101  # this function runs in a task
+            task.uncancel()  # then request the cancellation again
             task.cancel(*error.args)
     return call.result()
 
@@ -89,12 +89,12 @@ async def _wait_ended(call: concurrent.futures.Future[Any]) -> None:
     ended = loop.create_future()
     call.add_done_callback(lambda _: loop.call_soon_threadsafe(ended.set_result, None))
     while not ended.done():
-        with contextlib.suppress(asyncio.CancelledError):  # delivered later, like the first one
+        with contextlib.suppress(asyncio.CancelledError):  # delivered later, like the first cancellation
             await asyncio.wait([ended])
 
 
 def is_being_cancelled() -> bool:
-    """Whether the running task is being cancelled, through a scope or by asyncio's own `Task.cancel()`."""
+    """Whether the current task is being cancelled, by a cancel scope or by asyncio's `Task.cancel()`."""
     if anyio.current_effective_deadline() == -math.inf:
         return True
     task = asyncio.current_task() if _runs_asyncio() else None
@@ -104,9 +104,10 @@ def is_being_cancelled() -> bool:
 def run_in_new_loop(function: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R:
     """Run an async function on a new asyncio loop. No loop may be running in this thread.
 
-    If this is the main thread, the loop runs in another thread, where interrupts are not raised: an
-    interrupt in the event loop's own code can make it hang, or prevent the thread from running a loop
-    again. The first interrupt cancels the function and waits for its end; the second one ends the wait.
+    If this is the main thread, the loop runs in another thread, where KeyboardInterrupt is not raised. An
+    interrupt in the event loop's own code can make the loop hang, or prevent the thread from running a loop
+    again. After the first interrupt the function is cancelled and this call waits until it has finished; a
+    second interrupt ends the wait.
     """
     if threading.current_thread() is not threading.main_thread():
         return run_loop_here(function, *args)
@@ -118,7 +119,7 @@ def run_in_new_loop(function: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R:
     except BaseException:
         if not step.is_over:
             call.cancel()
-            begin_in_new_thread(step)  # the interrupt may have come before the step began
+            begin_in_new_thread(step)  # in case the interrupt came before the step began
             step.wait_over()
         raise
 
@@ -127,7 +128,7 @@ def run_loop_here(function: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R:
     """Like `run_in_new_loop`, but always in this thread.
 
     The function sees the caller's context variables, except the one in which sniffio records that a loop is
-    running: `asyncio.to_thread` copies it into threads without a running loop.
+    running. If this thread was started by `asyncio.to_thread`, that variable was copied and is wrong here.
     """
     context = contextvars.copy_context()
     sniffio = sys.modules.get("sniffio")
@@ -160,7 +161,7 @@ class _Cancellable:
 
 
 def loop_is_running() -> bool:
-    """Whether an event loop is running in this thread, asyncio's or trio's."""
+    """Whether an event loop of asyncio or trio is running in this thread."""
     trio = sys.modules.get("trio")
     return _runs_asyncio() or (trio is not None and trio.lowlevel.in_trio_run())
 
@@ -174,11 +175,10 @@ def _runs_asyncio() -> bool:
 
 
 class Waker:
-    """Calls a function on the loop on which the waker was made, when any thread or signal handler calls
-    `wake()`.
+    """Calls a function on an event loop when any thread or signal handler calls `wake()`.
 
-    The function runs in the context in which the waker was made. Several wakes before the function runs
-    make one call. After the loop has closed, nothing is called.
+    The function runs on the loop and in the context in which the waker was created. Several calls of
+    `wake()` before the function runs cause one call. After the loop has closed, `wake()` does nothing.
     """
 
     def __init__(self, function: Callable[[], object]) -> None:
@@ -186,7 +186,7 @@ class Waker:
         self._context = contextvars.copy_context()
         self._call_soon = _call_soon_on_this_loop()
         self._pending = False
-        self._lock = threading.RLock()  # a signal handler may interrupt its holder
+        self._lock = threading.RLock()  # a signal handler may interrupt the thread that holds it
 
     def wake(self) -> None:
         """Schedule a call of the function, unless one is scheduled already."""
@@ -198,7 +198,7 @@ class Waker:
             self._call_soon(self._run)
 
     def _run(self) -> None:
-        # Cleared first: the function either sees what happens from here on, or is called again.
+        # Cleared first, so that a wake while the function runs causes another call.
         with self._lock:
             self._pending = False
         self._context.run(self._function)
@@ -208,6 +208,6 @@ def _call_soon_on_this_loop() -> Callable[[Callable[[], None]], Any]:
     try:
         return asyncio.get_running_loop().call_soon_threadsafe
     except RuntimeError:
-        trio = sys.modules["trio"]  # the one other loop that anyio runs on
+        trio = sys.modules["trio"]  # the only other library on which anyio runs
         call_soon: Callable[[Callable[[], None]], Any] = trio.lowlevel.current_trio_token().run_sync_soon
         return call_soon

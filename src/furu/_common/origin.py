@@ -1,8 +1,7 @@
-"""The origin of a class: its name in identity, and the file that defines it.
+"""The origin of a class: the module name that counts in identity, and the file that defines the class.
 
-Python calls the program that it runs `__main__`, whatever its file is called. A class of a program gets the
-name that it has when another program imports it, so that a script and a program that imports it share
-artifacts:
+Python calls the module that it runs as a program `__main__`, whatever the name of its file. furu names a
+class of such a module as if another program had imported the module, so that both programs share artifacts:
 
     python train.py, also under a profiler or a debugger    train
     python pkg/mod.py, python -m pkg.mod                    pkg.mod
@@ -22,19 +21,20 @@ from typing import Any, TypeVar
 
 V = TypeVar("V")
 
-# Separates a file's name and its path in the name of a module that was imported by its path.
+# Separates the file's name from its path in the names of some modules that were imported by path.
 FILE_MARK = "@"
-# Files that a command imports by path, or from the working directory. They count as scripts.
+# Files that a furu command imported by path, or from the working directory. They count as scripts.
 SCRIPTS: set[str] = set()
-# Python's names for a program: where it runs, in a process that it started, and in `runpy.run_path`.
+# Python's names for the module of a program: in the program, in its child processes, in `runpy.run_path`.
 _PROGRAMS = frozenset({"__main__", "__mp_main__", "<run_path>"})
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The module in the name of a class, and its file ("" if there is none).
+    """The module name of a class, and the file that defines the class ("" if there is none).
 
-    `is_script`: the file was run or named, not imported, so several files may have the same module name.
+    If `is_script`, the file was run directly or named in a furu command, so another script may have the
+    same module name.
     """
 
     module: str
@@ -48,13 +48,13 @@ def class_name(cls: type) -> str:
 
 
 def module_name(cls: type) -> str:
-    """Return the module of a class, by the name under which another process can import it."""
+    """Return the name by which another process can import the module of a class."""
     module = cls.__module__
     return module if "." in module and FILE_MARK not in module else origin(cls).module
 
 
 def once_a_class(look: Callable[[type], V]) -> Callable[[type], V]:
-    """Cache the results of a function of a class for as long as the class lives."""
+    """Decorator for a function of a class: caches each class's result for as long as the class lives."""
     known: dict[weakref.ref[type], V] = {}
 
     def find(cls: type) -> V:
@@ -72,8 +72,8 @@ def once_a_class(look: Callable[[type], V]) -> Callable[[type], V]:
 def origin(cls: type) -> Origin:
     """Return the origin of a class.
 
-    For a class of a program, call this while the class is being made: under a profiler, `__main__` does not
-    lead to the program later.
+    If the class is defined in a program's main module, call this while the class is being created. Under a
+    profiler, that module cannot be found later, because `__main__` in `sys.modules` is the profiler.
     """
     module, names = cls.__module__, globals_of(cls)
     is_program = module in _PROGRAMS
@@ -102,9 +102,10 @@ def globals_of(cls: type) -> Mapping[str, Any]:
 
 
 def is_other_script(one: Origin, other: Origin) -> bool:
-    """Whether two origins of the same class name are different files, at least one of them a script.
+    """Whether classes of the same name come from different files, at least one of which is a script.
 
-    A file that no longer exists is taken to have been moved. A package may be installed in several places.
+    A file that no longer exists is assumed to have been moved. Two files that are not scripts are accepted,
+    because a package may be installed in several places.
     """
     if one.file == other.file or not (one.file and other.file and (one.is_script or other.is_script)):
         return False
@@ -115,7 +116,7 @@ def is_other_script(one: Origin, other: Origin) -> bool:
 
 
 def place(cls: type) -> str:
-    """Return where a class is defined, for messages: its file, and the line of its first method."""
+    """Return where a class is defined, for messages: the file, and the line of the class's first method."""
     code: CodeType | None = next((function.__code__ for function in _functions(cls)), None)
     file = origin(cls).file or (code.co_filename if code else "")
     line = f", line {code.co_firstlineno}" if code else ""
@@ -123,9 +124,9 @@ def place(cls: type) -> str:
 
 
 def _in_package(path: Path) -> str:
-    """Return the module name of a file in a package, or else its stem.
+    """Return the module name of a file in a package, or the stem of a file that is in no package.
 
-    The `__main__` of a directory is named with the directory, because every such directory has one.
+    The name of a `__main__.py` always includes its directory, because `__main__` alone would be ambiguous.
     """
     name, directory = path.stem, path.parent
     while directory.name and (name == "__main__" or _is_package(directory)):
@@ -141,11 +142,11 @@ def _is_package(directory: Path) -> bool:
 def _program_of(cls: type) -> Mapping[str, Any]:
     """Return the globals of the program that defines a class.
 
-    Under a profiler, `__main__` in `sys.modules` is the profiler's, so the class's functions and the
-    running frames are tried first.
+    Under a profiler, `__main__` in `sys.modules` is the profiler. So the globals of the class's functions
+    and of the running frames are tried first.
     """
     main = sys.modules.get(cls.__module__)
-    if main is not None and main.__name__ != cls.__module__:  # a child's copy of its parent's program
+    if main is not None and main.__name__ != cls.__module__:  # a child process's copy of the program
         return vars(main)
     candidates = [*(function.__globals__ for function in _functions(cls)), *_globals_of_frames()]
     programs = [names for names in candidates if names.get("__name__") == cls.__module__]
@@ -155,7 +156,7 @@ def _program_of(cls: type) -> Mapping[str, Any]:
 
 
 def _functions(cls: type) -> Iterator[FunctionType]:
-    """Yield the functions in a class's body, except those that a decorator generated from text."""
+    """Yield the functions in a class's body, except those that a decorator generated from source text."""
     for value in vars(cls).values():
         if isinstance(value, (staticmethod, classmethod)):
             value = value.__func__

@@ -1,9 +1,9 @@
 """Steps that an interrupt must not split: they run in a thread where no signal handler runs.
 
-Python runs signal handlers, and so raises KeyboardInterrupt, only in the main thread, between any two
-bytecodes. A step that the main thread hands over runs to its end in a thread of furu. An interrupt only
-ends the wait for it: the step continues, and the next step that the caller hands over, usually one that
-cleans up, runs after it.
+Python runs signal handlers only in the main thread, between any two bytecodes, so KeyboardInterrupt can be
+raised anywhere in that thread. A step that the main thread hands over runs to completion in one of furu's
+threads. An interrupt only ends the caller's wait: the step continues. The caller then usually hands over a
+cleanup step, which runs after the first step.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, TypeVarTuple, cast
 
-# A signal that arrives just before a thread begins to wait does not wake it. It is handled at the next
-# look.
+# How often a waiting thread wakes up. A signal that arrives just before the wait begins does not interrupt
+# the wait, and is handled at the next wake-up.
 _LOOK_SEC = 0.5
 
 R = TypeVar("R")
@@ -25,7 +25,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class Step:
-    """A call of a function, in the context of the code that hands it over."""
+    """A function call that runs in the context of the code that handed it over."""
 
     def __init__(self, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
         self._context = contextvars.copy_context()
@@ -38,7 +38,7 @@ class Step:
         self._ended.acquire()
 
     def take(self) -> None:
-        """Call the function. Called once."""
+        """Call the function. Must be called only once."""
         try:
             self._value = self._context.run(self._function, *self._args)
         except BaseException as error:
@@ -46,7 +46,7 @@ class Step:
         self._end()
 
     def fail(self, error: BaseException) -> None:
-        """End with an error, without calling the function."""
+        """Finish the step with an error, without calling the function."""
         self._error = error
         self._end()
 
@@ -55,17 +55,20 @@ class Step:
         self._ended.release()
 
     def wait(self) -> Any:
-        """Wait for the end, and return or raise what the function returned or raised. Called once."""
+        """Wait until the step is over. Returns the function's result, or raises its exception.
+
+        Must be called only once.
+        """
         self.wait_over()
         try:
             if self._error is not None:
                 raise self._error
             return self._value
         finally:
-            self._error = None  # or the error and this frame would keep each other alive
+            self._error = None  # otherwise the error and this frame would keep each other alive
 
     def wait_over(self) -> None:
-        """Wait for the end. May be called again after an interrupt."""
+        """Wait until the step is over. May be called again after an interrupt."""
         while not self.is_over and not self._ended.acquire(timeout=_LOOK_SEC):
             pass
 
@@ -78,8 +81,7 @@ class _Thread:
         self._thread: threading.Thread | None = None
 
     def hand_over(self, function: Callable[..., Any], *args: Any) -> Step:
-        """Schedule a call of a function. The call happens even if the caller is interrupted from here
-        on."""
+        """Schedule a function call, which runs even if the caller is then interrupted."""
         step = Step(function, args)
         self._steps.put(step)
         if self._thread is None or not self._thread.is_alive():
@@ -91,7 +93,7 @@ class _Thread:
         try:
             # In an empty context, so that the thread does not keep the current node alive.
             contextvars.Context().run(self._thread.start)
-        except RuntimeError:  # no thread can be started: run the steps here, where an interrupt may come
+        except RuntimeError:  # no thread can be started: run the steps here, although an interrupt may come
             with contextlib.suppress(queue.Empty):
                 while True:
                     self._steps.get_nowait().take()
@@ -105,9 +107,9 @@ _thread = _Thread()
 
 
 def uninterrupted(function: Callable[[*Ts], R], *args: *Ts) -> R:
-    """Call a function where no interrupt reaches it, and return its result.
+    """Call a function where no interrupt can split it, and return its result.
 
-    An interrupt in the meantime is raised here at once; the function still runs to its end.
+    An interrupt during the call is raised here at once, but the function still runs to completion.
     """
     if threading.current_thread() is not threading.main_thread():
         return function(*args)
@@ -115,25 +117,27 @@ def uninterrupted(function: Callable[[*Ts], R], *args: *Ts) -> R:
 
 
 def hand_over(function: Callable[..., Any], *args: Any) -> Step:
-    """Schedule a call of a function, even if the caller is interrupted or cancelled. Returns the step, to
-    wait for."""
+    """Schedule a function call, which runs even if the caller is then interrupted or cancelled.
+
+    Returns the step, so that the caller can wait for it.
+    """
     return _thread.hand_over(function, *args)
 
 
 def begin_in_new_thread(step: Step) -> None:
-    """Run a step in a new thread rather than after the other steps. May be called again after an
+    """Run a step in a new thread, so that it does not wait for other steps. May be called again after an
     interrupt."""
     _thread.hand_over(_start_thread_of, step)
 
 
 def _start_thread_of(step: Step) -> None:
-    """Start a step's thread. Not called in the main thread, where an interrupt could split
+    """Start a step's thread. This is itself a step, because in the main thread an interrupt could split
     `Thread.start`."""
     if step.has_thread:
         return
     step.has_thread = True
     try:
-        # In an empty context: the step brings its own.
+        # In an empty context, because the step has its own.
         contextvars.Context().run(threading.Thread(target=step.take, name="furu-step", daemon=True).start)
     except RuntimeError as error:  # no thread can be started
         step.fail(error)

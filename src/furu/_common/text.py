@@ -1,7 +1,7 @@
-"""Values and errors as text for people, in messages and records.
+"""Conversion of values and errors to text for people, in messages and records.
 
-Every function here accepts any value, even one whose methods raise or return something strange, because a
-message about a faulty value must not fail. Only KeyboardInterrupt and SystemExit are passed on.
+Every function accepts any value, even if the value's methods raise or return something strange, because a
+message about a faulty value must not fail. Only KeyboardInterrupt and SystemExit propagate.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ INTERRUPTS = (KeyboardInterrupt, SystemExit)
 
 
 def plain_text(text: str) -> str:
-    """Return text that can be encoded as UTF-8, such as from a file name that cannot."""
+    """Escape characters that cannot be encoded as UTF-8. A file name may contain such characters."""
     if type(text) is str and text.isascii():
         return text
     return str.encode(text, "utf-8", "backslashreplace").decode()
 
 
 def printable(text: str) -> str:
-    """Return text for a terminal. Unprintable characters (control sequences, line breaks, marks that
-    reverse the direction of writing) are escaped."""
+    """Return text that is safe to print on a terminal: control sequences, line breaks, marks that reverse
+    the direction of writing, and other unprintable characters are escaped."""
     if str.isprintable(text):
         return text
     return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in str.__str__(text))
@@ -36,18 +36,18 @@ def seconds(duration_sec: float) -> str:
 
 
 def a_type(value: object) -> str:
-    """Return the type of a value with its article, such as ``an int``."""
+    """Return the name of a value's type with its article, such as ``an int``."""
     name = type(value).__qualname__
     return f"{'an' if name[:1] in 'aeioAEIO' else 'a'} {name}"
 
 
 def sentence(text: str) -> str:
-    """Return text that ends with a full stop, a question mark or an exclamation mark."""
+    """Add a full stop, unless the text ends with a full stop, a question mark or an exclamation mark."""
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def shown(value: Any) -> str:
-    """Return `repr(value)`, or the value's type and the exception of its `__repr__`."""
+    """Return `repr(value)`, or if that raises, the types of the value and of the exception."""
     try:
         return str.__str__(repr(value))
     except INTERRUPTS:
@@ -71,7 +71,7 @@ def describe_error(error: BaseException) -> str:
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return an exception's traceback, or only its frames if the exception cannot be formatted."""
+    """Return an exception's traceback, or a shorter one if the exception cannot be formatted."""
     try:
         return plain_text("".join(traceback.format_exception(error)))
     except INTERRUPTS:

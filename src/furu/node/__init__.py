@@ -1,1 +1,1 @@
-"""One node: its identity, its dependencies, computing it, getting its value."""
+"""Single nodes: their identity and dependencies, and how their values are computed and loaded."""

@@ -1,4 +1,4 @@
-"""Node: a configuration with its fields, identity, equality and repr, and the facts about its class."""
+"""Node, the base class of `Furu`: fields, identity, equality and repr, and facts about each node class."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from furu.store.layout import NodeFiles, class_directory
 T = TypeVar("T")
 F = TypeVar("F")
 
-# Whether the repr of a node is being made in this context.
+# Whether the repr of a node is being computed in this context.
 SHOWING: ContextVar[bool] = ContextVar("furu_showing", default=False)
 
 
 class Node(Identified, Generic[T]):
-    """A configuration: a class, its `_version` and its field values. `Furu` adds computing and loading."""
+    """A configuration: a class, its `_version` and its field values. `Furu` adds `get()` and `status()`."""
 
     _version: ClassVar[int | str] = 0
     _codec: ClassVar[Literal["json", "pickle"]] = "json"
     _retry: ClassVar[Retry | None] = None
     _timeout_sec: ClassVar[float | None] = None
     _facts: ClassVar[ClassFacts]
-    _furu_is_fixed: bool = True  # whether no value in the fields can be modified
-    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # every subclass is one
+    _furu_is_fixed: bool = True  # whether all values in the fields are immutable
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]  # every subclass is a dataclass
 
     # ---- what a subclass defines ----
 
@@ -45,34 +45,34 @@ class Node(Identified, Generic[T]):
         raise FuruUsageError(f"{type(self).__qualname__} defines no _create()")
 
     def _load(self) -> T:
-        """Read the value from files in `furu_dir`, if `_create` stores it there."""
+        """Read the value from the files that `_create` wrote to `furu_dir`."""
         raise FuruUsageError(f"{type(self).__qualname__} defines no _load()")
 
     def _validate(self) -> bool:
-        """Return False if the published artifact must count as missing."""
+        """Return whether the published artifact is valid. An invalid artifact counts as missing."""
         return True
 
     def _dependencies(self) -> Iterable[Node[Any]]:
-        """Return nodes that `_create` needs and that are not in fields, where they are found anyway."""
+        """Return nodes that `_create` needs and that are not in fields. Nodes in fields need no mention."""
         return ()
 
     def _executor_spec_key(self) -> str:
-        """Return the kind of worker that the node needs. It does not count in identity."""
+        """Return the kind of worker that the node needs. The kind does not count in identity."""
         return "default"
 
     def _read_input(self) -> T:
-        """Return the value of an input, which is never computed or stored and always DONE."""
+        """Return the value of an input. An input is never computed or stored, and is always DONE."""
         raise NotImplementedError
 
     # ---- values ----
 
     @property
     def furu_hash(self) -> str:
-        """The identity of this configuration, 32 hexadecimal digits; the same in every process."""
+        """The hash of this configuration: 32 hexadecimal digits, the same in every process."""
         return self._furu_hash
 
     def _artifact(self) -> Artifact:
-        """The node's place in the current store, for programs and shells that look into a store."""
+        """Return the node's place in the current store, for code that inspects a store."""
         return artifact_of(self)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -90,7 +90,7 @@ class Node(Identified, Generic[T]):
         return int(self._furu_hash[:15], 16)
 
     def __repr__(self) -> str:
-        # Nodes inside a node are only named: written out, a ladder of diamonds takes exponential time.
+        # Nodes inside a node show only class and hash: in full, a chain of diamonds takes exponential time.
         if SHOWING.get():
             return f"<{type(self).__qualname__} {self._furu_hash[:8]}>"
         return contextvars.copy_context().run(_show, self)
@@ -100,7 +100,7 @@ class Node(Identified, Generic[T]):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        seal(self)  # again: `_version` may differ in this process
+        seal(self)  # compute the hash again, because `_version` may differ in this process
 
 
 def artifact_of(node: Node[Any]) -> Artifact:
@@ -126,12 +126,12 @@ def retry_of(node: Node[Any]) -> Retry | None:
 
 
 def timeout_sec_of(node: Node[Any]) -> float | None:
-    """Return the time limit for one attempt at the node."""
+    """Return the time limit for one attempt at the node, in seconds."""
     return node._timeout_sec
 
 
 def describe(node: Node[Any]) -> str:
-    """Describe a node in a message by its class and fields, at most 300 characters. Never raises."""
+    """Return a node's class and fields for messages, in at most 300 characters. Does not raise."""
     try:
         text = repr(node)
     except Exception as error:  # from a `__repr__` of the user's class
@@ -141,7 +141,7 @@ def describe(node: Node[Any]) -> str:
 
 
 def _show(node: Node[Any]) -> str:
-    """Return the repr of a node. Runs in a copy of the context."""
+    """Return the repr of a node. Must be called in a copy of the context."""
     SHOWING.set(True)
     fields = dataclasses.fields(node)
     parts = [f"{field.name}={shown(getattr(node, field.name, None))}" for field in fields if field.repr]
@@ -149,18 +149,18 @@ def _show(node: Node[Any]) -> str:
 
 
 def configuration(node: Node[Any]) -> dict[str, Any]:
-    """Return a node's fields as plain JSON for records. Values of fields made with `repr=False` are left
-    out."""
+    """Return a node's fields as plain JSON for records. Values of fields with `repr=False` are hidden,
+    except for the nodes in them."""
     facts = type(node)._facts
     return readable_fields(node, facts.field_names, facts.hidden_names)
 
 
-# What `seal` sets.
+# The attributes that `seal` sets.
 _SEALED = ("_furu_hash", "_furu_is_fixed")
 
 
 def seal(node: Node[Any]) -> None:
-    """Compute the hash of a new node. Raises `FuruIdentityError`."""
+    """Compute and set the hash of a new node. Raises `FuruIdentityError`."""
     own = vars(node)
     own["_furu_hash"], is_fixed = hash_of(node)
     if not is_fixed:
@@ -168,24 +168,24 @@ def seal(node: Node[Any]) -> None:
 
 
 def is_changed(node: Node[Any]) -> bool:
-    """Whether a list, dict or other value in a node was modified after the node was made."""
+    """Whether a list, dict or other value in a node was modified after the node was created."""
     return not node._furu_is_fixed and hash_of(node)[0] != node._furu_hash
 
 
 def hash_of(node: Node[Any]) -> tuple[str, bool]:
-    """Return the hash of a node's current values, and whether these values cannot be modified."""
+    """Return the hash of a node's current values, and whether all these values are immutable."""
     cls = type(node)
     return node_hash(node, cls._version, cls._facts.identity_names)
 
 
 def overrides(cls: type[Node[Any]], name: str) -> bool:
-    """Whether a class overrides one of the hooks."""
+    """Whether a class overrides the hook `name`."""
     return getattr(cls, name) is not getattr(Node, name)
 
 
 class _once(Generic[F]):  # noqa: N801  # used like a property
-    """A property that is computed once. In Python 3.11, `functools.cached_property` holds a lock, which a
-    fork may copy while another thread holds it."""
+    """A property that is computed once. `functools.cached_property` is not used, because in Python 3.11 it
+    takes a lock, and a fork while another thread holds the lock leaves it locked in the child."""
 
     def __init__(self, work: Callable[[Any], F]) -> None:
         self._work = work
@@ -203,18 +203,18 @@ class ClassFacts:
         self.field_names = tuple(field.name for field in fields)
         self.hidden_names = tuple(field.name for field in fields if not field.repr)
         self.identity_names = tuple(sorted(field.name for field in fields if field.compare))
-        self.fields = cls.__dataclass_fields__  # a second @dataclass would replace the class's
+        self.fields = cls.__dataclass_fields__  # a second @dataclass would replace the class's fields
         self.origin = origin(cls)
-        # The settings whose store was checked for artifacts of another script, and the last other source
-        # file whose artifacts were accepted.
+        # The settings whose store was checked for artifacts of another script, and the source file, other
+        # than the class's own, whose artifacts were accepted last.
         self.checked: Settings | None = None
         self.accepted: str | None = None
         self._cls = cls
         self._directory: tuple[Settings, str] | None = None
 
     def directory(self, settings: Settings) -> str:
-        """Return the directory of the class's nodes in a store. That of the last settings is cached,
-        because each node is looked up several times."""
+        """Return the directory of the class's nodes in a store. The directory for the last settings is
+        cached, because each node needs it several times."""
         known = self._directory
         if known is None or known[0] is not settings:
             module, qualname = module_name(self._cls), self._cls.__qualname__
@@ -223,7 +223,7 @@ class ClassFacts:
 
     @_once
     def name(self) -> str:
-        """The full name of the class, which is in records."""
+        """The full name of the class, as it is stored in records."""
         return class_name(self._cls)
 
     @_once
@@ -238,5 +238,5 @@ class ClassFacts:
 
     @_once
     def result_type(self) -> Any:
-        """The T of `Node[T]`; late, because it may name what is defined below the class."""
+        """The `T` of `Node[T]`. Evaluated late, because it may name a class that is defined later."""
         return result_type(self._cls, Node)

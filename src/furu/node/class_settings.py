@@ -1,4 +1,4 @@
-"""The settings and hooks of a class of nodes, checked when the class is made."""
+"""Checks of the settings and hooks of a node class. They run when the class is created."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-# The settings that a class may have, each with a check of its value; and the hooks that it may define.
+# The settings of a node class, each with a check of its value. Then the hooks of a node class.
 _SETTINGS: dict[str, Callable[[Any], bool]] = {
     "_version": lambda value: isinstance(value, (int, str)),
     "_codec": lambda value: isinstance(value, str) and value in ("json", "pickle"),
@@ -25,7 +25,7 @@ _HOOKS = ("_create", "_load", "_validate", "_dependencies", "_executor_spec_key"
 
 
 def check_class_settings(cls: Any) -> None:
-    """Raise `FuruUsageError` if a class has a wrong setting, or a name that looks like a misspelled one."""
+    """Raise `FuruUsageError` if a class has a wrong setting, or a misspelled setting or hook."""
     for name, value in vars(cls).items():
         meant = _misspelled(name, value)
         if meant:
@@ -44,10 +44,10 @@ def check_class_settings(cls: Any) -> None:
 
 
 def _misspelled(name: str, value: object) -> str | None:
-    """Return the setting or hook for which a name in a class's body looks like a misspelling.
+    """Return the setting or hook that a name in a class's body seems to misspell, or None.
 
-    A value that the setting would not accept, and a function whose name only continues that of a hook
-    (`_load_table`), belong to the user.
+    A name is not a misspelling if the setting would not accept its value, or if it extends the name of a
+    hook (`_load_table`).
     """
     if not name.startswith("_") or name.startswith("__") or name in _SETTINGS:
         return None

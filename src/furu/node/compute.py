@@ -1,4 +1,4 @@
-"""Computes one node: claim, create, then publish the value or record the failure."""
+"""Computation of one node: claim it, call `_create`, then publish the value or record the failure."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
 
-# A context manager around `_create`, set by workers: a process sends a node's output to its attempt's log.
+# Returns the context manager in which `_create` runs. Worker processes set this, to send a node's output to
+# the log of its attempt.
 AROUND_CREATE: ContextVar[Callable[[Attempt], AbstractContextManager[object]]] = ContextVar(
     "furu_around_create",
     default=nullcontext,
@@ -70,24 +71,25 @@ class Fetched(msgspec.Struct, Generic[T], frozen=True):
 
 
 def compute(node: Node[T]) -> Fetched[T]:
-    """Claim and compute a node in this thread. Raises `FuruInProgressError` if another owner holds it."""
+    """Claim and compute a node in this thread. Raises `FuruInProgressError` if another owner holds the
+    node."""
     if is_async(node):
         return _run_alone(node)
-    # In a copy of the context, so that nothing set there remains, even after an exception.
+    # In a copy of the context, so that context variables set here are reset, even after an error.
     return contextvars.copy_context().run(_compute_in_context, node)
 
 
 def _compute_in_context(node: Node[T]) -> Fetched[T]:
     COMPUTING.set((*COMPUTING.get(), node))
-    # `uninterrupted` shields a call from Ctrl-C, which Python raises only in the main thread. Workers call
-    # directly: they run in other threads, or ignore interrupts.
+    # `uninterrupted` shields a call from Ctrl-C, which Python raises only in the main thread. Workers do
+    # not need it: they run in other threads, or ignore interrupts.
     step = uninterrupted if EXEC_CONTEXT.get().mode == "interactive" else _call
     attempt = _new_attempt(node)
     try:
         while not step(take, attempt, _rejection(node)):
             if not is_rejected(node):
                 return Fetched(load(node), computed=False)
-            attempt = _new_attempt(node)  # another artifact was published meanwhile, and is rejected too
+            attempt = _new_attempt(node)  # another artifact was published, and `_validate` rejects it too
         value = _create(node, attempt)
         made = _publish(node, attempt, value, step)
     except BaseException as error:
@@ -102,7 +104,8 @@ def _compute_in_context(node: Node[T]) -> Fetched[T]:
 
 
 async def acompute(node: Node[T]) -> Fetched[T]:
-    """Like `compute`, on the event loop: an async `_create` runs on it, everything else in threads."""
+    """Like `compute`, for async code: an async `_create` runs on the event loop, all other code in
+    threads."""
     if not is_async(node):
         return await in_own_thread(compute, node)
     with _computing(node):
@@ -118,7 +121,7 @@ async def acompute(node: Node[T]) -> Fetched[T]:
         except BaseException as error:
             _leave_fork(attempt, error)
             cancelled = _is_interrupt(error) or _is_being_cancelled(error)
-            # Handed over before anything is awaited, because another cancellation may come.
+            # Handed over before the first await, because another cancellation may come there.
             step = hand_over(_end, attempt, error, cancelled, configuration(node))
             end = await shielded(step.wait)
             if end is _End.LOST:
@@ -138,10 +141,10 @@ def _new_attempt(node: Node[Any]) -> Attempt:
 
 
 def _rejection(node: Node[Any]) -> Callable[[], bool] | None:
-    """Return the function by which `take` decides under its claim whether `done` counts as missing: it does
-    if it is still the one that `_validate` rejected before the claim, or is still absent. Returns None if
-    `done` is valid.
+    """Return a function with which `take` checks, during its claim, whether `done` counts as missing.
 
+    The function returns True if `done` has not changed since this call, which found it rejected by
+    `_validate`, absent or damaged. Returns None if `done` is valid or the class defines no `_validate`.
     `_validate` runs here, in the caller's thread, so that no user code runs in the middle of a claim.
     """
     if not overrides(type(node), "_validate"):
@@ -158,7 +161,7 @@ def _create(node: Node[T], attempt: Attempt) -> Any:
         value = node._create()
     if not attempt.is_of_this_process:
         raise FuruUsageError(f"a fork of {describe(node)} returned from _create(): use os._exit()")
-    if hasattr(type(value), "__await__"):  # as `Awaitable` has it, in a fifth of the time
+    if hasattr(type(value), "__await__"):  # the check of `Awaitable`, in a fifth of the time
         if inspect.iscoroutine(value):
             value.close()
         raise FuruUsageError(
@@ -169,10 +172,10 @@ def _create(node: Node[T], attempt: Attempt) -> Any:
 
 
 def _leave_fork(attempt: Attempt, error: BaseException) -> None:
-    """Handle a fork made by `_create` that raises out of it. The attempt belongs to the parent.
+    """Handle an error that leaves `_create` in a forked child process. The attempt belongs to the parent.
 
-    In interactive code the error is passed on to the code that forked, as without furu. In a worker the
-    fork is ended: it has no event loop and no other threads.
+    In interactive code the child raises the error to the caller of `get()`, as it would without furu. In a
+    worker the child exits, because it has no event loop and no other threads.
     """
     if attempt.is_of_this_process:
         return
@@ -219,8 +222,8 @@ def refuse_changed(node: Node[Any]) -> None:
 
 
 def _publish(node: Node[T], attempt: Attempt, value: Any, step: Callable[..., bool]) -> Fetched[T]:
-    """Encode a value in this thread, because that calls the value's methods. Publish it through `step`,
-    which is `uninterrupted` if Ctrl-C may arrive in this thread, else `_call`."""
+    """Encode a value and publish it. Encoding runs in this thread, because it calls the value's methods.
+    Publishing runs through `step`: `uninterrupted` if Ctrl-C may arrive in this thread, else `_call`."""
     cls = type(node)
     config, source = configuration(node), cls._facts.origin
     if overrides(cls, "_load"):
@@ -240,10 +243,10 @@ def _call(function: Callable[[*Ts], R], *args: *Ts) -> R:
 
 
 def _winner(node: Node[T]) -> Fetched[T]:
-    """Load the value of a node that this attempt has lost to another owner.
+    """Load the value of a node that another owner took over from this attempt.
 
-    Raises `FuruInProgressError` if the other owner has not finished, and `FuruStoreError` if there is none
-    because the node was removed.
+    Raises `FuruInProgressError` if that owner has not finished, and `FuruStoreError` if the node was
+    removed from the store instead.
     """
     artifact = artifact_of(node)
     if artifact.is_done():
@@ -259,7 +262,7 @@ def _winner(node: Node[T]) -> Fetched[T]:
 
 
 def _encode(node: Node[T], attempt: Attempt, value: T) -> tuple[bytes, T]:
-    """Return a value as it is stored, and as it will be read back."""
+    """Return the encoded value, and the value as it will be read back."""
     cls = type(node)
     try:
         if cls._codec == "pickle":
@@ -271,7 +274,7 @@ def _encode(node: Node[T], attempt: Attempt, value: T) -> tuple[bytes, T]:
 
 
 class _End(enum.Enum):
-    """What came of the end of an attempt that did not publish."""
+    """The outcome of an attempt that did not publish."""
 
     NOT_HELD = enum.auto()
     LOST = enum.auto()
@@ -280,14 +283,15 @@ class _End(enum.Enum):
 
 
 def _is_interrupt(error: BaseException) -> bool:
-    """Whether an error is not the node's: in a user's own code an interrupt is the user's. In a worker
-    everything that a node raises is the node's, but for the end that its run has asked for."""
+    """Whether an error is an interruption rather than a failure of the node. `FuruCancelledError` always
+    is; errors such as KeyboardInterrupt are interruptions only in interactive code."""
     interrupted = not isinstance(error, Exception) and EXEC_CONTEXT.get().mode == "interactive"
     return interrupted or isinstance(error, FuruCancelledError)
 
 
 def _end(attempt: Attempt, error: BaseException, cancelled: bool, config: dict[str, Any]) -> _End:
-    """End an attempt that did not publish. A step: it calls no method of the class's own."""
+    """End an attempt that did not publish. Runs as a step, so it must not call methods of the user's
+    class."""
     if attempt.state is not State.HELD:
         attempt.close()
         return _End.NOT_HELD
@@ -302,11 +306,11 @@ def _end(attempt: Attempt, error: BaseException, cancelled: bool, config: dict[s
 
 
 def _after_end(node: Node[T], attempt: Attempt, error: BaseException, end: _End) -> Fetched[T]:
-    """Raise the error for the end of an attempt; or load the value, if another owner has published it."""
+    """Raise the error of an attempt that ended, or load the value if another owner has published it."""
     if end in (_End.NOT_HELD, _End.CANCELLED):
         raise error
     failure: BaseException = compute_error(node, error, attempt.state_path)
-    if end is _End.LOST:  # taken over or removed, which may be the cause of the error
+    if end is _End.LOST:  # the node was taken over or removed, which may have caused the error
         try:
             return _winner(node)
         except (FuruInProgressError, FuruStoreError) as problem:
@@ -314,16 +318,17 @@ def _after_end(node: Node[T], attempt: Attempt, error: BaseException, end: _End)
     try:
         raise failure from error
     finally:
-        del failure  # it refers to this frame
+        del failure  # its traceback refers to this frame
 
 
 def _is_being_cancelled(error: BaseException) -> bool:
-    """Whether an error cancels this task. A node may also raise the same exception by itself."""
+    """Whether an error is the cancellation of this task. A node may raise the same exception itself."""
     return isinstance(error, anyio.get_cancelled_exc_class()) and is_being_cancelled()
 
 
 def _refuse_invalid(node: Node[Any]) -> None:
-    """Fail a node whose `_validate` rejects its new artifact: it would be computed again forever."""
+    """Raise an error if `_validate` rejects a new artifact. Otherwise every run would compute the node
+    again."""
     if is_rejected(node):
         error = FuruError(f"{type(node).__qualname__}._validate() rejects the artifact of _create()")
         raise compute_error(node, error, Path(artifact_of(node).files.done)) from error

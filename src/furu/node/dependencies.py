@@ -1,6 +1,6 @@
-"""The nodes inside values, and the order of computation for a graph of nodes.
+"""Search for nodes inside values, and the order in which the nodes of a graph are computed.
 
-Does not read the disk: the caller decides whether to visit a node's dependencies.
+This module does not read the store: the caller decides whether to visit a node's dependencies.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def nodes_within(values: Iterable[Any], kind: type[N]) -> list[N]:
     """Return the nodes of `kind` inside values, each once, in an order that does not depend on the hash
     seed.
 
-    Looks into lists, tuples, dicts (keys too), sets, dataclasses, msgspec structs and values of registered
-    types, but not into the nodes. Raises `FuruUsageError` for a container that holds itself, and for nodes
-    of different classes with the same hash.
+    Searches lists, tuples, dicts (keys too), sets, dataclasses, msgspec structs and values of registered
+    types, but not the fields of the nodes that it finds. Raises `FuruUsageError` if a container contains
+    itself, or if nodes of different classes have the same hash.
     """
     found: dict[str, N] = {}
     pending = [iter(values)]
@@ -55,21 +55,22 @@ def _contents(value: Any, kind: type[N]) -> Iterator[Any] | None:
         return iter(value)
     if isinstance(value, dict):
         return iter([part for pair in value.items() for part in pair])
-    if isinstance(value, (set, frozenset)):  # its order depends on the hash seed
+    if isinstance(value, (set, frozenset)):  # the order of a set depends on the hash seed
         return iter(sorted(nodes_within(value, kind), key=lambda node: node._furu_hash))
     fields = all_fields(value)
     return None if fields is None else iter(fields.values())
 
 
 class ClassNames:
-    """The classes of a graph's nodes. Two classes with the same full name would share artifacts."""
+    """The classes of a graph's nodes. Detects two classes with the same full name, which would share
+    artifacts."""
 
     def __init__(self) -> None:
         self._classes: set[type] = set()
         self._by_name: dict[str, type] = {}
 
     def add(self, node: Identified) -> None:
-        """Raise `FuruUsageError` if another class in the graph has the name of this node's class."""
+        """Add a node's class. Raises `FuruUsageError` if another class in the graph has the same name."""
         cls = type(node)
         if cls in self._classes:
             return
@@ -90,13 +91,14 @@ def _two_classes(one: type, other: type) -> FuruUsageError:
 def postorder(
     root: N, below: Callable[[N], Iterable[N] | None], classes: ClassNames | None = None
 ) -> Iterator[N]:
-    """Yield `root` and its dependencies in post-order, each node after all nodes below it. No recursion.
+    """Yield `root` and everything it depends on in post-order: each node after its dependencies.
 
-    `below(node)` returns the nodes to visit first, or None to leave the node out. It is called on each
-    visit, before the nodes below are visited. Walks over parts of one graph share `classes`.
+    `below(node)` returns the dependencies to visit before `node`, or None to skip `node`. The walk calls it
+    each time that it reaches `node`. Pass the same `classes` to all walks over parts of one graph. The walk
+    does not recurse, so that it works for long chains of nodes.
 
-    Raises `FuruCycleError` if a node is reached again from below itself, and `FuruUsageError` if two
-    classes have the same name.
+    Raises `FuruCycleError` if a node depends on itself, directly or through other nodes, and
+    `FuruUsageError` if two classes have the same name.
     """
     first = below(root)
     if first is None:
@@ -133,7 +135,7 @@ def _cycle(path: list[N], again: N) -> FuruCycleError:
 
 
 def dependencies(node: Node[Any]) -> list[Node[Any]]:
-    """Return a node's dependencies, each once: the nodes in its fields, then those of `_dependencies()`."""
+    """Return a node's dependencies, each once: nodes in its fields, then nodes from `_dependencies()`."""
     values = list((all_fields(node) or {}).values())
     if not overrides(type(node), "_dependencies"):
         return nodes_within(values, Node)

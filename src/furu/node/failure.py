@@ -1,4 +1,4 @@
-"""The errors of nodes that failed."""
+"""Errors for failed nodes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from furu.store.artifact import Artifact
 from furu.store.attempt import Attempt
 from furu.store.claim import claim
 
-# How long a killed process may still hold its locks, and how often to look.
+# How long a killed process may still hold its locks, and how often to check.
 _DYING_SEC = 2.0
 _DYING_POLL_SEC = 0.01
 
 
 def compute_error(node: Node[Any], error: BaseException, state_path: Path) -> FuruComputeError:
-    """Return the error for a node that failed. It says which node, why, where its state is, and what to
-    do."""
+    """Return the error for a failed node. The message names the node, the cause and the node's state file,
+    and says what to do."""
     text = f"failed: {sentence(describe_error(error))} State: {state_path}. Run again to retry."
     failure = Failure(node, error, state_path, f"{describe(node)} {text}")
     return FuruComputeError(failure.message, node=node, state_path=state_path, failures=[failure])
 
 
 def timeout_error(node: Node[Any]) -> FuruTimeoutError:
-    """Return the error for a node that took too long."""
+    """Return the error for a node that exceeded its time limit."""
     limit = node._timeout_sec or 0.0
     return FuruTimeoutError(
         f"{describe(node)} took longer than its _timeout_sec of {limit:g} s", node=node, timeout_sec=limit
@@ -37,8 +37,8 @@ def timeout_error(node: Node[Any]) -> FuruTimeoutError:
 def end_of_dead(
     node: Node[Any], outcome: Literal["failed", "cancelled"], error: BaseException, duration_sec: float
 ) -> FuruComputeError:
-    """Return the error for a node whose process died, and record that in the store if the process had an
-    attempt at the node and no other process has taken the node since."""
+    """Return the error for a node whose process died. Also record the error in the store, if the process
+    had an attempt at the node and no other process has claimed the node since."""
     artifact = artifact_of(node)
     state_path = Path(artifact.files.done)
     try:
@@ -49,7 +49,7 @@ def end_of_dead(
             finally:
                 attempt.close()
             state_path = Path(artifact.files.attempt(number)) if number else state_path
-    except (OSError, FuruError) as problem:  # taken over, or a lease has not expired yet
+    except (OSError, FuruError) as problem:  # the node was taken over, or a lease has not expired
         error.add_note(f"furu could not record this in {state_path}: {problem}")
     failure = compute_error(node, error, state_path)
     failure.__cause__ = error
@@ -57,7 +57,8 @@ def end_of_dead(
 
 
 def _claim_of_dead(artifact: Artifact) -> Attempt | None:
-    """Claim a node whose owner is dead or dying: a dying process closes connections before locks."""
+    """Claim a node whose owner is dead or dying. A dying process may close its connection to the parent
+    before it releases its locks, so this tries for a while."""
     deadline = time.monotonic() + _DYING_SEC
     while True:
         try:

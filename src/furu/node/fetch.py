@@ -1,6 +1,6 @@
 """`get()`: load a node, compute it, wait for it, or raise an error, depending on the context.
 
-Workers compute their nodes through it too, with `force=True`.
+Workers, too, compute their nodes by calling `fetch`, with `force=True`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from furu.store.claim import when_released
 
 T = TypeVar("T")
 
-# How often an interactive get() looks at a node that another process computes. Runs have an option instead.
+# How often an interactive get() checks a node that another process computes. Runs have an option for this.
 _INTERACTIVE_POLL_SEC = 0.05
 
 
 def fetch(node: Node[T], force: bool) -> Fetched[T]:
-    """Load a node's value, or compute it where that is allowed. See `Furu.get`."""
+    """Load a node's value, or compute it if the context allows that. See `Furu.get`."""
     if type(node)._facts.is_input:
         return Fetched(node._read_input(), computed=False)
     context = EXEC_CONTEXT.get()
@@ -49,7 +49,7 @@ def fetch(node: Node[T], force: bool) -> Fetched[T]:
     for missing in postorder(node, _missing):
         _refuse_circle(missing)
         made = _compute_when_free(missing)
-    # The walk ends with this node, unless it was DONE already.
+    # The last node of the walk is `node` itself, unless it was DONE already.
     return made if made is not None else Fetched(load(node), computed=False)
 
 
@@ -81,9 +81,9 @@ def _compute_when_free(node: Node[T]) -> Fetched[T]:
 
 
 def _wait_until_released(node: Node[Any]) -> None:
-    """Wait until this process releases a node; if another process holds it, wait for a moment.
+    """Wait until this process releases a node. If another process holds the node, only wait a moment.
 
-    Raises `FuruCycleError` if the node waits for one that is being computed in this context.
+    Raises `FuruCycleError` if the node waits for a node that is being computed in this context.
     """
     released = threading.Event()
     take_back = uninterrupted(when_released, artifact_of(node), released.set)
@@ -120,13 +120,13 @@ def _is_computed_here(node: Node[Any]) -> bool:
 
 
 def _is_given(node: Node[Any], context: ExecContext) -> bool:
-    """Whether this is the node that this worker has to compute."""
+    """Whether this is the node that the worker was given, and needs this kind of worker."""
     given = context.current_node_hash == node._furu_hash
     return given and context.spec_key == ask(node, "_executor_spec_key")
 
 
 def _load_in_worker(node: Node[T], force: bool, context: ExecContext) -> Fetched[T]:
-    """Load a node that this worker must not compute, or raise an error that says why it is missing."""
+    """Load a node that this worker must not compute. If it is missing, raise an error with the reason."""
     artifact = artifact_of(node)
     record = artifact.read()
     if record is not None:
@@ -171,7 +171,7 @@ def _missing_artifact(node: Node[Any], asker: Node[Any] | None) -> FuruMissingAr
 
 
 def _refuse_circle(node: Node[Any]) -> None:
-    """Raise `FuruCycleError` if a node's `_create` leads to itself through undeclared gets."""
+    """Raise `FuruCycleError` if undeclared `get()` calls lead from a node's `_create` back to the node."""
     stack = COMPUTING.get()
     if node in stack:
         cycle = [*stack[stack.index(node) :], node]

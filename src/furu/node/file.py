@@ -1,4 +1,4 @@
-"""`File`: an input file as a node without dependencies. Its identity is its content."""
+"""`File`: an input file as a node without dependencies. The file's content is its identity."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from furu.node.identity import DIGEST_BYTES
 
 __all__ = ["File"]
 
-# Two writes within one tick of a filesystem's clock leave the same stamp, so the digest of a file younger
-# than this is not cached.
+# Two writes within one tick of a filesystem's clock leave the same stamp. So the digest of a file is not
+# cached if the file changed more recently than this.
 _SETTLED_NS = 2 * 10**9
-# How often to read a file that changes while it is read.
+# How many times to try to read a file that changes during the read.
 _MAX_READS = 3
 
 # Device, inode, size, mtime and ctime. A program can set the mtime back, but not the ctime.
@@ -27,14 +27,14 @@ _Stamp = tuple[int, int, int, int, int]
 
 
 class File(Furu[Path]):
-    """An input file. `get()` returns its path. Its identity is its content; the path does not count.
+    """An input file. `get()` returns its path. Only the file's content counts in identity, not its path.
 
-    The content is read when the node is made, so a changed file makes a different node, and everything that
-    depends on it is computed again. A relative path is resolved at that moment. Nothing is stored: a file
-    is always DONE.
+    The content is read when the node is created. If the file changes later, a new node for it has another
+    identity, and everything that depends on the file is computed again. A relative path is made absolute
+    when the node is created. Nothing is stored: a `File` is always DONE.
 
     Raises `FuruIdentityError` if the path is not a readable regular file. `get()` raises `FuruError` if the
-    content has changed since the node was made.
+    content has changed since the node was created.
 
     >>> import pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp(), "data.csv")
@@ -59,7 +59,7 @@ class File(Furu[Path]):
         vars(self).update(path=path, content=content, _stamp=stamp)
 
     def __repr__(self) -> str:
-        return f"File(path={str(self.path)!r})"  # also inside another node, so that messages name the file
+        return f"File(path={str(self.path)!r})"  # inside another node too, so that messages name the file
 
     def _read_input(self) -> Path:
         path = Path(self.path)
@@ -80,14 +80,14 @@ class File(Furu[Path]):
 
 
 def _read(path: Path) -> tuple[str, _Stamp | None]:
-    """Return the digest of a file, and its stamp; None instead of a stamp that a later write could leave
-    too.
+    """Return a file's digest and stamp. The stamp is None if the file is so new that another write could
+    leave the same stamp.
 
-    Raises `OSError` if it is not a regular file, or keeps changing.
+    Raises `OSError` if the path is not a regular file, or if the file keeps changing.
     """
     for _ in range(_MAX_READS):
         info = os.stat(path)
-        _refuse_special(info)  # before opening, which can disturb a device or a pipe
+        _refuse_special(info)  # before opening, because that can disturb a device or a pipe
         stamp = _stamp(info)
         is_settled = time.time_ns() - max(info.st_mtime_ns, info.st_ctime_ns) > _SETTLED_NS
         try:
@@ -109,12 +109,12 @@ def _digest(path: Path, stamp: _Stamp) -> str:
         return digest
 
 
-# A sweep may use one large file in thousands of nodes.
+# Cached, because a sweep may use one large file in thousands of nodes.
 _digest_of_settled = functools.lru_cache(maxsize=4096)(_digest)
 
 
 class _ChangedError(Exception):
-    """The file was replaced or written while it was read."""
+    """The file was replaced or written during the read."""
 
 
 def _stamp(info: os.stat_result) -> _Stamp:

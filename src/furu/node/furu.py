@@ -1,4 +1,4 @@
-"""Furu: a cached computation as a small frozen class."""
+"""Furu: a cached computation as a frozen dataclass."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ T = TypeVar("T")
     field_specifiers=(dataclasses.field,),
 )
 class Furu(Node[T]):
-    """A cached computation of a `T`. A subclass is a frozen, keyword-only dataclass.
+    """A cached computation of a value of type `T`. A subclass is a frozen, keyword-only dataclass.
 
     A node is one configuration: a class, its `_version` and its field values. Equal configurations have the
     same `furu_hash` and share one artifact on disk. Nodes inside field values are dependencies. Fields made
-    with `dataclasses.field(compare=False)` do not count in the hash, and neither do attributes that are not
-    fields, so these should only hold what follows from the fields, such as a `functools.cached_property`.
+    with `dataclasses.field(compare=False)` do not count in the hash. Attributes that are not fields do not
+    count either, so compute them from the fields, for example with `functools.cached_property`.
 
     Define `_create`, which computes the value and may write files to `furu_dir`. The value is stored as
     typed JSON unless the class defines `_load`, or sets `_codec = "pickle"`.
 
-    In a run, `_retry = Retry(...)` retries a node that failed, and `_timeout_sec` limits the time of one
-    attempt: an async node is cancelled, and a process is stopped. A thread cannot be stopped; the overrun
-    is reported, and `check_cancelled()` raises in the node. Neither setting counts in the hash.
+    In a run, `_retry = Retry(...)` retries failed nodes, and `_timeout_sec` limits the duration of one
+    attempt: an async node is cancelled, and a worker process is killed. A thread cannot be stopped; the
+    overrun is reported, and `check_cancelled()` raises an error. Neither setting counts in the hash.
 
-    Making a node raises `FuruIdentityError` if a field value has no canonical form.
+    Creating a node raises `FuruIdentityError` if a field value has no canonical form.
 
     >>> class Square(Furu[int]):
     ...     of: int
@@ -65,12 +65,12 @@ class Furu(Node[T]):
     def furu_dir(self) -> Path:
         """The directory of the node's files.
 
-        Inside `_create` it belongs to the running attempt, and is made on first use. Otherwise it is the
-        directory of the published attempt, or else of the last one. If no attempt has used it, it does not
-        exist.
+        Inside `_create` this is the directory of the running attempt, which is created on first use.
+        Elsewhere it is the directory of the published attempt, or else of the last attempt. The directory
+        does not exist if the attempt did not use it.
 
-        In a process that the node starts other than by a fork, this property does not find the attempt:
-        read it in `_create` and pass the path on.
+        In a process that the node starts without a fork, this property does not find the running attempt:
+        read the property in `_create`, and pass the path to the process.
         """
         artifact = artifact_of(self)
         attempt = _attempt_at(artifact)
@@ -85,10 +85,10 @@ class Furu(Node[T]):
 
     @property
     def logger(self) -> logging.Logger:
-        """A logger that writes to the running attempt's log, and to the host's logging.
+        """A logger that writes to the running attempt's log, and to the logging of the host program.
 
-        The log is `furu.log` in `furu_dir` and gets records of every level. The host's logger
-        ``furu.node.<module>.<Class>`` gets the records that its own level allows.
+        The attempt's log is `furu.log` in `furu_dir`. It receives records of every level. The host's logger
+        ``furu.node.<module>.<Class>`` receives the records that its own level allows.
         """
         artifact = artifact_of(self)
 
@@ -100,7 +100,7 @@ class Furu(Node[T]):
         return NodeLogger(f"furu.node.{cls.__module__}.{cls.__qualname__}", write_line)
 
     def exists(self) -> bool:
-        """Whether the artifact is published, and valid if the class defines `_validate`."""
+        """Whether the artifact is published, and accepted by `_validate` if the class defines it."""
         return exists(self)
 
     def status(self) -> Status:
@@ -108,11 +108,11 @@ class Furu(Node[T]):
         return status(self)
 
     def get(self, force: bool = False) -> T:
-        """Return the value. Loads it, or computes it if that is allowed here.
+        """Return the value: load it, or compute it if the context allows that.
 
         In interactive code a missing node is computed at once in this thread, after its missing
-        dependencies. Inside a node that a run computes, a missing node is an error; only the run itself
-        uses `force=True`, which computes the node that the worker was given.
+        dependencies. Inside a node that a run computes, a missing node is an error. `force=True` computes
+        the node that a worker was given; only runs use it.
 
         Raises `FuruComputeError` if a node fails, `FuruMissingArtifactError` or `FuruSpecMismatchError`
         inside a worker, `FuruLoadError` if the artifact cannot be read back.
@@ -120,12 +120,12 @@ class Furu(Node[T]):
         return fetch(self, force).value
 
     async def aget(self, force: bool = False) -> T:
-        """Like `get()`, for async code. Async nodes run on the event loop, everything else in threads."""
+        """Like `get()`, for async code. Async nodes run on the event loop, all other code in threads."""
         return (await afetch(self, force)).value
 
     @staticmethod
     def _setup_signal_handlers() -> None:
-        """Let SIGTERM end a run like Ctrl-C. Does nothing outside the main thread."""
+        """Make SIGTERM stop a run like Ctrl-C. Does nothing outside the main thread."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _interrupt)
 
@@ -133,7 +133,8 @@ class Furu(Node[T]):
         super().__init_subclass__(**kwargs)
         _check_bases(cls)
         dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
-        # Node's own do the same. With these, a needless @dataclass would fail with an unclear message.
+        # `Node` has equivalent methods. If these stayed, an unneeded @dataclass on the class would fail
+        # with an unclear message.
         del cls.__setattr__, cls.__delattr__
         cls._facts = ClassFacts(cls)
         for name in cls._facts.field_names:
@@ -147,13 +148,14 @@ class Furu(Node[T]):
 
 
 def _interrupt(*_: object) -> None:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under nohup, where SIGTERM must work
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as under nohup; SIGTERM must still work
         raise KeyboardInterrupt
     signal.raise_signal(signal.SIGINT)
 
 
 def _attempt_at(artifact: Artifact) -> Attempt | None:
-    """Return the running attempt at a node, also in a fork of the node, until the node is published."""
+    """Return the running attempt at a node. A child that the node forked sees the attempt too, until the
+    node is published."""
     attempt = running_attempt(artifact)
     if attempt is not None and not attempt.is_of_this_process and artifact.is_done():
         return None
@@ -164,7 +166,7 @@ def _sealing(init: Any) -> Any:
     @functools.wraps(init)
     def sealed(self: Furu[Any], *args: Any, **kwargs: Any) -> None:
         init(self, *args, **kwargs)
-        # The constructor of a base class, called by that of the class, leaves the node unfinished.
+        # The constructor of a base class does not seal the node: the class's own constructor does it later.
         cls = type(self)
         if cls.__init__ is sealed:
             if cls.__dataclass_fields__ is not cls._facts.fields:

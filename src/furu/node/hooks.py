@@ -1,4 +1,4 @@
-"""Calls the hooks of users' classes. An exception in a hook is the failure of its node."""
+"""Calls of the hooks of users' classes. An exception in a hook is a failure of the node."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from furu.node.base import Node, describe, overrides
 from furu.node.threads import install as let_threads_inherit
 from furu.node.waiting import COMPUTING
 
-# Hashes of the nodes whose `_validate` is running in this context. They are not validated again meanwhile,
-# because `_validate` may load the published artifact.
+# Hashes of the nodes whose `_validate` is running in this context. Meanwhile they count as valid, because
+# `_validate` may load the published artifact.
 VALIDATING: ContextVar[frozenset[str]] = ContextVar("furu_validating", default=frozenset())
 # Whether a hook other than `_create` is running in this context.
 IN_METHOD: ContextVar[bool] = ContextVar("furu_in_method", default=False)
 
 
 def ask(node: Node[Any], method: str) -> Any:
-    """Call a hook. If it raises, raises `FuruError` that names the node.
+    """Call a hook. If the hook raises, raise a `FuruError` that names the node.
 
-    The result of `_dependencies` is made a list here, because it may be a generator.
+    The result of `_dependencies` is converted to a list, because it may be a generator, which could raise
+    later.
     """
     if not overrides(type(node), method):
         return getattr(node, method)()
@@ -33,7 +34,7 @@ def ask(node: Node[Any], method: str) -> Any:
 
 
 def call_method(node: Node[Any], method: str) -> Any:
-    """Call a hook in a copy of the context, which threads that it starts inherit."""
+    """Call a hook. Must be called in a copy of the context, which threads that the hook starts inherit."""
     let_threads_inherit(is_in_node)
     IN_METHOD.set(True)
     if method == "_validate":

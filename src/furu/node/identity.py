@@ -1,10 +1,10 @@
-"""Identity: from values to canonical bytes to a hash. Does not touch the disk.
+"""Identity: encodes values as canonical bytes, and hashes the bytes. Does not touch the disk.
 
-The encoding is type-tagged and prefix-free: a value is a one-byte tag, then either a fixed number of bytes,
-or a length followed by that many bytes or items. Two values have the same encoding only if they are the
-same configuration. A value has the same encoding in every process, for every hash seed, order of a set and
-Python version. A node inside a value is encoded by its own hash (a Merkle tree), so the cost of a graph is
-linear in its nodes.
+The encoding is prefix-free: a value begins with a tag for its type, and its encoding shows where the value
+ends. Two values have the same encoding only if they are the same configuration. A value has the same
+encoding in every process: it does not depend on the hash seed, the order of a set or the Python version. A
+node inside a value is encoded by the node's hash (a Merkle tree), so the time to hash a graph is linear in
+the number of nodes.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from furu.node.shapes import Shape, field_names, shape_of
 T = TypeVar("T")
 
 DIGEST_BYTES = 16
-# A container that holds itself would not end; no real configuration is nested this deep.
+# Stops the encoding of a container that contains itself. No real configuration is nested this deep.
 MAX_DEPTH = 100
-# To be raised when the encoding changes. Artifacts made before are then not found any more.
+# Raise this number when the encoding changes. Older artifacts are then no longer found.
 _ENCODING_VERSION = b"furu-1"
 
 
 class _Parts(list[bytes]):
-    """The encoding of a value, in parts. `is_fixed` is whether nothing in the value can be modified."""
+    """The encoding of a value, in parts. `is_fixed` is False if something in the value can be modified."""
 
     is_fixed = True
 
@@ -56,11 +56,12 @@ class _NoForm(Exception):
 
     def __init__(self, reason: str, joint: str = ": ") -> None:
         super().__init__(reason)
-        self.reason = joint + reason  # follows the path
+        self.reason = joint + reason  # follows the path in the message
         self.steps: list[str] = []
 
     def passes(self, template: str, key: object) -> None:
-        """Add the step for a dict's key or a set's item; shows only the type if its `__repr__` fails."""
+        """Add the step for a dict key or a set item. If its `__repr__` raises, the step shows only its
+        type."""
         try:
             shown = repr(key)
         except Exception:
@@ -69,8 +70,8 @@ class _NoForm(Exception):
 
 
 def node_hash(node: object, version: object, names: Iterable[str]) -> tuple[str, bool]:
-    """Return the hash of a node's class, its `_version` and the fields in `names`, which are sorted; and
-    whether the hash is fixed, because no value in these fields can be modified.
+    """Return the hash of a node's class, its `_version` and the fields in `names`, which must be sorted;
+    and whether all values in these fields are immutable, so that the hash cannot change.
 
     The hash is 128 bits of blake2b as 32 hexadecimal digits. Raises `FuruIdentityError`, with the path to
     the value, if a value has no canonical form.
@@ -81,7 +82,7 @@ def node_hash(node: object, version: object, names: Iterable[str]) -> tuple[str,
     try:
         _encode_class(cls, parts)
         _encode(version, parts, 0)
-        for name in names:  # named in the error below
+        for name in names:  # the error below names the field
             parts.append(_name_bytes(name))
             _encode(_field_value(node, name), parts, 0)
     except _NoForm as error:
@@ -94,9 +95,9 @@ def node_hash(node: object, version: object, names: Iterable[str]) -> tuple[str,
 def register_canonical_form(cls: type[T], form: Callable[[T], Any]) -> None:
     """Define the canonical form of a type, so that its values may be fields of nodes.
 
-    `form` takes a value of exactly this type, and returns a value of types that have a canonical form. The
-    type's name counts too, so values of two types never have the same hash. Register the type in every
-    process, before a node with such a value is made.
+    `form` receives a value of exactly this type, and returns a value that has a canonical form. The type's
+    name counts too, so values of two types never have the same hash. Register the type in every process,
+    before a node with such a value is created.
 
     Raises `FuruUsageError` if `cls` is not a type, or has a canonical form already.
 
@@ -121,7 +122,7 @@ def register_canonical_form(cls: type[T], form: Callable[[T], Any]) -> None:
 
 
 def canonical_form(value: Any) -> Any:
-    """Return the canonical form of a value of a registered type; other values are returned unchanged."""
+    """Return the canonical form of a value of a registered type. Returns other values unchanged."""
     for _ in range(MAX_DEPTH):
         form = _FORMS.get(type(value))
         if form is None:
@@ -131,7 +132,8 @@ def canonical_form(value: Any) -> Any:
 
 
 def all_fields(value: Any) -> dict[str, Any] | None:
-    """Return all fields of a dataclass or msgspec struct that are set, by name; None for other values."""
+    """Return all fields of a dataclass or msgspec struct by name, except fields without a value. Returns
+    None for other values."""
     names = field_names(type(value))
     return None if names is None else {name: getattr(value, name) for name in names if hasattr(value, name)}
 
@@ -149,7 +151,7 @@ def _encode(value: Any, parts: _Parts, depth: int) -> None:
 
 
 def _encoder_of_kind(value: Any) -> _Encoder:
-    """Choose an encoder by the kind of a value rather than its exact type."""
+    """Choose an encoder for a value whose exact type has none."""
     if isinstance(value, Identified):
         return _encode_node
     if isinstance(value, enum.Enum):
@@ -202,7 +204,7 @@ def _encode_str(value: str, parts: _Parts, depth: int) -> None:
 
 
 def _encode_int(value: int, parts: _Parts, depth: int) -> None:
-    # Hexadecimal: decimal text of a huge int takes quadratic time, and Python limits it to 4,300 digits.
+    # Hexadecimal, because decimal digits of a huge int take quadratic time, and Python allows only 4,300.
     parts.append(b"i%x;" % value if value >= 0 else b"i-%x;" % -value)
 
 
@@ -221,7 +223,7 @@ def _encode_items(tag: bytes, value: Any, parts: _Parts, depth: int) -> None:
     parts.append(b"%b%d:" % (tag, len(value)))
     index = 0
     try:
-        for index, item in enumerate(value):  # noqa: B007  # named below
+        for index, item in enumerate(value):  # noqa: B007  # the error below names the index
             _encode(item, parts, depth + 1)
     except _NoForm as error:
         error.steps.append(f"[{index}]")
@@ -334,13 +336,13 @@ def _encode_time(value: dt.datetime | dt.time, parts: _Parts, depth: int) -> Non
     parts.append(b"t" if isinstance(value, dt.time) else b"D")
     zone = value.tzinfo
     is_named = type(zone) is zoneinfo.ZoneInfo
-    # The offset of a named zone at a certain time depends on this machine's time zone data.
+    # The offset of a named zone is left out, because it depends on this machine's time zone data.
     _encode_str((value.replace(tzinfo=None) if is_named else value).isoformat(), parts, depth)
     parts.append(b"%d" % value.fold)
     if type(zone) is zoneinfo.ZoneInfo:
         _encode_zone(zone, parts, depth)
     elif zone is None or type(zone) is dt.timezone:
-        parts.append(b"-")  # the text has the offset
+        parts.append(b"-")  # the text contains the offset
     else:
         raise _NoForm(f"a time zone of type {type(zone).__qualname__} has no canonical form")
 
@@ -352,7 +354,7 @@ def _encode_zone(value: zoneinfo.ZoneInfo, parts: _Parts, depth: int) -> None:
 
 
 def _encode_decimal(value: decimal.Decimal, parts: _Parts, depth: int) -> None:
-    # By its parts, because the text of a Decimal depends on the decimal context.
+    # Encode the parts, because the text of a Decimal depends on the decimal context.
     sign, digits, exponent = value.as_tuple()
     _sized(b"m", f"{sign},{''.join(map(str, digits))},{exponent}".encode(), parts)
 

@@ -1,4 +1,4 @@
-"""The status of nodes, and loading their values."""
+"""The status of nodes, and loading of their values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def exists(node: Node[Any]) -> bool:
-    """Whether the node is published and not rejected."""
+    """Whether the node is published, and not rejected by `_validate`."""
     return look(node) is Status.DONE
 
 
@@ -40,7 +40,7 @@ def status(node: Node[Any]) -> Status:
 
 
 def look(node: Node[Any]) -> Status:
-    """Return DONE or TODO, at the cost of one stat. `status()` also tells why a node is not DONE."""
+    """Return DONE or TODO. Costs one stat, but unlike `status()` does not detect IN_PROGRESS and FAILED."""
     facts = type(node)._facts
     if facts.is_input:
         return Status.DONE
@@ -69,7 +69,7 @@ def load(node: Node[T]) -> T:
 
 
 def decode(node: Node[T], artifact: Artifact, record: DoneRecord) -> T:
-    """Return the value from a record, or from the files beside it. Raises `FuruLoadError`."""
+    """Return the value from a record, or from the artifact's files. Raises `FuruLoadError`."""
     cls = type(node)
     if record.source != cls._facts.origin.file:
         refuse_other_script(node, artifact, record)
@@ -94,9 +94,8 @@ def decode(node: Node[T], artifact: Artifact, record: DoneRecord) -> T:
 
 
 def check_script(node: Node[Any], artifact: Artifact) -> None:
-    """Check the first artifact of a script's class that is found in a store, so that a run that loads
-    nothing does not count another script's artifacts as its own. Each artifact is checked when it is
-    loaded."""
+    """Check that the first artifact found for a script's class does not belong to another script, so that a
+    run that loads nothing does not reuse another script's artifacts. Loading checks every artifact."""
     try:
         record = artifact.read()
     except FuruStoreError:  # loading will report what is wrong with the file
@@ -107,7 +106,7 @@ def check_script(node: Node[Any], artifact: Artifact) -> None:
 
 
 def refuse_other_script(node: Node[Any], artifact: Artifact, record: DoneRecord) -> None:
-    """Raise `FuruLoadError` if an artifact was made by another script with the same file name."""
+    """Raise `FuruLoadError` if an artifact was computed by another script with the same file name."""
     facts = type(node)._facts
     own, other = facts.origin, Origin(facts.origin.module, record.source, record.from_script)
     if record.source != facts.accepted and is_other_script(own, other):

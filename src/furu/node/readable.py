@@ -1,4 +1,4 @@
-"""Configurations as plain JSON, for records and for people."""
+"""Conversion of configurations to plain JSON, for records and for people."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from furu._common.origin import class_name, once_a_class
 from furu._common.text import INTERRUPTS, MAX_VALUE_CHARS, UNSHOWN, plain_text, unshown
 from furu.node.identity import MAX_DEPTH, Identified, all_fields, canonical_form
 
-# The approximate limit for one field: a record that is too large loses its whole configuration.
+# The approximate limit for one field. Needed because a record that is too large is stored without any
+# configuration.
 _MAX_FIELD_CHARS = 2**17
-# Replaces the value of a field that is made with `repr=False`.
+# Replaces the value of a field that is declared with `repr=False`.
 HIDDEN = "<hidden>"
-# All JSON readers keep integers up to this one exactly.
+# All JSON readers read integers exactly up to this limit.
 _EXACT = 2**53
 _HASH = re.compile(r"[0-9a-f]{32}\Z")
 
 
 def readable(value: Any) -> Any:
-    """Return a value as plain JSON for people. The value cannot be read back from it.
+    """Return a value as plain JSON for people. The JSON cannot be converted back to the value.
 
-    Equal configurations give equal JSON in every process: the items of sets and dicts are sorted. Large
-    values are cut. An item that cannot be shown is replaced by its type and the reason.
+    Equal configurations give equal JSON in every process, because the items of sets and dicts are sorted.
+    Large values are truncated. An item that cannot be shown is replaced by its type and the reason.
     """
     try:
         if _is_plain(value):
@@ -39,14 +40,14 @@ def readable(value: Any) -> Any:
         return _Writer(_MAX_FIELD_CHARS).write(value, 0)
     except INTERRUPTS:
         raise
-    except BaseException:  # not even enough memory or stack to say why
+    except BaseException:  # not enough memory or stack even to report the reason
         return UNSHOWN
 
 
 def readable_fields(value: object, names: Iterable[str], hidden: Iterable[str] = ()) -> dict[str, Any]:
-    """Return the attributes of a value that are set, by name, made `readable`.
+    """Return the attributes `names` of a value as readable JSON, except attributes without a value.
 
-    For `hidden` attributes it returns the nodes in them, which are dependencies, or else `HIDDEN`.
+    A `hidden` attribute is replaced by the nodes in it, which are dependencies, or else by `HIDDEN`.
     """
     fields: dict[str, Any] = {}
     for name in names:
@@ -80,7 +81,7 @@ def _nodes_of(written: Any) -> list[Any] | str:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is a number or a text that can be recorded unchanged, as most fields are."""
+    """Whether a value is an int or a string that can be recorded unchanged, like most field values."""
     kind = type(value)
     if kind is str:
         return len(value) <= MAX_VALUE_CHARS and value.isascii()
@@ -97,7 +98,7 @@ def _readable_name(cls: type) -> str:
 
 
 class _Writer:
-    """Writes one value as plain JSON. `_left` is the number of characters that it may still use."""
+    """Converts one value to plain JSON. `_left` is the number of characters that may still be written."""
 
     def __init__(self, left: int) -> None:
         self._left = left
@@ -114,7 +115,7 @@ class _Writer:
             return unshown(value, error)
 
     def _write(self, value: Any, depth: int) -> Any:
-        kind = type(value)  # not `value.__class__`, which may lie
+        kind = type(value)  # not `value.__class__`, which a class may override
         if issubclass(kind, str):
             return self._text(value)
         if _is_plain(value) or kind is bool or value is None or (kind is float and math.isfinite(value)):
@@ -140,7 +141,7 @@ class _Writer:
             hidden = [name for name, field in declared.items() if not field.repr]
             return self._named(fields.items(), depth, hidden)
         text = repr(value)
-        if text == object.__repr__(value):  # it holds an address
+        if text == object.__repr__(value):  # the text contains an address
             form = canonical_form(value)
             return self.write(form, depth + 1) if form is not value else f"<{kind.__qualname__}>"
         return self._text(text, MAX_VALUE_CHARS)
@@ -188,7 +189,7 @@ class _Writer:
 
 
 def _alone(item: Any, left: int, depth: int) -> tuple[tuple[int, float, str], Any]:
-    """Return a key for sorting, and an item as JSON that does not depend on what was written before."""
+    """Return a sort key, and the item as JSON. Neither depends on what was written before."""
     written = item if _is_plain(item) else _Writer(left).write(item, depth)
     kind = type(written)
     if kind is int or kind is float:

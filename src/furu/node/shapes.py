@@ -14,8 +14,8 @@ from furu._common.origin import once_a_class
 
 
 class Shape:
-    """Facts about a dataclass, struct or named tuple. `names` are the fields that count in identity.
-    `is_frozen` is whether fields cannot be assigned."""
+    """Facts about a dataclass, struct or named tuple class. `names` are the fields that count in identity.
+    `is_frozen` is True if fields cannot be assigned."""
 
     def __init__(
         self, cls: type, names: Iterable[str], fields: Iterable[str], *, is_tuple: bool, is_frozen: bool
@@ -25,7 +25,7 @@ class Shape:
         self.is_frozen = is_frozen
         bodies = [vars(base) for base in cls.__mro__]
         cached = [name for body in bodies for name in body if type(body[name]) is functools.cached_property]
-        # Attributes that an instance may have; `__orig_class__` is set by Class[int](...).
+        # Attributes that an instance may have. Calling `Class[int](...)` sets `__orig_class__`.
         self.known = frozenset([*fields, *cached, "__orig_class__"])
         self._other_slots = [
             name
@@ -34,11 +34,11 @@ class Shape:
             if isinstance(body[name], types.MemberDescriptorType) and name not in self.known
         ]
         self._builtin = None if is_tuple else builtin_base(cls)
-        # Whether values can keep state in other places than `__dict__`.
+        # Whether values can keep state outside `__dict__`.
         self.is_open = bool(is_tuple or self._other_slots or self._builtin)
 
     def other_state(self, value: Any) -> list[str]:
-        """Return names of the state that a value keeps outside its fields."""
+        """Return the names of attributes and other state that a value keeps outside its fields."""
         others: list[str] = []
         held = getattr(value, "__dict__", None)
         if held and not held.keys() <= self.known:
@@ -56,13 +56,13 @@ class Shape:
 def shape_of(cls: type) -> Shape | None:
     """Return the shape of a class, or None if its values have no fields.
 
-    The names are sorted, except those of a named tuple. A dataclass field with `compare=False` does not
-    count, as in Python's own `==`.
+    The shape's names are sorted, except for a named tuple. A dataclass field with `compare=False` does not
+    count, just as Python's `==` ignores it.
     """
     fields = field_names(cls)
     if dataclasses.is_dataclass(cls):
         counting = sorted(field.name for field in dataclasses.fields(cls) if field.compare)
-        is_frozen = bool(getattr(cls, "__dataclass_params__").frozen)  # noqa: B009  # of every dataclass
+        is_frozen = bool(getattr(cls, "__dataclass_params__").frozen)  # noqa: B009  # every dataclass has it
         return Shape(cls, counting, fields or (), is_tuple=False, is_frozen=is_frozen)
     if fields is not None:
         is_frozen = cls.__struct_config__.frozen  # type: ignore[attr-defined]
@@ -80,7 +80,8 @@ def field_names(cls: type) -> tuple[str, ...] | None:
 
 
 def builtin_base(cls: type) -> type | None:
-    """Return the base of a class that keeps state outside attributes, such as dict or Exception."""
+    """Return the built-in base class in which values keep other state than attributes, such as dict or
+    Exception; None if there is none."""
     for base in cls.__mro__:
         is_builtin = isinstance(vars(base).get("__new__"), types.BuiltinMethodType)
         if is_builtin and base not in (object, msgspec.Struct):

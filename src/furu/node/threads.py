@@ -1,10 +1,10 @@
-"""Lets threads that a node starts inherit its context: the store of the run, the log, and what `get()` may
-do.
+"""Lets threads that a node starts inherit the node's context variables: the settings, the log, and what
+`get()` may do.
 
-Python copies context variables into tasks, and from 3.14 on, optionally, into threads. Otherwise a thread
-that a node starts would know nothing about the run, and would compute dependencies again in another store.
-So while a node is computed, `Thread.start` and `ThreadPoolExecutor.submit` behave as with `-X
-thread_inherit_context=1`.
+Python copies context variables into tasks, but not into threads, except as an option since 3.14. Without
+them, a thread that a node starts would not know the run's store, and would compute dependencies again in
+another store. So while a node is computed, `Thread.start` and `ThreadPoolExecutor.submit` behave as with
+`-X thread_inherit_context=1`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ _POOL_ARGUMENTS = ("max_workers", "thread_name_prefix", "initializer", "initargs
 
 _installing = threading.RLock()
 _installed = False
-# Set during a pool's `submit`: the threads that it starts serve other callers too.
+# Set during a pool's `submit`, because the threads that the pool starts serve other callers too.
 _in_submit: contextvars.ContextVar[bool] = contextvars.ContextVar("furu_in_submit", default=False)
 
 
 def install(is_in_node: Callable[[], bool]) -> None:
-    """Wrap the functions once for this process. `is_in_node` returns whether the caller is in a node."""
+    """Wrap `Thread.start` and the pool's methods once per process. `is_in_node` returns whether the caller
+    is in a node."""
     global _installed
     if _installed:
         return
@@ -46,7 +47,7 @@ def _wrap_start(is_in_node: Callable[[], bool]) -> None:
 
     @functools.wraps(start)
     def start_in_context(self: threading.Thread) -> None:
-        # Threads of pools, and anyio's, serve other callers too; each of their calls has its own context.
+        # Threads of pools and of anyio serve other callers too, so each call gets its own context.
         if not is_in_node() or _in_submit.get() or type(self).__module__.startswith("anyio."):
             return start(self)
         run = self.run
@@ -61,12 +62,12 @@ def _wrap_start(is_in_node: Callable[[], bool]) -> None:
 
 
 def _run_once(thread: threading.Thread, context: contextvars.Context, run: Callable[[], None]) -> None:
-    vars(thread).pop("run", None)  # it refers to the thread and, through the context, to the node
+    vars(thread).pop("run", None)  # `run` refers to the thread and, through the context, to the node
     context.run(run)
 
 
 def _wrap_pool(is_in_node: Callable[[], bool]) -> None:
-    """Run a pool's initializer in the context of the code that makes the pool."""
+    """Run a pool's initializer in the context of the code that creates the pool."""
     make = ThreadPoolExecutor.__init__
 
     @functools.wraps(make)

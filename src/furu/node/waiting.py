@@ -1,7 +1,7 @@
-"""Which nodes of this process wait for which, so that a cycle of waits is an error instead of a hang.
+"""Records which nodes of this process wait for each other: a cycle of waits is an error instead of a hang.
 
-A node waits for another one if its `_create` runs or gets it while another part of this process computes
-it. Waits for nodes of other processes are not recorded: they end when the other process ends.
+A node waits for a second node if its `_create` runs or gets the second node while another part of this
+process computes that node. Waits for other processes are not recorded: they end when those processes exit.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ COMPUTING: ContextVar[tuple[Any, ...]] = ContextVar("furu_computing", default=()
 _MAX_NODE_CHARS = 300
 
 _lock = threading.Lock()
-# The nodes that each node waits for, by the hash of the waiting node and then by wait.
+# The awaited nodes, by the hash of the waiting node and then by wait.
 _waits: dict[str, dict[object, Any]] = {}
 
 
 class Wait:
-    """A wait for another node by the nodes that are computing in this context."""
+    """A wait for another node by the nodes that are being computed in this context."""
 
     def __init__(self) -> None:
         self._stack = COMPUTING.get()
@@ -33,8 +33,8 @@ class Wait:
     def begin(self, awaited: Any) -> None:
         """Record the wait for `awaited`, which another part of this process computes.
 
-        Raises `FuruCycleError`, and records nothing, if `awaited` is one of the waiting nodes, or waits for
-        one of them.
+        If `awaited` is one of the waiting nodes, or waits for one of them, raises `FuruCycleError` and
+        records nothing.
         """
         with _lock:
             path = _path(awaited, {node._furu_hash for node in self._stack})
@@ -54,7 +54,7 @@ class Wait:
 
 
 def _path(start: Any, goals: set[str]) -> list[Any] | None:
-    """Return the nodes on a path of waits from `start` to one of `goals`; None if there is none."""
+    """Return the nodes on a path of waits from `start` to one of `goals`; None if there is no path."""
     pending, seen = [[start]], {start._furu_hash}
     while pending:
         path = pending.pop()
@@ -79,7 +79,7 @@ def _circle(stack: tuple[Any, ...], path: list[Any]) -> FuruCycleError:
 
 
 def _after_fork() -> None:
-    """Forget all waits in a child: the waiting threads are the parent's."""
+    """Forget all waits in a forked child, because the waiting threads exist only in the parent."""
     global _lock
     _lock = threading.Lock()
     _waits.clear()
