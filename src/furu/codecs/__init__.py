@@ -1,1 +1,1 @@
-"""Storing results: as typed JSON, or as pickles for classes that opt in."""
+"""Encode results as typed JSON, or as pickles for classes that opt in."""
