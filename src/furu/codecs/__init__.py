@@ -1,1 +1,1 @@
-"""Encode results as typed JSON, or as pickles for classes that opt in."""
+"""Encodes results as typed JSON, or as pickles for classes that opt in."""

@@ -1,4 +1,4 @@
-"""Encodes results as pickles, for classes that opt in. Class names in them are valid in every process.
+"""Encodes results as pickles, for classes that opt in. Class names in a pickle are valid in every process.
 
 Python calls the program's main module `__main__`, and multiprocessing calls a child's copy `__mp_main__`.
 These pickles instead contain the module name that identity uses: the name of the script's file, or of the
@@ -90,7 +90,7 @@ def decode_pickle(path: str) -> Any:
     """Load a result from a pickle file, for a class that opts in. Raises `OSError` if the path is not a
     regular file. Symbolic links are not followed, and opening a FIFO does not block."""
     with open(path, "rb", opener=_open_regular) as file:
-        return _StoredUnpickler(file).load()  # the class opted in
+        return _StoredUnpickler(file).load()  # only because the class opted in
 
 
 class _StoredUnpickler(Unpickler):

@@ -106,7 +106,7 @@ class Artifact(msgspec.Struct, frozen=True):
         return self.look_at_done()[0] is Done.PUBLISHED
 
     def look_at_done(self) -> tuple[Done, tuple[int, int, int] | None]:
-        """Return the condition of `done`, and its `identify` values, or None if `done` is missing."""
+        """Return the condition of `done` and its `identify` values (None if `done` is missing)."""
         try:
             info = os.lstat(self.files.done)
         except (FileNotFoundError, NotADirectoryError):

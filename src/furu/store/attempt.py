@@ -160,10 +160,10 @@ class Attempt:
         Returns False if nothing was published: another attempt has published or holds the node, the node
         was removed, this attempt is not HELD, or this process is a forked child.
 
-        Raises `FuruStoreError` if the files cannot be written. Then nothing is published, and the attempt
-        still holds the node.
+        Raises `FuruStoreError` if the artifact cannot be written. Then nothing is published, and the
+        attempt still holds the node.
         """
-        if not self.is_of_this_process:  # a thread that only the parent has may have locked `steps`
+        if not self.is_of_this_process:  # in a child, a thread of the parent may hold `steps`
             return False
         with self.steps:
             if self.state is not State.HELD:
@@ -312,7 +312,7 @@ class Attempt:
     def end_before(
         self, outcome: Outcome, error: BaseException, config: dict[str, Any], duration_sec: float
     ) -> int:
-        """Record how the previous attempt ended, because its dead owner did not. This attempt must be HELD.
+        """Record how the previous attempt ended, if its dead owner did not. This attempt must be HELD.
 
         Returns the number of the previous attempt, or 0 if there is nothing to record.
         """

@@ -73,7 +73,7 @@ class AttemptInfo:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """Everything the store knows about one node.
+    """Everything that the store knows about one node.
 
     `config` is the recorded configuration, with each nested node as ``{"node": class, "hash": hash}``. It
     comes from the published artifact, or else from the last attempt that ended; None if neither exists.
@@ -156,7 +156,7 @@ def find(settings: Settings, prefix: str) -> Artifact:
 
 
 def inspect(artifact: Artifact) -> NodeInfo:
-    """Return everything the store knows about a node. `problem` names the files that cannot be read."""
+    """Return everything that the store knows about a node. `problem` names unreadable files."""
     problems: list[str] = []
     done: DoneRecord | None = None
     status = Status.TODO
@@ -187,8 +187,8 @@ def inspect(artifact: Artifact) -> NodeInfo:
 
 
 def read_log(artifact: Artifact, attempt: int, max_bytes: int = MAX_LOG_BYTES) -> LogText | None:
-    """Return the last `max_bytes` of an attempt's log; None if there is no log, or if it cannot be opened.
-    Does not follow links or read devices. Raises `FuruStoreError` if reading the opened log fails."""
+    """Return the last `max_bytes` of an attempt's log; None if there is no log that can be opened. Does not
+    follow links or read devices. Raises `FuruStoreError` if reading the opened log fails."""
     files = artifact.files_directory(attempt)
     if files is None:
         return None
@@ -253,7 +253,7 @@ def class_directories(
 ) -> Iterator[tuple[str, str]]:
     """Yield the name and the directory of each class in a store, or only of `node_class`. See `walk`.
 
-    Names are made printable. A name that was too long for a directory is still cut.
+    Names are made printable. A long name is cut if it was cut in the directory's name.
     """
     if node_class is not None:
         module, _, qualname = node_class.partition(":")
@@ -286,7 +286,7 @@ def _hashes(directory: str, prefix: str, problems: list[str] | None) -> list[str
 
 
 def _list(names: Callable[[str], list[str]], path: str, problems: list[str] | None) -> list[str]:
-    """Return the names in a directory; an empty list if it does not exist or cannot be listed."""
+    """Return the names in a directory; an empty list if the directory is missing or cannot be listed."""
     try:
         return names(path)
     except (FileNotFoundError, NotADirectoryError):

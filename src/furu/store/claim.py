@@ -1,13 +1,13 @@
 """Claims nodes: of all attempts that try to claim a node, one succeeds.
 
-A claim is a hard link named `try-<n>`. Creating a link is exclusive, and the name is not freed until `done`
-exists. So one claimer wins, and no lock ever has to be broken. After linking, a claimer checks that it has
-not overlooked another claim:
+A claim is a hard link named `try-<n>`. Creating a link fails if the name is taken, and the name is not
+freed until `done` exists. So one claimer wins, and no lock ever has to be broken. After linking, a claimer
+checks that it has not overlooked another claim:
 
     try-1, blind    The claimer links `try-1` without listing the directory. The name is free only if the
                     node has no other attempt, or if `done` exists. So the claimer checks `done` after
-                    linking. To make this sufficient, a claim of a later number also takes `try-1`, and no
-                    record of a later attempt is kept without `try-1`.
+                    linking. For this check to suffice, a claim of a later number also takes `try-1`, and
+                    no record of a later attempt is kept without `try-1`.
     try-<n>, n > 1  The number comes from a listing that may be out of date. So the claimer lists again
                     after linking, gives way to an attempt that is alive or has a higher number, and checks
                     `done` once more.
@@ -68,10 +68,10 @@ def claim(artifact: Artifact, rejects: Rejects | None = None) -> Attempt | None:
 
 
 def take(attempt: Attempt, rejects: Rejects | None = None, *, set_aside: bool = True) -> bool:
-    """Claim the attempt's node for it. Returns False if the node is DONE, or if the attempt is not NEW.
+    """Claim the node for an attempt. Returns False if the node is DONE, or if the attempt is not NEW.
 
-    `rejects` is called for an existing `done`, and returns True if `done` counts as missing. A rejected
-    `done` is renamed, unless `set_aside` is False.
+    If `done` exists, `rejects` returns whether to treat `done` as missing. A rejected or damaged `done` is
+    renamed, unless `set_aside` is False.
 
     Raises `FuruInProgressError` if a live owner holds the node, and `FuruStoreError` if the store cannot be
     used. After any exception the attempt does not hold the node.
@@ -141,7 +141,7 @@ def _take(attempt: Attempt, rejects: Rejects | None, set_aside: bool) -> bool:
 
 
 def _number_after_others(artifact: Artifact, rejects: Rejects | None) -> int:
-    """Return the next attempt number to try, because the last was taken; 0 if the node is DONE."""
+    """Return the next number to try when an attempt number is taken; 0 if the node is DONE."""
     seen = survey(artifact)
     if seen.status is Status.DONE:
         return 0 if rejects is None or not rejects() else _after_rejected(artifact)
@@ -178,8 +178,8 @@ def _prepare_again(attempt: Attempt, place: Path, error: OSError) -> Path:
 
 
 def _make_good(attempt: Attempt, judged: tuple[int, int, int] | None, set_aside: bool) -> None:
-    """Complete a claim that is not blind: exclude other claims, and set a rejected `done` aside. Raises if
-    that fails."""
+    """Complete a claim after linking: exclude other claims, and set a rejected or damaged `done` aside.
+    Raises `_GiveWay` or `FuruInProgressError` if another attempt takes precedence."""
     if attempt.number > 1:
         _take_first_name(attempt.artifact)
     _give_way_to_others(attempt)
@@ -240,8 +240,8 @@ def _remove_owner_of_dead(artifact: Artifact, seen: Survey) -> None:
 
 
 def _after_rejected(artifact: Artifact, besides: int = 0) -> int:
-    """Return the lowest attempt number that is above the rejected `done`'s and above all numbered names of
-    the node. The name `try-<besides>`, the caller's own, is ignored."""
+    """Return the lowest attempt number above those of the rejected `done` and of all the node's numbered
+    names. The caller's own name, `try-<besides>`, is ignored."""
     numbers = [n for kind, n in artifact.numbers() if (kind, n) != (TRY, besides)]
     # The number of a damaged `done` is unknown, so only the names count.
     with contextlib.suppress(FuruStoreError):
@@ -251,8 +251,8 @@ def _after_rejected(artifact: Artifact, besides: int = 0) -> int:
 
 
 def _take_first_name(artifact: Artifact) -> None:
-    """Create an empty `try-1`, so that no blind claim succeeds beside a later attempt. An empty file does
-    not count as an attempt. The file stays until the node is published.
+    """Create an empty `try-1` if the name is free, so that no blind claim succeeds beside a later attempt.
+    An empty file does not count as an attempt. The file stays until the node is published.
     """
     with contextlib.suppress(FileExistsError):
         write_new(artifact.files.attempt(1), b"")
@@ -298,7 +298,7 @@ def _set_aside(attempt: Attempt, judged: tuple[int, int, int] | None) -> None:
     # Between these calls, another machine may consider this attempt dead and take over the node.
     try:
         os.rename(files.done, aside)
-        if identify(os.lstat(aside)) != judged:  # the other machine published it: put it back
+        if identify(os.lstat(aside)) != judged:  # the other machine published this: put it back
             with contextlib.suppress(FileExistsError):
                 os.link(aside, files.done)
             with contextlib.suppress(FileNotFoundError):

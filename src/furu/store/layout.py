@@ -2,7 +2,7 @@
 
 <store>/owners/<id>                     one file for each process that computes
 <store>/owners/<id>.<n>                 a document that this process is writing for its claim number n
-<store>/<module>/<Class>/<hash>         `done`: the published record, with the result or its directory
+<store>/<module>/<Class>/<hash>         `done`: the published record: the result, or its directory
                         <hash>.try-1    attempt 1: a link to its owner's file, later a record of its outcome
                         <hash>.d/       created only when needed:
                             try-<n>            attempt n, if n > 1

@@ -99,7 +99,7 @@ def remove_name(path: str) -> bool:
         if os.path.isdir(path) and not os.path.islink(path):
             import shutil  # takes 2 ms to import
 
-            shutil.rmtree(path, ignore_errors=True)  # to unlink a directory fails: EISDIR, on macOS EPERM
+            shutil.rmtree(path, ignore_errors=True)  # unlink fails: EISDIR on Linux, EPERM on macOS
         else:
             logger.warning("could not remove %s: %s", path, error)
     return False

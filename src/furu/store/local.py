@@ -40,7 +40,8 @@ logger = logging.getLogger("furu.store")
 # Six heartbeats in a lease: an observer considers an owner dead only after it has missed five in a row.
 _BEATS_PER_LEASE = 6
 # On a filesystem that other machines can reach, an owner with this boot id and a free lock may be alive in
-# a copy of this virtual machine, whose locks are invisible here. It counts as dead after two missed beats.
+# a copy of this virtual machine, because the copy's locks are invisible here. Such an owner counts as dead
+# after two missed heartbeats.
 _BEATS_OF_A_COPY = 2
 # An owner that is idle for this long is ended, so an unused store has no open descriptor and no heartbeat.
 IDLE_SEC = 5.0
@@ -75,7 +76,7 @@ class Leases:
         self._seen: dict[tuple[int, int], tuple[int, float]] = {}
 
     def is_alive(self, info: os.stat_result, lease_sec: float) -> bool:
-        """Whether the last change of the file was seen less than a lease ago. A first look is a change."""
+        """Whether a change of the file was seen less than a lease ago. A first look counts as one."""
         now = self._clock()
         key = (info.st_dev, info.st_ino)
         mtime_ns, since = self._seen.get(key, (-1, now))
@@ -108,7 +109,7 @@ class Process:
         self.forks = 0
         self.directory_syncs = DirectorySyncs()
         self.trusted = Trusted()
-        # The owner's place for each class directory that is a symbolic link to another filesystem.
+        # Where the owner's file is, for each class directory that is a symbolic link to another filesystem.
         self.places: dict[str, Path] = {}
         self.owners: list[Owner] = []
         self._boot = boot
@@ -126,7 +127,7 @@ class Process:
     # ---- owners ----
 
     def take_owner(self, place: Path, lease_sec: float) -> Owner:
-        """Return this process's owner in a place, for one more attempt. Creates the owner if necessary.
+        """Return this process's owner in `place`, created if necessary, and count one more attempt.
 
         Raises `FuruStoreError` if the place cannot be used.
         """
@@ -144,7 +145,7 @@ class Process:
             return owner
 
     def give_back(self, owner: Owner) -> None:
-        """Return an owner that an attempt no longer needs."""
+        """Give back an owner that an attempt no longer needs."""
         with self.lock:
             owner.attempts -= 1
             if owner.attempts:
@@ -248,7 +249,7 @@ class Process:
 
     def enter(self, attempt: Running) -> Running | None:
         """Register an attempt before it claims its node, and give it a `sequence` number that is unique in
-        this process. If this process already has an attempt at the node, only return that attempt."""
+        this process. If this process already has an attempt at the node, only returns that attempt."""
         node = attempt.node
         with self.lock:
             other = self._attempts.get(node)
@@ -397,8 +398,8 @@ def _at_exit() -> None:
 
 
 def _end_with_worker_of_multiprocessing() -> None:
-    """End the owners of a multiprocessing worker, which exits without calling `atexit` functions, by a
-    finalizer."""
+    """Register a finalizer that ends the owners, because a multiprocessing worker exits without calling
+    `atexit` functions."""
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util.Finalize(None, _at_exit, exitpriority=0)

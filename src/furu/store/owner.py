@@ -49,7 +49,7 @@ class Descriptor:
     """A file descriptor that is closed exactly once: by `close`, or when the object is deleted.
 
     The system may reuse the number of a closed descriptor for another file immediately. So a thread that is
-    writing keeps a reference to this object, which keeps the file open, and nothing else closes the number.
+    writing keeps a reference to this object, which keeps the file open. Nothing else closes the number.
     """
 
     __slots__ = ("number",)
@@ -90,7 +90,7 @@ class Owner:
 
     @property
     def has_its_file(self) -> bool:
-        """Whether the descriptor still refers to the owner's file. A node may have closed it."""
+        """Whether the descriptor still refers to the owner's file. A node may close any descriptor."""
         try:
             info = os.fstat(self.file.number)
         except OSError as error:
@@ -117,7 +117,7 @@ class Owner:
     def close(self) -> None:
         """Close the file, unless the descriptor's number now belongs to another file."""
         if self.has_its_file:
-            with contextlib.suppress(OSError):  # closing releases the lock even if it fails
+            with contextlib.suppress(OSError):  # a failed close releases the lock too
                 self.file.close()
         self.file.number = -1
 
@@ -151,7 +151,7 @@ def make_owner(place: Path, lease_sec: float, boot: str) -> Owner:
     except OSError as error:
         raise _unwritable(place, error) from error
     try:
-        # Lock and write the file before it gets its final name: if it is unlocked later, its owner is dead.
+        # Lock and write the file before it gets its final name, so that an unlocked file has a dead owner.
         info = os.fstat(file.number)
         record = OwnerRecord(
             id=identifier,
@@ -270,7 +270,7 @@ def locks_are_all_here(directory: str) -> bool:
     for fields in mounts:
         point = fields[4].replace("\\040", " ")
         inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= longest:  # a later mount at the same path hides the earlier one
+        if inside and len(point) >= longest:  # a later mount at the same path hides an earlier mount
             kind, longest = fields[fields.index("-") + 1], len(point)
     return kind in _LOCAL_FILESYSTEMS
 
@@ -320,6 +320,6 @@ def _remove_if_dead(path: str, boot: str) -> None:
 
 
 def is_of_this_machine(record: OwnerRecord, info: os.stat_result, path: str, boot: str) -> bool:
-    """Whether an owner ran in this boot of this machine, so that its lock reliably shows if it is alive."""
+    """Whether an owner belongs to this boot of this machine. If so, its lock shows whether it is alive."""
     same_boot = bool(record.boot_id) and record.boot_id == boot and record.device == info.st_dev
     return same_boot and locks_are_all_here(os.path.dirname(path))

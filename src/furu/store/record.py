@@ -34,8 +34,8 @@ _LEFT_OUT = {"left out": "the configuration is too large for this record"}
 
 
 class OwnerRecord(msgspec.Struct, frozen=True, tag="owner", tag_field="record"):
-    """The record of an owner. Only `id`, `boot_id` and `device` are compared with other values; `pid` and
-    `host` are shown to people."""
+    """The record of an owner. Owners are compared by `id`, `boot_id` and `device`; `pid` and `host` are
+    only shown to people."""
 
     id: str
     pid: int
@@ -91,8 +91,8 @@ encode = msgspec.json.Encoder().encode
 
 
 def encode_done(record: DoneRecord) -> bytes:
-    """Encode a published artifact. The configuration is left out if the record without its result is longer
-    than `MAX_RECORD_BYTES`."""
+    """Encode a published artifact. If the record is longer than `MAX_RECORD_BYTES` without its result, the
+    configuration is left out."""
     content = encode(record)
     if len(content) - len(bytes(record.result)) > MAX_RECORD_BYTES:
         content = encode(msgspec.structs.replace(record, config=_LEFT_OUT))
@@ -146,7 +146,7 @@ def read_done(path: str, max_bytes: int) -> DoneRecord | None:
 def read_state(path: str, max_bytes: int) -> bytes | None:
     """Return the content of a state file; None if it does not exist.
 
-    Raises `FuruStoreError` if it is not a regular file, is larger than `max_bytes`, or cannot be read.
+    Raises `FuruStoreError` if the file is not regular, is larger than `max_bytes`, or cannot be read.
     """
     try:
         descriptor = os.open(path, READ_FLAGS)
@@ -171,7 +171,7 @@ def read_open(descriptor: int, path: str, max_bytes: int) -> bytes:
         if info.st_size > max_bytes:
             raise unusable(path, f"it has {info.st_size} bytes, more than the {max_bytes} allowed")
         content = os.read(descriptor, info.st_size + 1)
-        if len(content) < info.st_size:  # one read returns at most 2 GiB, on network filesystems less
+        if len(content) < info.st_size:  # one read returns at most 2 GiB, or less on a network
             chunks = [content]
             while chunks[-1]:
                 chunks.append(os.read(descriptor, _CHUNK_BYTES))

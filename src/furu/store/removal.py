@@ -29,7 +29,7 @@ _REMOVED = "removed-"
 def remove(artifact: Artifact) -> bool:
     """Remove a node and all its files. Returns False if the node is being computed or does not exist.
 
-    Concurrent readers then find no node. Raises `FuruStoreError` if the store cannot be written.
+    Afterwards, concurrent readers find no artifact. Raises `FuruStoreError` if the store cannot be written.
     """
     files = artifact.files
     if not any(map(os.path.lexists, files.all)):

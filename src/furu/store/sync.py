@@ -29,8 +29,8 @@ class DirectorySyncs:
     def sync(self, directory: str, store: Path) -> None:
         """Make a class's directory, and the names that are in it now, survive a power cut.
 
-        If the directory is new to this object, the directories above it are synced too, because they may
-        also be new. Raises `OSError`.
+        The first sync of a directory also syncs the directories above it, because they may be new. Raises
+        `OSError`.
         """
         with self._lock:
             turns = self._turns.setdefault(directory, _Turns(self._make_lock()))
@@ -46,7 +46,7 @@ class DirectorySyncs:
             turns.done = turns.begun
 
     def forget(self, directory: str) -> None:
-        """Forget a directory that was created again, so that the next `sync` includes those above it."""
+        """Forget a directory that was created again: the next `sync` also syncs those above it."""
         with self._lock:
             self._turns.pop(directory, None)
 
