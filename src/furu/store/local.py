@@ -76,7 +76,7 @@ class Leases:
         self._seen: dict[tuple[int, int], tuple[int, float]] = {}
 
     def is_alive(self, info: os.stat_result, lease_sec: float) -> bool:
-        """Whether a change of the file was seen less than a lease ago. A first look counts as one."""
+        """Whether a change of the file was seen less than a lease ago. A first look counts as a change."""
         now = self._clock()
         key = (info.st_dev, info.st_ino)
         mtime_ns, since = self._seen.get(key, (-1, now))
