@@ -1,1 +1,1 @@
-"""Storing results: as typed JSON, or as pickles for classes that opt in."""
+"""Encodes results as typed JSON, or as pickles for classes that opt in."""

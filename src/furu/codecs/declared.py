@@ -1,4 +1,4 @@
-"""The type of result that a class declares."""
+"""Finds the result type that a class declares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from furu.errors import FuruResultError, FuruUsageError
 
 
 def result_type(cls: type, generic_base: type) -> Any:
-    """Return the T that a class or its generic bases gave to `Furu[T]`; Any if there is none."""
+    """Return the T that a class or one of its bases passes to `Furu[T]`; Any if there is none."""
     for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
         origin = typing.get_origin(base) or base
         if not isinstance(origin, type) or not issubclass(origin, generic_base):
@@ -21,7 +21,7 @@ def result_type(cls: type, generic_base: type) -> Any:
             declared = arguments[0] if arguments else Any
         else:
             declared = _substitute(result_type(origin, generic_base), origin, arguments)
-        if declared is not Any:  # otherwise another base may declare it
+        if declared is not Any:  # if it is Any, another base may declare a type
             return _resolve(declared, cls)
     return Any
 
@@ -29,7 +29,7 @@ def result_type(cls: type, generic_base: type) -> Any:
 def refuse_awaitable(name: str, value: Any) -> None:
     """Raise `FuruResultError` for a value that should have been awaited."""
     if inspect.iscoroutine(value):
-        value.close()  # or Python warns that it was never awaited
+        value.close()  # otherwise Python warns that it was never awaited
     if inspect.isawaitable(value):
         raise FuruResultError(
             f"{name}._create() returned a {type(value).__qualname__}, which nothing awaits: _create must "
@@ -38,7 +38,7 @@ def refuse_awaitable(name: str, value: Any) -> None:
 
 
 def _substitute(declared: Any, origin: type, arguments: tuple[Any, ...]) -> Any:
-    """Replace type variables in a generic base's declared type by the base's arguments."""
+    """Replace type variables in a generic base's declared type with the base's type arguments."""
     parameters = getattr(origin, "__parameters__", ())
     if not parameters or not arguments:
         return declared
@@ -50,7 +50,7 @@ def _substitute(declared: Any, origin: type, arguments: tuple[Any, ...]) -> Any:
 
 
 def _resolve(declared: Any, cls: type) -> Any:
-    """Resolve quoted names as Python does for annotations."""
+    """Resolve quoted names in a declared type, as Python does in annotations."""
     if isinstance(declared, TypeVar):
         return declared
     holder = type("_Holder", (), {"__annotations__": {"result": declared}})

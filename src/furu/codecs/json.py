@@ -1,7 +1,7 @@
-"""Results as typed JSON, and back as the type that the class declares.
+"""Encodes results as JSON, and decodes them as the type that the class declares.
 
-A value is stored only if reading it back gives an equal value, so a dependent loads later exactly what
-`_create` returned.
+A value is stored only if decoding it gives an equal value. So every later load returns a value equal to the
+one that `_create` returned.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _ADVICE = (
 
 
 def encode_json(cls: type, declared: Any, value: Any, max_bytes: int) -> tuple[bytes, Any]:
-    """Return a result as JSON, and the value that will be read back.
+    """Return a result as JSON, and the value that decoding this JSON gives.
 
-    Raises `FuruResultError` if the two values are not equal.
+    Raises `FuruResultError` if that value is not equal to the result, or if the result cannot be stored.
     """
     name = cls.__qualname__
     try:
         content = _encoder.encode(value)
-    except Exception as error:  # anything that methods of the value raise
+    except Exception as error:  # the value's methods may raise anything
         refuse_awaitable(name, value)
         raise FuruResultError(
             f"{name}._create() returned a {type(value).__qualname__} that JSON cannot hold: {error}. "
@@ -62,7 +62,7 @@ def encode_json(cls: type, declared: Any, value: Any, max_bytes: int) -> tuple[b
 
 
 def decode_json(cls: type, declared: Any, content: bytes | msgspec.Raw) -> Any:
-    """Return a result from JSON. Raises `msgspec.ValidationError` if it does not fit the declared type."""
+    """Decode a result. Raises `msgspec.ValidationError` if the JSON does not fit the declared type."""
     return _decoder(cls, declared).decode(content)
 
 
@@ -85,7 +85,7 @@ def _cached_decoder(declared: Any) -> msgspec.json.Decoder[Any]:
 
 
 def _holds_nan_or_infinity(value: Any) -> bool:
-    """Whether an encodable value holds a number that JSON replaces by null."""
+    """Whether an encodable value contains NaN or infinity, which become null in JSON."""
     items = [msgspec.to_builtins(value)]
     while items:
         item = items.pop()
@@ -99,11 +99,11 @@ def _holds_nan_or_infinity(value: Any) -> bool:
 
 
 def _equal(left: Any, right: Any) -> bool:
-    """Whether Python's == says so. It is True for 1 and 1.0, which a float field makes of an int, and False
-    for a list and a tuple."""
+    """Whether two values are equal by `==`. 1 equals 1.0, so an int is accepted for a float. A list does
+    not equal a tuple."""
     try:
         return bool(left == right)
-    except Exception:  # an __eq__ of the user's that raises does not show equality
+    except Exception:  # if a user's __eq__ raises, the values do not count as equal
         return False
 
 

@@ -1,12 +1,11 @@
-"""Results as pickles, for classes that opt in, in which names of classes and functions are valid in every
-process.
+"""Encodes results as pickles, for classes that opt in. Class names in a pickle are valid in every process.
 
 Python calls the program's main module `__main__`, and multiprocessing calls a child's copy `__mp_main__`.
-These pickles contain the name that identity uses: the name of the script's file, or of the module that was
-started with `python -m`. The reader uses its own main module if that has the same name, and imports the
-module otherwise.
+These pickles instead contain the module name that identity uses: the name of the script's file, or of the
+module that was started with `python -m`. If the reader's own main module has the same name, the reader uses
+that module. Otherwise the reader imports the module.
 
-The pickles do not refer to furu: `pickle.load` reads them wherever the names can be imported.
+The pickles do not refer to furu, so `pickle.load` can read them if the names in them can be imported.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ _NAMES_OF_MAIN = (_MAIN, "__mp_main__")
 
 
 def dumps(value: Any) -> bytes:
-    """Return a value as a pickle. Raises anything that pickle and methods of the value raise."""
+    """Return a value as a pickle. Exceptions from pickle and from the value's methods propagate."""
     file = io.BytesIO()
     Pickler(file, pickle.HIGHEST_PROTOCOL).dump(value)
     return file.getvalue()
 
 
 class Pickler(pickle.Pickler):
-    """Writes classes and functions of the main module by a name that other processes can import."""
+    """Writes classes and functions of the main module under names that other processes can import."""
 
     def reducer_override(self, obj: Any) -> Any:
-        """Reduce a class or function of the main module to its name; see `pickle.Pickler`."""
+        """Replace a class or function of the main module with its name; see `pickle.Pickler`."""
         if not isinstance(obj, (type, FunctionType)) or obj.__module__ not in _NAMES_OF_MAIN:
             return NotImplemented
         found: Any = sys.modules.get(obj.__module__)
@@ -53,10 +52,10 @@ class Pickler(pickle.Pickler):
 
 
 class Unpickler(pickle.Unpickler):
-    """Reads what `Pickler` wrote."""
+    """Reads pickles that `Pickler` wrote."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        """Find what a pickle names; see `pickle.Unpickler`."""
+        """Return the class or function that a pickle names; see `pickle.Unpickler`."""
         if (module_name, global_name) == ("pkgutil", "resolve_name"):
             return self._find_written
         return super().find_class(module_name, global_name)
@@ -67,10 +66,10 @@ class Unpickler(pickle.Unpickler):
 
 
 def is_main(module: str) -> bool:
-    """Whether this is a name of this process's main module."""
+    """Whether `module` is a name of this process's main module."""
     if module in _NAMES_OF_MAIN:
         return True
-    # With a new class, because names of classes are cached, and a child replaces its main module.
+    # Use a new class each time: names are cached by class, and a child process may replace its main module.
     return module == module_name(type("OfMain", (), {"__module__": _MAIN}))
 
 
@@ -78,7 +77,7 @@ def encode_pickle(cls: type, value: Any) -> bytes:
     """Return a result as a pickle. Raises `FuruResultError` if it cannot be pickled."""
     try:
         return dumps(value)
-    except Exception as error:  # anything that methods of the value raise
+    except Exception as error:  # the value's methods may raise anything
         refuse_awaitable(cls.__qualname__, value)
         raise FuruResultError(
             f"{cls.__qualname__}._create() returned a {type(value).__qualname__} that cannot be pickled: "
@@ -88,15 +87,15 @@ def encode_pickle(cls: type, value: Any) -> bytes:
 
 
 def decode_pickle(path: str) -> Any:
-    """Return a result from a pickle file, for a class that opts in. Raises `OSError` if it is not a regular
-    file: symbolic links are not followed, and a FIFO is not waited for."""
+    """Load a result from a pickle file, for a class that opts in. Raises `OSError` if the path is not a
+    regular file. Symbolic links are not followed, and opening a FIFO does not block."""
     with open(path, "rb", opener=_open_regular) as file:
-        return _StoredUnpickler(file).load()  # the class opted in
+        return _StoredUnpickler(file).load()  # only because the class opted in
 
 
 class _StoredUnpickler(Unpickler):
-    """Finds classes of the main module there, even if the pickle was written by a program that had imported
-    the module. Importing it here would run it again, and make every class twice."""
+    """Finds classes in the main module even if the pickle's writer had imported that module under its own
+    name. Importing the main module here would execute it again and define every class twice."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         in_main = module_name not in sys.modules and is_main(module_name)

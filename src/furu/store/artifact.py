@@ -1,12 +1,12 @@
-"""The status of a node, derived from its names in the store. Read-only.
+"""The status of a node, derived from its files in the store. Nothing here writes to the store.
 
-done                                DONE
-no done, highest try-<n>:
-    none                            TODO
-    ended, failed                   FAILED
-    ended, cancelled                TODO
-    an owner that is alive          IN_PROGRESS
-    an owner that is dead           TODO, taken over as try-<n+1>
+`done` exists                       DONE
+no `done`; the highest try-<n> is
+    missing                         TODO
+    a record of a failure           FAILED
+    a record of a cancellation      TODO
+    a link to a live owner          IN_PROGRESS
+    a link to a dead owner          TODO; the next claim takes the node over as try-<n+1>
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ from furu.store.record import (
 )
 from furu.store.trust import refuse_shared
 
-# Errors of opening a symbolic link, a socket, or an unreadable directory.
+# Errors from opening something that is not a regular file, such as a symbolic link or a socket.
 _NO_STATE_FILE = {errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR, errno.ENOTDIR}
 
-# How often to look again for a name that is listed but gone, and by how much the pause grows each time.
+# How often to repeat a survey if a listed file is gone, and by how much the pause grows each time.
 _MAX_LOOKS = 10
 _LOOK_AGAIN_SEC = 0.005
 
@@ -57,25 +57,25 @@ class Status(enum.StrEnum):
 
 
 class Done(enum.Enum):
-    """What is at `done`."""
+    """The condition of a node's `done`."""
 
     ABSENT = enum.auto()
     PUBLISHED = enum.auto()
-    # Empty, as after a power cut, or not a regular file: counts as missing, and is replaced.
+    # Empty, as after a power cut, or not a regular file. Such a `done` counts as missing, and is replaced.
     DAMAGED = enum.auto()
 
 
 def identify(info: os.stat_result) -> tuple[int, int, int]:
-    """Return values that differ between a file and a later one with the same name or inode."""
+    """Return values that distinguish a file from a later file with the same name or inode."""
     return info.st_ino, info.st_size, info.st_mtime_ns
 
 
 class Artifact(msgspec.Struct, frozen=True):
     """One node's place in a store.
 
-    `node_class` is the class's full name, ``module:Class``. For an artifact that was found by looking into
-    a store it is what the name of the directory says, for people: printable, and cut if the name was too
-    long.
+    `node_class` is the class's full name, ``module:Class``. If the artifact was found by listing a store,
+    `node_class` is only for display: it is derived from the directory's name, in printable form, and a long
+    name is cut.
     """
 
     settings: Settings
@@ -88,7 +88,7 @@ class Artifact(msgspec.Struct, frozen=True):
 
     @property
     def path(self) -> Path:
-        """The published document. The names of the node's other files begin with this name."""
+        """The path of the published document. The paths of the node's other files begin with this path."""
         return Path(self.files.done)
 
     def status(self) -> Status:
@@ -96,17 +96,17 @@ class Artifact(msgspec.Struct, frozen=True):
         return survey(self).status
 
     def is_of_class(self, node_class: str) -> bool:
-        """Whether nodes of a class are stored in the same directory as this one."""
+        """Whether nodes of a class are stored in the same directory as this node."""
         if node_class == self.node_class:
             return True
         return is_directory_of_class(self.files.class_directory, node_class)
 
     def is_done(self) -> bool:
-        """Whether the node was published. Costs one stat."""
+        """Whether the node is published. Costs one `stat` call."""
         return self.look_at_done()[0] is Done.PUBLISHED
 
     def look_at_done(self) -> tuple[Done, tuple[int, int, int] | None]:
-        """Return what is at `done`, and its `identify` values."""
+        """Return the condition of `done` and its `identify` values (None if `done` is missing)."""
         try:
             info = os.lstat(self.files.done)
         except (FileNotFoundError, NotADirectoryError):
@@ -118,13 +118,13 @@ class Artifact(msgspec.Struct, frozen=True):
         return (Done.PUBLISHED if whole else Done.DAMAGED), identify(info)
 
     def read(self, max_bytes: int | None = None) -> DoneRecord | None:
-        """Read the published record, with the result; None if there is none.
+        """Read the published record, including the result; None if nothing is published.
 
         Raises `FuruStoreError` if the file is damaged, belongs to another node, or is larger than
-        `max_bytes` (by default, than a result may be).
+        `max_bytes`. The default of `max_bytes` follows from the setting `max_result_bytes`.
         """
         refuse_shared(self.settings, this_process().trusted)
-        if max_bytes is None:  # the document holds the configuration beside the result
+        if max_bytes is None:  # the document contains more than the result
             max_bytes = self.settings.max_result_bytes + MAX_RECORD_BYTES
         record = read_done(self.files.done, max_bytes)
         if record is not None and not (record.hash == self.hash and self.is_of_class(record.node_class)):
@@ -135,7 +135,7 @@ class Artifact(msgspec.Struct, frozen=True):
         return record
 
     def numbered(self) -> dict[str, tuple[str, int]]:
-        """Return the path of each numbered name of the node, with its kind and number."""
+        """Return the paths of the node's numbered files, each with its kind and number."""
         files = self.files
         first, directory = files.attempt(1), files.directory
         try:
@@ -145,7 +145,7 @@ class Artifact(msgspec.Struct, frozen=True):
         except OSError as error:
             raise store_failed("list", directory, error) from error
         numbered = {f"{directory}/{name}": parsed for name in names if (parsed := parse_numbered(name))}
-        numbered.pop(f"{directory}/try-1", None)  # not its place
+        numbered.pop(f"{directory}/try-1", None)  # attempt 1 has its file elsewhere
         try:
             os.lstat(first)
         except (FileNotFoundError, NotADirectoryError):
@@ -155,17 +155,19 @@ class Artifact(msgspec.Struct, frozen=True):
         return {first: (TRY, 1), **numbered}
 
     def numbers(self) -> list[tuple[str, int]]:
-        """Return kind and number of all numbered names of the node."""
+        """Return the kind and number of each of the node's numbered files."""
         return list(self.numbered().values())
 
     def files_directory(self, number: int) -> str | None:
-        """Return the directory of an attempt's files, by the attempt's number; None if there is none."""
+        """Return the directory with the files of attempt `number`; None if there is none."""
         paths = sorted(path for path, parsed in self.numbered().items() if parsed == ("a", number))
         return paths[0] if paths else None
 
     def read_attempt(self, number: int) -> Found | None:
-        """Read a `try-<n>` file and check its owner; None if it is gone. Raises `FuruStoreError` if the
-        file cannot be read: the owner must not be taken for dead because of that."""
+        """Read a `try-<n>` file and check whether its owner is alive; None if the file does not exist.
+
+        Raises `FuruStoreError` if the file cannot be read, because its owner may be alive.
+        """
         path = self.files.attempt(number)
         try:
             descriptor = os.open(path, READ_FLAGS)
@@ -201,8 +203,8 @@ class Artifact(msgspec.Struct, frozen=True):
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A `try-<n>` file: its record (None if unreadable or foreign), its stat result, and whether its
-    owner is alive.
+    """A `try-<n>` file: its record (None if damaged or foreign), its stat result, and whether its owner is
+    alive.
     """
 
     record: AttemptRecord | None
@@ -211,8 +213,8 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Survey(msgspec.Struct, frozen=True):
-    """What a node's names show. `highest` is the highest number in any name, `attempt` the highest one
-    of a `try-<n>`, 0 if there is none; `found` is the latter's file."""
+    """What a node's file names show. `highest` is the highest number in any name. `attempt` is the highest
+    number of a `try-<n>` file, or 0 if there is none, and `found` is that file."""
 
     status: Status
     highest: int = 0
@@ -221,12 +223,12 @@ class Survey(msgspec.Struct, frozen=True):
 
     @property
     def record(self) -> AttemptRecord | None:
-        """The record of the highest attempt, if it has one."""
+        """The record of the highest attempt; None if there is none."""
         return self.found.record if self.found else None
 
 
 def survey(artifact: Artifact) -> Survey:
-    """Derive a node's status from its names. Raises `FuruStoreError`."""
+    """Derive a node's status from its files. Raises `FuruStoreError`."""
     attempt = 0
     for look in range(_MAX_LOOKS):
         if artifact.is_done():
@@ -239,7 +241,7 @@ def survey(artifact: Artifact) -> Survey:
         found = artifact.read_attempt(attempt)
         if found is not None:
             return Survey(_status(found), highest, attempt, found)
-        # The name is gone. That happens only when `done` exists, or when the whole node is removed.
+        # The file was removed after the listing: probably the node was published or removed. Check again.
         time.sleep(look * _LOOK_AGAIN_SEC)
     raise FuruStoreError(
         f"{artifact.files.attempt(attempt)} is listed and cannot be opened. Check the filesystem, or "

@@ -1,12 +1,12 @@
 """One attempt at computing a node, from before its claim until after its release.
 
-    NEW ──take──> HELD ──publish──> OVER      `done` exists, of this or of another attempt
-     │              └────end──────> OVER      a record says how it ended
-     └──────────────────────────────> OVER    ended before its claim
+    NEW ──take──> HELD ──publish──> OVER      published, or the node was lost
+     │              └────end──────> OVER      failed or cancelled, and recorded as such
+     └─────────────close────────────> OVER    closed before it claimed its node
 
-If a step is interrupted, `end` or `close` still frees the node: for this process, because its memory
-forgets the attempt; for others, because the attempt's name is no longer a link to a live owner. See
-`claim.py` for how an attempt becomes HELD.
+If a step is interrupted, `end` or `close` still frees the node. This process forgets the attempt, and for
+other processes the attempt's name is no longer a link to a live owner. `claim.py` explains how an attempt
+becomes HELD.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ class State(enum.Enum):
 
 
 class Attempt:
-    """One attempt at computing a node, used by the worker that computes it.
+    """One attempt at computing a node, used by the worker that computes the node.
 
-    A fork of the process that made the attempt may use `files_directory` and `log`, and nothing else.
+    A forked child of the process that created the attempt may use only `files_directory` and `log`.
     """
 
     __slots__ = (
@@ -88,7 +88,7 @@ class Attempt:
         self.artifact = artifact
         self.process: Process = this_process()
         self.state = State.NEW
-        # Set before linking, so that an interrupted attempt knows which name may be its own.
+        # Set before linking, so that `close` can find the link if the attempt is interrupted.
         self.number = 0
         self.owner: Owner | None = None
         self.nonce = ""
@@ -96,24 +96,24 @@ class Attempt:
         self.replaces = False
         self.started_at = 0.0
         self._started = 0.0
-        # Whether the attempt's name was just seen to be a link to its owner's file.
+        # Whether a check has just shown that the attempt's name is a link to its owner's file.
         self._name_is_ours = False
-        # One step at a time: ending an attempt waits for the step that it interrupts.
+        # One step runs at a time: `end` and `close` wait until a step in another thread has finished.
         self.steps = threading.RLock()
 
     @property
     def node(self) -> str:
-        """The path of the node's `done`, by which this process knows the node."""
+        """The path of the node's `done`. `Process` uses this path as the key of the node."""
         return self.artifact.files.done
 
     @property
     def state_path(self) -> Path:
-        """The file that holds the state of the attempt, or how it ended."""
+        """The path of the attempt's `try-<n>`: a link to its owner, or the record of its outcome."""
         return Path(self.artifact.files.attempt(max(self.number, 1)))
 
     @property
     def is_of_this_process(self) -> bool:
-        """Whether this process made the attempt, rather than a process that it was forked from."""
+        """Whether this process created the attempt. False in a child that was forked later."""
         return not self.process.is_parents
 
     @property
@@ -125,7 +125,7 @@ class Attempt:
             return False
 
     def held(self, owner: Owner, number: int, nonce: str) -> None:
-        """Note that the attempt holds the node: its name is linked, and no other owner is there."""
+        """Change the state to HELD: the attempt's name is linked, and no other attempt holds the node."""
         self.owner, self.number, self.nonce = owner, number, nonce
         self._files = AttemptFiles(self.artifact, number, nonce, self.process)
         self.started_at, self._started = time.time(), time.monotonic()
@@ -134,7 +134,7 @@ class Attempt:
     # ---- what a node writes while it runs ----
 
     def files_directory(self) -> str:
-        """Return the directory for this attempt's files, which is made on first use."""
+        """Return the directory for this attempt's files. The first call creates it."""
         return self._files.make()
 
     def log(self, line: str) -> None:
@@ -143,10 +143,10 @@ class Attempt:
             self._files.log(line)
 
     def log_descriptor(self) -> AbstractContextManager[int]:
-        """Lend a descriptor of the attempt's log for a block. See `AttemptFiles.log_descriptor`."""
+        """Provide the log's descriptor inside a `with` block. See `AttemptFiles.log_descriptor`."""
         return self._files.log_descriptor()
 
-    # ---- the end ----
+    # ---- publishing, failing, releasing ----
 
     def publish(
         self,
@@ -155,14 +155,15 @@ class Attempt:
         config: dict[str, Any],
         origin: Origin = _UNKNOWN,
     ) -> bool:
-        """Make the artifact visible, whole and once.
+        """Publish the artifact. Readers see the whole artifact or none, and a node is published only once.
 
         Returns False if nothing was published: another attempt has published or holds the node, the node
-        was removed, this attempt has ended, or this is a fork.
+        was removed, this attempt is not HELD, or this process is a forked child.
 
-        Raises `FuruStoreError`; then nothing is published, and the attempt still holds the node.
+        Raises `FuruStoreError` if the artifact cannot be written. Then nothing is published, and the
+        attempt still holds the node.
         """
-        if not self.is_of_this_process:  # `steps` may be locked by a thread that a fork does not have
+        if not self.is_of_this_process:  # in a child, a thread of the parent may hold `steps`
             return False
         with self.steps:
             if self.state is not State.HELD:
@@ -178,7 +179,7 @@ class Attempt:
                 published = self._publish(content)
             except OSError as error:
                 raise store_failed("publish", self.artifact.files.done, error) from error
-            if not published:  # later, no process would know that these files are useless
+            if not published:  # remove the files now: later, no process would know that they are useless
                 self._files.remove()
             elif self.number > 1 or self.replaces:
                 remove_superseded(self.artifact, self.number)
@@ -215,19 +216,19 @@ class Attempt:
         document = self._document()
         try:
             if self._files.are_made:
-                if sync:  # or `done` may survive without its files, or without their names
+                if sync:  # otherwise `done` may survive a power cut without its files or their names
                     sync_tree(self._files.path)
                     sync_directory(files.directory)
                     self._sync_class_directory()
-                # Beside the attempt's files, in `<hash>.d`: if that directory is renamed, the link fails.
+                # Write to `<hash>.d`, beside the files: if that directory is renamed, the link fails.
                 document = files.temporary(self.number, self.nonce)
                 if not stat.S_ISDIR(os.lstat(self._files.path).st_mode):
                     return False
             self._write(document, content, sync=sync)
             written = os.lstat(document) if self._files.are_made else None
             try:
-                # If the document was linked, the attempt's name was ours just before: `close` can remove it
-                # without another look.
+                # If the document was linked, the attempt's name was ours just before, so `close` can remove
+                # the name without checking again.
                 published = self._name_is_ours = self._is_ours() and link_new(document, files.done)
             finally:
                 remove_name(document)
@@ -242,8 +243,8 @@ class Attempt:
         return published
 
     def _document(self) -> str:
-        """Return the path at which a document is written before it gets its name."""
-        assert self.owner is not None  # noqa: S101  # the attempt is held
+        """Return the path at which a document is written before it gets its final name."""
+        assert self.owner is not None  # noqa: S101  # the attempt is HELD
         return self.owner.document(self.sequence)
 
     def _write(self, document: str, content: bytes, *, sync: bool = False) -> None:
@@ -252,13 +253,13 @@ class Attempt:
         except FileNotFoundError:
             if self._files.are_made or not self._is_ours():
                 raise
-            # Only the directory of owners was removed.
+            # Only the `owners` directory was removed: create it again.
             os.makedirs(os.path.dirname(document), exist_ok=True)
             write_new(document, content, sync=sync)
 
     def _has_its_files(self, written: os.stat_result) -> bool:
-        """Whether the files of the document `written`, which was published, still have their name: the node
-        may have been removed. If they do not, the document is removed too."""
+        """Whether the files of a published document still exist. If the node was removed meanwhile, the
+        document is removed too. `written` is the stat result of the document."""
         done = self.artifact.files.done
         try:
             os.lstat(self._files.path)
@@ -267,14 +268,14 @@ class Attempt:
                 if os.path.samestat(written, os.lstat(done)):
                     os.unlink(done)
             return False
-        except OSError:  # `done` exists, so the node cannot fail any more
+        except OSError:  # `done` exists, so the node must not fail any more
             pass
         return True
 
     def _sync_name(self) -> None:
         try:
             self._sync_class_directory()
-        except OSError as error:  # others may have read `done` already, so it stays
+        except OSError as error:  # keep `done`: other processes may have read it
             logger.error(
                 "%s is published, but may not survive a power cut: %s", self.artifact.files.done, error
             )
@@ -284,9 +285,10 @@ class Attempt:
         self.process.directory_syncs.sync(files.class_directory, settings.store)
 
     def end(self, outcome: Outcome, error: BaseException, config: dict[str, Any]) -> BaseException | None:
-        """Record how the attempt ended without publishing, and release the node in any case.
+        """Record that the attempt failed or was cancelled, and release the node in any case.
 
-        If the record cannot be written, returns the reason: the node's own error is more important.
+        If the record cannot be written, returns that error instead of raising it, because the node's own
+        error is more important.
         """
         if not self.is_of_this_process:
             return None
@@ -294,13 +296,13 @@ class Attempt:
             if self.state is not State.HELD:
                 self.close()
                 return None
-            assert self.owner is not None  # noqa: S101  # it is held
+            assert self.owner is not None  # noqa: S101  # the attempt is HELD
             duration_sec = time.monotonic() - self._started
             problem: BaseException | None = None
             try:
                 self.write_ended(self.number, self.owner.record, outcome, error, config, duration_sec)
             except FileNotFoundError:
-                pass  # the node was removed while it ran
+                pass  # the node was removed during the attempt
             except BaseException as failure:
                 problem = failure
             finally:
@@ -310,8 +312,10 @@ class Attempt:
     def end_before(
         self, outcome: Outcome, error: BaseException, config: dict[str, Any], duration_sec: float
     ) -> int:
-        """Record the end of the previous attempt, whose owner is dead. This attempt holds the node. Returns
-        the number of the previous attempt; 0 if there is none."""
+        """Record how the previous attempt ended, if its dead owner did not. This attempt must be HELD.
+
+        Returns the number of the previous attempt, or 0 if there is nothing to record.
+        """
         numbers = (n for kind, n in self.artifact.numbers() if kind == TRY and n < self.number)
         number = max(numbers, default=0)
         found = self.artifact.read_attempt(number) if number else None
@@ -329,7 +333,8 @@ class Attempt:
         config: dict[str, Any],
         duration_sec: float,
     ) -> None:
-        """Replace an attempt's link by a record, if the node is still held. Raises `OSError`."""
+        """Replace the link of attempt `number` with a record, if this attempt still holds the node. Raises
+        `OSError`."""
         record = EndedRecord(
             format=FORMAT,
             node_class=self.artifact.node_class,
@@ -347,7 +352,7 @@ class Attempt:
         self._replace(number, encode_ended(record))
 
     def _replace(self, number: int, content: bytes) -> None:
-        """Replace an attempt's file, if the node is still held."""
+        """Replace the file of attempt `number`, if this attempt still holds the node."""
         if not self._is_ours():
             return
         document = self._document()
@@ -359,8 +364,7 @@ class Attempt:
             raise
 
     def close(self) -> None:
-        """Free the attempt's name and the node, in any state. Does nothing in a fork of the process that
-        made the attempt."""
+        """Remove the attempt's name and release the node, in any state. Does nothing in a forked child."""
         if not self.is_of_this_process:
             return
         with self.steps:
@@ -379,20 +383,20 @@ class Attempt:
                 self._let_go(ended=removed)
 
     def take_first_name(self) -> None:
-        """Move the attempt to the name `try-1`, whatever is there, so that the node's directory can be
-        removed. The attempt holds the node. Raises `OSError`."""
+        """Move the attempt to the name `try-1`, replacing any file there, so that the node's directory can
+        be removed. The attempt must be HELD. Raises `OSError`."""
         if self.number > 1:
-            assert self.owner is not None  # noqa: S101  # the attempt is held
+            assert self.owner is not None  # noqa: S101  # the attempt is HELD
             link = self._document()
             os.link(self.owner.path, link)
             os.replace(link, self.artifact.files.attempt(1))
             self.number = 1
 
     def _let_go(self, *, ended: bool) -> None:
-        """Release the node in this process's memory. If its name could not be freed on disk, the owner is
-        retired: when it ends, the attempt is dead for all observers."""
+        """Release the node in this process. If `ended` is False, the attempt's name is still on disk. Then
+        the owner is retired: once the owner has ended, all processes see that the attempt is dead."""
         self.state = State.OVER
-        if self.nonce:  # it was held
+        if self.nonce:  # the attempt was HELD
             self._files.close()
         owner, self.owner = self.owner, None
         self.process.leave(self, owner, retire=not ended)
@@ -407,7 +411,6 @@ class Attempt:
 
 
 def running_attempt(artifact: Artifact) -> Attempt | None:
-    """Return the attempt that is running at a node in this process, or in the process it was forked
-    from."""
+    """Return this process's running attempt at a node, or in a forked child, the parent's."""
     found = this_process().attempt_at(artifact.files.done)
     return found if isinstance(found, Attempt) and found.nonce else None

@@ -1,9 +1,8 @@
-"""What is in a store, for people who look at it: every node by class and state, and the details of one
-node.
+"""Lists the nodes in a store, and describes each node in detail, for people who inspect a store.
 
-Changes nothing, imports nothing that a store names, and follows no symbolic link. Files in a store may be
-damaged, foreign or hostile. Entries that are not node directories are skipped; a file that cannot be read
-is reported as a `problem` of its node, and does not end the walk.
+These functions do not change the store, import anything that it names, or follow symbolic links. Files in a
+store may be damaged, foreign or hostile. Entries that are not node directories are skipped. A file that
+cannot be read is reported as a `problem` of its node, and the walk continues.
 """
 
 from __future__ import annotations
@@ -48,9 +47,9 @@ __all__ = [
     "walk",
 ]
 
-# How much of a log is read at once; a log may be larger than memory.
+# At most this much of a log is read, because a log may be larger than memory.
 MAX_LOG_BYTES = 2**16
-# Files of one node that are counted at most. An artifact usually has a handful.
+# After this many files of a node, no further directories are counted. Most artifacts have a handful.
 MAX_SIZED_FILES = 100_000
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PREFIX = re.compile(r"[0-9a-f]{1,32}\Z")
@@ -60,8 +59,8 @@ AttemptState = Literal["running", "interrupted", "failed", "cancelled", "publish
 
 @dataclass(frozen=True, slots=True)
 class AttemptInfo:
-    """One attempt at a node. `owner` is text for people. `error` and `traceback` are those of an attempt
-    that failed or was cancelled."""
+    """One attempt at a node. `owner` describes the owner in words. `error` and `traceback` are set if the
+    attempt failed or was cancelled."""
 
     number: int
     state: AttemptState
@@ -74,12 +73,12 @@ class AttemptInfo:
 
 @dataclass(frozen=True, slots=True)
 class NodeInfo:
-    """Everything the store knows about one node.
+    """Everything that the store knows about one node.
 
-    `config` is the recorded configuration, in which nested nodes are ``{"node": class, "hash": hash}``. It
-    comes from the published artifact, or else from the last attempt that ended; None if there is neither.
-    `result` is the stored JSON; None if the result is in files, or nothing is published. `problem` says
-    which files could not be read, and why.
+    `config` is the recorded configuration, with each nested node as ``{"node": class, "hash": hash}``. It
+    comes from the published artifact, or else from the last attempt that ended; None if neither exists.
+    `result` is the stored JSON; None if the result is in files or nothing is published. `problem` names the
+    files that could not be read, and the reasons.
     """
 
     artifact: Artifact
@@ -101,7 +100,7 @@ class NodeInfo:
 
 @dataclass(frozen=True, slots=True)
 class LogText:
-    """The end of an attempt's log. The `left_out_bytes` before it were not read."""
+    """The last part of an attempt's log. The first `left_out_bytes` of the log were not read."""
 
     text: str
     left_out_bytes: int
@@ -114,13 +113,13 @@ def walk(
     prefix: str = "",
     problems: list[str] | None = None,
 ) -> Iterator[Artifact]:
-    """Yield the nodes of a store, by class and then by hash.
+    """Yield the nodes of a store, sorted by class and then by hash.
 
-    With `node_class` (``module:Class``), yields only nodes of that class; with `prefix`, only those whose
-    hash begins with it. A whole hash is looked up without listing the nodes of a class.
+    With `node_class` (``module:Class``), yields only nodes of that class. With `prefix`, yields only nodes
+    whose hash begins with `prefix`. If `prefix` is a whole hash, the nodes of a class are not listed.
 
-    A store that does not exist is empty. Directories that cannot be listed are skipped, and named in
-    `problems`. Raises `FuruStoreError` if the store itself cannot be listed.
+    A store that does not exist counts as empty. Directories that cannot be listed are skipped and reported
+    in `problems`. Raises `FuruStoreError` if the store itself cannot be listed.
     """
     for name, directory in class_directories(settings.store, node_class, problems):
         for node_hash in _hashes(directory, prefix, problems):
@@ -130,7 +129,7 @@ def walk(
 def find(settings: Settings, prefix: str) -> Artifact:
     """Return the node whose hash begins with `prefix`, which may be the whole hash.
 
-    Raises `FuruStoreError` if there is none, or more than one, and names them.
+    Raises `FuruStoreError` if no node matches, or if several match. The error names the first matches.
     """
     text = prefix.strip().lower()
     if not _PREFIX.match(text):
@@ -157,7 +156,7 @@ def find(settings: Settings, prefix: str) -> Artifact:
 
 
 def inspect(artifact: Artifact) -> NodeInfo:
-    """Return everything the store knows about a node. Files that cannot be read are named in `problem`."""
+    """Return everything that the store knows about a node. `problem` names unreadable files."""
     problems: list[str] = []
     done: DoneRecord | None = None
     status = Status.TODO
@@ -188,8 +187,8 @@ def inspect(artifact: Artifact) -> NodeInfo:
 
 
 def read_log(artifact: Artifact, attempt: int, max_bytes: int = MAX_LOG_BYTES) -> LogText | None:
-    """Return the last `max_bytes` of an attempt's log; None if it has no log. Follows no link and reads no
-    device. Raises `FuruStoreError` if the log exists but cannot be read."""
+    """Return the last `max_bytes` of an attempt's log; None if there is no log that can be opened. Does not
+    follow links or read devices. Raises `FuruStoreError` if reading the opened log fails."""
     files = artifact.files_directory(attempt)
     if files is None:
         return None
@@ -218,8 +217,8 @@ def read_log(artifact: Artifact, attempt: int, max_bytes: int = MAX_LOG_BYTES) -
 
 
 def read_small(artifact: Artifact) -> DoneRecord | None:
-    """Return the published record if it is readable and at most `MAX_RECORD_BYTES` long, else None. For
-    callers that read many nodes and can do without some."""
+    """Return the published record; None if it cannot be read or is longer than `MAX_RECORD_BYTES`. For
+    callers that read many nodes and can do without some of them."""
     try:
         return artifact.read(MAX_RECORD_BYTES)
     except FuruStoreError:
@@ -227,8 +226,8 @@ def read_small(artifact: Artifact) -> DoneRecord | None:
 
 
 def size_bytes(artifact: Artifact) -> int:
-    """Return the size of all regular files of a node. Counts at most `MAX_SIZED_FILES` files, and skips
-    what cannot be read."""
+    """Return the total size of a node's regular files. Skips files that cannot be read, and enters no more
+    directories after `MAX_SIZED_FILES` files."""
     total = files = 0
     for path in (artifact.files.done, artifact.files.attempt(1)):
         with contextlib.suppress(OSError):
@@ -252,9 +251,9 @@ def size_bytes(artifact: Artifact) -> int:
 def class_directories(
     store: Path, node_class: str | None = None, problems: list[str] | None = None
 ) -> Iterator[tuple[str, str]]:
-    """Yield the name and the directory of each class in a store, or of `node_class` alone. See `walk`.
+    """Yield the name and the directory of each class in a store, or only of `node_class`. See `walk`.
 
-    A name is made printable, and one that was too long for a directory stays cut.
+    Names are made printable. A long name is cut if it was cut in the directory's name.
     """
     if node_class is not None:
         module, _, qualname = node_class.partition(":")
@@ -287,7 +286,7 @@ def _hashes(directory: str, prefix: str, problems: list[str] | None) -> list[str
 
 
 def _list(names: Callable[[str], list[str]], path: str, problems: list[str] | None) -> list[str]:
-    """Return what is in a directory; nothing if it is gone or cannot be listed."""
+    """Return the names in a directory; an empty list if the directory is missing or cannot be listed."""
     try:
         return names(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -299,7 +298,7 @@ def _list(names: Callable[[str], list[str]], path: str, problems: list[str] | No
 
 
 def _directories(path: str) -> list[str]:
-    """Return the names of the directories in a directory, sorted. Raises `OSError`."""
+    """Return the sorted names of a directory's subdirectories. Raises `OSError`."""
     with os.scandir(path) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
@@ -320,7 +319,7 @@ def _readable_name(component: str) -> str:
 
 
 def _read_attempts(artifact: Artifact, problems: list[str]) -> tuple[list[AttemptInfo], EndedRecord | None]:
-    """Return all attempts that have a file, and the record of the last one that ended."""
+    """Return all attempts that have a file, and the record of the last attempt that ended."""
     try:
         numbers = sorted({number for kind, number in artifact.numbers() if kind == TRY})
     except FuruStoreError as error:
@@ -345,7 +344,7 @@ def _read_attempts(artifact: Artifact, problems: list[str]) -> tuple[list[Attemp
             state: AttemptState = "running" if found.alive else "interrupted"
             owner = f"pid {record.pid} on {record.host}"
             attempts.append(AttemptInfo(number, state, owner))
-        elif found.info.st_size or not stat.S_ISREG(found.info.st_mode):  # empty: it only keeps its name
+        elif found.info.st_size or not stat.S_ISREG(found.info.st_mode):  # an empty file is not an attempt
             attempts.append(AttemptInfo(number, "unreadable"))
     return attempts, ended
 

@@ -1,14 +1,16 @@
-"""Claiming a node: of all attempts that want it, one gets to hold it.
+"""Claims nodes: of all attempts that try to claim a node, one succeeds.
 
-A claim is an exclusive link to a name that is not freed until `done` exists. So one claimer wins, and no
-lock is ever broken. A claim is valid because it cannot overlook another one:
+A claim is a hard link named `try-<n>`. Creating a link fails if the name is taken, and the name is not
+freed until `done` exists. So one claimer wins, and no lock ever has to be broken. After linking, a claimer
+checks that it has not overlooked another claim:
 
-    try-1, blind    The name is free only if nothing was there yet, or if `done` exists. So the claimer
-                    looks at `done` after linking. A claim of a later number first makes sure that `try-1`
-                    is taken, and no record of a later number is kept without it.
+    try-1, blind    The claimer links `try-1` without listing the directory. The name is free only if the
+                    node has no other attempt, or if `done` exists. So the claimer checks `done` after
+                    linking. For this check to suffice, a claim of a later number also takes `try-1`, and
+                    no record of a later attempt is kept without `try-1`.
     try-<n>, n > 1  The number comes from a listing that may be out of date. So the claimer lists again
-                    after linking, gives way to an attempt that is alive or has a higher number, and looks
-                    at `done` once more.
+                    after linking, gives way to an attempt that is alive or has a higher number, and checks
+                    `done` once more.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ from furu.store.trust import refuse_shared
 
 logger = logging.getLogger("furu.store")
 
-# A directory that changes this often during a claim is not a node's directory.
+# A claim gives up after this many tries: something other than furu keeps changing the directory.
 _MAX_TRIES = 100
-# Claimers that give way to each other try again after increasing pauses.
+# After the first few tries, claimers that give way to each other pause before each try, longer each time.
 _TRIES_AT_ONCE = 5
 _PAUSE_SEC = 0.001
 _MAX_PAUSE_SEC = 0.1
@@ -49,28 +51,30 @@ class _GiveWay(Exception):
 
 
 def open_store(settings: Settings) -> None:
-    """Check that nodes can be computed in a store. Raises `FuruStoreError` if not."""
+    """Raise `FuruStoreError` if nodes cannot be computed in a store."""
     process = this_process()
     process.give_back(_take_owner(process, settings, settings.store))
 
 
 def when_released(artifact: Artifact, tell: Callable[[], object]) -> Callable[[], None] | None:
-    """See `Process.when_released`."""
+    """Call `tell` when this process releases a node. See `Process.when_released`."""
     return this_process().when_released(artifact.files.done, tell)
 
 
 def claim(artifact: Artifact, rejects: Rejects | None = None) -> Attempt | None:
-    """Return a new attempt that holds a node; None if the node is DONE. Raises as `take` does."""
+    """Claim a node and return its new attempt; None if the node is DONE. Raises what `take` raises."""
     attempt = Attempt(artifact)
     return attempt if take(attempt, rejects) else None
 
 
 def take(attempt: Attempt, rejects: Rejects | None = None, *, set_aside: bool = True) -> bool:
-    """Let an attempt hold its node. Returns False if the node is DONE, or the attempt has ended already.
+    """Claim the node for an attempt. Returns False if the node is DONE, or if the attempt is not NEW.
 
-    `rejects` returns whether an existing `done` counts as missing; it is then set aside, unless `set_aside`
-    is False. Raises `FuruInProgressError` if a live owner holds the node, `FuruStoreError` if the store
-    cannot be used. After any exception the attempt does not hold the node.
+    If `done` exists, `rejects` returns whether to treat `done` as missing. A rejected or damaged `done` is
+    renamed, unless `set_aside` is False.
+
+    Raises `FuruInProgressError` if a live owner holds the node, and `FuruStoreError` if the store cannot be
+    used. After any exception the attempt does not hold the node.
     """
     with attempt.steps:
         if attempt.state is not State.NEW:
@@ -93,7 +97,7 @@ def take(attempt: Attempt, rejects: Rejects | None = None, *, set_aside: bool = 
 
 def _take(attempt: Attempt, rejects: Rejects | None, set_aside: bool) -> bool:
     artifact, files = attempt.artifact, attempt.artifact.files
-    number = 1  # without a listing, which is only needed if this name is taken
+    number = 1  # a listing is not needed unless this name is taken
     place = artifact.settings.store
     if attempt.process.places:
         place = attempt.process.places.get(files.class_directory, place)
@@ -137,7 +141,7 @@ def _take(attempt: Attempt, rejects: Rejects | None, set_aside: bool) -> bool:
 
 
 def _number_after_others(artifact: Artifact, rejects: Rejects | None) -> int:
-    """Return the number to try next after one that was taken; 0 if the node is DONE."""
+    """Return the next number to try when an attempt number is taken; 0 if the node is DONE."""
     seen = survey(artifact)
     if seen.status is Status.DONE:
         return 0 if rejects is None or not rejects() else _after_rejected(artifact)
@@ -148,12 +152,12 @@ def _number_after_others(artifact: Artifact, rejects: Rejects | None) -> int:
 
 
 def _prepare_again(attempt: Attempt, place: Path, error: OSError) -> Path:
-    """Remove the cause of a link that failed, and return the place of the attempt's owner. Raises `error`
-    if that is not possible."""
+    """Repair what made a link fail, and return the place of the attempt's owner. Raises `error` if that is
+    not possible."""
     files, owner = attempt.artifact.files, attempt.owner
-    assert owner is not None  # noqa: S101  # linking it has failed
+    assert owner is not None  # noqa: S101  # it was set before the link that failed
     if isinstance(error, FileNotFoundError):
-        # There is no directory yet, or this process's owner file was removed.
+        # Either the directory does not exist yet, or this process's owner file was removed.
         directory = os.path.dirname(files.attempt(attempt.number))
         if os.path.islink(directory) and not os.path.exists(directory):
             raise error
@@ -161,10 +165,11 @@ def _prepare_again(attempt: Attempt, place: Path, error: OSError) -> Path:
         attempt.process.directory_syncs.forget(directory)
         if not os.path.exists(owner.path):
             _replace_owner(attempt, owner, place)
-    elif error.errno == errno.EMLINK:  # ext4 allows 65,000 links to a file
+    elif error.errno == errno.EMLINK:  # too many links: ext4 allows 65,000 to a file
         _replace_owner(attempt, owner, place)
     elif error.errno == errno.EXDEV and place == attempt.artifact.settings.store:
-        # The class's directory is a symbolic link to another filesystem, which needs an owner of its own.
+        # The class's directory is a symbolic link to another filesystem. Hard links cannot cross
+        # filesystems, so this process needs a second owner in that directory.
         place = attempt.process.places[files.class_directory] = Path(files.class_directory)
         _replace_owner(attempt, owner, place)
     else:
@@ -173,7 +178,8 @@ def _prepare_again(attempt: Attempt, place: Path, error: OSError) -> Path:
 
 
 def _make_good(attempt: Attempt, judged: tuple[int, int, int] | None, set_aside: bool) -> None:
-    """Make a claim whose number comes from a listing valid against all others. Raises if that fails."""
+    """Complete a claim after linking: exclude other claims, and set a rejected or damaged `done` aside.
+    Raises `_GiveWay` or `FuruInProgressError` if another attempt takes precedence."""
     if attempt.number > 1:
         _take_first_name(attempt.artifact)
     _give_way_to_others(attempt)
@@ -183,10 +189,10 @@ def _make_good(attempt: Attempt, judged: tuple[int, int, int] | None, set_aside:
 
 
 def _take_owner(process: Process, settings: Settings, place: Path) -> Owner:
-    refuse_shared(settings, process.trusted)  # before anything is written there
+    refuse_shared(settings, process.trusted)  # before writing anything to the store
     owner = process.take_owner(place, settings.lease_sec)
     try:
-        refuse_shared(settings, process.trusted)  # again: the store may have been made just now
+        refuse_shared(settings, process.trusted)  # again: `take_owner` may have created the store
     except BaseException:
         process.give_back(owner)
         raise
@@ -194,7 +200,7 @@ def _take_owner(process: Process, settings: Settings, place: Path) -> Owner:
 
 
 def _replace_owner(attempt: Attempt, owner: Owner, place: Path) -> None:
-    """Give an attempt another owner, because it could not be linked to this one."""
+    """Give an attempt another owner, because the file of this owner could not be linked."""
     process = attempt.process
     if place == owner.place:
         process.retire(owner)
@@ -204,25 +210,25 @@ def _replace_owner(attempt: Attempt, owner: Owner, place: Path) -> None:
 
 
 def _hold(attempt: Attempt) -> None:
-    assert attempt.owner is not None  # noqa: S101  # its name is a link to the owner's file
+    assert attempt.owner is not None  # noqa: S101  # the attempt's name is a link to the owner's file
     attempt.held(attempt.owner, attempt.number, f"{attempt.owner.record.id[:8]}{attempt.sequence:x}")
 
 
 def _unlink(attempt: Attempt) -> None:
-    """Remove the link of an invalid claim. If it stayed, the node would seem to be in progress."""
+    """Remove the link of an invalid claim, because the link makes the node look in progress."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(attempt.artifact.files.attempt(attempt.number))
 
 
 def _link_attempt(owner: Owner, path: str) -> None:
-    """Link this process's owner file to an attempt's name. Raises `FileExistsError` if the name is
-    taken."""
+    """Link an owner's file to an attempt's name. Raises `FileExistsError` if the name is taken."""
     try:
         os.link(owner.path, path)
     except FileExistsError:
-        # A network filesystem may repeat a link request that succeeded, and report the name as taken. The
-        # link is ours then: this process has no other claim on the node, and an owner with a link that
-        # could not be removed gets no new claims.
+        # A network filesystem may send a link request twice: the first request succeeds, and the second
+        # reports that the name is taken. If the name leads to our owner file, this claim linked it: this
+        # process has no other claim on the node, and an owner with a link that could not be removed gets no
+        # new claims.
         if not owner.is_linked_at(os.lstat(path)):
             raise
 
@@ -234,9 +240,10 @@ def _remove_owner_of_dead(artifact: Artifact, seen: Survey) -> None:
 
 
 def _after_rejected(artifact: Artifact, besides: int = 0) -> int:
-    """Return the first attempt number above those of the rejected `done` and of all names beside it."""
+    """Return the lowest attempt number above those of the rejected `done` and of all the node's numbered
+    names. The caller's own name, `try-<besides>`, is ignored."""
     numbers = [n for kind, n in artifact.numbers() if (kind, n) != (TRY, besides)]
-    # A damaged `done` does not show its number; then only the names count.
+    # The number of a damaged `done` is unknown, so only the names count.
     with contextlib.suppress(FuruStoreError):
         if (record := artifact.read()) is not None:
             numbers.append(record.attempt)
@@ -244,23 +251,23 @@ def _after_rejected(artifact: Artifact, besides: int = 0) -> int:
 
 
 def _take_first_name(artifact: Artifact) -> None:
-    """Take `try-1`, so that no blind claim succeeds beside a later attempt. An empty file is not an
-    attempt. It stays until the node is published.
+    """Create an empty `try-1` if the name is free, so that no blind claim succeeds beside a later attempt.
+    An empty file does not count as an attempt. The file stays until the node is published.
     """
     with contextlib.suppress(FileExistsError):
         write_new(artifact.files.attempt(1), b"")
 
 
 def _give_way_to_others(attempt: Attempt) -> None:
-    """Raise if another claimer is at the node, or has been since this claim's number was chosen.
+    """Raise if another attempt holds the node, or has claimed it since this claim's number was chosen.
 
-    A later claimer sees this attempt alive, and this attempt sees earlier ones, so at most one of two goes
-    on. (If both see each other, both give way and try again.)
+    Of two claimers, the one that links later sees the attempt of the first, so at most one of them
+    continues. If each sees the other, neither continues.
     """
     artifact = attempt.artifact
     tries = [number for kind, number in artifact.numbers() if kind == TRY]
     if 1 not in tries:
-        raise _GiveWay  # a blind claim took the name and freed it again
+        raise _GiveWay  # a blind claim had taken `try-1`, and has just freed it
     for number in tries:
         if number == attempt.number:
             continue
@@ -274,8 +281,10 @@ def _give_way_to_others(attempt: Attempt) -> None:
 
 
 def _set_aside(attempt: Attempt, judged: tuple[int, int, int] | None) -> None:
-    """Rename the `done` that was judged, if there was one. No other claimer is at the node, so it does not
-    change any more; but an earlier one may have published since it was judged.
+    """Rename the `done` that `judged` identifies; None means that `done` was missing.
+
+    Raises `_GiveWay` if `done` has changed, because an earlier claimer may have published meanwhile. After
+    that check no claimer on this machine changes `done`.
     """
     files = attempt.artifact.files
     if attempt.artifact.look_at_done()[1] != judged:
@@ -286,22 +295,22 @@ def _set_aside(attempt: Attempt, judged: tuple[int, int, int] | None) -> None:
     if attempt.number == 1:
         with contextlib.suppress(FileExistsError):
             os.mkdir(files.directory)
-    # Between these calls another machine may take this attempt for dead, and take the node over.
+    # Between these calls, another machine may consider this attempt dead and take over the node.
     try:
         os.rename(files.done, aside)
-        if identify(os.lstat(aside)) != judged:  # published by the other machine: put it back
+        if identify(os.lstat(aside)) != judged:  # the other machine published this: put it back
             with contextlib.suppress(FileExistsError):
                 os.link(aside, files.done)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(aside)
             raise _GiveWay
-    except FileNotFoundError:  # the other machine was faster
+    except FileNotFoundError:  # the other machine has renamed `done` already
         raise _GiveWay from None
     attempt.replaces = True
 
 
 def in_progress(artifact: Artifact, number: int, record: AttemptRecord | None) -> FuruInProgressError:
-    """Return the error for a node that another owner computes."""
+    """Return the error for a node that another attempt is computing."""
     owner = f"pid {record.pid} on {record.host}" if record is not None else "another process"
     return FuruInProgressError(
         f"{artifact} is being computed by {owner}. State: {artifact.files.attempt(number)}",

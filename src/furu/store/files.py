@@ -1,6 +1,6 @@
-"""The files of one attempt: the directory that a node writes to while it runs, with its log.
+"""The files of one attempt: the directory that a node writes to while it runs, and the log in it.
 
-A fork of the process that made the attempt may use it too, except to close or remove it.
+A child that the node forks may write to the directory and the log, but must not close or remove them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _LOG_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEX
 
 
 class AttemptFiles:
-    """The directory of attempt `number`. Its name is unique, so any thread or fork of the node may make it.
+    """The directory of attempt `number`. Its name is unique, so any thread or forked child may create it.
 
-    `are_made` is whether the directory was made, as far as this object knows.
+    `are_made` is True if this object knows that the directory exists.
     """
 
     __slots__ = ("_artifact", "_forks", "_log", "_nonce", "_number", "_process", "are_made")
@@ -46,7 +46,7 @@ class AttemptFiles:
         return os.path.basename(self.path)
 
     def make(self) -> str:
-        """Make the directory if necessary, and return its path. Raises `OSError`."""
+        """Create the directory if necessary, and return its path. Raises `OSError`."""
         path = self.path
         if not self.are_made:
             self._make_node_directory()
@@ -56,7 +56,7 @@ class AttemptFiles:
         return path
 
     def _make_node_directory(self) -> None:
-        if self._number > 1:  # the attempt's own name is in it
+        if self._number > 1:  # the node's directory exists, because `try-<n>` is in it
             return
         try:
             os.mkdir(self._artifact.files.directory)
@@ -67,8 +67,8 @@ class AttemptFiles:
     def refresh(self) -> None:
         """Check whether the directory exists, and set `are_made`.
 
-        A fork may have created the directory, or the node may have removed it. Raises `OSError` if that
-        cannot be determined.
+        A forked child may have created the directory, or the node may have removed it. Raises `OSError` if
+        the check fails.
         """
         if self.are_made or self._process.forks != self._forks:
             try:
@@ -78,36 +78,37 @@ class AttemptFiles:
                 self.are_made = False
 
     def remove(self) -> None:
-        """Remove the directory, if it was made."""
+        """Remove the directory if it was created."""
         if self.are_made:
-            import shutil  # takes 2 ms to import, and few attempts lose their files
+            import shutil  # imported late: it takes 2 ms, and few attempts need it
 
             shutil.rmtree(self.path, ignore_errors=True)
-            if self._number == 1:  # or the attempt's own name is in it
+            if self._number == 1:  # a later attempt's `try-<n>` is in the node's directory
                 remove_if_empty(self._artifact.files.directory)
 
     # ---- the log ----
 
     def log(self, line: str) -> None:
-        """Append one line to the log. Newlines in a message are indented, so they cannot forge a line."""
+        """Append a message to the log. The second and later lines of the message are indented, so that they
+        cannot pass for separate messages."""
         content = "\n    | ".join(line.splitlines())
-        log = self._open_log()  # keeps the descriptor open until the line is written
+        log = self._open_log()  # this reference keeps the descriptor open during the write
         os.write(log.number, (content + "\n").encode("utf-8", "backslashreplace"))
 
     @contextlib.contextmanager
     def log_descriptor(self) -> Iterator[int]:
-        """Lend a descriptor of the log for a block. If the log is empty afterwards it is removed, with the
-        directories above it that are then empty."""
+        """Provide the log's descriptor inside a `with` block. If the log is empty after the block, it is
+        removed, together with the directories above it that are then empty."""
         log = self._open_log()
         try:
             yield log.number
         finally:
-            with contextlib.suppress(OSError):  # a node may have closed all descriptors
+            with contextlib.suppress(OSError):  # the node may have closed the descriptor
                 if os.fstat(log.number).st_size == 0:
                     self._remove_log()
 
     def close(self) -> None:
-        """Forget the log's descriptor. It is closed as soon as no thread uses it."""
+        """Drop the log's descriptor. The descriptor is closed when no thread uses it any more."""
         self._log = None
 
     def _open_log(self) -> Descriptor:
@@ -122,5 +123,5 @@ class AttemptFiles:
             os.unlink(f"{self.path}/{LOG}")
             os.rmdir(self.path)  # fails if the node has written files
             self.are_made = False
-            if self._number == 1:  # or the attempt's own name is in it
+            if self._number == 1:  # a later attempt's `try-<n>` is in the node's directory
                 remove_if_empty(self._artifact.files.directory)

@@ -1,14 +1,14 @@
-"""The names of files and directories in a store. Pure: reads and writes nothing.
+"""The names of files and directories in a store. No function here accesses the filesystem.
 
 <store>/owners/<id>                     one file for each process that computes
-<store>/owners/<id>.<n>                 a document that this process is writing, for its claim number n
-<store>/<module>/<Class>/<hash>         `done`: the published result or manifest
-                        <hash>.try-1    attempt 1: a link to its owner, then the record of its end
-                        <hash>.d/       made only if it is needed:
-                            try-<n>            attempt n, from the second one on
+<store>/owners/<id>.<n>                 a document that this process is writing for its claim number n
+<store>/<module>/<Class>/<hash>         `done`: the published record: the result, or its directory
+                        <hash>.try-1    attempt 1: a link to its owner's file, later a record of its outcome
+                        <hash>.d/       created only when needed:
+                            try-<n>            attempt n, if n > 1
                             a<n>-<nonce>/      the files of attempt n; the nonce is unique
-                            tmp-<n>-<nonce>    the document of attempt n, if it has files
-                            rejected-<n>       a `done` that attempt n replaces: `_validate` rejected it
+                            tmp-<n>-<nonce>    the record that attempt n is publishing, if it has files
+                            rejected-<n>       a `done` that `_validate` rejected, so attempt n replaces it
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _DIRECTORY = ".d"
 
 
 class NodeFiles(msgspec.Struct, frozen=True):
-    """The names of one node's files. `done` is an absolute path, as a str because that is faster."""
+    """The names of one node's files. `done` is an absolute path: a str, which is faster than a `Path`."""
 
     done: str
 
@@ -46,12 +46,12 @@ class NodeFiles(msgspec.Struct, frozen=True):
 
     @property
     def directory(self) -> str:
-        """The directory for all but `done` and the first attempt."""
+        """The directory of all the node's files except `done` and `try-1`."""
         return f"{self.done}{_DIRECTORY}"
 
     @property
     def all(self) -> tuple[str, str, str]:
-        """The node's names in the directory of its class."""
+        """The node's three paths in its class's directory."""
         return self.done, self.attempt(1), self.directory
 
     def attempt(self, number: int) -> str:
@@ -61,7 +61,7 @@ class NodeFiles(msgspec.Struct, frozen=True):
         return f"{self.directory}/a{number}-{nonce}"
 
     def temporary(self, number: int, nonce: str) -> str:
-        return f"{self.directory}/tmp-{number}-{nonce}"  # noqa: S108  # not the system's
+        return f"{self.directory}/tmp-{number}-{nonce}"  # noqa: S108  # not the system's /tmp
 
     def rejected(self, number: int) -> str:
         return f"{self.directory}/rejected-{number}"
@@ -80,13 +80,13 @@ def parse_numbered(name: str) -> tuple[str, int] | None:
 
 
 def parse_hash(name: str) -> str | None:
-    """Return the hash of the node to which a name in a class's directory belongs; None if to none."""
+    """Return the hash of the node that a name in a class's directory belongs to; None for other names."""
     node_hash, dot, rest = name.partition(".")
     return node_hash if f"{dot}{rest}" in ("", _FIRST, _DIRECTORY) and is_identifier(node_hash) else None
 
 
 def is_identifier(text: str) -> bool:
-    """Whether text has the form of a hash or an owner's id, and so is safe in a path."""
+    """Whether text has the form of a hash or an owner id. Such text is safe in a path."""
     return _HASH.match(text) is not None
 
 
@@ -107,11 +107,11 @@ def is_directory_of_class(directory: str, node_class: str) -> bool:
 
 
 def encode_component(name: str) -> str:
-    """Encode a name as one path component: other than plain characters are percent-encoded, and a long name
-    is cut and gets a digest.
+    """Encode a name as one path component. Special characters are percent-encoded. A long name is cut, and
+    a digest of the whole name is appended.
 
-    Different names give different components if the filesystem is case-sensitive. If it is not, two classes
-    may share a directory, but their nodes still have different hashes.
+    On a case-sensitive filesystem, different names give different directories. On other filesystems two
+    classes may share a directory, but their nodes still have different hashes.
     """
     raw = name.encode("utf-8", "surrogatepass")
     encoded = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in raw)

@@ -1,7 +1,6 @@
-"""Removing what earlier attempts at a node left in the store.
+"""Removes the files that earlier attempts at a node left in the store.
 
-Each function is called by the holder of the node's claim. Nothing is removed whose owner is alive or may
-still publish.
+Callers must hold the node's claim. Files are kept if their owner is alive or may still publish.
 """
 
 from __future__ import annotations
@@ -26,15 +25,15 @@ __all__ = [
 
 logger = logging.getLogger("furu.store")
 
-# How many records of failed and cancelled attempts are kept for a node, with their files.
+# How many records of failed or cancelled attempts to keep for each node, with the attempts' files.
 KEPT_RECORDS = 4
 
 
 def remove_strays(artifact: Artifact) -> None:
-    """Remove files without an attempt, which remain if `done` was removed by hand. Called under a claim of
-    `try-1`."""
+    """Remove files that belong to no attempt; such files remain if a user removes `done`. The caller must
+    hold `try-1`."""
     numbered = artifact.numbered()
-    if os.path.lexists(artifact.files.done):  # another machine took this attempt for dead, and published
+    if os.path.lexists(artifact.files.done):  # another machine considered this attempt dead, and published
         return
     attempts = {number for kind, number in numbered.values() if kind == TRY}
     for path, (_, number) in numbered.items():
@@ -43,9 +42,9 @@ def remove_strays(artifact: Artifact) -> None:
 
 
 def remove_old_records(artifact: Artifact, number: int) -> None:
-    """Remove the records of attempts before `number`, with their files, except the newest ones.
+    """Remove all but the newest records of attempts before `number`, and those attempts' files.
 
-    Only attempts that have ended are removed: an owner that looks dead may still publish.
+    Only attempts that have ended are removed, because an owner that looks dead may still publish.
     """
     numbered = artifact.numbered()
     earlier = sorted(attempt for kind, attempt in numbered.values() if kind == TRY and attempt < number)
@@ -56,9 +55,9 @@ def remove_old_records(artifact: Artifact, number: int) -> None:
 
 
 def remove_superseded(artifact: Artifact, number: int) -> None:
-    """Remove what attempts before `number`, which has published, left behind, except that of a live owner.
+    """Remove the files of attempts before `number`, which has published. Files of live owners are kept.
 
-    The record of the last failure is kept, and `try-1` with it: see the top of `claim.py`.
+    The record of the last failure is kept too, together with `try-1`: see the top of `claim.py`.
     """
     try:
         numbered = artifact.numbered()
@@ -90,7 +89,7 @@ def _has_ended(artifact: Artifact, number: int) -> bool:
 
 
 def remove_name(path: str) -> bool:
-    """Remove a file or directory; return whether a file was removed. Logs a warning if that fails."""
+    """Remove a file or directory. Returns whether a file was removed. Logs a warning if removing fails."""
     try:
         os.unlink(path)
         return True
@@ -100,13 +99,13 @@ def remove_name(path: str) -> bool:
         if os.path.isdir(path) and not os.path.islink(path):
             import shutil  # takes 2 ms to import
 
-            shutil.rmtree(path, ignore_errors=True)  # Linux reports EISDIR for one, macOS EPERM
+            shutil.rmtree(path, ignore_errors=True)  # unlink fails: EISDIR on Linux, EPERM on macOS
         else:
             logger.warning("could not remove %s: %s", path, error)
     return False
 
 
 def remove_if_empty(directory: str) -> None:
-    """Remove a directory, unless it holds a name or is gone."""
+    """Remove a directory if it is empty. Ignores errors."""
     with contextlib.suppress(OSError):
         os.rmdir(directory)

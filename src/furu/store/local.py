@@ -1,9 +1,9 @@
-"""What this process remembers about its stores: its owners, its running attempts, and who waits for them.
+"""What this process remembers about its stores: owners, running attempts, and callbacks that wait for them.
 
-One object holds all of it, with one hook after a fork: the child starts with a new object, which knows its
-parent's attempts only to find their files. A test gets a second process by making a second object.
+One `Process` object contains all of this. After a fork, a hook gives the child a new object, which knows
+the parent's attempts only in order to find their files. A test uses a second object as a second process.
 
-    owner in use -> idle (no attempt is linked to it) -> ended after a while, or when many are idle
+    owner in use -> idle (no attempt is linked to it) -> ended, after a while or when many owners are idle
 """
 
 from __future__ import annotations
@@ -37,26 +37,27 @@ from furu.store.trust import Trusted
 
 logger = logging.getLogger("furu.store")
 
-# Six heartbeats in a lease: an observer has to miss five before it may take a live owner for dead.
+# Six heartbeats in a lease: an observer considers an owner dead only after it has missed five in a row.
 _BEATS_PER_LEASE = 6
-# On a filesystem that other machines may reach, an owner of this boot whose lock is free is dead if it
-# misses two heartbeats: it may live in a copy of this virtual machine, whose locks are not seen here.
+# On a filesystem that other machines can reach, an owner with this boot id and a free lock may be alive in
+# a copy of this virtual machine, because the copy's locks are invisible here. Such an owner counts as dead
+# after two missed heartbeats.
 _BEATS_OF_A_COPY = 2
-# A store that has not been used for this long has no open descriptor and no heartbeat.
+# An owner that is idle for this long is ended, so an unused store has no open descriptor and no heartbeat.
 IDLE_SEC = 5.0
 _MAX_IDLE_OWNERS = 4
-# How many files in `owners/` a new owner checks for those that killed processes left.
+# How many files in `owners/` are checked for dead owners when a new owner is created.
 _SWEPT_OWNERS = 64
 _MAX_LEASES = 4096
 
 
-# Guards the memory of this process. Re-entrant, because a signal handler may look at a node while its
-# thread holds the lock, and because a thread that forks holds it in the child too.
+# Guards the `Process` object. Re-entrant for two reasons: a signal handler may check a node while its
+# thread holds the lock, and after a fork the forking thread still holds the lock in the child.
 _lock = threading.RLock()
 
 
 class Running(Protocol):
-    """The part of an attempt that the memory of the process uses."""
+    """The attributes of an attempt that `Process` uses."""
 
     number: int
     owner: Owner | None
@@ -67,30 +68,30 @@ class Running(Protocol):
 
 
 class Leases:
-    """When each owner of another machine was last seen to change its file, by this process's monotonic
-    clock."""
+    """Remembers when this process last saw the file of each owner on another machine change. Times are from
+    this process's monotonic clock."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._seen: dict[tuple[int, int], tuple[int, float]] = {}
 
     def is_alive(self, info: os.stat_result, lease_sec: float) -> bool:
-        """Whether the file was last seen to change less than a lease ago."""
+        """Whether a change of the file was seen less than a lease ago. A first look counts as a change."""
         now = self._clock()
         key = (info.st_dev, info.st_ino)
         mtime_ns, since = self._seen.get(key, (-1, now))
         if mtime_ns != info.st_mtime_ns:
-            if len(self._seen) >= _MAX_LEASES:  # forgetting an owner only means to wait for it again
+            if len(self._seen) >= _MAX_LEASES:  # a forgotten owner only costs another lease of waiting
                 self._seen.clear()
             self._seen[key] = (info.st_mtime_ns, now)
             return True
-        # The answer stays until the file changes: one lease is enough for all nodes of a dead owner.
+        # The entry is kept until the file changes, so one lease is enough for all nodes of a dead owner.
         return now - since < lease_sec
 
 
 class Process:
-    """The memory of one process. `lock` guards it, and is held while an owner is made or ended and during a
-    fork, so that a child never inherits an owner's file that this object does not know.
+    """What one process remembers. `lock` guards this object. The lock is held during a fork, and while an
+    owner is created or ended, so a child never inherits an owner's file that this object does not know.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class Process:
         self.forks = 0
         self.directory_syncs = DirectorySyncs()
         self.trusted = Trusted()
-        # The owner's place for each class whose directory is a link to another filesystem.
+        # Where the owner's file is, for each class directory that is a symbolic link to another filesystem.
         self.places: dict[str, Path] = {}
         self.owners: list[Owner] = []
         self._boot = boot
@@ -126,7 +127,7 @@ class Process:
     # ---- owners ----
 
     def take_owner(self, place: Path, lease_sec: float) -> Owner:
-        """Return this process's owner in a place for one more attempt, and make it if there is none.
+        """Return this process's owner in `place`, created if necessary, and count one more attempt.
 
         Raises `FuruStoreError` if the place cannot be used.
         """
@@ -144,7 +145,7 @@ class Process:
             return owner
 
     def give_back(self, owner: Owner) -> None:
-        """Note that an attempt of an owner has ended."""
+        """Give back an owner that an attempt no longer needs."""
         with self.lock:
             owner.attempts -= 1
             if owner.attempts:
@@ -157,10 +158,10 @@ class Process:
                 self._end_longest_idle()
 
     def retire(self, owner: Owner) -> None:
-        """Give an owner no new attempts, and end it after its last one.
+        """Give an owner no new attempts, and end the owner after its last attempt.
 
-        This is for an owner whose file was removed, or with a link that cannot be removed: ending the owner
-        makes that attempt dead for all observers.
+        Call this if the owner's file was removed, or if an attempt's link to it cannot be removed: once the
+        owner has ended, all processes see that the attempt is dead.
         """
         with self.lock:
             owner.retired = True
@@ -168,7 +169,7 @@ class Process:
                 del self._current[owner.place]
 
     def owns(self, record: OwnerRecord, info: os.stat_result) -> Owner | None:
-        """Return the owner of this process to which a record and a file belong, if there is one."""
+        """Return this process's owner with this record and this file; None if there is none."""
         for owner in tuple(self.owners):
             if owner.record.id == record.id and owner.is_linked_at(info):
                 return owner
@@ -186,11 +187,11 @@ class Process:
         if self._heart is None or not self._heart.is_alive():
             heart = threading.Thread(target=self._beat, name="furu-heartbeat", daemon=True)
             try:
-                # In an empty context, so that the thread does not keep the current node alive.
+                # Start in an empty context: a copy of the current context would keep a node alive.
                 contextvars.Context().run(heart.start)
             except RuntimeError as error:
                 if locks_are_all_here(os.fspath(owner.place)):
-                    return  # other processes look at the lock, not at heartbeats
+                    return  # other processes check the lock, so heartbeats are not needed
                 raise FuruStoreError(
                     f"cannot compute in {owner.place}: the heartbeat thread, which shows other machines "
                     f"that this process is alive, cannot be started ({error}). Raise the limit of threads.",
@@ -210,7 +211,7 @@ class Process:
         owner.end()
 
     def _beat(self) -> None:
-        """Touch the owners' files and end idle owners, until there are none left."""
+        """Touch the owners' files and end idle owners, until no owner is left."""
         while True:
             with self.lock:
                 self._changed.clear()
@@ -226,7 +227,7 @@ class Process:
                 wait_sec = min(shortest_sec, self._idle_sec)
             for owner, file in beating:
                 self._touch(owner, file.number)
-            del beating  # or the file of an owner that ends during the wait would stay open
+            del beating  # otherwise the file of an owner that ends during the wait stays open
             self._changed.wait(wait_sec)
 
     def _touch(self, owner: Owner, number: int) -> None:
@@ -240,15 +241,15 @@ class Process:
                     "same time. Do not close descriptors that you have not opened.",
                     owner.path,
                 )
-        except Exception as error:  # the host's logging filters and handlers may raise too
+        except Exception as error:  # the application's logging filters and handlers may raise
             with contextlib.suppress(Exception):
                 logger.warning("heartbeat of %s failed: %s", owner.path, error)
 
     # ---- attempts ----
 
     def enter(self, attempt: Running) -> Running | None:
-        """Register an attempt before its claim. If this process has an attempt at the node already, return
-        that one; otherwise give the new one a `sequence` number that is unique in this process."""
+        """Register an attempt before it claims its node, and give it a `sequence` number that is unique in
+        this process. If this process already has an attempt at the node, only returns that attempt."""
         node = attempt.node
         with self.lock:
             other = self._attempts.get(node)
@@ -258,7 +259,7 @@ class Process:
             return other
 
     def leave(self, attempt: Running, owner: Owner | None, *, retire: bool) -> None:
-        """Forget an attempt, give back its owner, and call the functions that wait for its node."""
+        """Forget an attempt, give back its owner, and call the callbacks that wait for its node."""
         node = attempt.node
         waiters: list[Callable[[], object]] = []
         with self.lock:
@@ -278,14 +279,14 @@ class Process:
                 logger.exception("a waiter for %s failed", attempt.node)
 
     def attempt_at(self, node: str) -> Running | None:
-        """Return this process's attempt at a node, or in a fork, its parent's."""
+        """Return this process's attempt at a node, or in a forked child, the parent's."""
         return self._attempts.get(node) or self._inherited.get(node)
 
     def when_released(self, node: str, tell: Callable[[], object]) -> Callable[[], None] | None:
-        """Register `tell` to be called, in any thread, when this process releases a node, published or not.
+        """Call `tell`, in any thread, when this process releases a node, whether or not it was published.
 
-        Returns a function that takes the registration back; None, and `tell` is not called, if this process
-        does not hold the node.
+        Returns a function that cancels this call. If this process does not hold the node, returns None, and
+        `tell` is never called.
         """
         with self.lock:
             if node not in self._attempts:
@@ -311,9 +312,10 @@ class Process:
     ) -> bool:
         """Whether attempt `number` at a node is running. `descriptor` is its open `try-<n>` file.
 
-        An attempt of this process is alive if this object knows it. One of this machine is alive if its
-        process holds the lock. Any other is dead only if the file's mtime has not *changed* for a lease on
-        this process's own clock. Raises `OSError` if that cannot be determined.
+        An attempt of this process is alive if this object knows the attempt. An attempt of another process
+        on this machine is alive if that process holds the lock. Any other attempt is dead only if the mtime
+        of its file has not *changed* for a lease, or for two heartbeats in a copy of this virtual machine,
+        by this process's own clock. Raises `OSError` if the check fails.
         """
         own = self.owns(record, info)
         if own is not None:
@@ -328,7 +330,7 @@ class Process:
         return self.leases.is_alive(info, longest_sec)
 
     def _is_at(self, owner: Owner, node: str, number: int) -> bool:
-        """Whether this process runs an attempt, whose store it may know by another path."""
+        """Whether this process is running attempt `number` at a node, perhaps under another path."""
         found = self._attempts.get(node)
         if found is not None and found.number == number and found.owner is owner:
             return True
@@ -343,16 +345,16 @@ class Process:
     # ---- the end of the process, forks ----
 
     def end(self) -> None:
-        """Remove the owners' files, so that other processes need not find out that they are dead."""
+        """End all owners, so that other processes do not have to find out whether they are dead."""
         with self.lock:
             for owner in tuple(self.owners):
                 self._end(owner)
 
     def forked(self) -> Process:
-        """In the child after a fork: close the owners' files, and return a new memory for the child.
+        """Close the owners' files in a forked child, and return a new `Process` for the child.
 
-        The child's descriptors share their locks with the parent's. If they stayed open, the parent's
-        attempts would look alive after the parent's death.
+        The child's descriptors share the parent's locks. If they stayed open, the parent's attempts would
+        look alive after the parent's death.
         """
         child = Process(boot=self._boot, lock=_lock)
         child.forks = self.forks + 1
@@ -367,13 +369,13 @@ _process = Process(lock=_lock)
 
 
 def this_process() -> Process:
-    """Return the memory of this process."""
+    """Return the `Process` object of this process."""
     return _process
 
 
 @contextlib.contextmanager
 def acting_as(process: Process) -> Iterator[None]:
-    """Act as another process in a block; for tests."""
+    """Use another `Process` object inside a `with` block. For tests."""
     global _process
     before, _process = _process, process
     try:
@@ -396,15 +398,16 @@ def _at_exit() -> None:
 
 
 def _end_with_worker_of_multiprocessing() -> None:
-    """Such a worker exits without calling `atexit` functions, but calls finalizers."""
+    """Register a finalizer that ends the owners, because a multiprocessing worker exits without calling
+    `atexit` functions."""
     util = sys.modules.get("multiprocessing.util")
     if util is not None:
         util.Finalize(None, _at_exit, exitpriority=0)
 
 
 atexit.register(_at_exit)
-# Hooks after a fork are called in the order of registration, hooks before it in reverse. The lock's hooks
-# are built-in functions, which an interrupt cannot split.
+# Python calls `before` hooks in reverse order of registration, and `after` hooks in order. The lock's hooks
+# are built-in functions, because a KeyboardInterrupt cannot stop a built-in function halfway.
 os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release)
 os.register_at_fork(after_in_parent=_count_fork, after_in_child=_after_fork_in_child)
 os.register_at_fork(after_in_child=_lock.release)

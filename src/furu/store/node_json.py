@@ -1,4 +1,4 @@
-"""Everything the store knows about a node as JSON, for the command line and the pages."""
+"""Converts what the store knows about a node to JSON, for the command line and the web pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["node_json", "read_logs"]
 
 
 def node_json(info: NodeInfo, logs: Mapping[int, LogText]) -> dict[str, Any]:
-    """Return a node with its attempts and their logs, but without its result and directory."""
+    """Return a node's description as JSON data, with its attempts and logs, but without its result."""
     return {
         "class": info.node_class,
         "hash": info.artifact.hash,
@@ -28,8 +28,8 @@ def node_json(info: NodeInfo, logs: Mapping[int, LogText]) -> dict[str, Any]:
 
 
 def read_logs(info: NodeInfo) -> dict[int, LogText]:
-    """Return the end of each attempt's log, by number. For a log that cannot be read, returns the
-    reason."""
+    """Return the end of each attempt's log, by attempt number. If a log cannot be read, its text is the
+    error message."""
     logs = {}
     for attempt in info.attempts:
         try:

@@ -1,8 +1,8 @@
-"""Owners: locked files that stand for processes, and whether the owner of an attempt is alive.
+"""Owners: locked files that represent processes, and the check whether an owner is alive.
 
 A process keeps its file `owners/<id>` locked while it computes, and an attempt is a hard link to that file.
-So one lock and one heartbeat cover all nodes that the process computes, and an attempt's file shows whether
-its owner is alive. `local.py` keeps the owners of this process.
+So one lock and one heartbeat serve all nodes that the process computes, and any process can check an
+attempt's file to see whether the owner is alive. `local.py` keeps track of this process's owners.
 """
 
 from __future__ import annotations
@@ -35,20 +35,21 @@ from furu.store.record import (
 
 _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV, errno.EMLINK}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
-# An owner's record has a few hundred bytes.
+# An owner's record is a few hundred bytes long.
 _MAX_OWNER_BYTES = 2**16
-# Making an owner takes milliseconds. Only files made on this machine are compared with its clock.
+# The age at which unfinished files in `owners/` are removed; writing such a file takes milliseconds. Only
+# files on local filesystems are removed, because their mtimes come from this machine's clock.
 _HALF_MADE_SEC = 3600.0
-# Filesystems that only one kernel can mount, so that this kernel sees all locks on them.
+# Filesystems that only one kernel can mount at a time, so this kernel sees every lock on their files.
 _LOCAL_FILESYSTEMS = {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "hfs", "jfs", "nilfs2"}
 _LOCAL_FILESYSTEMS |= {"overlay", "ramfs", "reiserfs", "tmpfs", "xfs", "zfs"}
 
 
 class Descriptor:
-    """A file descriptor that is closed once: by `close`, or when nothing refers to the object any more.
+    """A file descriptor that is closed exactly once: by `close`, or when the object is deleted.
 
-    The number of a closed descriptor may be reused for another file at once. A thread that is still writing
-    keeps the object, and so the file, alive; no other copy of the number is ever closed.
+    The system may reuse the number of a closed descriptor for another file immediately. So a thread that is
+    writing keeps a reference to this object, which keeps the file open. Nothing else closes the number.
     """
 
     __slots__ = ("number",)
@@ -57,7 +58,7 @@ class Descriptor:
         self.number = number
 
     def close(self) -> None:
-        """Close now. The caller must be the only user."""
+        """Close the descriptor now. No other thread may be using it."""
         number, self.number = self.number, -1
         if number >= 0:
             os.close(number)
@@ -69,10 +70,10 @@ class Descriptor:
 
 @dataclass(eq=False, slots=True)
 class Owner:
-    """An owner of this process.
+    """An owner that represents this process.
 
-    `file` holds the lock, and is in the `owners/` of the directory `place`. `attempts` counts the attempts
-    that are links to the file. A `retired` owner gets no new attempts.
+    `file` is the locked file in the directory `<place>/owners`. `attempts` counts the attempts that are
+    links to this file. A `retired` owner gets no new attempts.
     """
 
     place: Path
@@ -89,7 +90,7 @@ class Owner:
 
     @property
     def has_its_file(self) -> bool:
-        """Whether the descriptor still belongs to the owner: a node may have closed all descriptors."""
+        """Whether the descriptor still refers to the owner's file. A node may close any descriptor."""
         try:
             info = os.fstat(self.file.number)
         except OSError as error:
@@ -97,16 +98,15 @@ class Owner:
         return self.is_linked_at(info)
 
     def is_linked_at(self, info: os.stat_result) -> bool:
-        """Whether a file is a link to this owner's file."""
+        """Whether `info` is the stat result of this owner's file."""
         return (info.st_dev, info.st_ino) == self.inode
 
     def document(self, claim: int) -> str:
-        """Return the path for a document that this process writes for a claim, before it gets its name."""
+        """Return the path at which a claim's document is written before it gets its final name."""
         return f"{self.path}.{claim:x}"
 
     def end(self) -> None:
-        """Remove the file and release the lock. Attempts of this owner that are left on disk are then
-        dead."""
+        """Remove the file and release the lock. Attempts that are still links to the file are then dead."""
         try:
             with contextlib.suppress(OSError):
                 if self.is_linked_at(os.lstat(self.path)):
@@ -115,22 +115,23 @@ class Owner:
             self.close()
 
     def close(self) -> None:
-        """Close the file, unless its number belongs to another file now."""
+        """Close the file, unless the descriptor's number now belongs to another file."""
         if self.has_its_file:
-            with contextlib.suppress(OSError):  # the lock is released in any case
+            with contextlib.suppress(OSError):  # a failed close releases the lock too
                 self.file.close()
         self.file.number = -1
 
 
 def make_owner(place: Path, lease_sec: float, boot: str) -> Owner:
-    """Make an owner in the `owners/` of a store, or of a class's directory on another filesystem.
+    """Create an owner's file in `<place>/owners`. The place is a store, or a class's directory on another
+    filesystem.
 
     Raises `FuruStoreError` if the place cannot be used: it must be a writable directory on a filesystem
     with hard links and locks.
     """
     directory = owners_directory(place)
     try:
-        # With any umask: `refuse_shared` must not refuse the new directory later.
+        # Whatever the umask is, do not let every user write: `refuse_shared` would refuse the store later.
         os.makedirs(place, mode=0o775, exist_ok=True)
         os.makedirs(directory, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -150,7 +151,7 @@ def make_owner(place: Path, lease_sec: float, boot: str) -> Owner:
     except OSError as error:
         raise _unwritable(place, error) from error
     try:
-        # Lock and write the file before it gets its name: a file with its name always has a live owner.
+        # Lock and write the file before it gets its final name, so that an unlocked file has a dead owner.
         info = os.fstat(file.number)
         record = OwnerRecord(
             id=identifier,
@@ -223,11 +224,11 @@ def _unwritable(store: Path, error: OSError) -> FuruStoreError:
     )
 
 
-# ---- is another owner alive? ----
+# ---- checking other owners ----
 
 
 def is_locked(descriptor: int) -> bool:
-    """Whether another open file holds the lock. Takes a shared lock for a moment to find out."""
+    """Whether another open file holds the lock. To find out, this takes a shared lock for a moment."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -238,7 +239,7 @@ def is_locked(descriptor: int) -> bool:
 
 @functools.cache
 def boot_id() -> str:
-    """Return a string that identifies the current boot of this machine; empty if the system has none."""
+    """Return a string that identifies this machine's current boot; empty if the system provides none."""
     if sys.platform == "darwin":
         command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
         answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
@@ -254,8 +255,8 @@ def boot_id() -> str:
 def locks_are_all_here(directory: str) -> bool:
     """Whether a directory is on a local filesystem, so that this kernel sees every lock on its files.
 
-    A copy of a virtual machine has the boot id and device numbers of the original. On a filesystem that
-    both can reach, one may not see the locks of the other.
+    A copy of a virtual machine has the boot id and device numbers of the original. If both machines can
+    reach a filesystem, each may be unable to see the other's locks.
     """
     if sys.platform == "darwin":
         return True
@@ -269,13 +270,13 @@ def locks_are_all_here(directory: str) -> bool:
     for fields in mounts:
         point = fields[4].replace("\\040", " ")
         inside = path == point or path.startswith(point.rstrip("/") + "/")
-        if inside and len(point) >= longest:  # a later mount on the same point hides the earlier one
+        if inside and len(point) >= longest:  # a later mount at the same path hides an earlier mount
             kind, longest = fields[fields.index("-") + 1], len(point)
     return kind in _LOCAL_FILESYSTEMS
 
 
 def remove_dead(place: Path, identifier: str, info: os.stat_result) -> None:
-    """Remove the file of a dead owner, if the name still leads to that file."""
+    """Remove a dead owner's file, if its path still leads to the file with the stat result `info`."""
     if not is_identifier(identifier):
         return
     path = f"{owners_directory(place)}/{identifier}"
@@ -285,9 +286,9 @@ def remove_dead(place: Path, identifier: str, info: os.stat_result) -> None:
 
 
 def remove_dead_owners(place: Path, boot: str, most: int) -> None:
-    """Remove files that killed processes of this machine left in `owners/`. Looks at `most` files at most.
+    """Remove files that killed processes of this machine left in `owners/`. Checks at most `most` files.
 
-    Files that cannot be read, or belong to another machine, are kept.
+    Files that cannot be read or that belong to another machine are kept.
     """
     directory = owners_directory(place)
     try:
@@ -304,7 +305,7 @@ def _remove_if_dead(path: str, boot: str) -> None:
     file = Descriptor(os.open(path, READ_FLAGS))
     info = os.fstat(file.number)
     name = os.path.basename(path)
-    if name.startswith("new-") or "." in name:  # unfinished: its process was killed, or is at it now
+    if name.startswith("new-") or "." in name:  # unfinished: its process is still writing, or was killed
         is_old = time.time() - info.st_mtime > _HALF_MADE_SEC
         of_this_machine = is_old and locks_are_all_here(os.path.dirname(path))
     else:
@@ -319,6 +320,6 @@ def _remove_if_dead(path: str, boot: str) -> None:
 
 
 def is_of_this_machine(record: OwnerRecord, info: os.stat_result, path: str, boot: str) -> bool:
-    """Whether the lock of an owner shows for certain if the owner is alive."""
+    """Whether an owner belongs to this boot of this machine. If so, its lock shows whether it is alive."""
     same_boot = bool(record.boot_id) and record.boot_id == boot and record.device == info.st_dev
     return same_boot and locks_are_all_here(os.path.dirname(path))

@@ -1,9 +1,10 @@
-"""The JSON documents in a store, and the file operations on them.
+"""The JSON documents in a store, and the functions that read and write them.
 
-`read_state` reads a document, `write_new` writes one, and `link_new` gives it its name, which publishes it.
+`read_state` reads a document. `write_new` writes a document to a temporary path, and `link_new` publishes
+the document by linking it to its final name.
 
-A state file may be empty, torn, foreign, huge, a directory, a symbolic link or a FIFO. `read_state` then
-raises `FuruStoreError` or returns None. Nothing in it is ever imported or unpickled.
+A state file may be empty, torn, foreign, huge, a directory, a symbolic link or a FIFO. For such files the
+functions here raise `FuruStoreError` or return None. They never import or unpickle what a file names.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from furu._common.text import traceback_text
 from furu.errors import FuruStoreError
 
 FORMAT = 1
-# Far more than an owner or an ended attempt needs; tracebacks are cut much earlier.
+# Most records are far smaller. Tracebacks have their own, lower limit.
 MAX_RECORD_BYTES = 2**20
 MAX_TRACEBACK_CHARS = 64 * 2**10
 
@@ -33,8 +34,8 @@ _LEFT_OUT = {"left out": "the configuration is too large for this record"}
 
 
 class OwnerRecord(msgspec.Struct, frozen=True, tag="owner", tag_field="record"):
-    """The record of an owner. Only `id`, `boot_id` and `device` are compared; `pid` and `host` are for
-    people."""
+    """The record of an owner. Owners are compared by `id`, `boot_id` and `device`; `pid` and `host` are
+    only shown to people."""
 
     id: str
     pid: int
@@ -45,7 +46,7 @@ class OwnerRecord(msgspec.Struct, frozen=True, tag="owner", tag_field="record"):
 
 
 class EndedRecord(msgspec.Struct, frozen=True, tag="ended", tag_field="record"):
-    """The record of an attempt that ended without publishing."""
+    """The record of an attempt that failed or was cancelled."""
 
     format: int
     node_class: str
@@ -62,9 +63,11 @@ class EndedRecord(msgspec.Struct, frozen=True, tag="ended", tag_field="record"):
 
 
 class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record"):
-    """A published artifact. `result` is the value as JSON, or null if files hold it. `files` is the name of
-    the directory with the attempt's files, empty if it wrote none. `source` is the file that defines the
-    class, and `from_script` says whether that file was run as a script rather than imported.
+    """The record of a published artifact.
+
+    `result` is the value as JSON, or null if the result is in files. `files` is the name of the directory
+    with the attempt's files, or empty if there are none. `source` is the path of the file that defines the
+    class. `from_script` is True if that file was run as a script rather than imported.
     """
 
     format: int
@@ -88,7 +91,8 @@ encode = msgspec.json.Encoder().encode
 
 
 def encode_done(record: DoneRecord) -> bytes:
-    """Encode a published artifact. All but the result is limited to `MAX_RECORD_BYTES`."""
+    """Encode a published artifact. If the record is longer than `MAX_RECORD_BYTES` without its result, the
+    configuration is left out."""
     content = encode(record)
     if len(content) - len(bytes(record.result)) > MAX_RECORD_BYTES:
         content = encode(msgspec.structs.replace(record, config=_LEFT_OUT))
@@ -96,7 +100,7 @@ def encode_done(record: DoneRecord) -> bytes:
 
 
 def encode_ended(record: EndedRecord) -> bytes:
-    """Encode an ended attempt in at most `MAX_RECORD_BYTES`, indented, because people open this file."""
+    """Encode an ended attempt in at most `MAX_RECORD_BYTES`. The JSON is indented for human readers."""
     content = msgspec.json.format(encode(record), indent=2) + b"\n"
     if len(content) > MAX_RECORD_BYTES:
         return encode_ended(msgspec.structs.replace(record, config=_LEFT_OUT))
@@ -104,7 +108,7 @@ def encode_ended(record: EndedRecord) -> bytes:
 
 
 def traceback_lines(error: BaseException) -> list[str]:
-    """Return the lines of an error's traceback for a record; the middle of a long one is left out."""
+    """Return the lines of an error's traceback for a record. The middle of a long traceback is left out."""
     text = traceback_text(error)
     if len(text) > MAX_TRACEBACK_CHARS:
         half = MAX_TRACEBACK_CHARS // 2
@@ -114,7 +118,7 @@ def traceback_lines(error: BaseException) -> list[str]:
 
 
 def decode_attempt(content: bytes) -> AttemptRecord | None:
-    """Decode a `try-<n>` file; None if it is not a record, and so not an attempt."""
+    """Decode the content of a `try-<n>` file; None if the content is not a valid record."""
     try:
         return _attempt_decoder.decode(content)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -124,7 +128,8 @@ def decode_attempt(content: bytes) -> AttemptRecord | None:
 def read_done(path: str, max_bytes: int) -> DoneRecord | None:
     """Read a `done` file; None if it does not exist or is empty.
 
-    Raises `FuruStoreError` if it is damaged, foreign, or larger than `max_bytes`.
+    Raises `FuruStoreError` if the file is damaged, has an unknown format, is larger than `max_bytes`, or
+    cannot be read.
     """
     content = read_state(path, max_bytes)
     if not content:
@@ -141,7 +146,7 @@ def read_done(path: str, max_bytes: int) -> DoneRecord | None:
 def read_state(path: str, max_bytes: int) -> bytes | None:
     """Return the content of a state file; None if it does not exist.
 
-    Raises `FuruStoreError` if it is not a regular file, is larger than `max_bytes`, or cannot be read.
+    Raises `FuruStoreError` if the file is not regular, is larger than `max_bytes`, or cannot be read.
     """
     try:
         descriptor = os.open(path, READ_FLAGS)
@@ -158,7 +163,7 @@ def read_state(path: str, max_bytes: int) -> bytes | None:
 
 
 def read_open(descriptor: int, path: str, max_bytes: int) -> bytes:
-    """Like `read_state`, for an open file."""
+    """Like `read_state`, but for a file that is already open."""
     try:
         info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode):
@@ -166,7 +171,7 @@ def read_open(descriptor: int, path: str, max_bytes: int) -> bytes:
         if info.st_size > max_bytes:
             raise unusable(path, f"it has {info.st_size} bytes, more than the {max_bytes} allowed")
         content = os.read(descriptor, info.st_size + 1)
-        if len(content) < info.st_size:  # a read returns at most 2 GiB, and less on network filesystems
+        if len(content) < info.st_size:  # one read returns at most 2 GiB, or less on a network
             chunks = [content]
             while chunks[-1]:
                 chunks.append(os.read(descriptor, _CHUNK_BYTES))
@@ -177,7 +182,8 @@ def read_open(descriptor: int, path: str, max_bytes: int) -> bytes:
 
 
 def write_new(path: str, content: bytes, *, sync: bool = False) -> None:
-    """Write a file that must not exist. If writing fails, the file is removed. Raises `OSError`."""
+    """Create a file with this content. If writing fails, the new file is removed. Raises `OSError`, also if
+    the file exists already."""
     descriptor = os.open(path, _WRITE, 0o666)
     try:
         try:
@@ -193,11 +199,12 @@ def write_new(path: str, content: bytes, *, sync: bool = False) -> None:
 
 
 def link_new(path: str, name: str) -> bool:
-    """Link a file to a name; return False if the name is taken. Raises `OSError`."""
+    """Link a file to a new name. Returns False if the name is taken. Raises `OSError`."""
     try:
         os.link(path, name)
     except FileExistsError:
-        # A network filesystem may repeat a link request that succeeded, and report the name as taken.
+        # A network filesystem may send a link request twice: the first request succeeds, and the second
+        # reports that the name is taken. So check whether the name leads to this file.
         info = os.lstat(path)
         try:
             return os.path.samestat(info, os.lstat(name))
@@ -214,7 +221,7 @@ def write_all(descriptor: int, content: bytes) -> None:
 
 
 def store_failed(doing: str, path: str, error: OSError) -> FuruStoreError:
-    """Return the error for an operation of the store that failed: what, where, why, and what to do."""
+    """Return the error for a failed store operation, with the path, the reason and a suggestion."""
     return FuruStoreError(
         f"cannot {doing} {path}: {error.strerror or error}. "
         "Check the disk and the permissions there, or name another store with FURU_PATH.",
@@ -223,7 +230,7 @@ def store_failed(doing: str, path: str, error: OSError) -> FuruStoreError:
 
 
 def unusable(path: str, why: str) -> FuruStoreError:
-    """Return the error for a file that is not what it should be."""
+    """Return the error for a state file that cannot be used."""
     return FuruStoreError(
         f"{path} cannot be used: {why}. To compute the node again, remove it.",
         path=Path(path),

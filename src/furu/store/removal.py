@@ -1,9 +1,9 @@
-"""Removing nodes that are not being computed.
+"""Removes nodes that are not being computed.
 
-A removal claims the node like a computation, so no other owner holds it and later claimers find it taken.
-First `done` is renamed, so that it never refers to files that are gone. Then the claim moves to `try-1`,
-and the node's directory is renamed. `done` is looked for once more, because an owner that lost its claim
-while it was paused may have published from that directory. The last step frees `try-1`.
+A removal claims the node as a computation does, so no other attempt holds the node meanwhile. First it
+renames `done`, so that `done` never refers to files that are gone. Then it moves the claim to `try-1` and
+renames the node's directory. Then it renames any new `done`: an owner that lost its claim while it was
+paused may have published from that directory. The last step frees `try-1`.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ _REMOVED = "removed-"
 
 
 def remove(artifact: Artifact) -> bool:
-    """Remove a node and all its files. Returns False if it is being computed, or is gone already.
+    """Remove a node and all its files. Returns False if the node is being computed or does not exist.
 
-    For concurrent readers the node is missing from then on. Raises `FuruStoreError` if the store cannot be
-    written.
+    Afterwards, concurrent readers find no artifact. Raises `FuruStoreError` if the store cannot be written.
     """
     files = artifact.files
     if not any(map(os.path.lexists, files.all)):
@@ -66,7 +65,7 @@ def _rename(path: str, aside: str) -> bool:
 
 
 def remove_left_over(settings: Settings) -> None:
-    """Finish removals that killed processes have begun."""
+    """Finish removals that killed processes began."""
     for path in _left_over(settings):
         remove_name(path)
 

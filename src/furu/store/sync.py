@@ -1,7 +1,7 @@
 """Makes files and their names survive a power cut.
 
-The content of a file and the names in a directory are synced separately. The order matters: a file before
-the name that leads to it.
+The content of a file and the names in a directory are synced separately. The order matters: sync a file
+before you sync the directory with its name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from furu.store.record import READ_FLAGS
 
 
 class DirectorySyncs:
-    """Syncs the directories of classes. Threads that wait for a sync of the same directory share it."""
+    """Syncs class directories. Threads that wait to sync the same directory share one sync."""
 
     def __init__(self, make_lock: Callable[[], AbstractContextManager[object]] = threading.Lock) -> None:
         self._make_lock = make_lock
@@ -27,14 +27,14 @@ class DirectorySyncs:
         self._above: set[Path] = set()
 
     def sync(self, directory: str, store: Path) -> None:
-        """Make the names that are in a class's directory now survive a power cut, and that of the directory
-        itself. Raises `OSError`.
+        """Make a class's directory, and the names that are in it now, survive a power cut.
 
-        Directories above it are synced once for each directory, as only then they may be new.
+        The first sync of a directory also syncs the directories above it, because they may be new. Raises
+        `OSError`.
         """
         with self._lock:
             turns = self._turns.setdefault(directory, _Turns(self._make_lock()))
-        turn = turns.begun + 1  # a sync that runs now may have begun too early for the caller's names
+        turn = turns.begun + 1  # a sync in progress may have begun before the caller's names existed
         with turns.lock:
             if turns.done >= turn:
                 return
@@ -46,7 +46,7 @@ class DirectorySyncs:
             turns.done = turns.begun
 
     def forget(self, directory: str) -> None:
-        """Sync the directories above this one again, because it was made anew."""
+        """Forget a directory that was created again: the next `sync` also syncs those above it."""
         with self._lock:
             self._turns.pop(directory, None)
 
@@ -61,7 +61,8 @@ class DirectorySyncs:
 
 
 class _Turns:
-    """The syncs of one directory, counted: how many have begun, and the last one that succeeded."""
+    """Counters of one directory's syncs: `begun` counts those that have begun, and `done` is the number of
+    the last sync that succeeded."""
 
     __slots__ = ("begun", "done", "inode", "lock")
 
@@ -73,7 +74,7 @@ class _Turns:
 
 
 def sync_directory(path: str) -> tuple[int, int]:
-    """Make the names in a directory survive a power cut. Returns what identifies the directory."""
+    """Make the names in a directory survive a power cut. Returns its device and inode numbers."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -98,8 +99,8 @@ def sync_tree(directory: str) -> None:
 
 
 def _sync_above(directory: str) -> None:
-    """Sync the parents of a store, which may be new too, up to the root of the filesystem. A directory that
-    this process may not read is skipped: this process has not made it."""
+    """Sync the directories above a store, up to the root of their filesystem, because they may be new too.
+    A directory that this process may not read is skipped, because this process cannot have created it."""
     device = os.stat(directory).st_dev
     while os.stat(directory).st_dev == device:
         with contextlib.suppress(PermissionError):

@@ -1,7 +1,7 @@
 """Refuses a store if every user of the machine may write to its root.
 
-Checks only the permission bits of the root, once per store and process: not groups, access control lists,
-parent directories, or what is in the store.
+Checks only the permission bits of the root, once per store and process. Groups, access control lists,
+parent directories and the content of the store are not checked.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from furu.errors import FuruStoreError
 from furu.settings import Settings
 from furu.store.record import store_failed
 
-# How many checked roots are remembered. If there are more, all are forgotten and checked again.
+# The number of checked roots to remember. If there are more, all are forgotten and checked again.
 _MAX_TRUSTED = 64
 
 
 class Trusted:
-    """The roots of the stores that were checked. `last` holds the settings of the last check, because the
-    same settings are used for many nodes, and hashing a path takes longer than comparing them."""
+    """The roots of stores that passed the check, and the settings object of the last check: most calls pass
+    the same settings object, and comparing object identities is faster than hashing a path."""
 
     __slots__ = ("last", "roots")
 
@@ -30,10 +30,10 @@ class Trusted:
 
 
 def refuse_shared(settings: Settings, trusted: Trusted) -> None:
-    """Raise `FuruStoreError` if others may write to the store's root, unless `allow_shared` is set: what
-    they write there would be loaded as a result.
+    """Raise `FuruStoreError` if every user may write to the store's root, unless `allow_shared` is set. In
+    such a store, any user could plant a file that furu loads as a result.
 
-    A store that does not exist is checked again later.
+    A store that does not exist yet is checked again by the next call.
     """
     if settings is trusted.last or settings.allow_shared:
         return
