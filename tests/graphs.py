@@ -103,7 +103,7 @@ def flat(width: int) -> list[Node]:
 
 
 def from_edges(graph: list[list[int]], *, asynchronous: frozenset[int] = frozenset()) -> list[Any]:
-    """Make a node for each list in `graph`: a list holds the numbers of the nodes that its node depends
+    """Make a node for each list in `graph`. A list has the numbers of the nodes that its node depends
     on."""
     nodes: list[Any] = []
     for number, below in enumerate(graph):

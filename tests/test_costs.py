@@ -18,15 +18,16 @@ from tests.benchmarks.nodes import Small
 
 
 def test_cold_node_takes_ten_system_calls_and_a_warm_one_a_single_stat(tmp_path: Path) -> None:
-    """A cold node: two stats of `done`, a link for the claim, three calls that write the document, a stat
-    of the claim, a link that publishes the document, and two unlinks. The user's own files do not count."""
+    """A cold node makes two stats of `done`, a link for the claim, three calls that write the document, a
+    stat of the claim, a link that publishes the document, and two unlinks. Calls for the user's own files
+    are not counted."""
     assert (10.0, 1.0) == count_calls(tmp_path, 20)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_live_plan_takes_at_most_2_kib_a_node(shape: str) -> None:
-    """Measured for a whole graph before its nodes are computed. The caller's own objects are not
-    counted."""
+    """The plan of a whole graph is measured before any node is computed. The caller's objects do not
+    count."""
     assert plan_bytes(1000, shape) <= 2048
 
 
@@ -37,8 +38,8 @@ def test_run_is_linear_in_its_nodes(shape: str) -> None:
 
 
 def test_roots_behind_the_window_are_not_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A root leaves less than 64 bytes. Memory may grow once for other reasons, for example when threads
-    are added, so the smallest growth of three samples counts."""
+    """A finished root leaves less than 64 bytes in memory. Memory may grow once for other reasons, for
+    example when threads are added, so only the smallest growth between two samples is checked."""
     monkeypatch.setattr(critical_path, "REMEMBERED_NODES", 100)
     sizes: list[int] = []
 

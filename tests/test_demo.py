@@ -163,7 +163,7 @@ def test_file_s_own_encoding_is_respected(tmp_path: Path) -> None:
     ],
 )
 def test_import_that_does_not_run_on_import_is_not_counted(text: str, tmp_path: Path) -> None:
-    """Such imports are in functions, under `TYPE_CHECKING`, or in the `__main__` block."""
+    """Imports in functions, under `TYPE_CHECKING` and in the `__main__` block do not run on import."""
     assert () == facts_of(tmp_path / "tree", {"a.py": text, "b.py": "import a\n"}).cycles
 
 
@@ -179,7 +179,7 @@ def test_import_that_does_not_run_on_import_is_not_counted(text: str, tmp_path: 
     ],
 )
 def test_import_that_runs_on_import_is_counted(text: str, tmp_path: Path) -> None:
-    """It may be anywhere in the module, for example in a class body or a `try` statement."""
+    """Such an import may be anywhere in the module, for example in a class body or a `try` statement."""
     assert (("a", "b"),) == facts_of(tmp_path / "tree", {"a.py": text, "b.py": "import a\n"}).cycles
 
 

@@ -19,7 +19,7 @@ def row(start: str) -> str:
 
 
 def measured(kind: str, pattern: str) -> list[float]:
-    """Return the number that `pattern` finds in each row for 10,000 cold nodes of the measurements."""
+    """Return the numbers that `pattern` finds in the rows for 10,000 cold nodes in the measurements."""
     rows = re.findall(rf"^\| cold, \w+, 10,000, {kind} \| (.*?) \|", PERFORMANCE, re.M)
     assert 4 == len(rows)
     return [float(re.search(pattern, text)[1]) for text in rows]  # type: ignore[index]
@@ -41,7 +41,8 @@ def span(numbers: list[float], digits: int) -> str:
     ],
 )
 def test_first_table_summarizes_the_measurements(kind: str, times: str, ratios: str) -> None:
-    """It shows a node's cost in milliseconds, and its ratio to the same work written by hand."""
+    """The first table shows a node's cost in milliseconds, and its ratio to the same work written by
+    hand."""
     times_ms = [us / 1000 for us in measured(kind, r"\((\d+)/")]
     assert f"{span(times_ms, 1)} ms" == row(times)
     assert span(measured(kind, r"^([\d.]+) x"), 2) == row(ratios)

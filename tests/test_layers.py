@@ -1,4 +1,4 @@
-"""The structure of furu: allowed imports, public names, and the share of the code in one package."""
+"""The structure of furu: allowed imports, public names, and the maximum size of a package."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_default_store_is_in_the_working_directory(folder: Path) -> None:
-    """This is so if no parent directory contains a pyproject.toml."""
+    """This default applies if the working directory and its parents contain no pyproject.toml."""
     assert (
         Settings(
             store=folder / "furu-data",
@@ -46,7 +46,7 @@ def test_default_store_is_in_the_working_directory(folder: Path) -> None:
 def test_default_store_is_next_to_the_nearest_pyproject(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program may be started in any directory of the project."""
+    """Therefore programs use the same store in all directories of a project."""
     (tmp_path / "pyproject.toml").touch()
     (folder.parent / "pyproject.toml").touch()
     assert folder.parent / "furu-data" == current_settings().store
@@ -93,7 +93,7 @@ def test_environment_sets_each_field(folder: Path, monkeypatch: pytest.MonkeyPat
 def test_relative_path_in_the_environment_is_below_the_working_directory(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Changing the working directory changes the store, but not `Settings` that were read before."""
+    """If the working directory changes, the store changes too, but not in existing `Settings` objects."""
     monkeypatch.setenv("FURU_PATH", "here")
     first = current_settings()
     assert folder / "here" == first.store
@@ -129,7 +129,7 @@ def test_empty_variable_counts_as_unset(name: str, folder: Path, monkeypatch: py
 def test_variable_with_a_wrong_value_is_an_error_that_names_allowed_values(
     name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error is a ValueError too."""
+    """The error is also a `ValueError`."""
     monkeypatch.setenv(f"FURU_{name}", value)
     with pytest.raises(FuruSettingsError, match=message) as caught:
         current_settings()
@@ -208,7 +208,7 @@ def test_block_changes_only_the_named_settings(store: Path) -> None:
 
 
 def test_nested_blocks_add_up() -> None:
-    """The inner block keeps the other settings of the outer one."""
+    """The inner block keeps the settings of the outer block that it does not change."""
     with use_settings(lease_sec=5, durability="power"):
         with use_settings(lease_sec=6) as inner:
             assert (6, "power") == (inner.lease_sec, inner.durability)
@@ -216,7 +216,7 @@ def test_nested_blocks_add_up() -> None:
 
 
 def test_block_may_replace_all_settings() -> None:
-    """It may change single settings at the same time."""
+    """The block may change single fields of the new settings at the same time."""
     whole = Settings(store=Path("/tmp/whole"), lease_sec=7)
     with use_settings(lease_sec=5), use_settings(whole):
         assert whole == current_settings()
@@ -232,7 +232,7 @@ def test_exception_ends_the_block_too() -> None:
 
 
 def test_block_that_names_the_store_does_not_search_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Therefore code on an event loop can enter the block without using the disk."""
+    """Therefore an event loop can enter the block without using the disk."""
     monkeypatch.delenv("FURU_PATH")
 
     def refuse(*args: Any) -> Any:

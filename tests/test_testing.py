@@ -15,7 +15,7 @@ from furu.testing import Total, chain, check_declared, diamond, flat, from_edges
 
 
 class Hidden(Furu[int]):
-    """Gets a node that it declares only if `declares` is set."""
+    """Gets another node, and declares this dependency only if `declares` is set."""
 
     secret: int
     declares: bool = dataclasses.field(default=False, compare=False)
@@ -28,7 +28,7 @@ class Hidden(Furu[int]):
 
 
 class RunsAnother(Furu[int]):
-    """Computes the node that `Hidden(secret=7)` gets, in a separate run."""
+    """Starts another run, which computes the node that `Hidden(secret=7)` gets."""
 
     def _create(self) -> int:
         return run_local([Total(name="7")]).computed

@@ -113,12 +113,12 @@ class Recorded(Furu):  # type: ignore[type-arg]
     ],
 )
 def test_type_that_a_class_declares_is_found(cls: type, expected: Any) -> None:
-    """The class or a generic base declares it, with or without quotes."""
+    """The class itself or a generic base declares the type, with or without quotes."""
     assert expected == result_type(cls, Furu)
 
 
 def test_unbound_type_variable_accepts_any_value() -> None:
-    """Such a class behaves like `Furu` without a parameter."""
+    """An unbound type variable counts as `Any`, as in `Furu` without a parameter."""
     assert [{"a": 1}] == Lists(value={"a": 1}).get()
     assert "a" == Bare[str](value="a").get()
     with pytest.raises(FuruComputeError, match="tuple"):
@@ -176,7 +176,7 @@ def test_unknown_type_name_does_not_matter_without_json() -> None:
 
 @pytest.mark.parametrize("declared", [Point | Packed, Point | dict[str, int], set[dict[str, int]]])
 def test_ambiguous_union_is_an_error_with_advice(declared: Any) -> None:
-    """Such a union has two kinds of objects that have no tag to tell them apart."""
+    """In JSON, two kinds of objects without a tag cannot be told apart."""
     with pytest.raises(FuruComputeError) as caught:
         node_of(declared, {"x": 1}).get()
     assert "define _load()" in str(caught.value.__cause__)
@@ -184,7 +184,7 @@ def test_ambiguous_union_is_an_error_with_advice(declared: Any) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="syntax of Python 3.12")
 def test_type_parameters_in_brackets_work() -> None:
-    """For example, `class Base[T](Furu[list[T]])`."""
+    """Python 3.12 allows `class Base[T](Furu[list[T]])`."""
     source = """
         from furu import Furu
         type Pairs = tuple[tuple[int, str], ...]

@@ -196,7 +196,7 @@ class Sum(Furu[Point]):
 
 
 def test_dependent_in_a_run_gets_a_value_of_the_declared_type() -> None:
-    """In a worker thread the value is loaded from disk."""
+    """The worker thread loads the value of the dependency from disk."""
     top = Sum(inputs=(Sum(), Sum(inputs=(Sum(),))))
     run_local([top])
     assert Point(4) == top.get()
@@ -319,8 +319,7 @@ class LikeAFuture:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("codec", ["json", "pickle"])
 def test_coroutine_as_a_result_is_rejected_and_closed(codec: str) -> None:
-    """The error says that an `await` is missing. Python's own warning is avoided by closing the
-    coroutine."""
+    """The coroutine is closed, so Python does not also warn that it was never awaited."""
 
     async def create() -> int:
         return 1

@@ -45,7 +45,7 @@ def log_of(node: Furu[int]) -> str:
 
 
 def test_logging_of_a_library_reaches_the_log_of_the_node_that_calls_it() -> None:
-    """It does not reach the logs of other nodes."""
+    """A line does not reach the logs of other nodes."""
     roots = flat(2)
     for root in roots:
         actions[root.name] = lambda name=root.name: library.warning("said by %s", name)  # type: ignore[misc]
@@ -56,7 +56,7 @@ def test_logging_of_a_library_reaches_the_log_of_the_node_that_calls_it() -> Non
 
 
 def test_async_nodes_log_from_loop_and_threads_to_their_own_file(no_blocking_calls: BlockBuster) -> None:
-    """Two nodes run on one loop. Like other file handlers, the log is written on the loop, so the guard is
+    """Two nodes run on one loop. Writing a log blocks the loop, as any file handler does, so the guard is
     off."""
     no_blocking_calls.deactivate()
     roots = [AsyncTalker(name="a"), AsyncTalker(name="b")]
@@ -128,8 +128,8 @@ def test_message_that_does_not_fit_its_arguments_does_not_fail_the_node(
 
 
 def test_traceback_is_in_the_log_and_not_left_on_the_record() -> None:
-    """Otherwise the host's formatter would reuse furu's text of the exception instead of writing its
-    own."""
+    """If the record kept the text, the host's formatter would reuse it instead of formatting the
+    exception."""
     records: list[logging.LogRecord] = []
 
     class Keep(logging.Handler):
@@ -223,7 +223,7 @@ def test_record_made_from_a_dict_is_not_logged(values: dict[str, Any]) -> None:
 @pytest.mark.usefixtures("factory")
 @pytest.mark.parametrize("wraps", [True, False])
 def test_factory_set_later_by_the_host_does_not_duplicate_lines(wraps: bool) -> None:
-    """The new factory may call the previous one or not."""
+    """The host's factory may or may not call the previous factory."""
     run_one(lambda _: library.warning("before"))
     inner = logging.getLogRecordFactory() if wraps else logging.LogRecord
     made: list[logging.LogRecord] = []

@@ -42,7 +42,8 @@ BLOCKING: dict[str, Callable[[], Any]] = {
     "start", [lambda main: asyncio.run(main()), anyio.run], ids=["asyncio.run", "anyio.run"]
 )
 def test_blocking_calls_work_in_a_thread_of_asyncio(what: str, start: Callable[..., Any]) -> None:
-    """`asyncio.to_thread` copies the context variable by which anyio finds a running loop."""
+    """`asyncio.to_thread` copies a context variable, because of which anyio sees a running loop in the
+    thread."""
 
     async def main() -> None:
         assert 3 == await asyncio.to_thread(BLOCKING[what])
@@ -53,7 +54,7 @@ def test_blocking_calls_work_in_a_thread_of_asyncio(what: str, start: Callable[.
 @pytest.mark.anyio
 @pytest.mark.parametrize("what", BLOCKING)
 async def test_blocking_calls_work_in_a_thread_of_anyio(what: str) -> None:
-    """Runs on both backends."""
+    """anyio may run on asyncio or on trio."""
     assert 3 == await anyio.to_thread.run_sync(BLOCKING[what])
 
 
@@ -67,7 +68,7 @@ def test_blocking_calls_work_in_a_thread_of_an_async_node(what: str) -> None:
 
 
 def test_new_loop_sees_the_context_variables_of_its_caller() -> None:
-    """Changes inside the loop do not reach the caller."""
+    """Variables that the function sets in the new loop do not change for the caller."""
     variable: ContextVar[str] = ContextVar("variable", default="none")
     variable.set("outside")
 
@@ -141,7 +142,7 @@ class Slow:
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_shielded_call_outlasts_native_cancellations_and_returns_its_result(times: int) -> None:
-    """The cancellations are raised at the caller's next await."""
+    """The cancellations are raised at the caller's next await, after the call has returned."""
     slow, results = Slow(), []
 
     async def call() -> None:
@@ -166,7 +167,8 @@ def test_shielded_call_outlasts_native_cancellations_and_returns_its_result(time
 
 
 def test_timeout_around_a_shielded_call_is_a_timeout() -> None:
-    """asyncio counts the cancellations of a task. With one too many, the task would look cancelled."""
+    """asyncio counts the cancellations of a task. If the call added one, the timeout would not count as
+    one."""
     slow = Slow()
 
     async def main() -> None:
@@ -225,12 +227,12 @@ def test_cancelled_shielded_call_that_has_not_begun_never_begins() -> None:
 
 
 async def sleep_forever() -> None:
-    """Wait for much longer than any test; for an async node that will be cancelled."""
+    """Wait until the task is cancelled."""
     await asyncio.sleep(1000)
 
 
 def test_async_node_of_a_run_that_the_end_of_the_loop_cancels_has_not_failed() -> None:
-    """At its end `asyncio.run` cancels every task: the node's and the run's."""
+    """`asyncio.run` cancels all remaining tasks at its end: the node's and the run's."""
     node, events = AsyncNode(name="slow"), list[Event]()
     computing = asyncio.Event()
 
@@ -256,7 +258,7 @@ def test_async_node_of_a_run_that_the_end_of_the_loop_cancels_has_not_failed() -
 
 
 def test_run_whose_nodes_task_was_cancelled_is_cancelled() -> None:
-    """The run does not hang, and does not count as failed."""
+    """The run raises `CancelledError`. It neither hangs nor fails."""
     node, computing = AsyncNode(name="slow"), asyncio.Event()
     task: list[Any] = []
 
@@ -279,7 +281,7 @@ def test_run_whose_nodes_task_was_cancelled_is_cancelled() -> None:
 
 
 def test_run_with_a_cancelled_task_is_cancelled() -> None:
-    """The run does not count as finished, although there was no error."""
+    """The run raises `CancelledError`, although no node has failed."""
     computing, let_go = threading.Event(), threading.Event()
 
     def hold() -> None:

@@ -17,7 +17,7 @@ import furu
 from furu import FuruLoadError, FuruUsageError, run_local
 from furu._common import origin
 
-# Nodes, and values whose classes define no functions.
+# A program with node classes, and with values whose classes define no functions.
 PROGRAM = """
 from __future__ import annotations
 import dataclasses, enum, json, sys, threading
@@ -254,7 +254,7 @@ def projects(tmp_path: Path) -> Path:
 def test_artifact_of_another_script_of_the_same_name_is_an_error(
     what: str, file: str, projects: Path
 ) -> None:
-    """Every kind of call raises it, and the message names both files. The first script still loads its
+    """Every kind of call is an error that names both files. The first script can still load its
     artifact."""
     assert "x" == in_store(f"x/{file}", "get", folder=projects)
     said = in_store(f"y/{file}", what, folder=projects)
@@ -269,7 +269,7 @@ def test_artifact_of_another_script_of_the_same_name_is_an_error(
 def test_script_and_imported_module_of_the_same_name_do_not_share_artifacts(
     importer: str, projects: Path
 ) -> None:
-    """Either of the two may compute the artifact first."""
+    """Either the script or the module computes its artifact first."""
     other = "x" if importer == "y" else "y"
     code = "import sys, train; print(train.main())"
     imported = ("-c", code, "get")
@@ -292,7 +292,7 @@ def test_program_run_with_m_from_two_directories_is_two_scripts(projects: Path) 
 
 
 def test_project_that_was_moved_keeps_its_artifacts(projects: Path) -> None:
-    """The file that is recorded in the artifacts no longer exists."""
+    """The artifacts record a source file that no longer exists, so the file counts as moved."""
     assert "x" == in_store("x/train.py", "get", folder=projects)
     (projects / "x").rename(projects / "moved")
     assert "x" == in_store("moved/train.py", "get", folder=projects)

@@ -14,7 +14,7 @@ VARIABLE: ContextVar[str] = ContextVar("variable", default="none")
 
 
 def test_step_runs_to_its_end_if_its_caller_is_interrupted() -> None:
-    """The next step runs after the interrupted caller's step."""
+    """The next step runs after the step of the interrupted caller."""
     ended: list[str] = []
 
     def step() -> None:

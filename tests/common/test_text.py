@@ -217,7 +217,7 @@ def test_every_value_can_be_shown(value: Any) -> None:
 
 
 def test_enum_is_recorded_by_its_name() -> None:
-    """Its members stay different in records, even if `str` fails for them."""
+    """The members of an enum stay different in records, even if `str` of a member fails."""
     assert "SpeechlessEnum.LOW" == readable(SpeechlessEnum.LOW)
 
 

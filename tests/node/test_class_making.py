@@ -87,7 +87,7 @@ def test_misspelled_setting_is_rejected_with_the_nearest_name(name: str, value: 
     ],
 )
 def test_private_names_of_the_user_are_allowed(name: str, value: object) -> None:
-    """Such a name is another word, or its value could not be the value of a setting."""
+    """Each name is another word than a setting, or has a value that a setting cannot have."""
     assert made(**{name: value})()
 
 
@@ -180,7 +180,7 @@ SHAPES: dict[str, Callable[[Any, Any], list[Any]]] = {
 @pytest.mark.parametrize("n", [0, 1])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_two_classes_with_the_same_name_are_rejected_in_a_run(shape: str, done: bool, n: int) -> None:
-    """The hashes may be equal or not, and the nodes DONE or not. The message says where both classes are.
+    """The hashes may be equal or not, and the nodes DONE or not. The message names both places.
 
     If one node depends on both directly, that node fails. Otherwise the run fails.
     """
@@ -204,7 +204,7 @@ def test_two_classes_with_the_same_name_are_rejected_by_get(n: int) -> None:
 
 
 def test_redefined_class_can_be_used() -> None:
-    """A notebook cell may run twice, if nodes of the old class are not in the same graph as new ones."""
+    """For example, a notebook cell may run twice. Only graphs with nodes of both classes are rejected."""
     old = factory(3)()
     assert 3 == old.get()
     new = factory(3)()

@@ -362,7 +362,7 @@ def test_context_is_interactive_inside_and_after_create(record: Computed) -> Non
 
 @pytest.mark.parametrize("raises", [False, True])
 def test_context_variables_set_by_create_end_with_it(raises: bool) -> None:
-    """`_create` may return or raise."""
+    """This holds whether `_create` returns or raises."""
     variable: ContextVar[str] = ContextVar("variable", default="the caller's")
 
     def set_and_end() -> None:
@@ -377,7 +377,7 @@ def test_context_variables_set_by_create_end_with_it(raises: bool) -> None:
 
 
 def test_signal_handlers_are_not_touched_outside_the_main_thread() -> None:
-    """In the main thread they are changed only on request."""
+    """In the main thread, only a call of `_setup_signal_handlers` changes them."""
     before = signal.getsignal(signal.SIGTERM)
     errors: list[BaseException] = []
 

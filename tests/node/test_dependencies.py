@@ -72,7 +72,7 @@ A, B, C = Node(name="a"), Node(name="b"), Node(name="c")
     ],
 )
 def test_nodes_inside_a_value_are_found(value: Any, expected: list[Node]) -> None:
-    """Each node is listed once, in order of appearance. The dependencies of the node are not listed."""
+    """Each node is listed once, in order of appearance. Dependencies of these nodes are not listed."""
     assert expected == nodes_within([value], Furu)
     assert expected == dependencies(Holder(value=value))
 
@@ -234,7 +234,7 @@ def test_postorder_gives_each_node_after_everything_under_it() -> None:
 
 
 def test_postorder_leaves_out_known_nodes() -> None:
-    """None means that the order includes neither this node nor the nodes below it."""
+    """If the function returns None for a node, the order leaves out that node and the nodes below it."""
     top = Node(name="top", below=(Node(name="known", below=(A,)), B))
     visited: list[str] = []
 
@@ -327,7 +327,7 @@ graphs = st.integers(1, 9).flatmap(
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(graphs)
 def test_postorder_of_a_random_graph_is_topological_and_complete(edges: tuple[list[int], ...]) -> None:
-    """The order has every node below the last one, once, after its dependencies."""
+    """The order has each node below the last node exactly once, after its dependencies."""
     nodes = from_edges(list(edges))
     seen: set[str] = set()
 

@@ -168,7 +168,7 @@ async def test_aget_computes_plain_nodes_off_the_loop() -> None:
 
 @pytest.mark.anyio
 async def test_aget_of_a_failing_node_raises_the_same_error() -> None:
-    """With the original as its cause."""
+    """The original exception is the cause of the error."""
     for node in (Node(name="a"), AsyncNode(name="a")):
         actions["a"] = fail
         with pytest.raises(FuruComputeError, match="bad split") as caught:
@@ -182,14 +182,14 @@ async def test_aget_of_a_failing_node_raises_the_same_error() -> None:
 
 
 def test_worker_loads_existing_nodes() -> None:
-    """The nodes may have any spec key, with or without `force`."""
+    """A worker loads nodes of any spec key, with or without `force`."""
     Node(name="a", kind="gpu").get()
     with executor_context(spec_key="default", backend="test", node_hash="0" * 32):
         assert [1, 1] == [Node(name="a", kind="gpu").get(), Node(name="a", kind="gpu").get(force=True)]
 
 
 def test_worker_computes_only_the_node_it_was_given(record: Computed) -> None:
-    """It computes even that node only with `force=True`."""
+    """The worker needs `force=True` even for that node."""
     given, other = Node(name="given"), Node(name="other")
     with executor_context(spec_key="default", backend="test", node_hash=given.furu_hash):
         with pytest.raises(FuruMissingArtifactError):

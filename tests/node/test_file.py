@@ -153,7 +153,7 @@ def test_copy_of_a_file_node_is_not_read_again(copied: Any, tmp_path: Path) -> N
 
 
 def test_replaced_path_is_another_file(tmp_path: Path) -> None:
-    """The file at the new path is read when the path is replaced."""
+    """`dataclasses.replace` reads the file at the new path."""
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_text("1")
     other.write_text("2")

@@ -30,7 +30,7 @@ class Writing(Furu[Path]):
 
 
 def test_furu_dir_belongs_to_the_attempt_and_then_to_the_artifact(store: Path) -> None:
-    """It is one directory, which is created on first use."""
+    """The attempt and its artifact use the same directory, which is created on first use."""
     node = Writing()
     before = node.furu_dir
     assert not before.exists()

@@ -317,7 +317,7 @@ def test_unpickled_node_has_the_hash_of_the_current_class(monkeypatch: pytest.Mo
 
 
 def test_repr_shows_the_fields_and_only_names_the_nodes_in_them() -> None:
-    """Fields with repr=False are left out."""
+    """Fields with `repr=False` are left out."""
 
     class Shown(Furu[int]):
         a: int
@@ -331,7 +331,7 @@ def test_repr_shows_the_fields_and_only_names_the_nodes_in_them() -> None:
 
 
 def test_repr_of_a_ladder_of_diamonds_is_short() -> None:
-    """If nodes in fields were written in full, it would have 2**1000 parts."""
+    """If nodes in fields were written in full, the repr would have 2**1000 parts."""
     node: Any = Holder()
     for _ in range(1000):
         node = Holder(value=(Holder(value=("left", node)), Holder(value=("right", node))))

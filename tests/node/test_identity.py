@@ -417,7 +417,7 @@ def test_boundaries_of_fields_count() -> None:
 
 
 def test_dependency_counts_by_its_hash() -> None:
-    """A change of the lowest node changes the hash of the top node."""
+    """A change in the lowest node changes the hash of the top node."""
 
     def top(name: str) -> Node:
         middle = Node(name="middle", below=(Node(name=name),))
@@ -428,7 +428,7 @@ def test_dependency_counts_by_its_hash() -> None:
 
 
 def test_hash_is_128_bits_in_hexadecimal() -> None:
-    """It has 32 digits. `_furu_hash` is an older name of `furu_hash`."""
+    """The hash has 32 digits. `_furu_hash` is an older name of `furu_hash`."""
     node = Holder(value=1)
     assert 32 == len(node.furu_hash)
     assert node.furu_hash == bytes.fromhex(node.furu_hash).hex() == node._furu_hash
@@ -478,7 +478,7 @@ def test_field_order_in_the_class_body_does_not_count() -> None:
 
 
 def test_field_order_of_nested_dataclasses_and_structs_does_not_count() -> None:
-    """Their fields count by name. Only in a named tuple the positions count."""
+    """Fields of dataclasses and structs count by name. Only fields of named tuples count by position."""
     for make in (dataclasses.make_dataclass, msgspec.defstruct):
         one = make("C", [("x", int), ("y", int)])
         other = make("C", [("y", int), ("x", int)])

@@ -51,7 +51,7 @@ def generator() -> Iterator[int]:
     ],
 )
 def test_error_names_the_path_of_the_value_without_a_form(fields: dict[str, Any], path: str) -> None:
-    """The error is raised when the node is made. Its message and its `field_path` have the path."""
+    """The error is raised when the node is made. The message and `field_path` contain the path."""
     with pytest.raises(FuruIdentityError) as caught:
         TrainModel(**fields)
     assert path == caught.value.field_path
@@ -160,7 +160,7 @@ def test_values_nest_up_to_the_limit_and_no_deeper() -> None:
 
 
 def test_registered_form_makes_a_type_count() -> None:
-    """Two values have the same hash if they have equal forms and the same type."""
+    """Two values have the same hash only if they have equal forms and the same type."""
 
     class Matrix:
         def __init__(self, *rows: Any) -> None:

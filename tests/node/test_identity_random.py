@@ -182,7 +182,7 @@ def test_random_value_changed_in_one_place_has_another_hash(value: Any) -> None:
 @examples
 @given(values, values)
 def test_random_values_have_the_same_hash_exactly_if_they_are_equal(one: Any, other: Any) -> None:
-    """Values are equal if their models are, which are independent of the encoding."""
+    """Two values are equal if their models are equal. The models are independent of the encoding."""
     assert (model(one) == model(other)) == (hash_of(one) == hash_of(other))
 
 

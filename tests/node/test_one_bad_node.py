@@ -278,7 +278,7 @@ async def test_failed_nodes_keep_no_local_variables_while_the_run_goes_on(
 
 
 def test_first_failure_of_a_run_that_stops_keeps_its_variables() -> None:
-    """A debugger can show them."""
+    """A debugger can show the variables."""
     with pytest.raises(FuruComputeError) as caught:
         run_local([Fails(n=1)])
     assert caught.value.__cause__ is not None

@@ -32,7 +32,7 @@ def cycle_of(error: BaseException) -> list[str]:
 
 
 def runs(*names: str) -> Callable[[], object]:
-    """Return an action of a node that runs other nodes."""
+    """Return a function that runs other nodes, for use as the action of a node."""
     return lambda: run_local([Node(name=name) for name in names])
 
 
@@ -68,7 +68,7 @@ def test_nodes_that_run_each_other_are_a_cycle() -> None:
 
 
 def test_node_below_what_an_inner_run_computes_closes_the_cycle() -> None:
-    """The inner run needs a node that depends on the node that runs it."""
+    """Node a runs another node, which depends on a."""
     actions["a"] = lambda: run_local([Node(name="top", below=(Node(name="a"),))])
     (error,) = in_own_thread(runs("a"))
     assert ["a", "a"] == cycle_of(error)
@@ -86,7 +86,8 @@ async def test_async_nodes_that_run_each_other_are_a_cycle() -> None:
 
 @pytest.mark.parametrize("names", ["ab", "abc"])
 def test_nodes_of_several_threads_that_wait_in_a_circle_are_a_cycle(names: str) -> None:
-    """Each node is computed by a separate run, and runs the next node. All nodes begin before one waits."""
+    """Each node is computed by a separate run, and runs the next node. All nodes begin before any of them
+    waits."""
     all_begun = threading.Barrier(len(names))
     begun: set[str] = set()
     following = dict(zip(names, names[1:] + names[0], strict=True))
@@ -224,7 +225,7 @@ _begun: dict[int, anyio.Event] = {}
 
 @pytest.mark.anyio
 async def test_async_nodes_that_get_each_other_in_two_tasks_are_a_cycle() -> None:
-    """At least one of them fails with the cycle, and then the other one fails too."""
+    """At least one of the nodes fails because of the cycle, and then the other node fails too."""
     _begun.update({0: anyio.Event(), 1: anyio.Event()})
     errors: list[BaseException] = []
 

@@ -365,7 +365,7 @@ hear()
 
 
 def become(machine: str, clock: Clock | None = None) -> None:
-    """Act as a process of another machine from now on, and measure leases with `clock`. For scripts."""
+    """Let a script act as a process of another machine from now on, with leases measured by `clock`."""
     leases = Leases(clock.monotonic) if clock is not None else None
     acting = acting_as(Process(boot=lambda: machine, leases=leases, beats=False))
     acting.__enter__()

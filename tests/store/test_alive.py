@@ -153,7 +153,7 @@ HOUR_NS = 3600 * 10**9
     ids=["long ago", "in the future", "an hour behind", "an hour ahead"],
 )
 def test_wrong_clock_of_the_other_machine_does_not_matter(mtime_ns: int, clock: Clock) -> None:
-    """The owner is alive at first sight and while it beats, and dead one lease after its last beat."""
+    """The owner counts as alive from the first look, and as dead one lease after its last beat."""
     place = artifact()
     path = leave_attempt(place, boot_id="another boot")
     for beat in range(3):

@@ -73,7 +73,7 @@ def test_retransmitted_link_of_done_counts_as_published(monkeypatch: pytest.Monk
 
 
 def test_retransmitted_link_of_a_claim_counts_as_a_claim(place: Artifact) -> None:
-    """Otherwise this process would block the node until it exits."""
+    """If the claim failed, its own link would block the node until this process exits."""
     before = begin(artifact("another"))
 
     def link_twice(original: Callable[..., None], source: str, target: str) -> None:

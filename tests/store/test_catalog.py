@@ -54,7 +54,7 @@ def test_walk_finds_every_node_with_its_state() -> None:
 
 
 def test_information_about_a_published_node_is_complete() -> None:
-    """It has the configuration, the attempt, the duration, and the hashes of the dependencies."""
+    """The information has the configuration, the attempt, the duration, and the hashes of dependencies."""
     with recording():
         top = diamond()
         run_local([top])
@@ -73,7 +73,7 @@ def test_information_about_a_published_node_is_complete() -> None:
 
 
 def test_information_about_a_failed_node_is_complete() -> None:
-    """It has the owner, the traceback and the log of the attempt."""
+    """The information has the owner, the traceback and the log of the attempt."""
     node = Talker(fails=True)
     with pytest.raises(FuruComputeError):
         run_local([node])

@@ -33,8 +33,8 @@ def test_process_durability_never_syncs(place: Artifact) -> None:
 
 
 def test_power_durability_syncs_everything_before_the_link(store: Path) -> None:
-    """Files, their directories, parent directories and the document come first; then the link, then its
-    directory."""
+    """The files, their directories, the directories above and the document are synced before the link.
+    After the link, only its directory is synced."""
     place = artifact(durability="power")
     attempt = begin(place)
     directory = Path(attempt.files_directory())
@@ -57,7 +57,7 @@ def test_power_durability_syncs_everything_before_the_link(store: Path) -> None:
 
 
 def test_directories_above_a_class_are_synced_once(place: Artifact) -> None:
-    """They are synced again if the class's directory was removed and created again."""
+    """The directories are synced again if the class's directory was removed and created again."""
     first, second, third = (artifact(name, durability="power") for name in ("first", "second", "third"))
     synced = []
     for node in (first, second, third):
@@ -75,7 +75,7 @@ def test_directories_above_a_class_are_synced_once(place: Artifact) -> None:
 def test_threads_that_wait_for_a_sync_of_a_directory_share_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sync that is already running may have begun before their names existed, so they share the next
+    """A running sync may have begun before the threads added their names, so the threads share the next
     sync."""
     directory = tmp_path / "store" / "module" / "Class"
     directory.mkdir(parents=True)

@@ -160,7 +160,8 @@ def test_number_of_leftover_files_is_not_used_again() -> None:
 
 
 def test_publish_removes_earlier_attempts_and_keeps_the_last_failure() -> None:
-    """It removes directories, temporary files and records, but not the record of the last failure."""
+    """A publish removes directories, temporary files and records, but not the record of the last
+    failure."""
     place = artifact()
     for number in range(1, 6):
         attempt = begin(place)
@@ -307,7 +308,7 @@ def test_claim_that_was_interrupted_does_not_block_the_next(
 
 @pytest.mark.parametrize("kind", ["file", "dangling link"])
 def test_node_directory_that_is_not_a_directory_is_an_error(place: Artifact, kind: str) -> None:
-    """The claim does not loop forever."""
+    """The claim raises an error instead of looping forever."""
     fail(begin(place))
     directory = Path(place.files.directory)
     if kind == "file":

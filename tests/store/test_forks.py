@@ -96,7 +96,7 @@ os.waitpid(child, 0)
 
 
 def test_fork_child_computes_what_its_dead_parent_was_computing() -> None:
-    """The child does not take the parent's attempts, which are in its memory, for its own."""
+    """The child inherits the parent's attempts in its memory, but does not take them for its own."""
     script = """
 begin(artifact())
 read, write = os.pipe()

@@ -102,7 +102,7 @@ def test_plain_name_is_not_encoded() -> None:
     "name", ["..", "/", "a\0b", "", "owners", "x" * 300, "../../up", "\udce9"], ids=ascii
 )
 def test_node_with_hostile_class_stays_inside_its_store(name: str, store: Path, tmp_path: Path) -> None:
-    """Its artifact is three levels below the store, and nothing is created outside the store."""
+    """The node's artifact is three levels below the store, and nothing is created outside the store."""
     plain = artifact()
     files = node_files(store, name, name, HASH)
     place = Artifact(plain.settings, files, f"{name}:{name}".encode("ascii", "replace").decode(), HASH)

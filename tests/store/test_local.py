@@ -1,4 +1,4 @@
-"""The memory of a process about its stores: owners in use, and attempts from their claim to their
+"""What a process remembers about its stores: owners in use, and attempts from their claim to their
 release."""
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ from tests.store.processes import (
 
 @pytest.fixture
 def process() -> Iterator[Process]:
-    """A new process memory without owners and attempts, which replaces this process's memory in the
-    test."""
+    """A `Process` without owners and attempts, which represents this process during the test."""
     process = Process(beats=False)
     with acting_as(process):
         yield process
@@ -94,8 +93,8 @@ def test_heartbeat_ends_idle_owners_and_then_itself() -> None:
 def test_heartbeat_that_cannot_start_leaves_no_owner_and_is_tried_again(
     place: Artifact, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No thread can be started. If other machines may check the heartbeat, the claim is an error and leaves
-    no owner without a heartbeat. On a local filesystem they cannot, so nodes are computed without one."""
+    """No thread can be started. If other machines may check heartbeats, the claim raises an error and
+    leaves no owner. On a local filesystem no other machine can, so nodes are computed without them."""
 
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -117,7 +116,7 @@ def test_heartbeat_that_cannot_start_leaves_no_owner_and_is_tried_again(
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[float | None]:
-    """The timeouts with which heartbeat threads wait that start during the test."""
+    """A queue of timeouts: one for each wait of a heartbeat thread that starts during the test."""
     pauses: queue.SimpleQueue[float | None] = queue.SimpleQueue()
     real, earlier = threading.Event.wait, threading.enumerate()
 
@@ -144,7 +143,7 @@ def test_heart_beats_six_times_in_a_lease(pauses: queue.SimpleQueue[float | None
 def test_new_owner_with_a_shorter_lease_beats_soon(
     tmp_path: Path, pauses: queue.SimpleQueue[float | None]
 ) -> None:
-    """The heartbeat does not wait for as long as the lease of an earlier owner allows."""
+    """The heartbeat does not wait for as long as the longer lease of an earlier owner allows."""
     process = Process()
     with acting_as(process):
         with use_settings(store=tmp_path / "slow", lease_sec=3600.0):
@@ -381,7 +380,8 @@ def test_failed_sync_after_the_link_does_not_unpublish(
 
 
 def test_files_that_the_node_removed_are_not_in_its_artifact(place: Artifact) -> None:
-    """A value in JSON is published without the files. A value that is loaded from the files fails."""
+    """A value stored as JSON is published without the files. A value that needs its files is not
+    published."""
     attempt = begin(place)
     os.rmdir(attempt.files_directory())
     assert publish(attempt)

@@ -79,7 +79,7 @@ def test_owner_that_lost_its_claim_does_not_publish(place: Artifact, stranger: O
 
 
 def test_owner_that_lost_its_claim_may_still_publish_first(place: Artifact, stranger: OtherProcess) -> None:
-    """Then the process that took the node over drops its own result."""
+    """If the old owner publishes first, the new owner drops its own result."""
     paused = stranger.begin(place)
     with stranger.running():
         Path(paused.files_directory(), "model.bin").write_bytes(b"weights")
@@ -91,12 +91,12 @@ def test_owner_that_lost_its_claim_may_still_publish_first(place: Artifact, stra
 
 
 def replace_as_taker(place: Artifact, taker: OtherProcess) -> None:
-    """Take a node over from an owner of another machine, whose lease has passed, and publish it."""
+    """Take a node over from an owner of another machine, whose lease has passed, and publish a value."""
     with taker.running(), lease_clock() as clock:
         survey(place)
         assert (
             begin_or_none(place, rejecting(place)) is None
-        )  # the first look at the owner, which `done` has hidden
+        )  # the lease begins at this first look at the owner
         clock.now += LEASE_SEC
         assert publish(begin(place, rejecting(place)), "new")
 

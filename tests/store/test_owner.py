@@ -30,7 +30,7 @@ from tests.store.processes import (
 
 
 def test_process_has_one_owner_in_each_store(store: Path, tmp_path: Path) -> None:
-    """All nodes that the process computes share it."""
+    """All nodes that the process computes share this owner."""
     claimed = [begin(artifact(str(number))) for number in range(5)]
     assert [claimed[0].owner] * 5 == [attempt.owner for attempt in claimed]
     assert [claimed[0].owner.record.id] == owners(store)

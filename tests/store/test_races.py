@@ -231,8 +231,7 @@ def test_removed_node_is_claimed_by_one_at_every_step(place: Artifact, other: Ot
 def test_removal_takes_what_a_paused_owner_publishes_meanwhile(
     place: Artifact, stranger: OtherProcess
 ) -> None:
-    """The owner publishes right before the removal renames the directory with the owner's files and
-    name."""
+    """The owner publishes right before the removal renames the directory with the owner's files."""
     fail(begin(place))
     paused = stranger.begin(place)
     with stranger.running():

@@ -138,7 +138,7 @@ def test_state_file_that_is_not_a_regular_file_of_sensible_size_is_an_error(
 
 
 def test_missing_state_file_is_none(tmp_path: Path) -> None:
-    """A name below a file is missing too. An empty file is not missing."""
+    """A path below a regular file is missing too. An empty file is not missing."""
     put(tmp_path / "file", b"")
     assert read_state(f"{tmp_path}/missing", 10) is None
     assert read_state(f"{tmp_path}/file/below", 10) is None
@@ -176,7 +176,7 @@ def test_read_error_is_a_store_error_that_names_the_file(
 
 @pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
 def test_done_that_is_not_this_nodes_whole_artifact_is_an_error(content: Callable[[], bytes]) -> None:
-    """Reading it raises a `FuruStoreError` and no decoding error."""
+    """Reading such a `done` raises a `FuruStoreError`, not a decoding error."""
     place = artifact()
     put(place.files.done, content())
     with pytest.raises(FuruStoreError) as caught:
@@ -204,7 +204,7 @@ def test_empty_done_is_a_miss() -> None:
     "make", [make_empty, make_directory, make_link, make_dangling, make_loop, make_fifo]
 )
 def test_done_that_is_not_a_regular_file_is_replaced(make: Callable[[Path], None], failures: int) -> None:
-    """It may be an empty file, a directory, a link or a FIFO. The target of a link is not changed."""
+    """`done` may be an empty file, a directory, a link or a FIFO. The target of a link is not changed."""
     place = artifact()
     os.makedirs(place.files.class_directory)
     for _ in range(failures):
@@ -392,7 +392,8 @@ def test_sync_reaches_the_file_before_it_is_closed_and_the_directory(
 def test_state_files_are_opened_without_following_links_and_closed_on_exec(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Files are opened to claim, log, publish, read, fail and survey."""
+    """The test checks all files that a claim, a log line, a publish, a read, a failure and a survey
+    open."""
     flags: dict[str, int] = {}
     real = os.open
 
@@ -447,7 +448,7 @@ def test_node_whose_field_is_an_undecodable_file_name_is_computed() -> None:
 
 
 def test_failure_of_a_node_with_a_large_configuration_is_read_back() -> None:
-    """The limit for records includes the configuration."""
+    """The size limit for records includes the configuration, so a large configuration is left out."""
     node = Named(name="big" * 2**19)
     with pytest.raises(FuruComputeError):
         node.get()

@@ -67,7 +67,7 @@ def test_node_that_is_being_computed_is_not_removed() -> None:
 
 
 def test_removing_a_missing_node_is_not_an_error() -> None:
-    """The removal creates no file in its place."""
+    """The second removal creates no file in place of the node."""
     (node,) = flat(1)
     run_local([node])
     found = entry(node)

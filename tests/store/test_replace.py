@@ -33,7 +33,7 @@ from tests.store.processes import (
 def test_no_other_process_can_claim_while_an_artifact_is_replaced(
     place: Artifact, other: OtherProcess, third: OtherProcess
 ) -> None:
-    """`done` is renamed meanwhile. If the replacing process is killed, one process takes over."""
+    """This holds although `done` is renamed. If the replacing process is killed, one process takes over."""
     publish(begin(place), 1)
     attempt = other.begin(place, rejecting(place, 1))
     assert 2 == attempt.number

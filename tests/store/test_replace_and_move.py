@@ -65,7 +65,8 @@ def test_rejected_done_is_replaced_again_and_again() -> None:
 
 
 def test_rejected_done_can_be_replaced_after_a_replacement_that_failed() -> None:
-    """One process rejects the artifact, fails to replace it, replaces it, and rejects it again."""
+    """One process rejects an artifact, fails to replace it, publishes another one, and rejects this one
+    too."""
     place = artifact()
     compute(place, "old")
     fail(begin(place, rejecting(place)))
@@ -105,7 +106,7 @@ class Fickle(Furu[int]):
 
 
 def test_rejected_node_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`exists` and `status` count it as missing, and `get` computes it again."""
+    """`exists` and `status` count the rejected artifact as missing, and `get` computes the node again."""
     node = Fickle(name="x")
     assert 7 == node.get()
     monkeypatch.setattr(Fickle, "good", False)

@@ -86,8 +86,8 @@ def test_node_that_is_removed_during_a_survey_is_todo(place: Artifact) -> None:
 
 
 def test_each_step_leaves_exactly_these_files(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A claim adds `try-1`, and files add `a1`. A publish adds a temporary file, replaces it by `done`, and
-    removes `try-1`."""
+    """A claim adds `try-1`, and files add `a1`. A publish adds a temporary file, links it to `done`, and
+    removes the temporary name and `try-1`."""
     place = artifact()
     current_owner(store)
     os.makedirs(place.files.class_directory)
@@ -168,7 +168,7 @@ def test_running_attempt_is_known_from_its_claim_to_its_end() -> None:
     assert running_attempt(place) is None
 
 
-# ---- what it costs ----
+# ---- the cost in system calls ----
 
 
 def test_cold_node_costs_ten_system_calls(store: Path) -> None:
@@ -194,7 +194,7 @@ def test_status_of_a_warm_node_costs_one_stat() -> None:
 
 
 def test_reading_a_warm_node_writes_nothing() -> None:
-    """It takes one stat of the name, and one open and one read of the file."""
+    """Loading opens and reads `done` once."""
     node = Square(of=2)
     node.get()
     with system_calls() as calls:

@@ -42,7 +42,7 @@ def test_store_that_is_a_file_is_one_clear_error(name: str, store: Path, tmp_pat
 
 @pytest.mark.parametrize("levels", [1, 2])
 def test_directory_below_the_store_that_is_a_file_is_one_clear_error(levels: int) -> None:
-    """The file has the name of the directory of a class or of a module."""
+    """The file is in the place of a class's or a module's directory."""
     node = Square(of=2)
     put(Path(artifact_of(node).files.done).parents[levels - 1], "precious")
     with pytest.raises(FuruStoreError, match=str(Path(artifact_of(node).files.class_directory))):
@@ -115,7 +115,7 @@ def test_full_disk_at_the_first_claim_is_one_clear_error(
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO])
 def test_lock_that_cannot_be_tried_is_a_store_error(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not a bare `OSError`."""
+    """The error is a `FuruStoreError`, not an `OSError`."""
     place = artifact()
     leave_attempt(place)
     monkeypatch.setattr(fcntl, "flock", refuse(number))
