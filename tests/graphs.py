@@ -13,8 +13,7 @@ from furu import Furu
 
 
 class Computed:
-    """The names of computed nodes, in the order in which they started. Threads of a run share this
-    object."""
+    """The names of computed nodes, in the order in which they started. Shared by the threads of a run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -103,8 +102,7 @@ def flat(width: int) -> list[Node]:
 
 
 def from_edges(graph: list[list[int]], *, asynchronous: frozenset[int] = frozenset()) -> list[Any]:
-    """Make a node for each list in `graph`. A list has the numbers of the nodes that its node depends
-    on."""
+    """Make a node for each list in `graph`. A list has the numbers of its node's dependencies."""
     nodes: list[Any] = []
     for number, below in enumerate(graph):
         cls = AsyncNode if number in asynchronous else Node

@@ -26,8 +26,7 @@ def test_cold_node_takes_ten_system_calls_and_a_warm_one_a_single_stat(tmp_path:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_live_plan_takes_at_most_2_kib_a_node(shape: str) -> None:
-    """The plan of a whole graph is measured before any node is computed. The caller's objects do not
-    count."""
+    """The plan of a whole graph is measured before any node is computed, without the caller's objects."""
     assert plan_bytes(1000, shape) <= 2048
 
 

@@ -45,8 +45,7 @@ def write(folder: Path, files: dict[str, str]) -> Path:
 
 
 def run(source: Path) -> tuple[Report, RunReport, list[str]]:
-    """Run the demo on a tree. Returns the report node, the run's report and the names of the computed
-    nodes."""
+    """Run the demo on a tree. Returns the report node, the run's report and the names of computed nodes."""
     report, done = analyse(source), []
 
     def on_event(event: Event) -> None:

@@ -41,8 +41,7 @@ def span(numbers: list[float], digits: int) -> str:
     ],
 )
 def test_first_table_summarizes_the_measurements(kind: str, times: str, ratios: str) -> None:
-    """The first table shows a node's cost in milliseconds, and its ratio to the same work written by
-    hand."""
+    """The first table shows the cost of a node in milliseconds, and relative to code written by hand."""
     times_ms = [us / 1000 for us in measured(kind, r"\((\d+)/")]
     assert f"{span(times_ms, 1)} ms" == row(times)
     assert span(measured(kind, r"^([\d.]+) x"), 2) == row(ratios)

@@ -56,7 +56,7 @@ def test_logging_of_a_library_reaches_the_log_of_the_node_that_calls_it() -> Non
 
 
 def test_async_nodes_log_from_loop_and_threads_to_their_own_file(no_blocking_calls: BlockBuster) -> None:
-    """Two nodes run on one loop. Writing a log blocks the loop, as any file handler does, so the guard is
+    """Two nodes run on one loop. A log is written on the loop, like by any file handler: the guard is
     off."""
     no_blocking_calls.deactivate()
     roots = [AsyncTalker(name="a"), AsyncTalker(name="b")]
@@ -128,8 +128,7 @@ def test_message_that_does_not_fit_its_arguments_does_not_fail_the_node(
 
 
 def test_traceback_is_in_the_log_and_not_left_on_the_record() -> None:
-    """If the record kept the text, the host's formatter would reuse it instead of formatting the
-    exception."""
+    """If the record kept the text, the host's formatter would not format the exception itself."""
     records: list[logging.LogRecord] = []
 
     class Keep(logging.Handler):

@@ -42,8 +42,7 @@ BLOCKING: dict[str, Callable[[], Any]] = {
     "start", [lambda main: asyncio.run(main()), anyio.run], ids=["asyncio.run", "anyio.run"]
 )
 def test_blocking_calls_work_in_a_thread_of_asyncio(what: str, start: Callable[..., Any]) -> None:
-    """`asyncio.to_thread` copies a context variable, because of which anyio sees a running loop in the
-    thread."""
+    """`asyncio.to_thread` copies a context variable that makes the thread look as if it had a loop."""
 
     async def main() -> None:
         assert 3 == await asyncio.to_thread(BLOCKING[what])
@@ -83,8 +82,7 @@ def test_new_loop_sees_the_context_variables_of_its_caller() -> None:
 
 
 def test_interrupt_of_the_main_thread_cancels_its_loop_and_waits_for_the_end() -> None:
-    """KeyboardInterrupt is raised in the main thread after the function has ended, never in the loop's
-    code."""
+    """The main thread raises KeyboardInterrupt after the function has ended, never in the loop's code."""
     ended = []
 
     async def function() -> None:
@@ -167,8 +165,7 @@ def test_shielded_call_outlasts_native_cancellations_and_returns_its_result(time
 
 
 def test_timeout_around_a_shielded_call_is_a_timeout() -> None:
-    """asyncio counts the cancellations of a task. If the call added one, the timeout would not count as
-    one."""
+    """If the shielded call requested a cancellation too many, the task would count as cancelled."""
     slow = Slow()
 
     async def main() -> None:

@@ -119,8 +119,7 @@ RUN_PATH = "import runpy; runpy.run_path({file!r}{name})"
     ids=["cProfile", "profile", "trace", "pdb", "run_path", "run_path as main"],
 )
 def test_script_has_the_same_hashes_whatever_runs_it(how: list[str], folder: Path) -> None:
-    """Artifacts of `python train.py` are found under a profiler too. Different scripts share no
-    artifacts."""
+    """A profiled script finds its earlier artifacts. Different scripts do not share artifacts."""
     found = {}
     for file in ("train.py", "other.py"):
         found[file] = hashes(file, folder=folder)
@@ -151,8 +150,7 @@ def test_file_in_a_package_is_named_as_its_module(script: str, module: str, fold
 
 
 def test_script_in_a_package_and_its_import_by_a_neighbour_have_the_same_hashes(folder: Path) -> None:
-    """Python puts the directory of the script on the path, so the neighbour imports `train` without a
-    package."""
+    """Python puts the script's directory on the path, so a script next to it imports plain `train`."""
     (folder / "package" / "evaluate.py").write_text(
         "import json, train; print('hashes', json.dumps(train.hashes()))"
     )
@@ -254,8 +252,7 @@ def projects(tmp_path: Path) -> Path:
 def test_artifact_of_another_script_of_the_same_name_is_an_error(
     what: str, file: str, projects: Path
 ) -> None:
-    """Every kind of call is an error that names both files. The first script can still load its
-    artifact."""
+    """The error of every kind of call names both files. The first script can still load its artifact."""
     assert "x" == in_store(f"x/{file}", "get", folder=projects)
     said = in_store(f"y/{file}", what, folder=projects)
     assert "Error" in said
@@ -284,8 +281,7 @@ def test_script_and_imported_module_of_the_same_name_do_not_share_artifacts(
 
 
 def test_program_run_with_m_from_two_directories_is_two_scripts(projects: Path) -> None:
-    """`python -m train` runs the `train.py` in the working directory, which may be another file each
-    time."""
+    """`python -m train` runs the file `train.py` in the current working directory."""
     assert "x" == in_store("x/train.py", "get", folder=projects)
     code = "import os, runpy; os.chdir('y'); runpy.run_module('train', run_name='__main__')"
     assert "FuruLoadError" in in_store("-c", code, "get", folder=projects)
@@ -329,8 +325,7 @@ def import_file(name: str, path: Path) -> Any:
 def test_files_of_the_same_name_that_a_command_imports_are_scripts(
     projects: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The module name of the second file contains its path, which is not part of the identity of its
-    classes."""
+    """The module name of the second file contains its path. The path does not count in hashes."""
     x, y = projects / "x" / "train.py", projects / "y" / "train.py"
     names = ["train", f"train{origin.FILE_MARK}{y}"]
     monkeypatch.setattr(origin, "SCRIPTS", {str(x)})

@@ -48,8 +48,7 @@ print(json.dumps([
 
 
 def test_sets_are_recorded_in_one_order_under_every_hash_seed() -> None:
-    """This includes nested sets, sets in keys and in dataclasses, sets of nodes, and dicts made from
-    sets."""
+    """This includes nested sets, sets in keys and dataclasses, sets of nodes, and dicts made from sets."""
     path = os.pathsep.join([str(pathlib.Path(furu.__file__).parent.parent), *filter(None, sys.path)])
     seen = {
         subprocess.run(

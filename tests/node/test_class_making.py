@@ -95,8 +95,7 @@ def test_private_names_of_the_user_are_allowed(name: str, value: object) -> None
 
 
 def test_needless_dataclass_decorator_is_rejected_when_a_node_is_made() -> None:
-    """The decorator would process the fields again without their `field(...)`, and replace `==` and
-    `repr`."""
+    """The decorator would ignore the `field(...)` of the fields, and replace `==` and `repr`."""
     for options in ({}, {"frozen": True}, {"frozen": True, "kw_only": True, "eq": False}):
         cls = made(__annotations__={"x": int})
         decorated = dataclasses.dataclass(**options)(cls)  # type: ignore[call-overload]

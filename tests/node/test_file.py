@@ -305,8 +305,7 @@ def test_file_that_becomes_a_pipe_is_not_waited_for(
 def test_relative_path_is_resolved_when_the_node_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The path stays valid after a chdir and in a copy of the node. Messages show it as an absolute
-    path."""
+    """The path stays valid after a chdir and in copies of the node. Messages show the absolute path."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "data").write_text("x")
     monkeypatch.chdir(tmp_path)

@@ -296,8 +296,7 @@ def test_numpy_values_are_rejected_with_what_to_write() -> None:
 
 
 def test_rules_of_a_time_zone_do_not_count() -> None:
-    """Wall time, fold and the zone's name count. The offset depends on the machine's data and does not
-    count."""
+    """Wall time, fold and the zone's name count. Offsets differ between machines, so they do not count."""
     summer, winter = dt.datetime(2031, 7, 1, 12), dt.datetime(2031, 1, 1, 12)
     hashes = []
     for offset in (0, 3600, 7200):

@@ -102,8 +102,7 @@ def told(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_classes_of_a_script_run_and_are_found_again(folder: Path) -> None:
-    """This includes quoted types, enums and pickles. The module's directory in the store has the script's
-    name."""
+    """This includes quoted types, enums and pickles. The directory in the store has the script's name."""
     first = run("script.py", folder=folder)
     assert EXPECTED == told(first)
     assert "script" == first["directory"]

@@ -86,8 +86,7 @@ async def test_async_nodes_that_run_each_other_are_a_cycle() -> None:
 
 @pytest.mark.parametrize("names", ["ab", "abc"])
 def test_nodes_of_several_threads_that_wait_in_a_circle_are_a_cycle(names: str) -> None:
-    """Each node is computed by a separate run, and runs the next node. All nodes begin before any of them
-    waits."""
+    """Each node is computed by a separate run, and runs the next node after all nodes have begun."""
     all_begun = threading.Barrier(len(names))
     begun: set[str] = set()
     following = dict(zip(names, names[1:] + names[0], strict=True))

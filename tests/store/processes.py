@@ -97,8 +97,7 @@ def result(place: Artifact) -> object:
 
 
 def names(place: Artifact) -> list[str]:
-    """Return the names of a node's files without nonces: `done`, `try-1`, and the entries of its
-    directory."""
+    """Return the names of a node's files without nonces: `done`, `try-1`, and those in its directory."""
     files = place.files
     found = [name for name, path in (("done", files.done), ("try-1", files.attempt(1))) if lexists(path)]
     if os.path.isdir(files.directory):

@@ -225,8 +225,7 @@ def test_owner_that_comes_back_after_its_lease_is_alive_again(clock: Clock) -> N
 
 @pytest.mark.parametrize(("mine", "theirs"), [(30.0, 90.0), (90.0, 30.0)])
 def test_longer_of_two_leases_counts(mine: float, theirs: float, clock: Clock) -> None:
-    """The interval of an owner's heartbeat depends on its own lease, which may differ from the
-    observer's."""
+    """An owner beats at the interval of its own lease, which may differ from the observer's lease."""
     place = artifact(lease_sec=mine)
     leave_attempt(artifact(lease_sec=theirs), boot_id="another boot")
     survey(place)
@@ -239,8 +238,7 @@ def test_longer_of_two_leases_counts(mine: float, theirs: float, clock: Clock) -
 def test_unlocked_owner_on_another_device_is_judged_by_its_lease(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The boot id is the same, but the store is mounted as another device, where the lock may not be
-    visible."""
+    """The boot id is the same, but the lock may not be visible through another device."""
     place = artifact()
     path = leave_attempt(place)
     record = decode_attempt(path.read_bytes())

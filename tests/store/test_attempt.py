@@ -56,8 +56,7 @@ def test_get_of_an_owner_that_lost_its_claim_returns_the_winners_value() -> None
 
 
 def test_retransmitted_link_of_done_counts_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NFS repeats a link request whose answer was lost, and reports EEXIST. The inode shows that the link
-    is ours."""
+    """NFS may repeat a link request and report EEXIST. The inode shows that the link is our own."""
     place = artifact()
     attempt = begin(place)
     real = os.link

@@ -25,8 +25,7 @@ from tests.store.processes import (
 
 
 def test_copied_store_works(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A copy has files instead of hard links. Done and failed nodes keep their status; running attempts are
-    dead."""
+    """In a copy, done and failed nodes keep their status. Running attempts are dead: they are not links."""
     compute(artifact("done"), "value")
     fail(begin(artifact("failed")))
     begin(artifact("running"))

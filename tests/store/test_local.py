@@ -1,5 +1,4 @@
-"""What a process remembers about its stores: owners in use, and attempts from their claim to their
-release."""
+"""What a process remembers about its stores: owners in use, and attempts from claim to release."""
 
 from __future__ import annotations
 
@@ -380,8 +379,7 @@ def test_failed_sync_after_the_link_does_not_unpublish(
 
 
 def test_files_that_the_node_removed_are_not_in_its_artifact(place: Artifact) -> None:
-    """A value stored as JSON is published without the files. A value that needs its files is not
-    published."""
+    """A JSON value is published without the files. A value that is loaded from files is not published."""
     attempt = begin(place)
     os.rmdir(attempt.files_directory())
     assert publish(attempt)

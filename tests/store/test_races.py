@@ -86,8 +86,7 @@ def test_overtaken_claim_keeps_the_published_files(
 
 
 def test_owner_that_publishes_during_a_takeover_wins(place: Artifact, stranger: OtherProcess) -> None:
-    """The owner publishes after the new claimer has checked `done`, and before it checks for other
-    attempts."""
+    """The owner publishes after the new claimer has checked `done` and before it checks other attempts."""
     paused = stranger.begin(place)
     published: list[bool] = []
 

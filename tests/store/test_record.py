@@ -392,8 +392,7 @@ def test_sync_reaches_the_file_before_it_is_closed_and_the_directory(
 def test_state_files_are_opened_without_following_links_and_closed_on_exec(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The test checks all files that a claim, a log line, a publish, a read, a failure and a survey
-    open."""
+    """This covers all files that are opened to claim, log, publish, read, fail and survey."""
     flags: dict[str, int] = {}
     real = os.open
 

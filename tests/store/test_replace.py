@@ -74,8 +74,7 @@ def test_failed_replacement_does_not_block_a_later_one(place: Artifact, other: O
 def test_blind_claim_that_is_released_does_not_bypass_a_replacement(
     place: Artifact, other: OtherProcess, third: OtherProcess
 ) -> None:
-    """Another claimer takes `try-1` right before the replacer, and releases it before the replacer checks
-    it."""
+    """Another claimer takes `try-1` right before the replacer, and releases the name right after."""
     publish(begin(place), 1)
     third_owner, first = third.owner_path(), place.files.attempt(1)
     tries = 0
@@ -136,8 +135,7 @@ def test_claim_beside_an_old_failure_is_seen_by_all(place: Artifact, other: Othe
 
 
 def test_overtaken_replacer_does_not_compute_beside_another() -> None:
-    """The second replacer links its number after the first has checked for others, and finds `done`
-    gone."""
+    """The second replacer links its number after the first has checked other attempts and moved `done`."""
     place = artifact()
     compute(place, "old")
     script = """

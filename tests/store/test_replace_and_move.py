@@ -65,8 +65,7 @@ def test_rejected_done_is_replaced_again_and_again() -> None:
 
 
 def test_rejected_done_can_be_replaced_after_a_replacement_that_failed() -> None:
-    """One process rejects an artifact, fails to replace it, publishes another one, and rejects this one
-    too."""
+    """One process rejects an artifact, fails to replace it, replaces it, and rejects the new artifact."""
     place = artifact()
     compute(place, "old")
     fail(begin(place, rejecting(place)))
