@@ -232,7 +232,7 @@ def test_exception_ends_the_block_too() -> None:
 
 
 def test_block_that_names_the_store_does_not_search_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Therefore an event loop can enter the block without using the disk."""
+    """Such a block does not use the disk, so it is safe on an event loop."""
     monkeypatch.delenv("FURU_PATH")
 
     def refuse(*args: Any) -> Any:

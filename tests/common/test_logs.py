@@ -56,8 +56,7 @@ def test_logging_of_a_library_reaches_the_log_of_the_node_that_calls_it() -> Non
 
 
 def test_async_nodes_log_from_loop_and_threads_to_their_own_file(no_blocking_calls: BlockBuster) -> None:
-    """Two nodes run on one loop. A log is written on the loop, like by any file handler: the guard is
-    off."""
+    """The guard is off, because a node's log is written on the loop, as by any file handler."""
     no_blocking_calls.deactivate()
     roots = [AsyncTalker(name="a"), AsyncTalker(name="b")]
     run_local(roots)

@@ -37,7 +37,7 @@ def test_step_has_the_context_of_its_caller() -> None:
         VARIABLE.reset(token)
 
 
-def test_error_of_a_step_is_raised_where_it_is_waited_for() -> None:
+def test_error_of_a_step_is_raised_in_its_caller() -> None:
     """The next step runs as usual."""
     with pytest.raises(ZeroDivisionError):
         uninterrupted(divmod, 1, 0)

@@ -361,7 +361,7 @@ def test_context_is_interactive_inside_and_after_create(record: Computed) -> Non
 
 
 @pytest.mark.parametrize("raises", [False, True])
-def test_context_variables_set_by_create_end_with_it(raises: bool) -> None:
+def test_context_variables_set_by_create_are_reset_after_it(raises: bool) -> None:
     """This holds whether `_create` returns or raises."""
     variable: ContextVar[str] = ContextVar("variable", default="the caller's")
 

@@ -282,9 +282,7 @@ def test_file_that_never_stops_changing_is_an_error(
         File(path=path)
 
 
-def test_file_that_becomes_a_pipe_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_that_becomes_a_pipe_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The file may become a pipe between stat and open, or after the node was made."""
     path = tmp_path / "data"
     path.write_text("x")

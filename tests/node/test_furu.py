@@ -338,7 +338,7 @@ def test_repr_of_a_ladder_of_diamonds_is_short() -> None:
     assert 100 > len(repr(node))
 
 
-def test_repr_that_fails_in_a_field_does_not_spoil_the_next_one() -> None:
+def test_failing_repr_of_a_field_does_not_affect_the_next_repr() -> None:
 
     class Broken:
         def __repr__(self) -> str:

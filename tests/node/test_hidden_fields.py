@@ -38,7 +38,8 @@ class Query(Furu[int]):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_fields_that_are_not_shown_are_not_recorded(fails: bool, store: Path) -> None:
-    """Neither done nor failed nodes record them. The hashes of nodes in such fields are recorded."""
+    """Neither done nor failed nodes record hidden fields. The hashes of nodes in such fields are
+    recorded."""
     source = Node(name="n")
     node = Query(account=Account("ann", "swordfish"), token="xyzzy", sources=(source,), fails=fails)
     source.get()

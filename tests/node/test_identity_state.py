@@ -277,7 +277,7 @@ def test_key_whose_repr_raises_does_not_hide_the_error() -> None:
         Holder(value={Unshowable()})
 
 
-def test_numpy_values_are_rejected_with_what_to_write() -> None:
+def test_numpy_values_are_rejected_with_advice() -> None:
     numpy = pytest.importorskip("numpy")
     for value, advice in {
         "float64": "float(x)",

@@ -296,7 +296,7 @@ def test_script_reads_the_pickle_of_a_program_that_imported_it(pickles: Path) ->
     assert SEEN == run("values.py", folder=pickles)
 
 
-def test_pickle_of_a_script_needs_nothing_of_furu_to_be_read(pickles: Path) -> None:
+def test_pickle_of_a_script_is_readable_without_furu(pickles: Path) -> None:
     """Other programs can read it with `pickle` alone."""
     run("values.py", "processes", folder=pickles)
     (path,) = (pickles / "store").rglob("*.pickle")

@@ -67,7 +67,7 @@ def test_nodes_that_run_each_other_are_a_cycle() -> None:
     assert ["a", "b", "c", "a"] == cycle_of(error)
 
 
-def test_node_below_what_an_inner_run_computes_closes_the_cycle() -> None:
+def test_cycle_through_a_dependency_of_an_inner_run_is_found() -> None:
     """Node a runs another node, which depends on a."""
     actions["a"] = lambda: run_local([Node(name="top", below=(Node(name="a"),))])
     (error,) = in_own_thread(runs("a"))

@@ -57,7 +57,7 @@ def test_killed_owner_is_dead_at_once(store: Path) -> None:
 
 
 def test_stopped_owner_stays_alive(store: Path, clock: Clock) -> None:
-    """SIGSTOP keeps the lock, although there is no heartbeat for many leases."""
+    """A stopped process keeps its lock, although it does not beat for many leases."""
     place = artifact()
     with Other(HOLD) as other:
         assert "claimed" == other.hear()

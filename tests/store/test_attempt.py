@@ -122,7 +122,7 @@ def test_publish_that_fails_publishes_nothing_and_can_be_recorded(
 
 
 @pytest.mark.parametrize("name", ["listdir", "open", "unlink"])
-def test_publish_that_cannot_clean_up_has_published(place: Artifact, name: str) -> None:
+def test_publish_that_cannot_clean_up_counts_as_published(place: Artifact, name: str) -> None:
     """A visible artifact must not be reported as a failure."""
     fail(begin(place))
     attempt = begin(place)

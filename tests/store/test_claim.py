@@ -143,7 +143,8 @@ def test_exactly_one_of_several_processes_wins_each_node(dead: bool) -> None:
 
 
 def test_dead_owners_of_many_nodes_are_removed_once(place: Artifact, other: OtherProcess) -> None:
-    """The first process that takes a node over removes the owner's file. Later claims find it gone."""
+    """The first process that takes a node over removes the owner's file. Later claims find the file
+    gone."""
     store = place.settings.store
     places = [artifact(f"node{number}") for number in range(3)]
     for one in places:
@@ -156,7 +157,7 @@ def test_dead_owners_of_many_nodes_are_removed_once(place: Artifact, other: Othe
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO, errno.ESTALE])
 @pytest.mark.parametrize("name", ["open", "read"])
-def test_live_owner_is_not_taken_over_because_its_file_cannot_be_read(
+def test_live_owner_whose_file_cannot_be_read_is_not_taken_over(
     place: Artifact, other: OtherProcess, name: str, number: int
 ) -> None:
     """If descriptors run out or the disk fails, the claim raises an error, and there is no second owner."""

@@ -75,7 +75,7 @@ def test_directories_above_a_class_are_synced_once(place: Artifact) -> None:
 def test_threads_that_wait_for_a_sync_of_a_directory_share_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A running sync may have begun too early for the threads' names, so they share the next sync."""
+    """A running sync may have begun too early for the threads' names, so the threads share the next one."""
     directory = tmp_path / "store" / "module" / "Class"
     directory.mkdir(parents=True)
     waiting = threading.Semaphore(0)

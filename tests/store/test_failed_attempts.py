@@ -160,7 +160,7 @@ def test_number_of_leftover_files_is_not_used_again() -> None:
 
 
 def test_publish_removes_earlier_attempts_and_keeps_the_last_failure() -> None:
-    """A publish removes directories, temporary files and all records but that of the last failure."""
+    """A publish removes directories, temporary files, and all records except that of the last failure."""
     place = artifact()
     for number in range(1, 6):
         attempt = begin(place)

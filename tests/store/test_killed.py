@@ -25,7 +25,8 @@ from tests.store.processes import (
 
 
 def test_copied_store_works(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a copy, done and failed nodes keep their status. Running attempts are dead: they are not links."""
+    """In a copy, done and failed nodes keep their status. Attempts are dead, as their files are not
+    locked."""
     compute(artifact("done"), "value")
     fail(begin(artifact("failed")))
     begin(artifact("running"))

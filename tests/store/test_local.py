@@ -264,7 +264,7 @@ def test_node_is_in_progress_from_its_link_on(place: Artifact) -> None:
     assert [Status.IN_PROGRESS] == seen
 
 
-def test_waiter_that_took_its_registration_back_is_not_called(place: Artifact) -> None:
+def test_unregistered_waiter_is_not_called(place: Artifact) -> None:
     """The other waiters are called, even if one of them raises."""
     attempt = begin(place)
     called: list[str] = []

@@ -189,7 +189,7 @@ def test_release_keeps_a_name_of_another_attempt(place: Artifact, other: OtherPr
     assert other.publish(later)
 
 
-def test_removal_keeps_an_attempt_that_begins_as_soon_as_it_may(other: OtherProcess) -> None:
+def test_removal_keeps_an_attempt_that_begins_as_soon_as_the_node_is_free(other: OtherProcess) -> None:
     """The new attempt begins as soon as the removal frees the name `try-1`."""
     node = Square(of=3)
     node.get()

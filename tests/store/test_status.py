@@ -57,7 +57,7 @@ def test_status_is_derived_from_names() -> None:
     assert Status.DONE is survey(place).status
 
 
-def test_highest_attempt_alone_decides() -> None:
+def test_highest_attempt_alone_determines_the_status() -> None:
     """Attempts are compared by number: 10 is higher than 9."""
     place = artifact()
     for number in (1, 9):

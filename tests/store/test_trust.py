@@ -91,7 +91,7 @@ def test_link_to_a_store_is_judged_by_its_target(store: Path, tmp_path: Path) ->
 
 
 def test_store_made_by_furu_is_never_refused(store: Path) -> None:
-    """Other users may not write to it, even with a umask of zero, as in some containers."""
+    """Other users cannot write to the store, even with a umask of zero, as in some containers."""
     before = os.umask(0)
     try:
         assert 9 == Square(of=3).get()
