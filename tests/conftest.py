@@ -13,7 +13,7 @@ from blockbuster import BlockBuster, blockbuster_ctx
 
 from tests.workers.nodes import Gate
 
-# Under nohup, for example, child processes would ignore SIGINT too, but tests send SIGINT to them.
+# Under nohup, this process and its children would ignore SIGINT, but tests send SIGINT to children.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -20,8 +20,7 @@ MOST_LINES_OF_A_FILE = 450
 MOST_LINES_OF_A_FUNCTION = 60
 SHORT = 30
 SHARE_OF_SHORT = 0.9
-# Methods and settings that users define in node classes. Because of the underscore, fields do not hide
-# them.
+# Methods and settings that users define in node classes. Because of the underscore, no field hides them.
 HOOKS = {"_create", "_load", "_validate", "_dependencies", "_executor_spec_key", "_setup_signal_handlers"}
 HOOKS |= {"_version", "_codec", "_retry", "_timeout_sec"}
 # Private names of the standard library that have no public replacement.

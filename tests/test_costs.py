@@ -18,9 +18,8 @@ from tests.benchmarks.nodes import Small
 
 
 def test_cold_node_takes_ten_system_calls_and_a_warm_one_a_single_stat(tmp_path: Path) -> None:
-    """A cold node makes two stats of `done`, a link for the claim, three calls that write the document, a
-    stat of the claim, a link that publishes the document, and two unlinks. Calls for the user's own files
-    are not counted."""
+    """A cold node makes two stats of `done`, one of the claim, two links, two unlinks, and three calls that
+    write the document. Calls for the user's own files are not counted."""
     assert (10.0, 1.0) == count_calls(tmp_path, 20)
 
 
