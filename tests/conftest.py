@@ -1,4 +1,4 @@
-"""What every test gets: a store of its own, both async backends, and a guard against blocking the loop."""
+"""Fixtures for all tests: a separate store, both async backends, and a guard against blocking the loop."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from blockbuster import BlockBuster, blockbuster_ctx
 
 from tests.workers.nodes import Gate
 
-# Where SIGINT is ignored, as under nohup, it stays so in every process that is started: tests send it.
+# Under nohup, this process and its children would ignore SIGINT, but tests send SIGINT to children.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The store of this test alone."""
+    """The test's own store, set by FURU_PATH."""
     path = tmp_path / "store"
     monkeypatch.setenv("FURU_PATH", str(path))
     return path
@@ -28,24 +28,24 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
-    """Every async test runs on both backends."""
+    """Run every async test on both backends."""
     backend: str = request.param
     return backend
 
 
 @pytest.fixture(autouse=True)
 def no_blocking_calls() -> Iterator[BlockBuster]:
-    """A blocking call of furu's on an asyncio loop is an error."""
+    """Raise an error if furu makes a blocking call on an asyncio loop."""
     with blockbuster_ctx("furu") as guard:
         for function in guard.functions.values():
-            # Finalizers of Dask's semaphores run wherever the garbage collector does, so also inside furu.
+            # The garbage collector may run finalizers of Dask's semaphores while code of furu runs.
             function.can_block_in("multiprocessing/util.py", "__call__")
         yield guard
 
 
 @pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Gate]:
-    """A gate in a folder of its own."""
+    """A gate in its own folder."""
     folder = tmp_path / "gate"
     folder.mkdir()
     gate = Gate(folder)
@@ -55,7 +55,7 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 
 @pytest.fixture(scope="module")
 def dask_cluster() -> Iterator[Any]:
-    """Two worker processes of one thread each."""
+    """A Dask cluster with two worker processes of one thread each."""
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
         n_workers=2,
@@ -70,7 +70,7 @@ def dask_cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def dask_client(dask_cluster: Any) -> Iterator[Any]:
-    """A synchronous client."""
+    """A synchronous client of the cluster."""
     distributed = pytest.importorskip("distributed")
     with distributed.Client(dask_cluster, set_as_default=False) as client:
         yield client

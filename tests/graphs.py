@@ -1,4 +1,4 @@
-"""Nodes and graphs for tests, and a record of what was computed."""
+"""Nodes and graphs for tests, and a record of the nodes that were computed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from furu import Furu
 
 
 class Computed:
-    """What was computed, in the order in which it began; shared by the threads of a run."""
+    """The names of computed nodes, in the order in which they started. Shared by the threads of a run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -28,13 +28,13 @@ class Computed:
 
 
 computed = Computed()
-# What a node does while it computes, by name: raise, block, look around.
+# What a node does in its `_create`, by the node's name: for example, raise or block.
 actions: dict[str, Callable[[], object]] = {}
 
 
 @contextmanager
 def recording() -> Iterator[Computed]:
-    """Forget what was computed before, and every action afterwards."""
+    """Start with an empty record and without actions; clear the actions after the block."""
     computed.order.clear()
     actions.clear()
     try:
@@ -44,7 +44,7 @@ def recording() -> Iterator[Computed]:
 
 
 class Node(Furu[int]):
-    """Counts the paths below it, and records that it was computed."""
+    """Counts the dependency paths that begin at this node, and records that it was computed."""
 
     name: str
     below: tuple[Furu[int], ...] = ()
@@ -61,7 +61,7 @@ class Node(Furu[int]):
 
 
 class AsyncNode(Furu[int]):
-    """The same, on the event loop."""
+    """Like `Node`, but computed on the event loop."""
 
     name: str
     below: tuple[Furu[int], ...] = ()
@@ -76,7 +76,7 @@ class AsyncNode(Furu[int]):
 
 
 def chain(length: int) -> Node:
-    """n0 <- n1 <- n2 ..."""
+    """Make a chain: n0 <- n1 <- n2 ..."""
     node = Node(name="n0")
     for number in range(1, length):
         node = Node(name=f"n{number}", below=(node,))
@@ -97,12 +97,12 @@ def diamond() -> Node:
 
 
 def flat(width: int) -> list[Node]:
-    """As many nodes that have nothing to do with each other."""
+    """Make `width` nodes that do not depend on each other."""
     return [Node(name=f"f{number}") for number in range(width)]
 
 
 def from_edges(graph: list[list[int]], *, asynchronous: frozenset[int] = frozenset()) -> list[Any]:
-    """Make one node for each list of the earlier nodes that it depends on."""
+    """Make a node for each list in `graph`. A list has the numbers of its node's dependencies."""
     nodes: list[Any] = []
     for number, below in enumerate(graph):
         cls = AsyncNode if number in asynchronous else Node

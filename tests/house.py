@@ -1,7 +1,7 @@
-"""How large the rooms of the house are, and what they use of each other: `python -m tests.house`.
+"""Measure the sizes of packages, and find uses of private names: `python -m tests.house`.
 
-Prints a table, and fails if a file or a function is too long, if a package uses another package's private
-members, or if a test patches a private name.
+Prints a table of sizes. Fails if a file or a function is too long, if a package uses another package's
+private names, or if a test patches a private name.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ MOST_LINES_OF_A_FILE = 450
 MOST_LINES_OF_A_FUNCTION = 60
 SHORT = 30
 SHARE_OF_SHORT = 0.9
-# What a user's class defines has an underscore, so that no field hides it.
+# Methods and settings that users define in node classes. Because of the underscore, no field hides them.
 HOOKS = {"_create", "_load", "_validate", "_dependencies", "_executor_spec_key", "_setup_signal_handlers"}
 HOOKS |= {"_version", "_codec", "_retry", "_timeout_sec"}
-# Of the standard library, and without another way.
+# Private names of the standard library that have no public replacement.
 FOREIGN = {"_exit", "_getframe", "_value_", "_name_", "_make", "_replace", "_fields", "_asdict"}
 FOREIGN |= {"_args_from_interpreter_flags", "_xoptions"}
 
 
 def modules() -> dict[str, Path]:
-    """Every module of the package, by its name below furu."""
+    """Return the path of each module of furu, by its name without the prefix `furu.`."""
     found = {}
     for path in sorted(SOURCE.rglob("*.py")):
         parts = path.relative_to(SOURCE).with_suffix("").parts
@@ -38,22 +38,22 @@ def modules() -> dict[str, Path]:
 
 
 def package(module: str) -> str:
-    """The room of the house that a module is in."""
+    """Return the top-level package that contains a module."""
     return module.partition(".")[0]
 
 
 def parsed(path: Path) -> ast.Module:
-    """The syntax tree of a file."""
+    """Return the syntax tree of a file."""
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def lines(path: Path) -> int:
-    """The number of lines of a file."""
+    """Return the number of lines in a file."""
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
 def functions(path: Path) -> Iterator[tuple[str, int]]:
-    """The functions of a file, and how many lines each has, without its docstring."""
+    """Yield the name of each function in a file, and its number of lines without the docstring."""
     for node in ast.walk(parsed(path)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.end_lineno:
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
@@ -63,7 +63,7 @@ def functions(path: Path) -> Iterator[tuple[str, int]]:
 
 
 def defined(path: Path) -> set[str]:
-    """The names with an underscore that a module, or a class in it, defines."""
+    """Return the private names that a module or its classes define."""
     names: set[str] = set()
     for node in ast.walk(parsed(path)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -73,12 +73,12 @@ def defined(path: Path) -> set[str]:
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
-            names.add(node.value)  # of `__slots__`
+            names.add(node.value)  # a name in `__slots__`
     return {name for name in names if _is_private(name)}
 
 
 def public_names(path: Path) -> set[str]:
-    """The names without an underscore that a module defines, but for type variables and loggers."""
+    """Return the public names that a module defines, except type variables and loggers."""
     names: set[str] = set()
     for node in parsed(path).body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -94,7 +94,7 @@ def public_names(path: Path) -> set[str]:
 
 
 def foreign_members(module: str) -> set[str]:
-    """The private names that a module takes from another package, as imports or as members."""
+    """Return the private names of other packages that a module imports or reads as attributes."""
     path, own = modules()[module], set[str]()
     for name, other in modules().items():
         if package(name) == package(module):
@@ -110,7 +110,7 @@ def foreign_members(module: str) -> set[str]:
 
 
 def patched_names(path: Path) -> set[str]:
-    """The private names that a test sets on something."""
+    """Return the private names that a test file patches."""
     found: set[str] = set()
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("setattr", "delattr", "patch"):
@@ -126,7 +126,7 @@ def _is_private(name: str) -> bool:
 
 
 def problems() -> Iterator[str]:
-    """What is wrong with the house, a line each."""
+    """Yield one line for each problem."""
     for module, path in modules().items():
         if lines(path) > MOST_LINES_OF_A_FILE:
             yield f"{path.relative_to(ROOT)} has {lines(path)} lines"
@@ -144,7 +144,7 @@ def problems() -> Iterator[str]:
 
 
 def main() -> None:
-    """Print the table and what is wrong."""
+    """Print the table and the problems. Exits with 1 if there are problems."""
     sizes: Counter[str] = Counter()
     for module, path in modules().items():
         sizes[package(module)] += lines(path)

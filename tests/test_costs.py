@@ -1,4 +1,4 @@
-"""What a node costs, counted and not timed, so that no change makes it more, or quadratic, unnoticed."""
+"""The cost of a node, counted rather than timed. A change that raises the cost fails a test here."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from tests.benchmarks.nodes import Small
 
 
 def test_cold_node_takes_ten_system_calls_and_a_warm_one_a_single_stat(tmp_path: Path) -> None:
-    """Without the user's own files: two looks at `done`, the claim, a document, its name, and a look at the
-    claim."""
+    """A cold node makes two stats of `done`, one of the claim, two links, two unlinks, and three calls that
+    write the document. Calls for the user's own files are not counted."""
     assert (10.0, 1.0) == count_calls(tmp_path, 20)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_live_plan_takes_at_most_2_kib_a_node(shape: str) -> None:
-    """Without the caller's own objects, for a whole graph that is known and not computed."""
+    """The plan of a whole graph is measured before any node is computed, without the caller's objects."""
     assert plan_bytes(1000, shape) <= 2048
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_run_is_linear_in_its_nodes(shape: str) -> None:
-    """Four times the nodes, at most 4.6 times the calls: 15 percent for chance."""
+    """Four times as many nodes need at most 4.6 times as many calls: 15 percent is a margin for noise."""
     assert count_operations(shape, 1200) <= 4.6 * count_operations(shape, 300)
 
 
-def test_nothing_is_kept_of_a_root_behind_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Less than 64 bytes a root. Memory may grow once, for example when threads are added, but not
-    always."""
+def test_roots_behind_the_window_are_not_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A finished root leaves less than 64 bytes in memory. Memory may grow once for other reasons, for
+    example when threads are added, so only the smallest growth between two samples is checked."""
     monkeypatch.setattr(critical_path, "REMEMBERED_NODES", 100)
     sizes: list[int] = []
 

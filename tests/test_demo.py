@@ -1,4 +1,4 @@
-"""The demo: what it finds in a small tree, and what it computes again after a change."""
+"""The demo: its findings in a small source tree, and what it computes again after a change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from furu import File, FuruError, RunReport, run_local
 from furu.demo import Facts, Function, Module, ParsedModule, Report, analyse, cycles
 from furu.events import Event, NodeDone
 
-# shop.cart -> shop.price -> shop.tax -> shop.cart; nothing else goes in a circle.
+# shop.cart -> shop.price -> shop.tax -> shop.cart; there is no other cycle.
 TREE = {
     "shop/__init__.py": "from .cart import Cart\n",
     "shop/cart.py": (
@@ -36,7 +36,7 @@ TREE = {
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:
-    """A source tree."""
+    """Write a source tree into a folder, and return the folder."""
     for name, text in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def write(folder: Path, files: dict[str, str]) -> Path:
 
 
 def run(source: Path) -> tuple[Report, RunReport, list[str]]:
-    """Run the demo on a tree; the names are those of the nodes it computed."""
+    """Run the demo on a tree. Returns the report node, the run's report and the names of computed nodes."""
     report, done = analyse(source), []
 
     def on_event(event: Event) -> None:
@@ -63,19 +63,19 @@ def run(source: Path) -> tuple[Report, RunReport, list[str]]:
 
 
 def facts_of(folder: Path, files: dict[str, str]) -> Facts:
-    """What the demo finds in a tree."""
+    """Write a source tree, and return the facts that the demo finds in it."""
     report, _, _ = run(write(folder, files))
     return report.get()
 
 
 def module(facts: Facts, name: str) -> Module:
-    """The facts of one module."""
+    """Return the facts about one module."""
     return next(module for module in facts.modules if module.name == name)
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """The tree above, on disk."""
+    """`TREE`, written to disk."""
     return write(tmp_path / "tree", TREE)
 
 
@@ -85,7 +85,7 @@ def test_cycle_of_imports_is_found(tree: Path) -> None:
 
 
 def test_modules_are_measured_and_sorted_by_lines(tree: Path) -> None:
-    """The largest first."""
+    """The largest module comes first."""
     report, _, _ = run(tree)
     facts = report.get()
     assert ["shop.price", "shop.cart", "run"] == [module.name for module in facts.modules[:3]]
@@ -94,7 +94,7 @@ def test_modules_are_measured_and_sorted_by_lines(tree: Path) -> None:
 
 
 def test_functions_are_named_by_where_they_are_defined(tree: Path) -> None:
-    """Functions inside a function count in its measures."""
+    """The lines and branches of a nested function also count for the function around it."""
     report, _, _ = run(tree)
     assert (
         Function("shop.price:of", line=4, lines=6, branches=2),
@@ -119,7 +119,7 @@ def test_second_run_computes_nothing(tree: Path) -> None:
 
 
 def test_changed_file_computes_only_its_dependents(tree: Path) -> None:
-    """Its module, its package, the report."""
+    """The file's module, its package and the report are computed again."""
     run(tree)
     (tree / "shop/till/drawer.py").write_text("from ..price import of\n")
     _, ran, done = run(tree)
@@ -128,7 +128,7 @@ def test_changed_file_computes_only_its_dependents(tree: Path) -> None:
 
 
 def test_same_content_elsewhere_is_the_same_node(tree: Path, tmp_path: Path) -> None:
-    """Identity is names and content, not the path."""
+    """A node is identified by module names and file contents, not by the path of the tree."""
     run(tree)
     shutil.copytree(tree, tmp_path / "copy")
     _, ran, _ = run(tmp_path / "copy")
@@ -162,7 +162,7 @@ def test_file_s_own_encoding_is_respected(tmp_path: Path) -> None:
     ],
 )
 def test_import_that_does_not_run_on_import_is_not_counted(text: str, tmp_path: Path) -> None:
-    """In functions, for type checkers only, in the main block."""
+    """Imports in functions, under `TYPE_CHECKING` and in the `__main__` block do not run on import."""
     assert () == facts_of(tmp_path / "tree", {"a.py": text, "b.py": "import a\n"}).cycles
 
 
@@ -178,7 +178,7 @@ def test_import_that_does_not_run_on_import_is_not_counted(text: str, tmp_path: 
     ],
 )
 def test_import_that_runs_on_import_is_counted(text: str, tmp_path: Path) -> None:
-    """Anywhere in the module."""
+    """Such an import may be anywhere in the module, for example in a class body or a `try` statement."""
     assert (("a", "b"),) == facts_of(tmp_path / "tree", {"a.py": text, "b.py": "import a\n"}).cycles
 
 
@@ -215,12 +215,12 @@ def test_import_that_runs_on_import_is_counted(text: str, tmp_path: Path) -> Non
 def test_relative_import_is_resolved(
     files: dict[str, str], expected: Iterable[tuple[str, ...]], tmp_path: Path
 ) -> None:
-    """Like in Python. With too many dots, it is dropped."""
+    """Relative imports are resolved as in Python. A relative import with too many dots is dropped."""
     assert expected == facts_of(tmp_path / "tree", files).cycles
 
 
-def test_cycles_are_those_of_mutual_reachability() -> None:
-    """For random graphs, compared with the definition."""
+def test_cycles_are_groups_of_mutually_reachable_modules() -> None:
+    """Compares `cycles` with mutual reachability, computed from its definition, for random graphs."""
     for seed in range(300):
         draw = random.Random(seed)
         names = [str(number) for number in range(draw.randint(1, 9))]
@@ -236,7 +236,7 @@ def test_cycles_are_those_of_mutual_reachability() -> None:
 
 
 def test_long_cycle_needs_no_recursion() -> None:
-    """Ten times the recursion limit."""
+    """The cycle is ten times as long as the recursion limit."""
     graph = {str(number): [str((number + 1) % 10_000)] for number in range(10_000)}
     assert [10_000] == [len(group) for group in cycles(graph)]
 
@@ -245,15 +245,15 @@ def test_long_cycle_needs_no_recursion() -> None:
     ("start", "names"),
     [("", ["p", "p.a"]), ("src", ["p", "p.a"]), ("src/p", ["p", "p.a"])],
 )
-def test_modules_are_named_from_where_imports_start(start: str, names: list[str], tmp_path: Path) -> None:
-    """Whether the source is a project, its `src`, or a package."""
+def test_module_names_begin_at_the_import_root(start: str, names: list[str], tmp_path: Path) -> None:
+    """The source may be a project's directory, its `src`, or a package."""
     write(tmp_path / "tree", {"src/p/__init__.py": "", "src/p/a.py": ""})
     report = analyse(tmp_path / "tree" / start)
     assert names == sorted(module.name for package in report.packages for module in package.modules)
 
 
 def test_installed_and_hidden_files_are_skipped(tmp_path: Path) -> None:
-    """So are caches, and dead links."""
+    """Cache directories and dead links are skipped too."""
     files = ["a.py", "lib/site-packages/b.py", ".venv/c.py", "__pycache__/d.py", "dist-packages/e.py"]
     write(tmp_path / "tree", dict.fromkeys(files, ""))
     (tmp_path / "tree/link.py").symlink_to("nowhere.py")

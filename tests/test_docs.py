@@ -1,4 +1,4 @@
-"""What the README and the documentation show is what happens."""
+"""The examples in the README and the documentation print the output that is shown there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import furu
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
 
-# Runs the cells of a notebook that is written as a program, on one loop, as a notebook does.
+# Runs the cells of a script, separated by `# %%`, on one event loop, as a notebook does.
 RUN_CELLS = """
 import ast, asyncio, inspect, sys
 async def main():
@@ -30,7 +30,7 @@ asyncio.run(main())
 
 
 def run(program: Path, folder: Path, *, as_cells: bool = False) -> str:
-    """Run a program in a folder of its own and return what it prints."""
+    """Run a program with `folder` as its working directory, and return its output."""
     done = subprocess.run(
         [sys.executable, *(["-c", RUN_CELLS] if as_cells else []), str(program), str(folder)],
         capture_output=True,
@@ -44,7 +44,7 @@ def run(program: Path, folder: Path, *, as_cells: bool = False) -> str:
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a page in a language."""
+    """Return the fenced code blocks of a page in one language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE)
 
 
@@ -69,7 +69,7 @@ def test_example_prints_the_output_on_its_page(example: str, page: str, tmp_path
 
 
 def test_tutorial_prints_its_output_on_every_run(tmp_path: Path, store: Path) -> None:
-    """The first run, later runs, and the first run after the artifacts were removed."""
+    """Covers the first run, later runs, and a run after the artifacts were removed."""
     first, again = blocks(ROOT / "docs" / "tutorial" / "first-run.md", "text")
     for expected in (first, again, again):
         assert expected == run(EXAMPLES / "sweep.py", tmp_path)
@@ -88,7 +88,7 @@ def test_every_example_has_a_page() -> None:
         assert example.name in pages or example.name == "vocabulary.py"
 
 
-def test_links_of_the_readme_lead_somewhere() -> None:
+def test_readme_links_lead_to_existing_files() -> None:
     targets = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
     assert targets
     for target in targets:
@@ -96,7 +96,7 @@ def test_links_of_the_readme_lead_somewhere() -> None:
 
 
 def test_readme_has_exactly_two_set_up_commands() -> None:
-    """One to try it, one to test it."""
+    """The first command tries furu, the second one runs its tests."""
     commands = re.findall(r"^    (python -m pip .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert [
         'python -m pip install ".[cli]" && furu demo',
@@ -115,7 +115,7 @@ def test_readme_has_exactly_two_set_up_commands() -> None:
     ],
 )
 def test_examples_of_a_page_print_its_output(page: str, tmp_path: Path) -> None:
-    """All of them, in order, as one script."""
+    """The Python blocks of a page run in order, as one script."""
     script = tmp_path / "page.py"
     script.write_text("".join(blocks(ROOT / "docs" / page, "python")))
     assert "".join(blocks(ROOT / "docs" / page, "text")) == run(script, tmp_path)

@@ -1,4 +1,4 @@
-"""Drawn graphs: what is in them is text, and each node stands right of its dependencies."""
+"""Drawn graphs: names are escaped, and each node is to the right of its dependencies."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def test_names_in_a_graph_are_escaped() -> None:
     assert '\\"];\\n' in to_dot(nodes)
 
 
-def test_wide_layer_is_wrapped_and_nodes_stand_right_of_their_dependencies() -> None:
-    """2,000 nodes on one base do not make a column of 2,000."""
+def test_wide_layer_is_wrapped_and_nodes_are_right_of_their_dependencies() -> None:
+    """2,000 nodes that depend on one node are not drawn as one column of 2,000."""
     base = DrawnNode("base", "Base", "", "DONE", 0, ())
     nodes = [base, *(DrawnNode(f"{n}", "Node", "", "DONE", 1, ("base",)) for n in range(2000))]
     places = layout(nodes)

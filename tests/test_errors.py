@@ -23,14 +23,14 @@ from tests.node.nodes import Holder, fail
 
 
 def every_error() -> list[type[FuruError]]:
-    """The classes that furu exports."""
+    """Return the error classes that furu exports."""
     names = [getattr(furu, name) for name in furu.__all__]
     return [one for one in names if isinstance(one, type) and issubclass(one, FuruError)]
 
 
 @pytest.mark.parametrize("cls", every_error(), ids=lambda cls: cls.__name__)
 def test_every_error_survives_pickling_with_its_data(cls: type[FuruError]) -> None:
-    """Each error can be made with only a message."""
+    """Each error can also be created with only a message."""
     sample = {
         "node": Node(name="a"),
         "asked_by": Node(name="b"),
@@ -70,7 +70,7 @@ def test_errors_have_built_in_base_classes(cls: type, base: type) -> None:
 
 
 def test_errors_that_were_raised_survive_pickling() -> None:
-    """With data that their constructors do not show."""
+    """The copies keep their data: the node, the failures and the path of the field."""
     actions["a"] = fail
     with pytest.raises(FuruComputeError) as computing:
         Node(name="a").get()

@@ -1,4 +1,4 @@
-"""Figures that stand in several places of the documentation come from one: the table of measurements."""
+"""Figures that the documentation repeats agree with the table of measurements in `performance.md`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ PERFORMANCE = (ROOT / "docs/explanation/performance.md").read_text()
 
 
 def row(start: str) -> str:
-    """Return the figure in the row of the first table that begins with a text."""
+    """Return the figure in the row of the first table that begins with `start`."""
     found = re.search(rf"^\| {re.escape(start)} \| (.*?) \|$", PERFORMANCE.partition("\n## ")[0], re.M)
     assert found, start
     return found[1]
 
 
 def measured(kind: str, pattern: str) -> list[float]:
-    """Return a number from each row of 10,000 cold nodes in the table of measurements."""
+    """Return the numbers that `pattern` finds in the rows for 10,000 cold nodes in the measurements."""
     rows = re.findall(rf"^\| cold, \w+, 10,000, {kind} \| (.*?) \|", PERFORMANCE, re.M)
     assert 4 == len(rows)
     return [float(re.search(pattern, text)[1]) for text in rows]  # type: ignore[index]
@@ -41,7 +41,7 @@ def span(numbers: list[float], digits: int) -> str:
     ],
 )
 def test_first_table_summarizes_the_measurements(kind: str, times: str, ratios: str) -> None:
-    """Milliseconds of a node, and the ratio to the same work by hand."""
+    """The first table shows the cost of a node in milliseconds, and relative to code written by hand."""
     times_ms = [us / 1000 for us in measured(kind, r"\((\d+)/")]
     assert f"{span(times_ms, 1)} ms" == row(times)
     assert span(measured(kind, r"^([\d.]+) x"), 2) == row(ratios)

@@ -1,4 +1,4 @@
-"""The walk over a graph, and the graph as values."""
+"""Walking over a graph, and the graph's nodes and classes as plain values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.graphs import Node, chain, diamond, flat
 
 
 def twin(module: str, name: str = "Twin") -> Furu[int]:
-    """Return a node of a class of that name in that module."""
+    """Return a node of a new class with this module and name."""
     cls: Any = type(name, (Furu,), {"__module__": module, "__qualname__": name, "_create": lambda _: 1})
     node: Furu[int] = cls()
     return node
@@ -27,7 +27,7 @@ def test_walk_yields_each_node_once_after_its_dependencies() -> None:
     assert 6 == len(seen) == len(set(seen))
 
 
-def test_two_classes_of_one_full_name_are_an_error_under_different_roots_too() -> None:
+def test_two_classes_with_the_same_full_name_are_rejected_under_different_roots() -> None:
     def make(number: int) -> Furu[int]:
         class Same(Furu[int]):
             number: int
@@ -49,7 +49,7 @@ def test_two_classes_of_one_full_name_are_an_error_under_different_roots_too() -
         ([chain(5)], None, 5),
     ],
 )
-def test_graph_that_is_too_large_is_cut_and_says_so(
+def test_too_large_graph_is_cut_and_marked_as_cut(
     roots: list[Any], max_nodes: int | None, count: int
 ) -> None:
     graph = make_graph(roots, max_nodes)
@@ -57,8 +57,8 @@ def test_graph_that_is_too_large_is_cut_and_says_so(
     assert (count, count < total) == (len(graph.nodes), graph.is_cut)
 
 
-def test_classes_have_the_highest_level_of_their_nodes_and_a_label() -> None:
-    """Two classes of one name are shown in full."""
+def test_class_has_the_highest_level_of_its_nodes_and_a_label() -> None:
+    """Classes that share a short name are labelled with their full names."""
     graph = make_graph([diamond(), twin("alpha"), twin("beta")])
     levels = [(cls.node_class, cls.level, len(cls.hashes)) for cls in graph.by_class()]
     assert [("alpha:Twin", 0, 1), ("beta:Twin", 0, 1), ("tests.graphs:Node", 2, 4)] == levels
@@ -71,7 +71,7 @@ def test_class_depends_on_the_other_classes_that_its_nodes_need() -> None:
     assert [(), ("alpha:Twin",)] == [cls.depends_on for cls in graph.by_class()]
 
 
-def test_states_of_nodes_that_a_run_did_not_visit_follow_from_their_dependents() -> None:
+def test_states_of_unvisited_nodes_follow_from_their_dependents() -> None:
     top = chain(3)
     graph = make_graph([top])
     known = {top.furu_hash: "reused"}

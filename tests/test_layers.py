@@ -1,4 +1,4 @@
-"""The house: which package may import which, what is public, and how large a room may be."""
+"""The structure of furu: allowed imports, public names, and the maximum size of a package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import furu
 from tests.house import lines, modules, package, parsed, public_names
 
-# Bottom first: a module imports only from its own package and from those above this line in the list.
+# Lowest layer first: a module imports only from its own package and from packages listed before it.
 HOUSE = [
     "errors",
     "_common",
@@ -39,11 +39,11 @@ HOUSE = [
     "cli",
     "web",
 ]
-# Modules that know nothing of disks, threads and clocks.
+# Modules that do not use the disk, threads or the clock.
 PURE = ["execution.plan", "execution.window", "execution.workers.serial"]
 IMPURE = {"anyio", "asyncio", "os", "pathlib", "threading", "time", "furu.store", "furu.node"}
 MOST_OF_THE_HOUSE = 0.25
-# What users import beside `furu` itself, or what docs/reference/api.md describes.
+# Modules that users import directly, or that docs/reference/api.md describes.
 PUBLIC = [
     "errors",
     "retry",
@@ -76,7 +76,7 @@ MODULES = modules()
 
 
 def imports(path: Path) -> set[str]:
-    """The modules that a file imports, anywhere in it."""
+    """Return the modules that a file imports, including imports inside functions."""
     found: set[str] = set()
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
@@ -88,25 +88,25 @@ def imports(path: Path) -> set[str]:
 
 
 def own_imports(module: str) -> set[str]:
-    """The modules of furu that a module imports, by their names below furu."""
+    """Return the modules of furu that a module imports, by their names without the prefix `furu.`."""
     names = {name for name in imports(MODULES[module]) if package(name) == "furu"}
     return {name.removeprefix("furu").removeprefix(".") for name in names}
 
 
-def test_every_package_has_its_place() -> None:
+def test_every_package_is_in_the_list_of_layers() -> None:
     assert set(HOUSE) == {package(module) for module in MODULES}
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_imports_point_down(module: str) -> None:
-    """Also imports inside functions."""
+    """Imports inside functions are checked too."""
     here = HOUSE.index(package(module))
     below = {*HOUSE[:here], package(module)} if module else set(HOUSE[:here])
     assert set() == {name for name in own_imports(module) if package(name) not in below}
 
 
-def test_modules_do_not_import_each_other() -> None:
-    """Not even within a package."""
+def test_modules_have_no_import_cycles() -> None:
+    """Modules of the same package do not form cycles either."""
     left = {module: own_imports(module) - {module} for module in MODULES}
     while free := {module for module, needed in left.items() if not needed & set(left)}:
         for module in free:
@@ -129,7 +129,7 @@ def test_no_package_holds_more_than_a_quarter_of_the_lines() -> None:
 
 
 def test_public_names_are_complete() -> None:
-    """`dir(furu)` is exactly `__all__`, including names that are imported on demand."""
+    """`dir(furu)` equals `__all__`, which includes the names that are imported on demand."""
     names = [name for name in dir(furu) if not name.startswith("__")]
     assert sorted(furu.__all__) == names
     assert all(hasattr(furu, name) for name in names)
@@ -151,7 +151,7 @@ def test_importing_furu_imports_no_extras_and_no_rare_modules() -> None:
     assert set() == unwanted & set(loaded.stdout.split())
 
 
-def test_version_is_that_of_the_distribution() -> None:
+def test_version_matches_the_distribution() -> None:
     metadata = importlib.import_module("importlib.metadata")
     try:
         version = metadata.version("furu")

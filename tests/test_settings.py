@@ -1,4 +1,4 @@
-"""Settings: the block first, then the environment, then the defaults; errors say what is allowed."""
+"""Settings: a block overrides the environment, which overrides the defaults. Errors name allowed values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from furu.settings import DEFAULT_LEASE_SEC, DEFAULT_MAX_RESULT_BYTES
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, and no FURU_* variable."""
+    """An empty working directory, with no FURU_* variable set."""
     for name in ("PATH", "LEASE_SEC", "DURABILITY", "MAX_RESULT_BYTES", "ALLOW_SHARED"):
         monkeypatch.delenv(f"FURU_{name}", raising=False)
     folder = tmp_path / "work" / "deep"
@@ -31,7 +31,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_default_store_is_in_the_working_directory(folder: Path) -> None:
-    """If no directory above has a pyproject.toml."""
+    """This default applies if the working directory and its parents contain no pyproject.toml."""
     assert (
         Settings(
             store=folder / "furu-data",
@@ -46,7 +46,7 @@ def test_default_store_is_in_the_working_directory(folder: Path) -> None:
 def test_default_store_is_next_to_the_nearest_pyproject(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For a program that is started anywhere in the project."""
+    """Therefore programs use the same store in all directories of a project."""
     (tmp_path / "pyproject.toml").touch()
     (folder.parent / "pyproject.toml").touch()
     assert folder.parent / "furu-data" == current_settings().store
@@ -59,7 +59,7 @@ def test_directory_named_pyproject_does_not_count(folder: Path) -> None:
     assert folder / "furu-data" == current_settings().store
 
 
-def test_looking_for_the_store_makes_nothing(folder: Path) -> None:
+def test_finding_the_default_store_creates_nothing(folder: Path) -> None:
     assert not current_settings().store.exists()
     assert [] == list(folder.iterdir())
 
@@ -68,7 +68,7 @@ def test_looking_for_the_store_makes_nothing(folder: Path) -> None:
 
 
 def test_environment_sets_each_field(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is read at each call, not at import."""
+    """The environment is read at each call, not at import."""
     monkeypatch.setenv("FURU_PATH", "/tmp/other/../store")
     monkeypatch.setenv("FURU_LEASE_SEC", "1.5")
     monkeypatch.setenv("FURU_DURABILITY", "power")
@@ -93,7 +93,7 @@ def test_environment_sets_each_field(folder: Path, monkeypatch: pytest.MonkeyPat
 def test_relative_path_in_the_environment_is_below_the_working_directory(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It changes with the directory."""
+    """If the working directory changes, the store changes too, but not in existing `Settings` objects."""
     monkeypatch.setenv("FURU_PATH", "here")
     first = current_settings()
     assert folder / "here" == first.store
@@ -126,10 +126,10 @@ def test_empty_variable_counts_as_unset(name: str, folder: Path, monkeypatch: py
         ("MAX_RESULT_BYTES", "inf", "(?i)max_result_bytes must be"),
     ],
 )
-def test_variable_with_a_wrong_value_is_an_error_that_says_what_is_allowed(
+def test_variable_with_a_wrong_value_is_an_error_that_names_allowed_values(
     name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error is a ValueError too."""
+    """The error is also a `ValueError`."""
     monkeypatch.setenv(f"FURU_{name}", value)
     with pytest.raises(FuruSettingsError, match=message) as caught:
         current_settings()
@@ -178,8 +178,8 @@ def test_settings_are_frozen_and_picklable() -> None:
         ("max_result_bytes", "9"),
     ],
 )
-def test_field_of_a_wrong_value_is_an_error_that_names_it(field: str, wrong: Any) -> None:
-    """In the constructor and in a block, which is not entered."""
+def test_wrong_value_is_an_error_that_names_the_field(field: str, wrong: Any) -> None:
+    """Both `Settings` and `use_settings` raise the error, and the block is not entered."""
     with pytest.raises(FuruSettingsError, match=rf"^{field} must be .* not "):
         Settings(**{"store": Path("/tmp"), field: wrong})
     before = current_settings()
@@ -191,7 +191,7 @@ def test_field_of_a_wrong_value_is_an_error_that_names_it(field: str, wrong: Any
     assert before == current_settings()
 
 
-def test_store_given_as_text_becomes_an_absolute_path(folder: Path) -> None:
+def test_store_given_as_a_string_becomes_an_absolute_path(folder: Path) -> None:
     assert folder / "a" == Settings(store="a").store  # type: ignore[arg-type]
     assert folder / "a" == Settings(store=Path("b/../a")).store
     assert Path("/a") == Settings(store=Path("/b/../a")).store
@@ -207,8 +207,8 @@ def test_block_changes_only_the_named_settings(store: Path) -> None:
     assert before == current_settings()
 
 
-def test_blocks_nest_and_add_up() -> None:
-    """The inner block starts from the outer one."""
+def test_nested_blocks_add_up() -> None:
+    """The inner block keeps the settings of the outer block that it does not change."""
     with use_settings(lease_sec=5, durability="power"):
         with use_settings(lease_sec=6) as inner:
             assert (6, "power") == (inner.lease_sec, inner.durability)
@@ -216,7 +216,7 @@ def test_blocks_nest_and_add_up() -> None:
 
 
 def test_block_may_replace_all_settings() -> None:
-    """With further changes."""
+    """The block may change single fields of the new settings at the same time."""
     whole = Settings(store=Path("/tmp/whole"), lease_sec=7)
     with use_settings(lease_sec=5), use_settings(whole):
         assert whole == current_settings()
@@ -224,15 +224,15 @@ def test_block_may_replace_all_settings() -> None:
         assert dataclasses.replace(whole, durability="power") == changed
 
 
-def test_block_ends_with_an_exception_too() -> None:
+def test_exception_ends_the_block_too() -> None:
     before = current_settings()
     with pytest.raises(KeyError), use_settings(lease_sec=5):
         raise KeyError
     assert before == current_settings()
 
 
-def test_block_that_names_the_store_does_not_look_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So an event loop can enter it without using the disk."""
+def test_block_that_names_the_store_does_not_search_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a block does not use the disk, so it is safe on an event loop."""
     monkeypatch.delenv("FURU_PATH")
 
     def refuse(*args: Any) -> Any:
@@ -243,7 +243,7 @@ def test_block_that_names_the_store_does_not_look_for_one(monkeypatch: pytest.Mo
         assert Path("/tmp/named") == settings.store
 
 
-def test_unknown_setting_is_an_error_that_lists_them() -> None:
+def test_unknown_setting_is_an_error_that_lists_the_settings() -> None:
     message = r"no setting is called 'lease'; there are .*'lease_sec'"
     with pytest.raises(FuruSettingsError, match=message), use_settings(lease=5):
         raise AssertionError("not reached")
@@ -263,7 +263,7 @@ def test_unknown_setting_is_rejected_with_the_nearest_name(name: str, meant: str
 def test_home_directory_in_the_path_of_a_store_is_expanded(
     path: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From the environment, from code, and from a change of the home directory on."""
+    """The path may come from the environment or from code, and a changed HOME takes effect at once."""
     for home in ("/homes/first", "/homes/second"):
         monkeypatch.setenv("HOME", home)
         monkeypatch.setenv("FURU_PATH", path)
@@ -277,7 +277,7 @@ def test_home_directory_in_the_path_of_a_store_is_expanded(
 def test_home_directory_of_an_unknown_user_is_rejected(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error says how to name a directory with this name."""
+    """A directory whose name begins with `~` can be named as `./~name`."""
     monkeypatch.setenv("FURU_PATH", "~nosuchuser-furu/data")
     with pytest.raises(FuruSettingsError, match="of an unknown user"):
         current_settings()
@@ -321,7 +321,7 @@ def test_relative_store_without_a_working_directory_is_rejected(
 
 @pytest.mark.parametrize("wrong", ["/tmp/store", Path("/tmp/store"), {"lease_sec": 5}, 3])
 def test_non_settings_are_rejected_at_the_block(wrong: Any) -> None:
-    """Not at the first node inside."""
+    """`use_settings` itself raises the error, not the first node in the block."""
     before = current_settings()
     with pytest.raises(FuruError, match=r"use_settings"), use_settings(wrong):
         raise AssertionError("not reached")
@@ -335,7 +335,7 @@ class Where(Furu[str]):
         return str(current_settings().store)
 
 
-def test_block_holds_for_the_nodes_of_a_run_started_in_it(tmp_path: Path) -> None:
+def test_block_applies_to_the_nodes_of_a_run_started_in_it(tmp_path: Path) -> None:
     node = Where(name="a")
     with use_settings(store=tmp_path / "other"):
         run_local([node])
@@ -344,7 +344,7 @@ def test_block_holds_for_the_nodes_of_a_run_started_in_it(tmp_path: Path) -> Non
     assert not node.exists()
 
 
-def test_block_does_not_reach_into_another_thread() -> None:
+def test_block_does_not_apply_in_another_thread() -> None:
     seen: list[float] = []
     before = current_settings().lease_sec
     with use_settings(lease_sec=before + 1):
@@ -355,8 +355,8 @@ def test_block_does_not_reach_into_another_thread() -> None:
 
 
 @pytest.mark.anyio
-async def test_block_holds_in_its_own_task_and_the_threads_it_calls() -> None:
-    """Two tasks, two blocks at the same time."""
+async def test_block_applies_in_its_own_task_and_the_threads_it_calls() -> None:
+    """Two tasks are in two different blocks at the same time."""
     seen: dict[float, list[float]] = {}
     both_inside = [anyio.Event(), anyio.Event()]
 

@@ -1,4 +1,4 @@
-"""What furu offers to tests of nodes: a store of their own, graphs, and a check of what nodes declare."""
+"""`furu.testing`: a separate store for each test, graphs, and a check of declared dependencies."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from furu.testing import Total, chain, check_declared, diamond, flat, from_edges
 
 
 class Hidden(Furu[int]):
-    """Gets a node that it does not tell of."""
+    """Gets another node, and declares this dependency only if `declares` is set."""
 
     secret: int
     declares: bool = dataclasses.field(default=False, compare=False)
@@ -28,14 +28,14 @@ class Hidden(Furu[int]):
 
 
 class RunsAnother(Furu[int]):
-    """Computes in a run of its own what `Hidden` gets."""
+    """Starts another run, which computes the node that `Hidden(secret=7)` gets."""
 
     def _create(self) -> int:
         return run_local([Total(name="7")]).computed
 
 
 class Reaches(Furu[int]):
-    """Gets what its dependency depends on."""
+    """Gets a dependency of its dependency without declaring it."""
 
     top: Total
 
@@ -53,7 +53,7 @@ class Length(Furu[int]):
 
 
 class Waits(Furu[int]):
-    """Computes on a loop, and leaves a file."""
+    """Computes on the event loop, and writes a file."""
 
     below: Total
 
@@ -80,7 +80,6 @@ def test_graphs_compute_the_expected_values() -> None:
 
 
 def test_node_that_declares_all_dependencies_passes(tmp_path: Path, no_blocking_calls: BlockBuster) -> None:
-    """="""
     no_blocking_calls.deactivate()
     (tmp_path / "in.txt").write_text("abc")
     check_declared(
@@ -89,7 +88,7 @@ def test_node_that_declares_all_dependencies_passes(tmp_path: Path, no_blocking_
 
 
 def test_undeclared_get_is_found_although_the_node_exists() -> None:
-    """A run would not notice."""
+    """A run would not notice the undeclared node, because its artifact exists."""
     run_local([Total(name="7")])
     run_local([Hidden(secret=7)])
     with pytest.raises(FuruComputeError, match="_dependencies") as caught:
@@ -105,7 +104,7 @@ def test_dependencies_of_dependencies_must_be_declared() -> None:
 
 
 def test_check_sees_only_declared_nodes() -> None:
-    """Also after nodes have computed others in runs of their own."""
+    """The check fails even if an earlier node has computed the undeclared node in a separate run."""
     for before in (Total(name="7"), RunsAnother()):
         with pytest.raises(FuruComputeError, match="_dependencies"):
             check_declared(before, Hidden(secret=7))
@@ -130,7 +129,6 @@ def test_plugin_gives_each_test_its_own_store(furu_store: Path) -> None:
 
 
 def test_instant_retries_have_no_delay() -> None:
-    """="""
     failures = [ConnectionError("busy")]
 
     class Flaky(Furu[int]):

@@ -1,4 +1,4 @@
-"""Which type a class declares for its result: itself, through generic bases, in quotes."""
+"""The result type of a class: declared by the class itself or by a generic base, also in quotes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Bare(Furu[T], Generic[T]):
 
 
 class Pairs(Furu[dict[K, V]], Generic[V, K]):
-    """The parameters in another order than the type uses them."""
+    """`Generic` lists the parameters in another order than the result type."""
 
 
 class PairsOf(Pairs[V, str], Generic[V]):
@@ -70,7 +70,7 @@ class PairsOf(Pairs[V, str], Generic[V]):
 
 
 class Tables(Lists[dict[str, T]], Generic[T]):
-    """The same type variable as in the base, for something else."""
+    """Uses the type variable of its base with another meaning."""
 
 
 class Optionals(Furu[T | None], Generic[T]):
@@ -86,7 +86,7 @@ class Mixin:
 
 
 class Recorded(Furu):  # type: ignore[type-arg]
-    """A base that adds behaviour and leaves the type to its subclasses."""
+    """A base class that adds behaviour and leaves the result type to its subclasses."""
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ class Recorded(Furu):  # type: ignore[type-arg]
     ],
 )
 def test_type_that_a_class_declares_is_found(cls: type, expected: Any) -> None:
-    """Itself or through generic bases, in quotes or not."""
+    """The class itself or a generic base declares the type, with or without quotes."""
     assert expected == result_type(cls, Furu)
 
 
 def test_unbound_type_variable_accepts_any_value() -> None:
-    """Like `Furu` without a parameter."""
+    """An unbound type variable counts as `Any`, as in `Furu` without a parameter."""
     assert [{"a": 1}] == Lists(value={"a": 1}).get()
     assert "a" == Bare[str](value="a").get()
     with pytest.raises(FuruComputeError, match="tuple"):
@@ -126,15 +126,15 @@ def test_unbound_type_variable_accepts_any_value() -> None:
 
 
 @pytest.mark.parametrize("node", [Later(), LaterInside(), LaterItem(), Points(value=Point(1))])
-def test_value_survives_as_a_type_in_quotes_or_of_a_generic_base(node: Furu[Any]) -> None:
-    """Types defined further below are known at the first result."""
+def test_value_of_a_quoted_or_inherited_type_is_read_back(node: Furu[Any]) -> None:
+    """Types that are defined after the class are known by the time of the first result."""
     first = node.get()
     assert first == node.get()
     assert "1" in repr(first)
 
 
 def test_class_without_a_type_keeps_plain_data() -> None:
-    """Lists, dicts, texts and numbers."""
+    """Plain data is lists, dicts, strings, numbers, booleans and None."""
 
     class Plain(Furu):  # type: ignore[type-arg]
         def _create(self) -> Any:
@@ -148,7 +148,7 @@ class Unknown(Furu["Nowhere"]):  # type: ignore[name-defined]
         return 1
 
 
-def test_unknown_name_of_a_type_is_an_error_that_says_where_to_define_it() -> None:
+def test_unknown_type_name_is_an_error_that_names_the_module() -> None:
     with pytest.raises(FuruComputeError) as caught:
         Unknown().get()
     assert isinstance(caught.value.__cause__, FuruUsageError)
@@ -156,8 +156,8 @@ def test_unknown_name_of_a_type_is_an_error_that_says_where_to_define_it() -> No
     assert f"not known in module {__name__}" in str(caught.value.__cause__)
 
 
-def test_unknown_name_of_a_type_does_not_matter_without_json() -> None:
-    """With `_load` or pickle, only people and type checkers use the declared type."""
+def test_unknown_type_name_does_not_matter_without_json() -> None:
+    """With `_load` or pickle, furu does not use the declared type."""
 
     class Files(Unknown):
         def _create(self) -> Any:
@@ -176,7 +176,7 @@ def test_unknown_name_of_a_type_does_not_matter_without_json() -> None:
 
 @pytest.mark.parametrize("declared", [Point | Packed, Point | dict[str, int], set[dict[str, int]]])
 def test_ambiguous_union_is_an_error_with_advice(declared: Any) -> None:
-    """Two kinds of objects without a tag."""
+    """In JSON, two kinds of objects without a tag cannot be told apart."""
     with pytest.raises(FuruComputeError) as caught:
         node_of(declared, {"x": 1}).get()
     assert "define _load()" in str(caught.value.__cause__)
@@ -184,7 +184,7 @@ def test_ambiguous_union_is_an_error_with_advice(declared: Any) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="syntax of Python 3.12")
 def test_type_parameters_in_brackets_work() -> None:
-    """class Base[T](Furu[list[T]])"""
+    """Python 3.12 allows `class Base[T](Furu[list[T]])`."""
     source = """
         from furu import Furu
         type Pairs = tuple[tuple[int, str], ...]

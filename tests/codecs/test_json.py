@@ -1,4 +1,4 @@
-"""Results as typed JSON: what survives, what is refused and with which advice, and the opt-in pickle."""
+"""Results as typed JSON: values that are read back equal, values that are rejected, `_load` and pickle."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Unequal:
 
 
 def node_of(declared: Any, value: Any, **namespace: Any) -> Furu[Any]:
-    """A node of a class that declares this type and returns this value."""
+    """Return a node of a new class that declares this result type and returns this value."""
     names = {"_create": lambda self: value, **namespace}
     return types.new_class("Result", (Furu[declared],), exec_body=lambda body: body.update(names))()
 
@@ -158,7 +158,7 @@ NOON = dt.datetime(2024, 2, 29, 12, 30, 15, 123456)
     ],
 )
 def test_value_is_read_back_equal_and_of_the_same_type(declared: Any, value: Any) -> None:
-    """From the first get() and from later ones."""
+    """The first `get` and later ones return equal values."""
     node = node_of(declared, value)
     for got in (node.get(), node.get()):
         assert value == got
@@ -167,7 +167,7 @@ def test_value_is_read_back_equal_and_of_the_same_type(declared: Any, value: Any
 
 
 def test_int_in_a_float_field_is_read_back_as_a_float() -> None:
-    """The first get() returns the same as later ones."""
+    """The first `get` and later ones return a float."""
     node = node_of(float, 1)
     assert [float, float] == [type(node.get()), type(node.get())]
 
@@ -182,7 +182,7 @@ KEPT: dict[str, list[int]] = {}
 
 
 def test_value_of_the_first_get_is_not_the_object_that_create_keeps() -> None:
-    """Callers cannot change each other's values."""
+    """Therefore callers cannot change each other's values."""
     first = Aliasing().get()
     first["a"].append(2)
     assert {"a": [1]} == KEPT == Aliasing().get()
@@ -195,8 +195,8 @@ class Sum(Furu[Point]):
         return Point(1 + sum(node.get().x for node in self.inputs))
 
 
-def test_dependent_gets_the_declared_type_in_a_run() -> None:
-    """In a worker thread it is loaded from disk."""
+def test_dependent_in_a_run_gets_a_value_of_the_declared_type() -> None:
+    """The worker thread loads the value of the dependency from disk."""
     top = Sum(inputs=(Sum(), Sum(inputs=(Sum(),))))
     run_local([top])
     assert Point(4) == top.get()
@@ -209,7 +209,7 @@ def test_result_on_disk_is_plain_json() -> None:
     assert {"1": {"x": 2, "y": 0.5}} == json.loads(done.read_bytes())["result"]
 
 
-# ---- what is refused ----
+# ---- rejected values ----
 
 NAN = float("nan")
 
@@ -267,7 +267,7 @@ class EqualRaises(dict[str, int]):
     ],
 )
 def test_value_that_would_not_be_read_back_equal_is_rejected(declared: Any, value: Any, words: str) -> None:
-    """The error says what would change, and what to do."""
+    """The error says how the value would change, and what to do."""
     node = node_of(declared, value)
     with pytest.raises(FuruComputeError) as caught:
         node.get()
@@ -304,7 +304,7 @@ def test_none_that_does_not_fit_suggests_a_missing_return(declared: Any, shown: 
     ],
 )
 def test_nan_is_mentioned_only_if_the_value_has_one(declared: Any, value: Any, is_hinted: bool) -> None:
-    """At any depth."""
+    """The NaN or infinity may be at any depth."""
     with pytest.raises(FuruComputeError, match="does not fit its declared") as caught:
         node_of(declared, value).get()
     assert is_hinted is ("NaN and infinity are null in JSON" in str(caught.value))
@@ -319,7 +319,7 @@ class LikeAFuture:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("codec", ["json", "pickle"])
 def test_coroutine_as_a_result_is_rejected_and_closed(codec: str) -> None:
-    """An `await` is missing, and Python does not warn as well."""
+    """The coroutine is closed, so Python does not also warn that it was never awaited."""
 
     async def create() -> int:
         return 1
@@ -331,7 +331,6 @@ def test_coroutine_as_a_result_is_rejected_and_closed(codec: str) -> None:
 
 
 def test_other_awaitable_as_a_result_is_rejected_with_the_same_words() -> None:
-    """="""
     with pytest.raises(FuruResultError, match="must be `async def` itself"):
         encode_json(Furu, Any, LikeAFuture(), 100)
 
@@ -344,8 +343,8 @@ def test_result_error_has_its_node() -> None:
     assert node == caught.value.__cause__.node
 
 
-def test_value_as_large_as_the_setting_is_stored_and_a_larger_one_refused() -> None:
-    """The size of the JSON counts; the message names the setting."""
+def test_value_within_max_result_bytes_is_stored_and_a_larger_one_rejected() -> None:
+    """The limit applies to the size of the JSON. The error names the setting."""
     with use_settings(max_result_bytes=100):
         assert "x" * 98 == node_of(str, "x" * 98).get()
         with pytest.raises(
@@ -358,7 +357,7 @@ def test_value_as_large_as_the_setting_is_stored_and_a_larger_one_refused() -> N
 
 
 def test_difference_deep_inside_a_large_value_is_shown_briefly() -> None:
-    """Without the value around it."""
+    """The error does not show the whole value."""
     value = {"rows": [[index] for index in range(1000)], "last": {"cell": ("x" * 500,)}}
     with pytest.raises(FuruComputeError) as caught:
         node_of(Any, value).get()
@@ -424,7 +423,7 @@ def test_class_that_opted_into_pickle_keeps_any_object(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["function", "lock"])
 def test_value_that_cannot_be_pickled_is_an_error_of_the_node(kind: str) -> None:
-    """It names the class and the way out, as for JSON."""
+    """The error gives the same advice as for JSON."""
     with pytest.raises(FuruComputeError) as caught:
         Pickled(kind=kind).get()
     assert isinstance(caught.value.__cause__, FuruResultError)
@@ -433,7 +432,7 @@ def test_value_that_cannot_be_pickled_is_an_error_of_the_node(kind: str) -> None
 
 
 def test_nothing_is_unpickled_unless_the_class_opts_in() -> None:
-    """The file of a class that has opted out is not opened."""
+    """If the class no longer opts in, an existing pickle is not loaded."""
     names = {"__module__": __name__, "__qualname__": "Once", "_create": lambda self: Armed()}
     once = types.new_class("Once", (Furu[Any],), exec_body=lambda body: body.update(names, _codec="pickle"))
     since = types.new_class("Once", (Furu[Any],), exec_body=lambda body: body.update(names))
@@ -472,11 +471,11 @@ def test_codec_that_does_not_exist_is_an_error_of_the_class() -> None:
         types.new_class("Odd", (Furu[int],), exec_body=lambda body: body.update(_codec="yaml"))
 
 
-# ---- the functions themselves ----
+# ---- reading JSON back ----
 
 
-def test_class_that_changed_its_type_gets_a_load_error_that_says_so() -> None:
-    """Raising `_version` would have made the artifact stale."""
+def test_class_that_changed_its_result_type_gets_a_load_error_with_advice() -> None:
+    """The advice is to raise `_version`, which would have made the artifact stale."""
     names = {"__module__": __name__, "__qualname__": "Changing", "_create": lambda self: "text"}
     before = types.new_class("Changing", (Furu[str],), exec_body=lambda body: body.update(names))
     after = types.new_class("Changing", (Furu[int],), exec_body=lambda body: body.update(names))
@@ -487,7 +486,6 @@ def test_class_that_changed_its_type_gets_a_load_error_that_says_so() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1,", b'"a"', b"\xff"])
 def test_damaged_json_raises_documented_exceptions(content: bytes) -> None:
-    """="""
     with pytest.raises((msgspec.MsgspecError, ValueError)):
         decode_json(Furu, list[int], content)
 
@@ -526,7 +524,7 @@ def test_random_value_is_read_back_equal_or_rejected(value: Any) -> None:
 
 
 def is_plain(value: Any) -> bool:
-    """Whether JSON holds a value as it is."""
+    """Whether a value is read back from JSON unchanged."""
     if isinstance(value, str):
         return all(not 0xD800 <= ord(character) < 0xE000 for character in value)
     if isinstance(value, float):

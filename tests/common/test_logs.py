@@ -1,4 +1,4 @@
-"""What is logged inside a node: where it goes, and what stays as it was."""
+"""Logging inside nodes: lines go to the node's log, and the host's logging works as before."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ library = logging.getLogger("some.library")
 
 
 class AsyncTalker(Furu[int]):
-    """Logs from the loop, a task, and a thread."""
+    """Logs from the event loop and from a thread."""
 
     name: str
 
@@ -34,18 +34,18 @@ class AsyncTalker(Furu[int]):
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """No actions are left behind."""
+    """Clear the actions of nodes after each test."""
     with recording():
         yield
 
 
 def log_of(node: Furu[int]) -> str:
-    """What a node's attempt logged."""
+    """Return the log of a node's attempt."""
     return Path(node.furu_dir, "furu.log").read_text(encoding="utf-8")
 
 
 def test_logging_of_a_library_reaches_the_log_of_the_node_that_calls_it() -> None:
-    """And not the logs of other nodes."""
+    """A line does not reach the logs of other nodes."""
     roots = flat(2)
     for root in roots:
         actions[root.name] = lambda name=root.name: library.warning("said by %s", name)  # type: ignore[misc]
@@ -56,7 +56,7 @@ def test_logging_of_a_library_reaches_the_log_of_the_node_that_calls_it() -> Non
 
 
 def test_async_nodes_log_from_loop_and_threads_to_their_own_file(no_blocking_calls: BlockBuster) -> None:
-    """Side by side on one loop. As any file handler does, it writes where it is called."""
+    """The guard is off, because a node's log is written on the loop, as by any file handler."""
     no_blocking_calls.deactivate()
     roots = [AsyncTalker(name="a"), AsyncTalker(name="b")]
     run_local(roots)
@@ -101,7 +101,7 @@ def test_logging_outside_nodes_is_not_written() -> None:
 
 
 def test_own_logger_writes_each_line_once() -> None:
-    """Its records are not written a second time by the factory."""
+    """The record factory does not write the logger's records a second time."""
 
     class Own(Furu[int]):
         def _create(self) -> int:
@@ -116,7 +116,7 @@ def test_own_logger_writes_each_line_once() -> None:
 def test_message_that_does_not_fit_its_arguments_does_not_fail_the_node(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The host's logging reports it."""
+    """The host's logging reports the error."""
     monkeypatch.setattr(logging, "raiseExceptions", False)
     (root,) = flat(1)
     logger = logging.getLogger("some.library.quiet")
@@ -127,7 +127,7 @@ def test_message_that_does_not_fit_its_arguments_does_not_fail_the_node(
 
 
 def test_traceback_is_in_the_log_and_not_left_on_the_record() -> None:
-    """The host's own formatter makes its own text of an exception."""
+    """If the record kept the text, the host's formatter would not format the exception itself."""
     records: list[logging.LogRecord] = []
 
     class Keep(logging.Handler):
@@ -156,14 +156,14 @@ def test_traceback_is_in_the_log_and_not_left_on_the_record() -> None:
 
 @pytest.fixture
 def factory() -> Iterator[None]:
-    """The record factory of before is restored."""
+    """Restore the record factory after the test."""
     before = logging.getLogRecordFactory()
     yield
     logging.setLogRecordFactory(before)
 
 
 def run_one(act: Callable[[Node], object]) -> str:
-    """Run a node that does something, and return its log."""
+    """Run a node that calls `act`, and return its log."""
     root = Node(name=f"one{len(actions)}")
     actions[root.name] = lambda: act(root)
     run_local([root])
@@ -171,7 +171,6 @@ def run_one(act: Callable[[Node], object]) -> str:
 
 
 def test_child_loggers_of_a_node_write_to_its_log_and_the_host(caplog: pytest.LogCaptureFixture) -> None:
-    """="""
 
     def act(node: Node) -> None:
         child = node.logger.getChild("part")
@@ -211,7 +210,7 @@ def test_filters_and_handlers_of_a_node_logger_work() -> None:
 
 @pytest.mark.parametrize("values", [{"name": "x", "msg": "m"}, {"name": None, "msg": None}, {}])
 def test_record_made_from_a_dict_is_not_logged(values: dict[str, Any]) -> None:
-    """Receivers of sockets and queues make a record without a name first."""
+    """Receivers of log records from sockets and queues create a record without a name first."""
     made: list[logging.LogRecord] = []
     assert "None" not in run_one(
         lambda _: (library.warning("here"), made.append(logging.makeLogRecord(values)))
@@ -222,7 +221,7 @@ def test_record_made_from_a_dict_is_not_logged(values: dict[str, Any]) -> None:
 @pytest.mark.usefixtures("factory")
 @pytest.mark.parametrize("wraps", [True, False])
 def test_factory_set_later_by_the_host_does_not_duplicate_lines(wraps: bool) -> None:
-    """Whether or not it calls the previous factory."""
+    """The host's factory may or may not call the previous factory."""
     run_one(lambda _: library.warning("before"))
     inner = logging.getLogRecordFactory() if wraps else logging.LogRecord
     made: list[logging.LogRecord] = []
@@ -265,7 +264,7 @@ def test_factory_of_incomplete_records_does_not_fail_the_node(name: Any) -> None
 def test_log_that_cannot_be_written_does_not_fail_the_node(
     error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The host gets a warning for each line."""
+    """The host's log gets a warning for each lost line."""
 
     def fail(self: Attempt, line: str) -> None:
         raise error

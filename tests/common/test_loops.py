@@ -1,4 +1,4 @@
-"""Event loops: runs in threads that have none, and what a cancellation may interrupt."""
+"""Event loops: blocking calls in threads without a loop, and what a cancellation may interrupt."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tests.graphs import AsyncNode, Computed, Node, actions, chain, flat, record
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """The record of the nodes that the test computes."""
     with recording() as computed:
         yield computed
 
 
-# ---- a loop of one's own ----
+# ---- blocking calls and new loops ----
 
 BLOCKING: dict[str, Callable[[], Any]] = {
     "run_local": lambda: run_local(flat(3)).computed,
@@ -42,7 +42,7 @@ BLOCKING: dict[str, Callable[[], Any]] = {
     "start", [lambda main: asyncio.run(main()), anyio.run], ids=["asyncio.run", "anyio.run"]
 )
 def test_blocking_calls_work_in_a_thread_of_asyncio(what: str, start: Callable[..., Any]) -> None:
-    """asyncio.to_thread copies the context variable in which anyio says that a loop is running."""
+    """`asyncio.to_thread` copies a context variable that makes the thread look as if it had a loop."""
 
     async def main() -> None:
         assert 3 == await asyncio.to_thread(BLOCKING[what])
@@ -53,13 +53,13 @@ def test_blocking_calls_work_in_a_thread_of_asyncio(what: str, start: Callable[.
 @pytest.mark.anyio
 @pytest.mark.parametrize("what", BLOCKING)
 async def test_blocking_calls_work_in_a_thread_of_anyio(what: str) -> None:
-    """On both backends."""
+    """anyio may run on asyncio or on trio."""
     assert 3 == await anyio.to_thread.run_sync(BLOCKING[what])
 
 
 @pytest.mark.parametrize("what", BLOCKING)
 def test_blocking_calls_work_in_a_thread_of_an_async_node(what: str) -> None:
-    """A run within a run."""
+    """A node of one run starts another run."""
     if what.startswith("get"):
         pytest.skip("get() computes nothing inside a worker")
     actions["outer"] = lambda: asyncio.to_thread(BLOCKING[what])
@@ -67,7 +67,7 @@ def test_blocking_calls_work_in_a_thread_of_an_async_node(what: str) -> None:
 
 
 def test_new_loop_sees_the_context_variables_of_its_caller() -> None:
-    """And sets none of them."""
+    """Variables that the function sets in the new loop do not change for the caller."""
     variable: ContextVar[str] = ContextVar("variable", default="none")
     variable.set("outside")
 
@@ -82,7 +82,7 @@ def test_new_loop_sees_the_context_variables_of_its_caller() -> None:
 
 
 def test_interrupt_of_the_main_thread_cancels_its_loop_and_waits_for_the_end() -> None:
-    """It is raised in the main thread after the function has ended, and never in the loop's own code."""
+    """The main thread raises KeyboardInterrupt after the function has ended, never in the loop's code."""
     ended = []
 
     async def function() -> None:
@@ -101,7 +101,7 @@ def test_interrupt_of_the_main_thread_cancels_its_loop_and_waits_for_the_end() -
 
 
 def test_second_interrupt_of_the_main_thread_ends_the_wait() -> None:
-    """The function still runs to its end."""
+    """The function still runs to its end in its thread."""
     let_go, ended = threading.Event(), threading.Event()
 
     async def function() -> None:
@@ -121,11 +121,11 @@ def test_second_interrupt_of_the_main_thread_ends_the_wait() -> None:
     assert ended.wait(10)
 
 
-# ---- to the end ----
+# ---- shielded calls ----
 
 
 class Slow:
-    """Blocks a thread until it is let go."""
+    """Blocks a thread until `let_go` is set."""
 
     def __init__(self) -> None:
         self.begun, self.let_go = threading.Event(), threading.Event()
@@ -140,7 +140,7 @@ class Slow:
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 def test_shielded_call_outlasts_native_cancellations_and_returns_its_result(times: int) -> None:
-    """The cancellations are raised at the next awaits."""
+    """The cancellations are raised at the caller's next await, after the call has returned."""
     slow, results = Slow(), []
 
     async def call() -> None:
@@ -165,7 +165,7 @@ def test_shielded_call_outlasts_native_cancellations_and_returns_its_result(time
 
 
 def test_timeout_around_a_shielded_call_is_a_timeout() -> None:
-    """asyncio counts cancellations: one too many would look like a cancelled task."""
+    """If the shielded call requested a cancellation too many, the task would count as cancelled."""
     slow = Slow()
 
     async def main() -> None:
@@ -199,8 +199,8 @@ def test_error_of_a_shielded_call_that_was_cancelled_is_raised() -> None:
     asyncio.run(main())
 
 
-def test_shielded_call_that_has_not_begun_is_never_begun() -> None:
-    """A task that is cancelled before its first step, or while all threads are busy, does nothing."""
+def test_cancelled_shielded_call_that_has_not_begun_never_begins() -> None:
+    """The task is cancelled while all threads for disk operations are busy."""
     slow, calls = [Slow() for _ in range(8)], []
 
     async def main() -> None:
@@ -224,12 +224,12 @@ def test_shielded_call_that_has_not_begun_is_never_begun() -> None:
 
 
 async def sleep_forever() -> None:
-    """What an async node does until it is cancelled."""
+    """Wait until the task is cancelled."""
     await asyncio.sleep(1000)
 
 
 def test_async_node_of_a_run_that_the_end_of_the_loop_cancels_has_not_failed() -> None:
-    """asyncio.run() cancels every task: the node's, and the run's."""
+    """`asyncio.run` cancels all remaining tasks at its end: the node's and the run's."""
     node, events = AsyncNode(name="slow"), list[Event]()
     computing = asyncio.Event()
 
@@ -255,7 +255,7 @@ def test_async_node_of_a_run_that_the_end_of_the_loop_cancels_has_not_failed() -
 
 
 def test_run_whose_nodes_task_was_cancelled_is_cancelled() -> None:
-    """It is neither stuck nor failed."""
+    """The run raises `CancelledError`. It neither hangs nor fails."""
     node, computing = AsyncNode(name="slow"), asyncio.Event()
     task: list[Any] = []
 
@@ -278,7 +278,7 @@ def test_run_whose_nodes_task_was_cancelled_is_cancelled() -> None:
 
 
 def test_run_with_a_cancelled_task_is_cancelled() -> None:
-    """It has not finished, although there was no error."""
+    """The run raises `CancelledError`, although no node has failed."""
     computing, let_go = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -299,7 +299,7 @@ def test_run_with_a_cancelled_task_is_cancelled() -> None:
             await asyncio.wait_for(run, 10)
 
     asyncio.run(main())
-    # The thread may go on with what it was fed before the loop hears of it; nothing is left held.
+    # The thread may still compute nodes that were queued for it. No node stays claimed.
     first, *others = [node.status() for node in flat(3)]
     assert first is Status.DONE
     assert {*others} <= {Status.DONE, Status.TODO}

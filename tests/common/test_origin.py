@@ -1,4 +1,4 @@
-"""Where classes come from: one class has one name, however its file is run."""
+"""The origin of classes: a class has the same name however its file is run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import furu
 from furu import FuruLoadError, FuruUsageError, run_local
 from furu._common import origin
 
-# A node, and values whose classes define no function.
+# A program with node classes, and with values whose classes define no functions.
 PROGRAM = """
 from __future__ import annotations
 import dataclasses, enum, json, sys, threading
@@ -68,7 +68,7 @@ if __name__ in ("__main__", "<run_path>"):
 
 
 def hashes(*arguments: str, folder: Path) -> list[str]:
-    """Run Python in a folder and return the hashes that the program prints."""
+    """Run Python in a folder, and return the hashes that the program prints."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
@@ -86,7 +86,7 @@ def hashes(*arguments: str, folder: Path) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A script, another one, and a package with the same classes."""
+    """A folder with two scripts, a package and a program directory, which all define the same classes."""
     (tmp_path / "package" / "inner").mkdir(parents=True)
     (tmp_path / "program").mkdir()
     (tmp_path / "package" / "__init__.py").touch()
@@ -119,7 +119,7 @@ RUN_PATH = "import runpy; runpy.run_path({file!r}{name})"
     ids=["cProfile", "profile", "trace", "pdb", "run_path", "run_path as main"],
 )
 def test_script_has_the_same_hashes_whatever_runs_it(how: list[str], folder: Path) -> None:
-    """What `python train.py` has computed is found under a profiler, and two scripts share nothing."""
+    """A profiled script finds its earlier artifacts. Different scripts do not share artifacts."""
     found = {}
     for file in ("train.py", "other.py"):
         found[file] = hashes(file, folder=folder)
@@ -139,8 +139,8 @@ def test_script_has_the_same_hashes_whatever_runs_it(how: list[str], folder: Pat
         ("program/__main__.py", "program"),
     ],
 )
-def test_file_of_a_package_is_named_as_its_module(script: str, module: str, folder: Path) -> None:
-    """Run by its path or with `-m`, profiled either way, or imported: it is one class."""
+def test_file_in_a_package_is_named_as_its_module(script: str, module: str, folder: Path) -> None:
+    """The hashes are equal if the file is run by its path or with `-m`, profiled, or imported."""
     expected = hashes("-m", module, folder=folder)
     assert expected == hashes(script, folder=folder)
     assert expected == hashes("-m", "cProfile", "-m", module, folder=folder)
@@ -149,16 +149,16 @@ def test_file_of_a_package_is_named_as_its_module(script: str, module: str, fold
     assert expected == hashes("-c", code.format(name), folder=folder)
 
 
-def test_script_in_a_package_and_a_script_beside_it_that_imports_it_agree(folder: Path) -> None:
-    """Python puts the script's own directory on the path, so its neighbours have no package."""
+def test_script_in_a_package_and_its_import_by_a_neighbour_have_the_same_hashes(folder: Path) -> None:
+    """Python puts the script's directory on the path, so a script next to it imports plain `train`."""
     (folder / "package" / "evaluate.py").write_text(
         "import json, train; print('hashes', json.dumps(train.hashes()))"
     )
     assert hashes("package/train.py", folder=folder) == hashes("package/evaluate.py", folder=folder)
 
 
-def test_child_process_gives_a_script_the_name_that_its_parent_gave(folder: Path) -> None:
-    """Python calls the script `__mp_main__` there."""
+def test_child_process_gives_a_script_the_same_name_as_its_parent(folder: Path) -> None:
+    """In a child process, Python calls the script `__mp_main__`."""
     (folder / "spawning.py").write_text(
         PROGRAM.replace("if __name__ in", "if False and __name__ in")
         + """
@@ -180,7 +180,7 @@ if __name__ == "__main__":
     assert hashes("spawning.py", folder=folder) == hashes("-c", code, folder=folder)
 
 
-# ---- two files of one name ----
+# ---- two files with the same name ----
 
 MODEL = """
 import sys
@@ -211,7 +211,7 @@ if __name__ == "__main__":
 
 
 def in_store(*arguments: str, folder: Path, path: str = "") -> str:
-    """Run Python with the store in a folder and return what it prints."""
+    """Run Python in a folder, with the store in that folder, and return the output."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
@@ -230,7 +230,7 @@ def in_store(*arguments: str, folder: Path, path: str = "") -> str:
 
 @pytest.fixture
 def projects(tmp_path: Path) -> Path:
-    """Two projects with a script, and a package, of one name."""
+    """Two projects, each with a script `train.py` and a package `package`."""
     for name in ("x", "y"):
         (tmp_path / name / "package").mkdir(parents=True)
         (tmp_path / name / "package" / "__init__.py").touch()
@@ -252,7 +252,7 @@ def projects(tmp_path: Path) -> Path:
 def test_artifact_of_another_script_of_the_same_name_is_an_error(
     what: str, file: str, projects: Path
 ) -> None:
-    """For every kind of call; the message names both files. The script's own artifacts are still good."""
+    """The error of every kind of call names both files. The first script can still load its artifact."""
     assert "x" == in_store(f"x/{file}", "get", folder=projects)
     said = in_store(f"y/{file}", what, folder=projects)
     assert "Error" in said
@@ -263,8 +263,10 @@ def test_artifact_of_another_script_of_the_same_name_is_an_error(
 
 
 @pytest.mark.parametrize("importer", ["x", "y"])
-def test_script_and_an_imported_module_of_the_same_name_do_not_share(importer: str, projects: Path) -> None:
-    """In either order."""
+def test_script_and_imported_module_of_the_same_name_do_not_share_artifacts(
+    importer: str, projects: Path
+) -> None:
+    """Either the script or the module computes its artifact first."""
     other = "x" if importer == "y" else "y"
     code = "import sys, train; print(train.main())"
     imported = ("-c", code, "get")
@@ -279,14 +281,14 @@ def test_script_and_an_imported_module_of_the_same_name_do_not_share(importer: s
 
 
 def test_program_run_with_m_from_two_directories_is_two_scripts(projects: Path) -> None:
-    """`python -m train` runs the file in the working directory."""
+    """`python -m train` runs the file `train.py` in the current working directory."""
     assert "x" == in_store("x/train.py", "get", folder=projects)
     code = "import os, runpy; os.chdir('y'); runpy.run_module('train', run_name='__main__')"
     assert "FuruLoadError" in in_store("-c", code, "get", folder=projects)
 
 
 def test_project_that_was_moved_keeps_its_artifacts(projects: Path) -> None:
-    """The file that made them no longer exists."""
+    """The artifacts record a source file that no longer exists, so the file counts as moved."""
     assert "x" == in_store("x/train.py", "get", folder=projects)
     (projects / "x").rename(projects / "moved")
     assert "x" == in_store("moved/train.py", "get", folder=projects)
@@ -294,14 +296,14 @@ def test_project_that_was_moved_keeps_its_artifacts(projects: Path) -> None:
 
 
 def test_script_that_is_reached_by_a_link_is_the_same_script(projects: Path) -> None:
-    """Two paths, one file."""
+    """Both paths lead to the same file."""
     assert "x" == in_store("x/train.py", "get", folder=projects)
     (projects / "link").symlink_to(projects / "x")
     assert "1" == in_store("link/train.py", "run", folder=projects)
 
 
 def test_package_that_is_installed_in_two_places_shares_artifacts(projects: Path) -> None:
-    """Its full name says that it is one package."""
+    """Both copies have the same full name, so they count as one package."""
     code = "import sys; from package import train; print(train.main())"
     assert "x" == in_store("-c", code, "get", folder=projects, path=str(projects / "x"))
     assert "x" == in_store("-c", code, "get", folder=projects, path=str(projects / "y"))
@@ -320,10 +322,10 @@ def import_file(name: str, path: Path) -> Any:
     return module
 
 
-def test_files_of_one_name_that_a_command_imports_are_scripts(
+def test_files_of_the_same_name_that_a_command_imports_are_scripts(
     projects: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second one has its path in its module's name, which does not count."""
+    """The module name of the second file contains its path. The path does not count in hashes."""
     x, y = projects / "x" / "train.py", projects / "y" / "train.py"
     names = ["train", f"train{origin.FILE_MARK}{y}"]
     monkeypatch.setattr(origin, "SCRIPTS", {str(x)})

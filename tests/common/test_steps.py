@@ -1,4 +1,4 @@
-"""Steps that an interrupt must not cut in two: `furu._common.steps`."""
+"""Steps that an interrupt must not split: `furu._common.steps`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VARIABLE: ContextVar[str] = ContextVar("variable", default="none")
 
 
 def test_step_runs_to_its_end_if_its_caller_is_interrupted() -> None:
-    """The next step that is handed over runs after it."""
+    """The next step runs after the step of the interrupted caller."""
     ended: list[str] = []
 
     def step() -> None:
@@ -28,7 +28,7 @@ def test_step_runs_to_its_end_if_its_caller_is_interrupted() -> None:
 
 
 def test_step_has_the_context_of_its_caller() -> None:
-    """Such as the settings in force."""
+    """The step sees, for example, the caller's settings."""
     token = VARIABLE.set("the caller's")
     try:
         step = hand_over(VARIABLE.get)
@@ -37,8 +37,8 @@ def test_step_has_the_context_of_its_caller() -> None:
         VARIABLE.reset(token)
 
 
-def test_error_of_a_step_is_raised_where_it_is_waited_for() -> None:
-    """The next step still runs."""
+def test_error_of_a_step_is_raised_in_its_caller() -> None:
+    """The next step runs as usual."""
     with pytest.raises(ZeroDivisionError):
         uninterrupted(divmod, 1, 0)
     assert (2, 1) == uninterrupted(divmod, 7, 3)

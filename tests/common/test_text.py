@@ -1,4 +1,4 @@
-"""Values as text: what records hold, in one order, and that no value makes it fail."""
+"""Values as text for records: sets have a fixed order, and no value raises an error."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ print(json.dumps([
 
 
 def test_sets_are_recorded_in_one_order_under_every_hash_seed() -> None:
-    """Also nested ones, those in keys, in dataclasses and of nodes, and dicts that were made from sets."""
+    """This includes nested sets, sets in keys and dataclasses, sets of nodes, and dicts made from sets."""
     path = os.pathsep.join([str(pathlib.Path(furu.__file__).parent.parent), *filter(None, sys.path)])
     seen = {
         subprocess.run(
@@ -64,7 +64,7 @@ def test_sets_are_recorded_in_one_order_under_every_hash_seed() -> None:
 
 
 def test_numbers_in_sets_are_sorted_as_numbers() -> None:
-    """10 comes after 9, and texts after numbers."""
+    """10 comes after 9, and strings come after numbers."""
     assert [1, 2.5, 9, 10, "a"] == readable({10, 9, 1, 2.5, "a"})
     assert ["9", "10"] == list(readable({10: "x", 9: "y"}))
 
@@ -115,7 +115,7 @@ class SpeechlessField:
 
 
 class Leaving(BaseException):
-    """As the exceptions are with which test frameworks end a test."""
+    """A `BaseException`, like the exceptions with which test frameworks end a test."""
 
 
 class Raises:
@@ -210,25 +210,25 @@ def test_every_value_is_recorded_as_json_of_bounded_size(value: Any, place: str)
 
 @pytest.mark.parametrize("value", STRANGE[:12], ids=lambda value: type.__repr__(type(value)))
 def test_every_value_can_be_shown(value: Any) -> None:
-    """As an exact str."""
+    """The result is exactly a `str`, not a subclass."""
     assert type(shown(value)) is str
     assert type(printable(shown(value))) is str
 
 
 def test_enum_is_recorded_by_its_name() -> None:
-    """So that two members differ in records."""
+    """The members of an enum stay different in records, even if `str` of a member fails."""
     assert "SpeechlessEnum.LOW" == readable(SpeechlessEnum.LOW)
 
 
 def test_set_item_that_cannot_be_shown_is_replaced_alone() -> None:
-    """And the others stay in their order."""
+    """The other items keep their order."""
     assert ["a", "b", "<Raises, which cannot be shown: ValueError>"] == sorted(
         readable({"b", Raises(ValueError("no")), "a"}), key=lambda text: (text.startswith("<"), text)
     )
 
 
 def test_error_whose_text_and_name_fail_is_described() -> None:
-    """In one line."""
+    """The description is one line."""
 
     class Mute(Exception):
         def __str__(self) -> str:
@@ -254,7 +254,7 @@ class Levelled(Furu[int]):
 
 
 def test_node_whose_field_has_no_text_fails_with_its_own_error() -> None:
-    """Its end is recorded, so the node is free."""
+    """The failure is recorded, and the node is released."""
     node = Levelled(level=SpeechlessEnum.LOW)
     with pytest.raises(furu.FuruComputeError, match="ValueError: too low"):
         node.get()

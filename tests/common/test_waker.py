@@ -14,8 +14,8 @@ from furu._common.loops import Waker
 pytestmark = pytest.mark.anyio
 
 
-async def test_function_of_a_waker_runs_in_the_context_in_which_the_waker_was_made() -> None:
-    """The context of the thread that wakes it does not matter."""
+async def test_function_of_a_waker_runs_in_the_context_of_the_wakers_creator() -> None:
+    """The context of the thread that calls `wake` does not matter."""
     variable: ContextVar[str] = ContextVar("variable")
     variable.set("loop")
     heard = anyio.Event()
@@ -37,7 +37,7 @@ async def test_function_of_a_waker_runs_in_the_context_in_which_the_waker_was_ma
 
 
 async def test_wake_while_the_function_runs_calls_it_again() -> None:
-    """The call that is running may have missed what has just happened."""
+    """The running call may have missed the latest change."""
     calls: list[int] = []
     again = anyio.Event()
 

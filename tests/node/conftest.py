@@ -1,4 +1,4 @@
-"""Fixtures of the tests of nodes."""
+"""Fixtures for the tests of nodes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from tests.graphs import Computed, recording
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """The record of the nodes that the test computes."""
     with recording() as computed:
         yield computed

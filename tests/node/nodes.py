@@ -1,4 +1,4 @@
-"""Helpers of the tests of nodes."""
+"""Helpers for the tests of nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node's class may be, checked when it is made, and one class for one name in a graph."""
+"""Rules for node classes, which are checked at their definition, and for class names within a graph."""
 
 from __future__ import annotations
 
@@ -87,15 +87,15 @@ def test_misspelled_setting_is_rejected_with_the_nearest_name(name: str, value: 
     ],
 )
 def test_private_names_of_the_user_are_allowed(name: str, value: object) -> None:
-    """They are different words, or the setting could not have such a value."""
+    """Each name is another word than a setting, or has a value that a setting cannot have."""
     assert made(**{name: value})()
 
 
-# ---- what else a class may be ----
+# ---- other rules for classes ----
 
 
 def test_needless_dataclass_decorator_is_rejected_when_a_node_is_made() -> None:
-    """It would read the fields again, without their `field(...)`, and replace == and repr."""
+    """The decorator would ignore the `field(...)` of the fields, and replace `==` and `repr`."""
     for options in ({}, {"frozen": True}, {"frozen": True, "kw_only": True, "eq": False}):
         cls = made(__annotations__={"x": int})
         decorated = dataclasses.dataclass(**options)(cls)  # type: ignore[call-overload]
@@ -104,14 +104,13 @@ def test_needless_dataclass_decorator_is_rejected_when_a_node_is_made() -> None:
 
 
 def test_subclass_of_a_class_with_a_needless_decorator_is_rejected() -> None:
-    """Its inherited fields are wrong."""
+    """The subclass would inherit fields that the decorator has processed wrongly."""
     base = dataclasses.dataclass(frozen=True)(made(__annotations__={"x": int}))
     with pytest.raises(FuruUsageError, match="is decorated with @dataclass"):
         type("Derived", (base,), {})
 
 
 def test_class_with_slots_is_rejected() -> None:
-    """="""
     with pytest.raises(FuruUsageError, match="has slots"):
         made(__annotations__={"x": int}, __slots__=("x",))
     with pytest.raises(FuruUsageError, match="has slots"):
@@ -120,13 +119,13 @@ def test_class_with_slots_is_rejected() -> None:
 
 @pytest.mark.parametrize("builtin", [dict, list, set, Exception])
 def test_class_that_is_also_a_container_is_rejected(builtin: type) -> None:
-    """Its content would not count."""
+    """The content of the container would not count in the hash."""
     with pytest.raises(FuruUsageError, match=f"is also a {builtin.__name__}"):
         type("Model", (Furu, builtin), {})
 
 
 def test_node_stays_frozen_and_may_cache() -> None:
-    """A cached property is not a field, and does not count."""
+    """A cached property is not a field, and does not count in the hash."""
 
     class Model(Furu[int]):
         x: int
@@ -145,7 +144,7 @@ def test_node_stays_frozen_and_may_cache() -> None:
             delattr(node, name)
 
 
-# ---- one class for one name ----
+# ---- classes with the same name ----
 
 
 def factory(value: int) -> type[Furu[int]]:
@@ -180,9 +179,9 @@ SHAPES: dict[str, Callable[[Any, Any], list[Any]]] = {
 @pytest.mark.parametrize("n", [0, 1])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_two_classes_with_the_same_name_are_rejected_in_a_run(shape: str, done: bool, n: int) -> None:
-    """With one hash and with two; DONE or not. The message says where both are.
+    """The hashes may be equal or not, and the nodes DONE or not. The message names both places.
 
-    Where one node holds both, that node fails; otherwise the run cannot go on.
+    If one node depends on both directly, that node fails. Otherwise the run fails.
     """
     one, other = factory(3)(), factory(4)(n=n)
     if done:
@@ -195,7 +194,7 @@ def test_two_classes_with_the_same_name_are_rejected_in_a_run(shape: str, done: 
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_two_classes_with_the_same_name_are_rejected_by_get(n: int) -> None:
-    """In fields, and for a node and its dependency."""
+    """The two nodes may be in one field, or at different depths of the graph."""
     one, other = factory(3)(), factory(4)(n=n)
     with pytest.raises(FuruUsageError, match=MESSAGE):
         Above(below=[one, other]).get()
@@ -204,7 +203,7 @@ def test_two_classes_with_the_same_name_are_rejected_by_get(n: int) -> None:
 
 
 def test_redefined_class_can_be_used() -> None:
-    """Like a notebook cell that is run twice, as long as nodes of the old class are not in the graph."""
+    """For example, a notebook cell may run twice. Only graphs with nodes of both classes are rejected."""
     old = factory(3)()
     assert 3 == old.get()
     new = factory(3)()
@@ -232,7 +231,7 @@ class Unshowable(Furu[int]):
 
 
 def test_cycle_of_nodes_whose_repr_raises_is_a_cycle() -> None:
-    """The message names their class."""
+    """The message names the class of the nodes."""
     node = Unshowable()
     with pytest.raises(furu.FuruCycleError, match="Unshowable"):
         list(postorder(node, lambda one: one._dependencies()))
@@ -253,6 +252,6 @@ class Noted(Furu[int]):
 
 
 def test_endless_canonical_form_outside_identity_is_an_error() -> None:
-    """Dependencies are searched in fields that do not count, too."""
+    """Fields outside identity are searched for dependencies too."""
     with pytest.raises(FuruUsageError, match="canonical form of a Endless has no end"):
         Noted(note=Endless()).get()

@@ -35,7 +35,7 @@ from tests.node.nodes import Holder, fail
 
 
 def test_error_of_a_failed_node_is_complete() -> None:
-    """One error with the original as its cause, and the traceback in the file that it names."""
+    """The error has the original as its cause, and names the file with the traceback."""
     actions["a"] = fail
     node = Node(name="a")
     with pytest.raises(FuruComputeError) as caught:
@@ -54,7 +54,7 @@ def test_error_of_a_failed_node_is_complete() -> None:
 
 
 def test_failed_dependency_is_the_node_of_the_error(record: Computed) -> None:
-    """Its dependents are not tried."""
+    """The dependents of the failed node are not computed."""
     actions["left"] = fail
     with pytest.raises(FuruComputeError) as caught:
         diamond().get()
@@ -95,7 +95,7 @@ class Annotated(Furu[int]):
         return 1
 
 
-# Values that have a hash, and that are hard to show to people.
+# Values that have a hash, but are hard to show as text.
 AWKWARD = {
     "lone surrogate": {"value": "\ud800"},
     "surrogate as a key": {"value": {"\ud800": 1}},
@@ -133,7 +133,7 @@ def test_node_with_a_field_whose_repr_raises_has_a_repr(name: str) -> None:
 
 
 def test_small_results_of_large_configurations_can_be_read_back() -> None:
-    """The setting limits the result, not the configuration."""
+    """`max_result_bytes` limits the result, not the configuration."""
     node = Annotated(value="x" * 2**21)
     with use_settings(max_result_bytes=100):
         assert 1 == node.get()
@@ -151,7 +151,7 @@ class UnprintableError(Exception):
     ids=["surrogate", "two MiB", "no str", "empty", "two lines"],
 )
 def test_any_exception_of_a_node_is_the_cause_and_is_recorded(error: Exception) -> None:
-    """Even if it is hard to format."""
+    """This includes exceptions that are hard to format."""
 
     def raise_it() -> None:
         raise error
@@ -187,7 +187,7 @@ def test_node_that_was_changed_after_it_was_made_is_not_computed() -> None:
 
 @pytest.mark.anyio
 async def test_changed_node_is_not_computed_by_aget_or_a_run_either() -> None:
-    """With the same message."""
+    """The message is the same as that of `get`."""
     node = Holder(value=[1])
     node.value.append(2)
     with pytest.raises(FuruError, match="was changed after it was made"):
@@ -198,14 +198,14 @@ async def test_changed_node_is_not_computed_by_aget_or_a_run_either() -> None:
 
 @dataclasses.dataclass
 class Open:
-    """Its fields can be assigned."""
+    """A dataclass whose fields can be assigned."""
 
     rate: float
 
 
 @dataclasses.dataclass(frozen=True)
 class Closed:
-    """Its field cannot be assigned, but what it holds may change."""
+    """A frozen dataclass, whose field may hold a value that can be modified."""
 
     inside: Any
 
@@ -275,7 +275,7 @@ class Checked(Furu[int]):
 
 @pytest.fixture
 def checked() -> Checked:
-    """A node that is DONE, and whose artifact a test may declare invalid."""
+    """A DONE node, whose artifact a test may declare invalid."""
     Checked.good[0] = True
     Checked.computed.clear()
     node = Checked()
@@ -284,7 +284,7 @@ def checked() -> Checked:
 
 
 def test_artifact_that_validate_rejects_counts_as_missing(checked: Checked) -> None:
-    """It is replaced once."""
+    """The rejected artifact is replaced once."""
     Checked.good[0] = False
     assert (False, Status.TODO) == (checked.exists(), checked.status())
     assert 2 == checked.get()
@@ -304,7 +304,7 @@ def test_rejected_dependency_is_computed_again_for_a_missing_dependent(checked: 
 
 
 def test_validate_is_called_only_for_a_published_artifact() -> None:
-    """It need not check whether there are files."""
+    """Therefore `_validate` need not check whether its files exist."""
 
     class Filed(Furu[int]):
         def _create(self) -> int:
@@ -324,7 +324,7 @@ def test_validate_is_called_only_for_a_published_artifact() -> None:
 
 
 def test_validate_that_rejects_the_new_artifact_fails_the_node() -> None:
-    """It would be computed again forever."""
+    """Otherwise every `get` would compute the node again."""
 
     class Never(Furu[int]):
         def _create(self) -> int:
@@ -337,11 +337,11 @@ def test_validate_that_rejects_the_new_artifact_fails_the_node() -> None:
         Never().get()
 
 
-# ---- and the rest of the contract ----
+# ---- other guarantees ----
 
 
-def test_registered_type_is_shown_in_the_record_and_counts_in_the_hash() -> None:
-    """A node with a foreign value is computed like any other."""
+def test_registered_type_counts_in_the_hash() -> None:
+    """A node with a value of a registered type is computed like any other node."""
 
     class Grid:
         def __init__(self, size: int) -> None:
@@ -361,8 +361,8 @@ def test_context_is_interactive_inside_and_after_create(record: Computed) -> Non
 
 
 @pytest.mark.parametrize("raises", [False, True])
-def test_context_variables_set_by_create_end_with_it(raises: bool) -> None:
-    """However `_create` ends."""
+def test_context_variables_set_by_create_are_reset_after_it(raises: bool) -> None:
+    """This holds whether `_create` returns or raises."""
     variable: ContextVar[str] = ContextVar("variable", default="the caller's")
 
     def set_and_end() -> None:
@@ -377,7 +377,7 @@ def test_context_variables_set_by_create_end_with_it(raises: bool) -> None:
 
 
 def test_signal_handlers_are_not_touched_outside_the_main_thread() -> None:
-    """And in the main thread only on request."""
+    """In the main thread, only a call of `_setup_signal_handlers` changes them."""
     before = signal.getsignal(signal.SIGTERM)
     errors: list[BaseException] = []
 
@@ -401,13 +401,13 @@ def test_signal_handlers_are_not_touched_outside_the_main_thread() -> None:
 
 
 def test_hash_of_a_node_does_not_depend_on_the_hash_seed() -> None:
-    """Sets of nodes have the same order in every process."""
+    """Python's `hash` of a node is derived from `furu_hash`, so it is the same in every process."""
     node = Node(name="a")
     assert int(node.furu_hash[:15], 16) == hash(node)
     assert collections.Counter([node, Node(name="a")]) == {node: 2}
 
 
-def test_classes_are_not_kept_alive_by_furu(record: Computed) -> None:
+def test_failed_node_is_computed_again_by_the_next_get(record: Computed) -> None:
     actions["a"] = fail
     with contextlib.suppress(FuruComputeError):
         Node(name="a").get()

@@ -1,4 +1,4 @@
-"""The nodes inside values: found wherever they are, each once, in one order; and the order of a graph."""
+"""Finding the nodes inside values, each once and in a fixed order, and the order of a graph."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ A, B, C = Node(name="a"), Node(name="b"), Node(name="c")
     ],
 )
 def test_nodes_inside_a_value_are_found(value: Any, expected: list[Node]) -> None:
-    """Each node is listed once, in order of appearance; its own dependencies are not listed."""
+    """Each node is listed once, in order of appearance. Dependencies of these nodes are not listed."""
     assert expected == nodes_within([value], Furu)
     assert expected == dependencies(Holder(value=value))
 
 
 def test_nodes_of_several_fields_are_found_in_the_order_of_the_class() -> None:
-    """Then those of `_dependencies`, unless they were found already."""
+    """The nodes from `_dependencies` follow, except those that were found in fields."""
 
     class Adding(Holder):
         def _dependencies(self) -> Iterable[Furu[Any]]:
@@ -99,7 +99,7 @@ def test_node_in_a_field_outside_identity_is_a_dependency() -> None:
 
 
 def test_nodes_of_a_set_come_in_the_order_of_their_hashes() -> None:
-    """The set's own order would depend on the hash seed."""
+    """The iteration order of the set itself is arbitrary."""
     nodes = {Node(name=str(number)) for number in range(50)}
     assert sorted(nodes, key=lambda node: node.furu_hash) == nodes_within([nodes], Furu)
     assert nodes_within([nodes], Furu) == nodes_within([frozenset({frozenset(nodes)})], Furu)
@@ -150,7 +150,7 @@ register_canonical_form(OuterBox, lambda box: Box(box.content))
 def test_nodes_inside_a_registered_type_are_found(
     wrap: Callable[[Any], Any], content: Callable[[Any], Any]
 ) -> None:
-    """Its form may be a container, a node, or a value of another registered type."""
+    """The canonical form may be a container, a node, or a value of another registered type."""
     node = Node(name="top", below=(A,))
     assert [node] == dependencies(Holder(value=wrap(content(node))))
     assert [node] == dependencies(Holder(value=[wrap(content(node))]))
@@ -177,7 +177,7 @@ def test_non_node_dependencies_are_an_error() -> None:
 
 
 def test_error_in_dependencies_names_the_node() -> None:
-    """And keeps the original as its cause."""
+    """The original exception is the cause of the error."""
 
     class Raising(Holder):
         def _dependencies(self) -> Any:
@@ -234,7 +234,7 @@ def test_postorder_gives_each_node_after_everything_under_it() -> None:
 
 
 def test_postorder_leaves_out_known_nodes() -> None:
-    """None means: neither this node nor nodes below it."""
+    """If the function returns None for a node, the order leaves out that node and the nodes below it."""
     top = Node(name="top", below=(Node(name="known", below=(A,)), B))
     visited: list[str] = []
 
@@ -248,7 +248,7 @@ def test_postorder_leaves_out_known_nodes() -> None:
 
 
 def test_postorder_asks_for_dependencies_when_it_visits_a_node() -> None:
-    """The node may be DONE by then."""
+    """A node may have become DONE since the walk began."""
     top = Node(name="top", below=(A, B))
     visited: list[str] = []
 
@@ -262,7 +262,7 @@ def test_postorder_asks_for_dependencies_when_it_visits_a_node() -> None:
 
 
 def test_postorder_of_a_deep_chain_needs_no_recursion() -> None:
-    """Ten times deeper than Python's recursion limit."""
+    """The chain is ten times deeper than Python's recursion limit."""
     node = Node(name="0")
     for number in range(1, 10_000):
         node = Node(name=str(number), below=(node,))
@@ -270,7 +270,7 @@ def test_postorder_of_a_deep_chain_needs_no_recursion() -> None:
 
 
 class Circular(Furu[int]):
-    """Depends on what a table says, as no field can say it."""
+    """Has its dependencies in the table `EDGES`, because nodes in fields cannot form a cycle."""
 
     name: str
 
@@ -327,7 +327,7 @@ graphs = st.integers(1, 9).flatmap(
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(graphs)
 def test_postorder_of_a_random_graph_is_topological_and_complete(edges: tuple[list[int], ...]) -> None:
-    """Every node under the last one, once, after its dependencies."""
+    """The order has each node below the last node exactly once, after its dependencies."""
     nodes = from_edges(list(edges))
     seen: set[str] = set()
 

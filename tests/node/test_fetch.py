@@ -1,4 +1,4 @@
-"""`get()` and `aget()`: what they load, what they compute, and where."""
+"""`get` and `aget`: which nodes they load and compute, in interactive code and in workers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from furu.node.dependencies import dependencies
 from tests.graphs import AsyncNode, Computed, Node, actions, chain, diamond
 from tests.node.nodes import fail
 
-# ---- getting, in a user's own code ----
+# ---- get in interactive code ----
 
 
 def test_missing_node_is_computed_with_its_dependencies_deepest_first(record: Computed) -> None:
@@ -51,7 +51,7 @@ def test_forced_get_is_like_a_plain_get_in_interactive_code(record: Computed) ->
 
 
 def test_get_visits_dependencies_only_of_missing_nodes(record: Computed) -> None:
-    """n0 <- n1 (DONE) <- n2 <- n3"""
+    """The chain is n0 <- n1 <- n2 <- n3, and n1 is DONE."""
     chain(2).get()
     record.order.clear()
     assert 4 == chain(4).get()
@@ -78,7 +78,7 @@ def test_create_that_gets_itself_is_a_cycle() -> None:
 
 
 def test_undeclared_cycle_is_an_error_that_names_its_nodes() -> None:
-    """a -> b -> a"""
+    """The cycle is a -> b -> a."""
     actions["a"] = lambda: Node(name="b").get()
     actions["b"] = lambda: Node(name="a").get()
     with pytest.raises(FuruComputeError) as caught:
@@ -91,7 +91,7 @@ def test_undeclared_cycle_is_an_error_that_names_its_nodes() -> None:
 
 
 def test_exists_and_status_follow_the_store() -> None:
-    """TODO, then FAILED, then DONE."""
+    """The node is first TODO, then FAILED, then DONE."""
     node = Node(name="a")
     assert (False, Status.TODO) == (node.exists(), node.status())
     actions["a"] = fail
@@ -112,14 +112,14 @@ def test_status_is_in_progress_while_a_node_is_computed() -> None:
 
 
 def test_exists_and_status_write_nothing(store: Path) -> None:
-    """Not even the store."""
+    """They do not even create the store."""
     node = diamond()
     node.exists(), node.status(), node.furu_dir, node.logger, repr(node), dependencies(node)
     assert not store.exists()
 
 
 def test_two_threads_that_get_the_same_node_compute_it_once(record: Computed) -> None:
-    """The second waits for the first."""
+    """The second thread waits for the first one."""
     inside, go_on = threading.Event(), threading.Event()
 
     def block() -> None:
@@ -140,7 +140,7 @@ def test_two_threads_that_get_the_same_node_compute_it_once(record: Computed) ->
 
 
 def test_async_node_is_computed_by_a_plain_get(record: Computed) -> None:
-    """On a new loop, if none is running."""
+    """`get` starts a new event loop if no loop is running."""
     assert 2 == AsyncNode(name="top", below=(AsyncNode(name="a"),)).get()
     assert 2 == Node(name="mixed", below=(AsyncNode(name="a"),)).get()
     assert ["a", "top", "mixed"] == record.order
@@ -148,7 +148,7 @@ def test_async_node_is_computed_by_a_plain_get(record: Computed) -> None:
 
 @pytest.mark.anyio
 async def test_aget_computes_missing_nodes_and_loads_existing_ones(record: Computed) -> None:
-    """Async nodes and others, deepest first."""
+    """Async and other nodes are computed deepest first."""
     middle = Node(name="middle", below=(AsyncNode(name="base"),))
     top = AsyncNode(name="top", below=(middle, AsyncNode(name="base")))
     assert 4 == await top.aget()
@@ -170,7 +170,7 @@ async def test_aget_computes_plain_nodes_off_the_loop() -> None:
 
 @pytest.mark.anyio
 async def test_aget_of_a_failing_node_raises_the_same_error() -> None:
-    """With the original as its cause."""
+    """The original exception is the cause of the error."""
     for node in (Node(name="a"), AsyncNode(name="a")):
         actions["a"] = fail
         with pytest.raises(FuruComputeError, match="bad split") as caught:
@@ -180,18 +180,18 @@ async def test_aget_of_a_failing_node_raises_the_same_error() -> None:
         assert Status.FAILED is await anyio.to_thread.run_sync(node.status)
 
 
-# ---- getting, in a worker ----
+# ---- get in a worker ----
 
 
 def test_worker_loads_existing_nodes() -> None:
-    """With or without force, of any spec key."""
+    """A worker loads nodes of any spec key, with or without `force`."""
     Node(name="a", kind="gpu").get()
     with executor_context(spec_key="default", backend="test", node_hash="0" * 32):
         assert [1, 1] == [Node(name="a", kind="gpu").get(), Node(name="a", kind="gpu").get(force=True)]
 
 
 def test_worker_computes_only_the_node_it_was_given(record: Computed) -> None:
-    """And only with force."""
+    """The worker needs `force=True` even for that node."""
     given, other = Node(name="given"), Node(name="other")
     with executor_context(spec_key="default", backend="test", node_hash=given.furu_hash):
         with pytest.raises(FuruMissingArtifactError):
@@ -225,7 +225,7 @@ def test_worker_leaves_the_context_of_its_caller_as_it_was(fails: bool) -> None:
 
 
 def test_worker_of_another_kind_computes_nothing(record: Computed) -> None:
-    """The error has both kinds."""
+    """The error has the spec keys of the node and of the worker."""
     node = Node(name="a", kind="gpu")
     with (
         executor_context(spec_key="cpu", backend="test", node_hash=node.furu_hash),

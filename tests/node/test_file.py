@@ -27,7 +27,7 @@ class Words(Furu[int]):
 
 
 def test_file_is_identified_by_its_content_and_not_by_its_path(tmp_path: Path) -> None:
-    """A renamed file is the same input, a changed file a different one."""
+    """A renamed file is the same input. A changed file is a different input."""
     one, same, other = tmp_path / "one", tmp_path / "same", tmp_path / "other"
     one.write_text("a b")
     same.write_text("a b")
@@ -40,7 +40,7 @@ def test_file_is_identified_by_its_content_and_not_by_its_path(tmp_path: Path) -
 
 
 def test_changed_file_makes_its_dependents_stale(tmp_path: Path) -> None:
-    """If the change is undone, they are good again."""
+    """If the change is undone, the dependents are DONE again."""
     path = tmp_path / "words"
     path.write_text("a b")
     assert 2 == Words(source=File(path=path)).get()
@@ -51,8 +51,8 @@ def test_changed_file_makes_its_dependents_stale(tmp_path: Path) -> None:
     assert Status.DONE is Words(source=File(path=path)).status()
 
 
-def test_file_of_the_same_size_and_time_is_told_apart_by_its_content(tmp_path: Path) -> None:
-    """Two writes within one tick of the filesystem's clock."""
+def test_files_of_the_same_size_and_time_differ_by_their_content(tmp_path: Path) -> None:
+    """Two writes may happen within one tick of the filesystem's clock."""
     path = tmp_path / "words"
     hashes = set()
     for text in ("aa", "bb", "cc"):
@@ -63,14 +63,14 @@ def test_file_of_the_same_size_and_time_is_told_apart_by_its_content(tmp_path: P
 
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An hour has passed since the last write to any file."""
+    """Pretend that an hour has passed since the last write to any file."""
     now = time.time_ns
     monkeypatch.setattr("time.time_ns", lambda: now() + 3600 * 10**9)
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The files that are opened from here on."""
+    """The files that are opened during the test."""
     files: list[Any] = []
     original = open
     monkeypatch.setattr(
@@ -92,7 +92,7 @@ def test_old_file_is_read_once_for_many_nodes(tmp_path: Path, opened: list[Any])
 
 
 def test_file_that_changed_since_its_node_was_made_is_an_error(tmp_path: Path) -> None:
-    """Its dependents would be computed for content that is not in their hash."""
+    """Otherwise its dependents would be computed for content that is not in their hash."""
     path = tmp_path / "words"
     path.write_text("a b")
     node = File(path=path)
@@ -153,7 +153,7 @@ def test_copy_of_a_file_node_is_not_read_again(copied: Any, tmp_path: Path) -> N
 
 
 def test_replaced_path_is_another_file(tmp_path: Path) -> None:
-    """Read at that moment."""
+    """`dataclasses.replace` reads the file at the new path."""
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_text("1")
     other.write_text("2")
@@ -164,7 +164,7 @@ def test_replaced_path_is_another_file(tmp_path: Path) -> None:
 
 
 def write_in_place(path: Path, text: str, mtime: int = 10**9) -> None:
-    """Overwrite a file as `cp -p` and `rsync --inplace` do: same inode, an old time."""
+    """Overwrite a file in place and set an old mtime, as `rsync --inplace --times` does."""
     with open(path, "r+" if path.exists() else "w") as file:
         file.write(text)
     os.utime(path, (mtime, mtime))
@@ -172,7 +172,7 @@ def write_in_place(path: Path, text: str, mtime: int = 10**9) -> None:
 
 @pytest.mark.usefixtures("later")
 def test_file_that_is_overwritten_with_its_old_time_is_another_input(tmp_path: Path) -> None:
-    """Same inode, size and mtime; only the ctime differs."""
+    """The inode, the size and the mtime are the same. Only the ctime differs."""
     path = tmp_path / "data"
     write_in_place(path, "AAAA")
     one = File(path=path)
@@ -186,8 +186,8 @@ def test_file_that_is_overwritten_with_its_old_time_is_another_input(tmp_path: P
 
 
 @pytest.mark.usefixtures("later")
-def test_file_that_changed_through_another_name_of_it_is_another_input(tmp_path: Path) -> None:
-    """A hard link, or the target of a symbolic link."""
+def test_file_that_changed_through_another_name_is_another_input(tmp_path: Path) -> None:
+    """The other name is a hard link, or the target of a symbolic link."""
     path, link, hard = tmp_path / "data", tmp_path / "link", tmp_path / "hard"
     write_in_place(path, "AAAA")
     link.symlink_to(path)
@@ -203,7 +203,7 @@ def touch(path: Path) -> None:
 
 
 def replace_by_copy(path: Path) -> None:
-    """As a checkout does."""
+    """Replace a file by a new one with the same content, as a checkout does."""
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(content)
@@ -215,10 +215,10 @@ def change_mode(path: Path) -> None:
 
 @pytest.mark.parametrize("disturb", [touch, replace_by_copy, change_mode])
 @pytest.mark.parametrize("age", ["young", "old"])
-def test_file_whose_content_is_still_the_same_is_still_good(
+def test_touched_file_with_the_same_content_is_still_valid(
     disturb: Any, age: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """Only its stamp differs, so it is read again."""
+    """Only its inode or its times differ, so the file is read again."""
     if age == "old":
         request.getfixturevalue("later")
     path = tmp_path / "data"
@@ -232,7 +232,7 @@ def test_file_whose_content_is_still_the_same_is_still_good(
 def test_write_in_the_same_tick_as_the_node_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both writes have the same stamp, so a young file is read again."""
+    """Both writes leave the same times, so a file that was written recently is always read again."""
     path = tmp_path / "data"
     path.write_text("a")
     real = os.stat
@@ -282,10 +282,8 @@ def test_file_that_never_stops_changing_is_an_error(
         File(path=path)
 
 
-def test_file_that_becomes_a_pipe_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between stat and open, and after the node was made."""
+def test_file_that_becomes_a_pipe_does_not_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file may become a pipe between stat and open, or after the node was made."""
     path = tmp_path / "data"
     path.write_text("x")
     node = File(path=path)
@@ -299,13 +297,13 @@ def test_file_that_becomes_a_pipe_is_not_waited_for(
         File(path=path)
 
 
-# ---- where it lies ----
+# ---- paths ----
 
 
-def test_relative_path_counts_from_where_the_node_was_made(
+def test_relative_path_is_resolved_when_the_node_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In this process after a chdir, in a copy, and in messages."""
+    """The path stays valid after a chdir and in copies of the node. Messages show the absolute path."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "data").write_text("x")
     monkeypatch.chdir(tmp_path)
@@ -335,8 +333,8 @@ def test_node_that_holds_a_file_shows_its_path(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("later")
-def test_threads_that_name_one_file_agree(tmp_path: Path) -> None:
-    """They may read it twice, but never half of it."""
+def test_threads_that_make_nodes_of_one_file_get_the_same_hash(tmp_path: Path) -> None:
+    """Several threads may read the file, but none of them reads only a part of it."""
     path = tmp_path / "data"
     path.write_bytes(os.urandom(100_000))
     barrier = threading.Barrier(8)

@@ -1,4 +1,4 @@
-"""What a node writes: files in `furu_dir`, and its log."""
+"""The output of a node: files in `furu_dir`, and its log."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Writing(Furu[Path]):
         return self.furu_dir
 
 
-def test_furu_dir_is_the_attempts_own_and_then_the_artifacts(store: Path) -> None:
-    """One directory, made on first use."""
+def test_furu_dir_belongs_to_the_attempt_and_then_to_the_artifact(store: Path) -> None:
+    """The attempt and its artifact use the same directory, which is created on first use."""
     node = Writing()
     before = node.furu_dir
     assert not before.exists()
@@ -49,7 +49,7 @@ def test_furu_dir_is_not_made_for_a_node_that_does_not_use_it() -> None:
 
 
 def test_second_attempt_starts_with_an_empty_directory() -> None:
-    """Files of the failed attempt are kept after the failure, but not in the artifact."""
+    """The files of a failed attempt are kept until a later attempt publishes."""
 
     class Flaky(Furu[int]):
         fail: ClassVar[list[bool]] = [True]
@@ -86,7 +86,7 @@ class Logging(Furu[int]):
 
 
 def test_logger_writes_every_level_to_the_attempts_own_file() -> None:
-    """Line breaks within a message are indented."""
+    """The lines of a message after the first one are indented."""
     Logging().get()
     text = (Logging().furu_dir / "furu.log").read_text()
     starts = [line for line in text.splitlines() if not line.startswith("    | ")]

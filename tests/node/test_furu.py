@@ -1,4 +1,4 @@
-"""Classes of nodes: fields, equality, copies, pickles, repr."""
+"""Node classes: fields, equality, copies, pickles and repr."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.node.nodes import Holder, T
 
 
 def test_subclass_is_a_frozen_keyword_only_dataclass() -> None:
-    """Without a decorator or an __init__."""
+    """The subclass needs no decorator and no `__init__`."""
 
     class Model(Furu[int]):
         rate: float
@@ -49,7 +49,7 @@ def test_subclass_is_a_frozen_keyword_only_dataclass() -> None:
 
 
 def test_fields_are_inherited_and_may_be_overridden() -> None:
-    """As in any dataclass; a field without a default may follow one with."""
+    """Fields behave as in any dataclass. A field without a default may follow a field with a default."""
 
     class Base(Furu[int]):
         a: int = 1
@@ -71,7 +71,7 @@ def test_fields_are_inherited_and_may_be_overridden() -> None:
 
 
 def test_generic_class_and_its_parametrized_form_make_the_same_node() -> None:
-    """Type parameters are for type checkers and for reading back."""
+    """Type parameters do not count in the hash. They are for type checkers and for loading results."""
 
     class Box(Furu[T], Generic[T]):
         value: Any
@@ -89,7 +89,7 @@ def test_generic_class_and_its_parametrized_form_make_the_same_node() -> None:
 
 
 def test_mixin_adds_behaviour() -> None:
-    """Before or after Furu among the bases."""
+    """The mixin may come before or after `Furu` in the bases."""
 
     class Doubling:
         def twice(self, value: int) -> int:
@@ -107,7 +107,7 @@ def test_mixin_adds_behaviour() -> None:
 
 
 def test_post_init_may_check_and_normalize() -> None:
-    """The normalized values count."""
+    """The normalized values count in the hash."""
 
     class Sorted(Furu[int]):
         items: tuple[int, ...]
@@ -135,8 +135,8 @@ def test_field_may_have_a_default_outside_the_constructor() -> None:
     assert [] == dependencies(Fixed())
 
 
-def test_own_constructor_may_call_that_of_the_base() -> None:
-    """The node is complete at the end."""
+def test_custom_constructor_may_call_the_constructor_of_its_base() -> None:
+    """The node is complete when the outer constructor has returned."""
 
     class Base(Furu[int]):
         a: int
@@ -178,7 +178,7 @@ NAMES_OF_FURU = sorted(
 
 @pytest.mark.parametrize("name", NAMES_OF_FURU)
 def test_field_with_a_name_of_furu_is_rejected(name: str) -> None:
-    """When the class is defined."""
+    """The error is raised when the class is defined."""
     with pytest.raises(FuruUsageError, match=rf"the field Hiding\.{name} hides Furu's own {name}"):
         type("Hiding", (Furu,), {"__annotations__": {name: int}, name: 1})
     with pytest.raises(FuruUsageError, match=rf"the field Hiding\.{name} hides"):
@@ -186,7 +186,7 @@ def test_field_with_a_name_of_furu_is_rejected(name: str) -> None:
 
 
 def test_class_variables_are_not_fields() -> None:
-    """With ClassVar, also for `_version` and `_codec`."""
+    """Settings such as `_version` and `_codec` may be annotated with `ClassVar` too."""
 
     class Settled(Furu[int]):
         _version: ClassVar[int] = 3
@@ -198,7 +198,7 @@ def test_class_variables_are_not_fields() -> None:
 
 @pytest.mark.parametrize(("old", "new"), [({}, {"_version": 1}), ({"_version": 1}, {"_version": "1"})])
 def test_raised_version_makes_the_artifact_stale(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """The old artifact is kept for users of the old class."""
+    """The old artifact is kept for code that uses the old class."""
     calls: list[int] = []
 
     def create(self: Any) -> int:
@@ -217,7 +217,7 @@ def test_raised_version_makes_the_artifact_stale(old: dict[str, Any], new: dict[
 
 
 def test_subclass_inherits_the_version() -> None:
-    """And raising it in the base makes both stale."""
+    """Raising the version of the base makes the artifacts of both classes stale."""
 
     def hashes(version: int) -> list[str]:
         base = type("Base", (Furu,), {"_version": version, "__module__": "m"})
@@ -228,7 +228,7 @@ def test_subclass_inherits_the_version() -> None:
 
 
 def test_class_in_a_function_works_and_has_a_directory_in_the_store(store: Path) -> None:
-    """Its qualified name is not an identifier."""
+    """The qualified name of such a class is not an identifier."""
 
     class Local(Furu[int]):
         x: int
@@ -260,7 +260,7 @@ def test_furu_itself_cannot_be_instantiated() -> None:
 
 
 def test_nodes_are_equal_by_their_hash() -> None:
-    """In sets and dicts too."""
+    """Equal nodes are also equal as members of sets and as keys of dicts."""
     assert Node(name="a") == Node(name="a")
     assert Node(name="a") != Node(name="b")
     assert Node(name="a") != AsyncNode(name="a")
@@ -310,14 +310,14 @@ def test_replaced_field_gives_another_node() -> None:
 
 
 def test_unpickled_node_has_the_hash_of_the_current_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pickle from before the version was raised is a node of the new version."""
+    """If `_version` was raised after pickling, the unpickled node is one of the new version."""
     pickled = pickle.dumps(Node(name="a"))
     monkeypatch.setattr(Node, "_version", 2, raising=False)
     assert Node(name="a").furu_hash == pickle.loads(pickled).furu_hash
 
 
 def test_repr_shows_the_fields_and_only_names_the_nodes_in_them() -> None:
-    """Fields with repr=False are left out."""
+    """Fields with `repr=False` are left out."""
 
     class Shown(Furu[int]):
         a: int
@@ -327,18 +327,18 @@ def test_repr_shows_the_fields_and_only_names_the_nodes_in_them() -> None:
     node = Node(name="n")
     shown = f"Shown(a=1, below=(<Node {node.furu_hash[:8]}>,))".replace("Shown", Shown.__qualname__)
     assert shown == repr(Shown(a=1, below=(node,)))
-    assert shown == repr(Shown(a=1, below=(node,)))  # after the first, too
+    assert shown == repr(Shown(a=1, below=(node,)))  # the second time too
 
 
 def test_repr_of_a_ladder_of_diamonds_is_short() -> None:
-    """Written out, it would have 2**1000 parts."""
+    """If nodes in fields were written in full, the repr would have 2**1000 parts."""
     node: Any = Holder()
     for _ in range(1000):
         node = Holder(value=(Holder(value=("left", node)), Holder(value=("right", node))))
     assert 100 > len(repr(node))
 
 
-def test_repr_that_fails_in_a_field_does_not_spoil_the_next_one() -> None:
+def test_failing_repr_of_a_field_does_not_affect_the_next_repr() -> None:
 
     class Broken:
         def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Fields that are made with repr=False: neither shown nor recorded."""
+"""Fields with `repr=False` are neither shown nor recorded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Account:
 
 
 class Query(Furu[int]):
-    """A node with secrets, and with nodes that are not shown."""
+    """A node with secrets, and with dependencies that are not shown."""
 
     account: Account
     token: str = dataclasses.field(repr=False)
@@ -38,7 +38,8 @@ class Query(Furu[int]):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_fields_that_are_not_shown_are_not_recorded(fails: bool, store: Path) -> None:
-    """Neither for a done nor for a failed node. Nodes in them are recorded."""
+    """Neither done nor failed nodes record hidden fields. The hashes of nodes in such fields are
+    recorded."""
     source = Node(name="n")
     node = Query(account=Account("ann", "swordfish"), token="xyzzy", sources=(source,), fails=fails)
     source.get()

@@ -1,4 +1,4 @@
-"""Identity: what differs has another hash, what is equal has the same one, everywhere."""
+"""Identity: different configurations have different hashes, and equal configurations have equal hashes."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ from tests.node.values import (
     ],
 )
 def test_different_values_have_different_hashes(one: Any, other: Any) -> None:
-    """As a field, in a list, as a dict's value, and as a key if possible."""
+    """Each value is used as a field, in a list, as a dict's value, and as a key if it is hashable."""
     assert hash_of(one) != hash_of(other)
     assert hash_of([one]) != hash_of([other])
     assert hash_of({"k": one}) != hash_of({"k": other})
@@ -119,7 +119,7 @@ def test_different_values_have_different_hashes(one: Any, other: Any) -> None:
 
 
 def table() -> dict[str, Any]:
-    """Values that are all different configurations; those that look alike stand together."""
+    """Return values that are all different configurations. Similar values are next to each other."""
     berlin = zone("Europe/Berlin")
     noon = dt.datetime(2024, 3, 1, 12)
     return {
@@ -144,7 +144,7 @@ def table() -> dict[str, Any]:
         "decimal zero": decimal.Decimal(0),
         "decimal minus zero": decimal.Decimal("-0"),
         "fraction zero": fractions.Fraction(0),
-        # nested empties
+        # nested empty containers
         "((),)": ((),),
         "((), ())": ((), ()),
         "(((),),)": (((),),),
@@ -214,7 +214,7 @@ def table() -> dict[str, Any]:
         "two surrogates": "\ud800\udc00",
         "the same as one character": "\U00010000",
         "the surrogate's bytes": b"\xed\xa0\x80",
-        # where one item ends and another begins
+        # the same text, divided into items in different ways
         "['a', 'b']": ["a", "b"],
         "['ab']": ["ab"],
         "['ab', '']": ["ab", ""],
@@ -339,7 +339,7 @@ def table() -> dict[str, Any]:
         "[Holder(), Holder()]": [Holder(), Holder()],
         "the hash of Holder()": Holder().furu_hash,
         "its bytes": bytes.fromhex(Holder().furu_hash),
-        # one of each UUID
+        # UUIDs
         "uuid": uuid.UUID(int=1),
         "uuid's str": str(uuid.UUID(int=1)),
         "uuid's int": uuid.UUID(int=1).int << 1,
@@ -360,7 +360,7 @@ def table() -> dict[str, Any]:
     ids=["bare", "list", "tuple", "dict", "dataclass", "struct", "node"],
 )
 def test_no_two_values_of_the_table_collide(wrap: Callable[[Any], Any]) -> None:
-    """Every pair, bare and inside something else."""
+    """All pairs are compared, bare and inside other values."""
     seen: dict[str, str] = {}
     collisions = []
     for name, value in table().items():
@@ -371,7 +371,6 @@ def test_no_two_values_of_the_table_collide(wrap: Callable[[Any], Any]) -> None:
 
 
 def test_class_b_c_of_module_a_differs_from_class_c_of_module_a_b() -> None:
-    """="""
     inner = made("C", __module__="a", __qualname__="b.C")
     outer = made("C", __module__="a.b", __qualname__="C")
     assert inner().furu_hash != outer().furu_hash
@@ -404,7 +403,7 @@ def test_class_version_and_each_field_count() -> None:
 
 
 def test_boundaries_of_fields_count() -> None:
-    """Values that would be equal if they were only concatenated."""
+    """Some of these pairs would be equal if the fields were only concatenated."""
     pairs = [
         ("a", "b"),
         ("ab", ""),
@@ -418,7 +417,7 @@ def test_boundaries_of_fields_count() -> None:
 
 
 def test_dependency_counts_by_its_hash() -> None:
-    """A change at the bottom changes the hash at the top."""
+    """A change in the lowest node changes the hash of the top node."""
 
     def top(name: str) -> Node:
         middle = Node(name="middle", below=(Node(name=name),))
@@ -429,7 +428,7 @@ def test_dependency_counts_by_its_hash() -> None:
 
 
 def test_hash_is_128_bits_in_hexadecimal() -> None:
-    """32 digits, also under the name that users of the older spelling know."""
+    """The hash has 32 digits. `_furu_hash` is an older name of `furu_hash`."""
     node = Holder(value=1)
     assert 32 == len(node.furu_hash)
     assert node.furu_hash == bytes.fromhex(node.furu_hash).hex() == node._furu_hash
@@ -471,7 +470,7 @@ def test_equal_values_have_the_same_hash(one: Any, other: Any) -> None:
 
 
 def test_field_order_in_the_class_body_does_not_count() -> None:
-    """Nor does the order of the arguments."""
+    """The order of the arguments does not count either."""
     names = {"__module__": "m", "__qualname__": "C"}
     one = made("C", **names, __annotations__={"x": int, "y": str})
     other = made("C", **names, __annotations__={"y": str, "x": int})
@@ -479,7 +478,7 @@ def test_field_order_in_the_class_body_does_not_count() -> None:
 
 
 def test_field_order_of_nested_dataclasses_and_structs_does_not_count() -> None:
-    """Fields have names; only a named tuple's places do."""
+    """Fields of dataclasses and structs count by name. Only fields of named tuples count by position."""
     for make in (dataclasses.make_dataclass, msgspec.defstruct):
         one = make("C", [("x", int), ("y", int)])
         other = make("C", [("y", int), ("x", int)])
@@ -492,7 +491,7 @@ def test_explicit_and_omitted_defaults_are_equal() -> None:
 
 
 def test_field_with_compare_false_does_not_count() -> None:
-    """Its value may even have no canonical form."""
+    """The value of such a field need not have a canonical form."""
 
     class Verbose(Furu[int]):
         x: int
@@ -517,7 +516,7 @@ def test_default_of_a_field_outside_the_constructor_counts() -> None:
 
 
 def test_decimal_does_not_depend_on_the_decimal_context() -> None:
-    """Only the text of a Decimal does."""
+    """Only the conversion of a Decimal to a string depends on the context."""
     value = decimal.Decimal("1E+10")
     expected = hash_of(value)
     with decimal.localcontext(decimal.Context(prec=2, capitals=0)):
@@ -525,7 +524,7 @@ def test_decimal_does_not_depend_on_the_decimal_context() -> None:
 
 
 def test_huge_numbers_have_hashes() -> None:
-    """Python refuses to print them in decimal."""
+    """Python refuses to convert such numbers to decimal strings."""
     huge = 10**5000
     assert hash_of(huge) == hash_of(10**5000)
     assert 3 == len({hash_of(huge), hash_of(huge + 1), hash_of(-huge)})
@@ -533,6 +532,6 @@ def test_huge_numbers_have_hashes() -> None:
 
 
 def test_time_zone_without_a_name_is_an_error() -> None:
-    """Its repr contains the address of a file object."""
+    """The repr of such a time zone contains the address of a file object."""
     with pytest.raises(FuruIdentityError, match=r"Holder\.value: .*zone"):
         hash_of(zone(None))

@@ -18,7 +18,7 @@ from furu import Furu, FuruIdentityError, FuruUsageError, register_canonical_for
 from furu.node.identity import MAX_DEPTH
 from tests.node.values import Holder, PointStruct, PointTuple, hash_of, made
 
-# ---- what has no form ----
+# ---- values without a form ----
 
 
 class TrainModel(Furu[int]):
@@ -51,7 +51,7 @@ def generator() -> Iterator[int]:
     ],
 )
 def test_error_names_the_path_of_the_value_without_a_form(fields: dict[str, Any], path: str) -> None:
-    """When the node is made, in the message and as data."""
+    """The error is raised when the node is made. The message and `field_path` contain the path."""
     with pytest.raises(FuruIdentityError) as caught:
         TrainModel(**fields)
     assert path == caught.value.field_path
@@ -106,7 +106,7 @@ class StrangeDict(dict[Any, Any]):
     ids=lambda value: type(value).__name__,
 )
 def test_value_without_a_canonical_form_is_an_error(value: Any) -> None:
-    """Also subclasses of plain types, which may have other state."""
+    """This includes subclasses of plain types, because they may have other state."""
     with pytest.raises(FuruIdentityError) as caught:
         hash_of(value)
     assert "Holder.value" == caught.value.field_path
@@ -120,7 +120,7 @@ def test_version_without_a_form_is_an_error_that_names_it() -> None:
 
 
 def test_field_that_was_never_set_is_an_error_that_names_it() -> None:
-    """`field(init=False)` promises that `__post_init__` sets it."""
+    """A field with `init=False` must be set by `__post_init__`."""
 
     class Unset(Furu[int]):
         x: int = dataclasses.field(init=False)
@@ -160,7 +160,7 @@ def test_values_nest_up_to_the_limit_and_no_deeper() -> None:
 
 
 def test_registered_form_makes_a_type_count() -> None:
-    """Equal forms are equal, different ones differ, and the type's name counts."""
+    """Two values have the same hash only if they have equal forms and the same type."""
 
     class Matrix:
         def __init__(self, *rows: Any) -> None:
@@ -175,13 +175,13 @@ def test_registered_form_makes_a_type_count() -> None:
     assert hash_of(Matrix(1, 2)) == hash_of(Matrix(1, 2))
     assert hash_of(Matrix(1, 2)) != hash_of(Matrix(2, 1))
     assert hash_of(Matrix(1, 2)) != hash_of((1, 2))
-    with pytest.raises(FuruIdentityError):  # of exactly this type: what a subclass adds is not known
+    with pytest.raises(FuruIdentityError):  # the form is for exactly this type: a subclass may add state
         hash_of(Table(1, 2))
     register_canonical_form(Table, lambda table: table.rows)
     assert hash_of(Matrix(1, 2)) != hash_of(Table(1, 2))
 
 
-def test_registered_form_that_has_none_itself_is_an_error_with_the_path() -> None:
+def test_registered_form_without_a_form_is_an_error_with_the_path() -> None:
 
     class Odd:
         pass
@@ -204,7 +204,7 @@ def test_registered_form_that_is_the_value_itself_is_an_error() -> None:
 
 @pytest.mark.parametrize("wrong", [int, str, list, dict, type(None), zoneinfo.ZoneInfo, Furu, Holder])
 def test_type_that_has_a_form_already_cannot_be_given_another(wrong: Any) -> None:
-    """That would change hashes of existing artifacts."""
+    """Another form would change the hashes of existing artifacts."""
     with pytest.raises(FuruUsageError, match="has a canonical form already"):
         register_canonical_form(wrong, str)
 

@@ -1,4 +1,4 @@
-"""Identity of random values."""
+"""The identity of random values."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ keys = st.recursive(
 
 
 def containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Everything that holds other values."""
+    """Return a strategy for values that contain other values."""
     return st.one_of(
         st.lists(inner, max_size=4),
         st.lists(inner, max_size=4).map(tuple),
@@ -76,7 +76,7 @@ values = st.recursive(scalars | keys, containers, max_leaves=12)
 
 
 def model(value: Any) -> Any:
-    """What a value is as a configuration, in a way that has nothing to do with bytes."""
+    """Return a model of a value as a configuration, which is independent of the encoding."""
     kind = type(value)
     if kind is float:
         return kind, "nan" if value != value else struct.pack(">d", value)
@@ -101,7 +101,7 @@ def model(value: Any) -> Any:
 
 
 def rebuilt(value: Any) -> Any:
-    """An equal value put together the other way round."""
+    """Return an equal value that is built in reverse order."""
     kind = type(value)
     if kind in (list, tuple):
         return kind(rebuilt(item) for item in value)
@@ -119,7 +119,7 @@ def rebuilt(value: Any) -> Any:
 
 
 def mutants(value: Any) -> Iterator[Any]:
-    """Values that differ from this one in one place."""
+    """Yield values that differ from this value in one place."""
     kind = type(value)
     yield [value]
     yield (value,)
@@ -166,7 +166,7 @@ examples = settings(
 @examples
 @given(values)
 def test_random_value_built_in_reverse_has_the_same_hash(value: Any) -> None:
-    """So has a deep copy."""
+    """A deep copy has the same hash too."""
     assert hash_of(value) == hash_of(rebuilt(value)) == hash_of(copy.deepcopy(value))
 
 
@@ -182,14 +182,14 @@ def test_random_value_changed_in_one_place_has_another_hash(value: Any) -> None:
 @examples
 @given(values, values)
 def test_random_values_have_the_same_hash_exactly_if_they_are_equal(one: Any, other: Any) -> None:
-    """By a model of configurations that is independent of the encoding."""
+    """Two values are equal if their models are equal. The models are independent of the encoding."""
     assert (model(one) == model(other)) == (hash_of(one) == hash_of(other))
 
 
 @examples
 @given(st.lists(st.sampled_from(list("si:;1[({<.")), max_size=12), st.data())
 def test_text_that_looks_like_the_encoding_is_only_text(characters: list[str], data: Any) -> None:
-    """Split at two places, it gives two pairs with two hashes."""
+    """If a text is split at two different places, the two pairs have different hashes."""
     text = "".join(characters)
     one = data.draw(st.integers(0, len(text)))
     other = data.draw(st.integers(0, len(text)))

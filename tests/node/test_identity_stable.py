@@ -1,4 +1,4 @@
-"""Hashes that are the same in every process and on every Python."""
+"""Hashes are the same in every process and on every version of Python."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 import furu
 from tests.node.values import Holder, Pair
 
-# ---- in other processes, on other Pythons ----
+# ---- other processes, other versions of Python ----
 
 
 GOLDEN_SOURCE = """
@@ -101,8 +101,8 @@ def hashes():
 """
 
 
-# A change here is a change of every artifact's name: it needs another _ENCODING_VERSION, and a line in
-# the changelog.
+# If a hash here changes, the names of artifacts change. Such a change needs a new _ENCODING_VERSION and a
+# line in the changelog.
 GOLDEN: dict[str, str] = {
     "none": "7cad3aaa192dfb21d482766db4285157",
     "ellipsis": "a4403b728cd713e7a988577a4948cbb6",
@@ -154,7 +154,7 @@ GOLDEN: dict[str, str] = {
 
 
 def golden_hashes(seed: str, folder: Path) -> dict[str, str]:
-    """Return the hashes that a new process makes."""
+    """Return the hashes that a new process computes."""
     (folder / "golden.py").write_text(GOLDEN_SOURCE)
     code = "import golden, json; print(json.dumps(golden.hashes()))"
     environment = {
@@ -172,7 +172,7 @@ def golden_hashes(seed: str, folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("seed", ["0", "1", "2"])
 def test_hashes_are_the_same_in_every_process_under_any_hash_seed(seed: str, tmp_path: Path) -> None:
-    """And on every Python: the tests run on each, against this one table."""
+    """The tests run on every supported version of Python, and compare with the same table."""
     assert golden_hashes(seed, tmp_path) == GOLDEN
 
 
@@ -185,7 +185,7 @@ def test_golden_values_are_all_different() -> None:
 
 @pytest.fixture
 def hashed_bytes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """How many bytes went into each hash, at Python's own recursion limit."""
+    """The number of bytes in each hash. The recursion limit is Python's default during the test."""
     sizes: list[int] = []
 
     def blake2b(content: bytes, **options: Any) -> Any:
@@ -200,7 +200,7 @@ def hashed_bytes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def test_chain_of_100_000_nodes_is_hashed_once_a_node(hashed_bytes: list[int]) -> None:
-    """n0 <- n1 <- n2 ... : no recursion, and each node costs what the first one with one below costs."""
+    """n0 <- n1 <- n2 ... needs no recursion, and all nodes with a dependency have the same cost."""
     started = time.perf_counter()
     node = Holder()
     for _ in range(100_000):
@@ -208,8 +208,8 @@ def test_chain_of_100_000_nodes_is_hashed_once_a_node(hashed_bytes: list[int]) -
     elapsed = time.perf_counter() - started
     assert 100_001 == len(hashed_bytes)
     assert 1 == len(set(hashed_bytes[1:]))
-    assert elapsed < 15  # about one second; quadratic would be hours
-    while node is not None:  # taken apart from the top, so that freeing it needs no recursion either
+    assert elapsed < 15  # about one second; quadratic time would be hours
+    while node is not None:  # free the chain from the top, so that this needs no recursion either
         node = node.value
 
 
@@ -219,7 +219,7 @@ def test_ladder_of_1_000_diamonds_is_hashed_once_a_node(hashed_bytes: list[int])
     /   \
     left right
     \   /
-     base, the top of the next: 2**1000 paths
+     base, which is the top of the next diamond: 2**1000 paths
     """
     top: Any = Holder()
     for _ in range(1000):

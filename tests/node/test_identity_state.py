@@ -1,4 +1,4 @@
-"""Values with state that their fields do not show are refused, never two configurations with one hash."""
+"""Values with state outside their fields are rejected, because different values could share a hash."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_state_outside_the_fields_is_rejected_by_name(name: str) -> None:
-    """The message has the path, the class and the state, and says what to do."""
+    """The message names the path, the class and the state, and says what to do."""
     make, state = CASES[name]
     value = make()
     with pytest.raises(FuruIdentityError) as caught:
@@ -180,7 +180,7 @@ class Box(Base, Generic[T]):
 
 
 def test_values_without_other_state_keep_their_hashes() -> None:
-    """Also undecorated subclasses, parametrized classes, and cached properties."""
+    """This includes undecorated subclasses, parametrized classes and cached properties."""
     value = Base(3)
     before = hash_of(value)
     assert 6 == value.double
@@ -199,7 +199,7 @@ class Registered(Base):
 
 
 def test_registered_form_can_count_other_state() -> None:
-    """As the message advises."""
+    """The error message advises to register such a form."""
     register_canonical_form(Registered, lambda value: (value.x, value.extra))
     assert hash_of(Registered(1)) != hash_of(Registered(2))
 
@@ -208,7 +208,7 @@ def test_registered_form_can_count_other_state() -> None:
 
 
 class Loud(enum.StrEnum):
-    """Methods that must not be asked."""
+    """An enum whose methods must not be called."""
 
     A = "a"
 
@@ -245,7 +245,6 @@ class Openended(enum.Enum):
 
 
 def test_hash_of_an_enum_calls_none_of_its_methods() -> None:
-    """="""
     for wrap in (
         lambda value: value,
         lambda value: [value],
@@ -271,14 +270,14 @@ class Unshowable:
 
 
 def test_key_whose_repr_raises_does_not_hide_the_error() -> None:
-    """It is named by its type."""
+    """The message names the key by its type."""
     with pytest.raises(FuruIdentityError, match=r"Holder\.value\[<Unshowable>\]: a value of type"):
         Holder(value={Unshowable(): 1})
     with pytest.raises(FuruIdentityError, match=r"Holder\.value\{<Unshowable>\}: a value of type"):
         Holder(value={Unshowable()})
 
 
-def test_numpy_values_are_rejected_with_what_to_write() -> None:
+def test_numpy_values_are_rejected_with_advice() -> None:
     numpy = pytest.importorskip("numpy")
     for value, advice in {
         "float64": "float(x)",
@@ -297,7 +296,7 @@ def test_numpy_values_are_rejected_with_what_to_write() -> None:
 
 
 def test_rules_of_a_time_zone_do_not_count() -> None:
-    """Wall time, fold and the zone's name count; the offset depends on the machine's data."""
+    """Wall time, fold and the zone's name count. Offsets differ between machines, so they do not count."""
     summer, winter = dt.datetime(2031, 7, 1, 12), dt.datetime(2031, 1, 1, 12)
     hashes = []
     for offset in (0, 3600, 7200):
@@ -312,7 +311,7 @@ def test_rules_of_a_time_zone_do_not_count() -> None:
 
 
 def fixed_zone(key: str, offset_sec: int) -> zoneinfo.ZoneInfo:
-    """Return a zone whose data has one offset."""
+    """Return a time zone with a single offset."""
     header = b"TZif" + b"\0" * 16 + struct.pack(">6l", 0, 0, 0, 0, 1, 4)
     content = header + struct.pack(">lbb", offset_sec, 0, 0) + b"ABC\0"
     return zoneinfo.ZoneInfo.from_file(io.BytesIO(content), key=key)

@@ -1,4 +1,4 @@
-"""Classes of a program's own `__main__`: a script, `python -m`, and a `__main__` without a file."""
+"""Classes in the `__main__` module of a script, of `python -m`, and of a program without a file."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ SCRIPT = SOURCE + '\nif __name__ == "__main__":\n    main()\n'
 
 
 def run(*arguments: str, folder: Path, standard_input: str | None = None) -> Any:
-    """Run Python in a folder and return what it prints, as JSON."""
+    """Run Python in a folder, and return its output, decoded from JSON."""
     paths = [str(folder), str(Path(furu.__file__).parent.parent), *(path for path in sys.path if path)]
     done = subprocess.run(
         [sys.executable, *arguments],
@@ -83,7 +83,7 @@ def run(*arguments: str, folder: Path, standard_input: str | None = None) -> Any
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A script, and a package with the same content in a module."""
+    """A folder with a script, and with a package whose modules have the same content."""
     (tmp_path / "script.py").write_text(SCRIPT)
     package = tmp_path / "package"
     package.mkdir()
@@ -97,12 +97,12 @@ EXPECTED = {"computed": [4, 0], "total": 9, "same class": True, "class directory
 
 
 def told(result: dict[str, Any]) -> dict[str, Any]:
-    """What does not depend on where the classes are."""
+    """Return the entries that do not depend on the module of the classes."""
     return {key: result[key] for key in EXPECTED}
 
 
 def test_classes_of_a_script_run_and_are_found_again(folder: Path) -> None:
-    """Including quoted types, enums and pickles. The directory has the script's name."""
+    """This includes quoted types, enums and pickles. The directory in the store has the script's name."""
     first = run("script.py", folder=folder)
     assert EXPECTED == told(first)
     assert "script" == first["directory"]
@@ -126,7 +126,7 @@ def test_script_is_the_same_by_any_path(folder: Path) -> None:
 
 
 def test_module_run_with_m_is_the_module_that_others_import(folder: Path) -> None:
-    """`python -m package.module` has the full name."""
+    """With `python -m package.module`, the classes have the full name of the module."""
     first = run("-m", "package.module", folder=folder)
     assert EXPECTED == told(first)
     assert "package.module" == first["directory"]
@@ -140,14 +140,13 @@ def test_module_run_with_m_is_the_module_that_others_import(folder: Path) -> Non
 
 
 def test_package_run_with_m_is_its_main_module(folder: Path) -> None:
-    """="""
     first = run("-m", "package", folder=folder)
     assert EXPECTED == told(first)
     assert "package.__main__" == first["directory"]
 
 
 def test_two_scripts_with_the_same_classes_do_not_collide(folder: Path) -> None:
-    """Nor do a script and a package's module."""
+    """A script and a module of a package do not collide either."""
     (folder / "other.py").write_text(SCRIPT)
     runs = [
         run("script.py", folder=folder),
@@ -162,7 +161,7 @@ def test_two_scripts_with_the_same_classes_do_not_collide(folder: Path) -> None:
 
 @pytest.mark.parametrize(("how", "directory"), [("-", "<stdin>"), ("-c", "__main__")])
 def test_main_without_a_file_works_as_in_a_notebook(how: str, directory: str, folder: Path) -> None:
-    """Read from standard input, or given as text."""
+    """The program is read from standard input, or passed with `-c`."""
     arguments, text = ([how], SCRIPT) if how == "-" else ([how, SCRIPT], None)
     first = run(*arguments, folder=folder, standard_input=text)
     assert EXPECTED == told(first)
@@ -174,7 +173,7 @@ def test_main_without_a_file_works_as_in_a_notebook(how: str, directory: str, fo
 
 
 def test_class_defined_again_in_a_notebook_is_the_same_class(folder: Path) -> None:
-    """A cell that is run twice finds its artifacts; with a raised version it computes again."""
+    """A cell that runs twice finds its artifacts. If `_version` was raised, the cell computes again."""
     cell = """
 from furu import Furu
 calls = globals().get("calls", [])
@@ -267,7 +266,7 @@ SEEN = [True, True, True, True, 6]
 
 @pytest.fixture
 def pickles(folder: Path) -> Path:
-    """A script and a module whose values are pickled, with all that they refer to, by name."""
+    """A folder with a script and a module, whose pickles refer to classes and functions by name."""
     (folder / "values.py").write_text(PICKLES)
     (folder / "package" / "values.py").write_text(PICKLES)
     return folder
@@ -275,7 +274,7 @@ def pickles(folder: Path) -> Path:
 
 @pytest.mark.parametrize("how", ["processes", "get"])
 def test_pickle_of_a_script_is_read_by_the_script_and_by_its_importers(how: str, pickles: Path) -> None:
-    """Written in a child process or in the script itself."""
+    """The pickle is written in a child process, or in the script itself."""
     assert SEEN == run("values.py", how, folder=pickles)
     assert SEEN == run("values.py", folder=pickles)
     assert SEEN == run("-c", READ_BY_IMPORT.format("values"), folder=pickles)
@@ -283,7 +282,7 @@ def test_pickle_of_a_script_is_read_by_the_script_and_by_its_importers(how: str,
 
 @pytest.mark.parametrize("how", ["processes", "get"])
 def test_pickle_of_a_module_run_with_m_is_read_by_its_importers(how: str, pickles: Path) -> None:
-    """And by the module itself."""
+    """The module itself reads it too."""
     assert SEEN == run("-m", "package.values", how, folder=pickles)
     assert SEEN == run("-m", "package.values", folder=pickles)
     code = READ_BY_IMPORT.format("values").replace("import values", "from package import values")
@@ -291,14 +290,14 @@ def test_pickle_of_a_module_run_with_m_is_read_by_its_importers(how: str, pickle
 
 
 def test_script_reads_the_pickle_of_a_program_that_imported_it(pickles: Path) -> None:
-    """As its own classes: the script is not imported a second time."""
+    """The values have the script's own classes, because the script is not imported a second time."""
     code = "import values, json; values.Made(number=3).get(); print(json.dumps(1))"
     assert 1 == run("-c", code, folder=pickles)
     assert SEEN == run("values.py", folder=pickles)
 
 
-def test_pickle_of_a_script_needs_nothing_of_furu_to_be_read(pickles: Path) -> None:
-    """Other programs read it with pickle alone."""
+def test_pickle_of_a_script_is_readable_without_furu(pickles: Path) -> None:
+    """Other programs can read it with `pickle` alone."""
     run("values.py", "processes", folder=pickles)
     (path,) = (pickles / "store").rglob("*.pickle")
     code = """
@@ -311,7 +310,7 @@ def test_pickle_of_a_script_needs_nothing_of_furu_to_be_read(pickles: Path) -> N
 
 
 def test_class_of_a_script_in_a_function_cannot_be_pickled(pickles: Path) -> None:
-    """The node fails, like one of a module."""
+    """The node fails, as it does if the class is in a module."""
     (pickles / "local.py").write_text(
         """
 import json

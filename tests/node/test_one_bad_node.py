@@ -1,4 +1,4 @@
-"""One bad node fails alone: whatever its own methods raise is its failure, and the others run."""
+"""One bad node fails alone: an exception from its methods is its own failure, and other nodes run."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ ERRORS: list[BaseException] = [
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """The record of the nodes that the test computes."""
     with recording() as computed:
         yield computed
 
 
 def raiser(error: BaseException) -> Callable[..., Any]:
-    """A method that raises."""
+    """Return a method that raises an error."""
 
     def raise_it(*args: object) -> None:
         raise error
@@ -54,7 +54,7 @@ def raiser(error: BaseException) -> Callable[..., Any]:
 
 
 def bad_node(hook: str, error: BaseException) -> Node:
-    """A node one of whose methods raises; it is published where that matters."""
+    """Return a node whose method `hook` raises. The node is published first if the hook is `_validate`."""
     cls: type[Node] = type("Bad", (Node,), {"__module__": __name__})
     node = cls(name="bad")
     if hook == "_validate":
@@ -66,7 +66,7 @@ def bad_node(hook: str, error: BaseException) -> Node:
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_exception_in_a_hook_fails_only_its_node(hook: str, error: BaseException, record: Computed) -> None:
-    """It is named, its dependents are skipped, and all others are computed."""
+    """The error names the node. The node's dependents are skipped, and all other nodes are computed."""
     bad = bad_node(hook, error)
     events: list[Event] = []
     roots = [bad, Node(name="needs bad", below=(bad, Node(name="good"))), *flat(5)]
@@ -84,7 +84,7 @@ def test_exception_in_a_hook_fails_only_its_node(hook: str, error: BaseException
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("window", ["dfs", "bfs", 2])
 def test_bad_node_that_many_roots_reach_fails_once(hook: str, window: str | int) -> None:
-    """Also with a generator of roots."""
+    """The roots come from an iterator."""
     bad = bad_node(hook, OSError("gone"))
     roots = [bad, *(Node(name=f"needs {number}", below=(bad,)) for number in range(3)), *flat(3)]
     with pytest.raises(FuruComputeError) as caught:
@@ -95,7 +95,7 @@ def test_bad_node_that_many_roots_reach_fails_once(hook: str, window: str | int)
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_bad_node_stops_a_run_like_any_failure(hook: str, record: Computed) -> None:
-    """With the original as the cause."""
+    """The original exception is among the causes of the error."""
     bad = bad_node(hook, error := OSError("gone"))
     record.order.clear()
     with pytest.raises(FuruComputeError, match="name='bad'") as caught:
@@ -123,8 +123,8 @@ def test_done_node_is_reused_even_if_its_spec_key_raises() -> None:
     assert 1 == run_local([cls(name="bad")]).reused
 
 
-def test_directory_that_cannot_be_looked_at_is_its_nodes_failure() -> None:
-    """The store itself can be used."""
+def test_node_directory_that_cannot_be_read_is_a_failure_of_its_node() -> None:
+    """The store itself is still usable."""
     bad = Node(name="bad")
     actions["bad"] = raiser(ValueError("bad split"))
     with pytest.raises(FuruComputeError):
@@ -148,7 +148,7 @@ def test_cycle_is_an_error_of_the_run_and_not_of_a_node() -> None:
 
 
 def test_plan_names_the_nodes_that_would_fail() -> None:
-    """And plans the others."""
+    """The other nodes are planned."""
     bad = bad_node("_dependencies", OSError("gone"))
     summary = plan_local([bad, *flat(3)])
     assert (3, 1) == (summary.to_compute, summary.failed)
@@ -160,7 +160,7 @@ def test_plan_names_the_nodes_that_would_fail() -> None:
 
 
 def breaking_off(error: BaseException) -> Iterator[Node]:
-    """Roots that end with an error."""
+    """Yield some roots, then raise an error."""
     yield from flat(5)
     raise error
 
@@ -175,7 +175,7 @@ def test_nodes_found_before_the_roots_raise_are_computed(window: str | int, erro
 
 
 def test_roots_that_raise_stop_a_run(record: Computed) -> None:
-    """Running nodes are published, and known nodes are counted."""
+    """Running nodes are published, and the report counts all known nodes."""
     events: list[Any] = []
     with pytest.raises(LookupError, match="broke off"):
         run_local(breaking_off(LookupError("broke off")), on_event=events.append)
@@ -198,11 +198,11 @@ def test_failure_before_the_roots_raise_does_not_hide_their_error() -> None:
 
 
 class Big:
-    """Stands for a table in a local variable."""
+    """Represents a large table in a local variable."""
 
 
 class Fails(Furu[int]):
-    """Fails with a table in its frame."""
+    """Fails while its frames refer to a table."""
 
     n: int
     how: str = "plain"
@@ -235,7 +235,7 @@ class Fails(Furu[int]):
 
 
 class FailsAsync(Fails):
-    """On the loop."""
+    """Fails on the event loop."""
 
     async def _create(self) -> int:  # type: ignore[override]
         table = Big()
@@ -246,7 +246,7 @@ class FailsAsync(Fails):
 
 
 class FailsAgain(Fails):
-    """Is tried again."""
+    """Fails, and is retried."""
 
     _retry = Retry(attempts=2, on=(ValueError, ExceptionGroup), delay_sec=0.0)
 
@@ -261,7 +261,7 @@ peak: list[int] = []
 async def test_failed_nodes_keep_no_local_variables_while_the_run_goes_on(
     cls: type[Fails], how: str
 ) -> None:
-    """Their tracebacks still name the lines."""
+    """The tracebacks of the failures still show the lines."""
     peak.clear()
     gc.collect()
     limits = {"max_workers": 2, "max_async": 2}
@@ -278,7 +278,7 @@ async def test_failed_nodes_keep_no_local_variables_while_the_run_goes_on(
 
 
 def test_first_failure_of_a_run_that_stops_keeps_its_variables() -> None:
-    """For debuggers."""
+    """A debugger can show the variables."""
     with pytest.raises(FuruComputeError) as caught:
         run_local([Fails(n=1)])
     assert caught.value.__cause__ is not None
@@ -287,7 +287,7 @@ def test_first_failure_of_a_run_that_stops_keeps_its_variables() -> None:
 
 
 def test_coroutine_that_caught_the_error_of_a_failed_node_continues() -> None:
-    """It is suspended while the failure with the same exception is recorded."""
+    """A generator is suspended in `except` while a node's failure with the same exception is recorded."""
     ended: list[str] = []
 
     def suspended() -> Iterator[None]:

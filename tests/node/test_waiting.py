@@ -1,4 +1,4 @@
-"""Nodes that wait for themselves through runs and gets: an error that names the circle, never a hang."""
+"""Nodes that wait for themselves through runs and gets: an error names the cycle, and nothing hangs."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.graphs import AsyncNode, Computed, Node, actions, recording
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """The record of the nodes that the test computes."""
     with recording() as computed:
         yield computed
 
 
 def cycle_of(error: BaseException) -> list[str]:
-    """The names of the nodes in the circle at the bottom of an error."""
+    """Return the names of the nodes in the cycle that is the first cause of an error."""
     while error.__cause__ is not None:
         error = error.__cause__
     assert isinstance(error, FuruCycleError)
@@ -32,12 +32,12 @@ def cycle_of(error: BaseException) -> list[str]:
 
 
 def runs(*names: str) -> Callable[[], object]:
-    """An action that runs other nodes inside a node."""
+    """Return a function that runs other nodes, for use as the action of a node."""
     return lambda: run_local([Node(name=name) for name in names])
 
 
 def in_own_thread(function: Callable[[], object]) -> list[BaseException]:
-    """Call a function where a hang fails the test, and return what it raised."""
+    """Call a function in a thread, and return the errors that it raised. A hang fails the test."""
     errors: list[BaseException] = []
 
     def call() -> None:
@@ -61,14 +61,14 @@ def test_node_that_runs_itself_is_a_cycle() -> None:
 
 
 def test_nodes_that_run_each_other_are_a_cycle() -> None:
-    """a runs b, b runs c, c runs a."""
+    """a runs b, b runs c, and c runs a."""
     actions["a"], actions["b"], actions["c"] = runs("b"), runs("c"), runs("a")
     (error,) = in_own_thread(runs("a"))
     assert ["a", "b", "c", "a"] == cycle_of(error)
 
 
-def test_node_below_what_an_inner_run_computes_closes_the_cycle() -> None:
-    """The inner run needs a node that depends on the node that runs it."""
+def test_cycle_through_a_dependency_of_an_inner_run_is_found() -> None:
+    """Node a runs another node, which depends on a."""
     actions["a"] = lambda: run_local([Node(name="top", below=(Node(name="a"),))])
     (error,) = in_own_thread(runs("a"))
     assert ["a", "a"] == cycle_of(error)
@@ -76,7 +76,7 @@ def test_node_below_what_an_inner_run_computes_closes_the_cycle() -> None:
 
 @pytest.mark.anyio
 async def test_async_nodes_that_run_each_other_are_a_cycle() -> None:
-    """On one loop, without a thread of their own."""
+    """The nodes run on one loop, without threads."""
     actions["a"] = lambda: run_local_async([AsyncNode(name="b")])
     actions["b"] = lambda: run_local_async([AsyncNode(name="a")])
     with anyio.fail_after(20), pytest.raises(FuruComputeError) as caught:
@@ -85,14 +85,14 @@ async def test_async_nodes_that_run_each_other_are_a_cycle() -> None:
 
 
 @pytest.mark.parametrize("names", ["ab", "abc"])
-def test_nodes_of_runs_in_several_threads_that_wait_in_a_circle_are_a_cycle(names: str) -> None:
-    """Each is computed by a run of its own and runs the next; all have begun before one waits."""
+def test_nodes_of_several_threads_that_wait_in_a_circle_are_a_cycle(names: str) -> None:
+    """Each node is computed by a separate run, and runs the next node after all nodes have begun."""
     all_begun = threading.Barrier(len(names))
     begun: set[str] = set()
     following = dict(zip(names, names[1:] + names[0], strict=True))
 
     def act(name: str) -> None:
-        if name not in begun:  # not again, when another run takes it over
+        if name not in begun:  # only once: another run may compute the node again
             begun.add(name)
             all_begun.wait(10)
         run_local([Node(name=following[name])])
@@ -113,7 +113,7 @@ cycles: list[list[str]] = []
 
 
 def in_own_thread_of(name: str) -> None:
-    """Run a node, and keep the cycle that it fails of."""
+    """Run a node, and record the cycle that makes it fail."""
     try:
         run_local([Node(name=name)])
     except FuruComputeError as error:
@@ -154,7 +154,7 @@ def begun(awaited: Furu[int]) -> Wait:
 
 
 class Unequal(Furu[int]):
-    """Refuses to be compared."""
+    """Raises an error when it is compared."""
 
     n: int
 
@@ -167,8 +167,8 @@ class Unequal(Furu[int]):
     __hash__ = Furu.__hash__
 
 
-def test_nodes_that_wait_are_known_by_their_hash() -> None:
-    """No method of a user is called under the lock."""
+def test_waiting_nodes_are_identified_by_their_hash() -> None:
+    """No method of a user's class is called under the lock."""
     token = COMPUTING.set((Unequal(n=1),))
     waits = [begun(Unequal(n=n)) for n in (2, 2, 3)]
     with pytest.raises(FuruCycleError):
@@ -179,10 +179,10 @@ def test_nodes_that_wait_are_known_by_their_hash() -> None:
 
 
 class Listener:
-    """Takes a run's events. Lives as long as something holds the run."""
+    """Receives the events of a run. It is alive for as long as something refers to the run."""
 
     def __call__(self, event: object) -> None:
-        """Take an event."""
+        """Receive an event."""
 
 
 def test_run_that_found_a_cycle_is_not_kept_by_the_awaited_node() -> None:
@@ -196,7 +196,7 @@ def test_run_that_found_a_cycle_is_not_kept_by_the_awaited_node() -> None:
 
     def act() -> None:
         reference = run_itself()
-        for _ in range(500):  # anyio's threads let go of a call a moment after its end
+        for _ in range(500):  # anyio's threads drop their references to a call a moment after its end
             gc.collect()
             if reference() is None:
                 break
@@ -209,7 +209,7 @@ def test_run_that_found_a_cycle_is_not_kept_by_the_awaited_node() -> None:
 
 
 class Crosswise(Furu[int]):
-    """Awaits the other one, once both are being computed."""
+    """Gets the other node once both nodes are being computed."""
 
     n: int
 
@@ -224,7 +224,7 @@ _begun: dict[int, anyio.Event] = {}
 
 @pytest.mark.anyio
 async def test_async_nodes_that_get_each_other_in_two_tasks_are_a_cycle() -> None:
-    """At least one of them fails, and then so does the other."""
+    """At least one of the nodes fails because of the cycle, and then the other node fails too."""
     _begun.update({0: anyio.Event(), 1: anyio.Event()})
     errors: list[BaseException] = []
 

@@ -88,16 +88,16 @@ class Access(enum.Flag):
 
 
 def hash_of(value: Any) -> str:
-    """The hash of a node that holds this value."""
+    """Return the hash of a node that holds this value."""
     return Holder(value=value).furu_hash
 
 
 def made(cls_name: str, base: type = Furu, **namespace: Any) -> Any:
-    """Make a class with the module and qualified name that a test wants."""
+    """Make a class with this namespace, which may set `__module__` and `__qualname__`."""
     return types.new_class(cls_name, (base,), exec_body=lambda names: names.update(namespace))
 
 
 def zone(key: str | None) -> zoneinfo.ZoneInfo:
-    """A time zone that needs no data on the machine: one offset, and the name that is asked for."""
+    """Return a time zone with this name and a single offset. It needs no time zone data on the machine."""
     content = b"TZif" + bytes(16) + struct.pack(">6l", 0, 0, 0, 0, 1, 4) + struct.pack(">lbb", 0, 0, 0)
     return zoneinfo.ZoneInfo.from_file(io.BytesIO(content + b"UTC\0"), key=key)

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the store."""
+"""Fixtures for the tests of the store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def other() -> Iterator[OtherProcess]:
 
 @pytest.fixture
 def third() -> Iterator[OtherProcess]:
-    """One more process of this machine."""
+    """A third process of this machine."""
     with OtherProcess() as process:
         yield process
 
@@ -45,6 +45,6 @@ def stranger() -> Iterator[OtherProcess]:
 
 @pytest.fixture
 def clock() -> Iterator[Clock]:
-    """The clock that measures leases. It stands still until the test advances it."""
+    """The clock that measures leases. It does not move until the test advances it."""
     with lease_clock() as clock:
         yield clock

@@ -1,4 +1,4 @@
-"""Modification times, for tests."""
+"""Changing modification times in tests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from pathlib import Path
 
 
 def touch(path: Path) -> None:
-    """What the heartbeat of the owner's own process does."""
+    """Change the mtime of a file, as the heartbeat of its owner does."""
     info = os.stat(path)
     os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns + 1))

@@ -1,7 +1,7 @@
-"""What the store's tests share: nodes by name, other processes, system calls that fail or are counted.
+"""Helpers for the store's tests: nodes by name, other processes, and failing or recorded system calls.
 
-Other          a real second process, told what to do line by line
-OtherProcess   what a process has of its own, put in place of this one's for a block: quick
+Other          a real second process, which runs a script and reads commands from its input
+OtherProcess   a simulated process, whose memory replaces this process's memory for a block; faster
 """
 
 from __future__ import annotations
@@ -56,21 +56,21 @@ def node_files(store: Path, module: str, qualname: str, node_hash: str) -> NodeF
 
 
 def artifact(name: str = "one", **changes: Any) -> Artifact:
-    """Return a node's place in the store of this test, or in the one that is named as `store`."""
+    """Return the artifact of a node in the test's store, with `changes` to the settings."""
     settings = dataclasses.replace(current_settings(), **changes)
     digest = hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
     return Artifact(settings, node_files(settings.store, "module", "Class", digest), CLASS, digest)
 
 
 def begin(place: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt:
-    """Claim what is known to be free."""
+    """Claim a node that is free."""
     attempt = claim(place, rejects)
     assert attempt is not None
     return attempt
 
 
 def begin_or_none(place: Artifact, rejects: Callable[[], bool] | None = None) -> Attempt | None:
-    """Claim a node; None if another process has it, or it is done."""
+    """Claim a node. Returns None if another process holds it, or if it is done."""
     try:
         return claim(place, rejects)
     except FuruInProgressError:
@@ -82,7 +82,7 @@ def publish(attempt: Attempt, value: object = 1) -> bool:
 
 
 def compute(place: Artifact, value: object = 1) -> None:
-    """Claim and publish."""
+    """Claim a node and publish a value."""
     assert publish(begin(place), value)
 
 
@@ -91,13 +91,13 @@ def fail(attempt: Attempt, error: BaseException | None = None) -> BaseException 
 
 
 def result(place: Artifact) -> object:
-    """Return the value that is published, or None."""
+    """Return the published value of a node; None if there is none."""
     record = place.read()
     return None if record is None else json.loads(bytes(record.result))
 
 
 def names(place: Artifact) -> list[str]:
-    """Return the names of a node's files, without nonces: `done`, `try-1`, and what is in its directory."""
+    """Return the names of a node's files without nonces: `done`, `try-1`, and those in its directory."""
     files = place.files
     found = [name for name, path in (("done", files.done), ("try-1", files.attempt(1))) if lexists(path)]
     if os.path.isdir(files.directory):
@@ -106,7 +106,7 @@ def names(place: Artifact) -> list[str]:
 
 
 def remove_by_hand(place: Artifact) -> None:
-    """Remove everything of a node, as `rm -r <hash>*` does."""
+    """Remove all files of a node, as `rm -r <hash>*` does."""
     for path in map(Path, place.files.all):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -115,7 +115,7 @@ def remove_by_hand(place: Artifact) -> None:
 
 
 def files(place: Artifact, number: int = 0) -> str:
-    """Return the directory of the files of an attempt; of the published one, unless a number says which."""
+    """Return the directory of an attempt's files; by default, that of the published attempt."""
     record = place.read()
     found = place.files_directory(number or (record.attempt if record else 1))
     assert found is not None
@@ -123,14 +123,14 @@ def files(place: Artifact, number: int = 0) -> str:
 
 
 def current_owner(store: Path, lease_sec: float = 90.0) -> Owner:
-    """Return this process's owner in a store, made if there is none."""
+    """Return this process's owner in a store. Creates the owner if necessary."""
     owner = this_process().take_owner(store, lease_sec)
     this_process().give_back(owner)
     return owner
 
 
 def done_document(place: Artifact, **changes: Any) -> bytes:
-    """Return a `done` of a node, as another process might have published it, with changes."""
+    """Return the content of a `done` file, as another process might write it, with `changes`."""
     document = {
         "record": "done",
         "format": 1,
@@ -147,7 +147,7 @@ def done_document(place: Artifact, **changes: Any) -> bytes:
 
 
 def rejecting(place: Artifact, bad: object = "old") -> Callable[[], bool]:
-    """Reject what has the bad value, and a `done` that is not there."""
+    """Return a function that rejects a `done` with the value `bad`, and a missing `done`."""
     return lambda: result(place) in (bad, None)
 
 
@@ -156,13 +156,13 @@ def owners(store: Path) -> list[str]:
 
 
 def put(path: str | Path, content: bytes | str) -> None:
-    """Write a file and the directories above it."""
+    """Write a file, and create the directories above it."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     Path(path).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
 def leave_attempt(place: Artifact, number: int = 1, *, boot_id: str | None = None) -> Path:
-    """Leave an attempt without a lock, of this machine or of another boot."""
+    """Create an attempt whose owner holds no lock. The owner is of this boot, unless `boot_id` is given."""
     store = place.settings.store
     identifier = hashlib.blake2b(f"{place.hash}{number}".encode(), digest_size=16).hexdigest()
     os.makedirs(store / "owners", exist_ok=True)
@@ -182,7 +182,7 @@ def leave_attempt(place: Artifact, number: int = 1, *, boot_id: str | None = Non
 
 
 class Clock:
-    """A monotonic clock that the test moves."""
+    """A monotonic clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -193,7 +193,7 @@ class Clock:
 
 @contextmanager
 def lease_clock() -> Iterator[Clock]:
-    """Replace the clock that measures leases, and what was seen by the old one."""
+    """Measure leases with a new clock in the block, and forget what was measured with the old clock."""
     clock = Clock()
     with mock.patch.object(this_process(), "leases", Leases(clock.monotonic)):
         yield clock
@@ -201,7 +201,7 @@ def lease_clock() -> Iterator[Clock]:
 
 # ---- system calls ----
 
-# Every function of `os` that the store may reach the disk through.
+# The functions of `os` with which the store may access the disk.
 SYSTEM_CALLS = ["access", "chmod", "close", "fdatasync", "fstat", "fsync", "ftruncate", "link", "listdir"]
 SYSTEM_CALLS += ["lstat", "mkdir", "open", "read", "readlink", "remove", "rename", "replace", "rmdir"]
 SYSTEM_CALLS += ["scandir", "stat", "symlink", "sync", "truncate", "unlink", "utime", "write"]
@@ -209,8 +209,8 @@ SYSTEM_CALLS += ["scandir", "stat", "symlink", "sync", "truncate", "unlink", "ut
 
 @contextmanager
 def instead(name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Replace `os.<name>` for this thread, and for steps that furu takes for the main thread; `function`
-    gets the original as its first argument."""
+    """Replace `os.<name>` in this thread, and in the thread that runs steps for the main thread. `function`
+    receives the original as its first argument."""
     original, thread = getattr(os, name), threading.current_thread()
 
     def call(*args: Any, **options: Any) -> Any:
@@ -224,7 +224,7 @@ def instead(name: str, function: Callable[..., Any]) -> Iterator[None]:
 
 @contextmanager
 def failing(name: str, number: int, ending: str = "") -> Iterator[None]:
-    """Let `os.<name>` fail for paths with this ending; of two paths, either one."""
+    """Let `os.<name>` raise an `OSError` if one of its paths ends with `ending`."""
 
     def fail_call(original: Callable[..., Any], *args: Any, **options: Any) -> Any:
         if not ending or any(isinstance(one, str) and one.endswith(ending) for one in args):
@@ -237,7 +237,7 @@ def failing(name: str, number: int, ending: str = "") -> Iterator[None]:
 
 @contextmanager
 def once_before(name: str, ending: str, action: Callable[[], object]) -> Iterator[None]:
-    """Do something right before the first `os.<name>` with a path of this ending."""
+    """Call `action` right before the first `os.<name>` with a path that ends with `ending`."""
     done = False
 
     def call(original: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -254,7 +254,7 @@ def once_before(name: str, ending: str, action: Callable[[], object]) -> Iterato
 
 @contextmanager
 def system_calls() -> Iterator[list[tuple[str, str]]]:
-    """Record this thread's calls: the name of the function, and the path that it was about."""
+    """Record this thread's calls as pairs: the name of the function, and the path that it acts on."""
     calls: list[tuple[str, str]] = []
     opened: dict[int, str] = {}
 
@@ -300,7 +300,7 @@ def try_claim(name, rejects=None):
 
 
 class Other:
-    """Another process that runs a script: `hear` what it says, `tell` it to go on."""
+    """Another process that runs a script. `hear` reads a line of its output, `tell` sends it a line."""
 
     def __init__(self, script: str) -> None:
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed by __exit__
@@ -333,12 +333,12 @@ class Other:
         return self.hear()
 
     def kill(self) -> None:
-        """SIGKILL, and wait until the kernel has let go of its locks."""
+        """Send SIGKILL, and wait until the kernel has released the locks."""
         self.process.kill()
         self.process.wait()
 
     def finish(self) -> int:
-        """Let it run to its end."""
+        """Close the input of the script, wait until it ends, and return the exit code."""
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -364,7 +364,7 @@ hear()
 
 
 def become(machine: str, clock: Clock | None = None) -> None:
-    """Act as a process of another machine from here on, with leases on a clock; for a script."""
+    """Let a script act as a process of another machine from now on, with leases measured by `clock`."""
     leases = Leases(clock.monotonic) if clock is not None else None
     acting = acting_as(Process(boot=lambda: machine, leases=leases, beats=False))
     acting.__enter__()
@@ -375,14 +375,14 @@ _acting: list[Any] = []
 
 
 class OtherProcess:
-    """The store's code as another process runs it, on this machine or on another one.
+    """A simulated process that runs the code of the store, on this machine or on another one.
 
-    It holds locks of its own, as two open files of one process conflict too. It has no heartbeat
-    but `beat`, and `die` does what SIGKILL does: the locks go, the files stay.
+    Its locks are real: locks of two open files conflict even within one process. It has no heartbeat
+    thread, only `beat`. `die` has the effect of SIGKILL: the locks are released, the files stay.
     """
 
     def __init__(self, machine: str | None = None, leases: Leases | None = None) -> None:
-        # Of this machine also where a block is inside one of another machine's.
+        # This machine's boot id, even inside a block that acts as another machine.
         real = owner_module.boot_id()
         self.process = Process(boot=lambda: machine or real, leases=leases, beats=False)
 
@@ -394,7 +394,7 @@ class OtherProcess:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """What is called inside the block is called in this process."""
+        """Act as this process inside the block."""
         with acting_as(self.process):
             yield
 
@@ -427,7 +427,7 @@ class OtherProcess:
             return current_owner(current_settings().store, LEASE_SEC).path
 
     def beat(self) -> None:
-        """Touch every owner file, so that its mtime is another one for certain."""
+        """Advance the mtime of every owner file, even if the clock has not moved."""
         for owner in self.owners:
             beaten = os.fstat(owner.file.number).st_mtime_ns + 1_000_000
             os.utime(owner.file.number, ns=(beaten, beaten))

@@ -1,4 +1,4 @@
-"""Records of attempts, for tests."""
+"""Reading the records of attempts in tests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from furu.store.attempt import Attempt
 
 
 def ended_record(attempt: Attempt) -> dict[str, Any]:
-    """Return the record of how an attempt ended."""
+    """Return the record of an attempt that has ended."""
     content: dict[str, Any] = json.loads(attempt.state_path.read_text())
     return content

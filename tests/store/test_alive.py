@@ -1,4 +1,4 @@
-"""Whether the owner of an attempt is alive."""
+"""Deciding whether the owner of an attempt is alive."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.store.processes import (
 
 
 def test_killed_owner_is_dead_at_once(store: Path) -> None:
-    """SIGKILL releases the lock. The taker removes the dead owner's file."""
+    """SIGKILL releases the lock. The process that takes the node over removes the dead owner's file."""
     place = artifact()
     with Other(HOLD) as other:
         assert "claimed" == other.hear()
@@ -57,7 +57,7 @@ def test_killed_owner_is_dead_at_once(store: Path) -> None:
 
 
 def test_stopped_owner_stays_alive(store: Path, clock: Clock) -> None:
-    """SIGSTOP keeps the lock, although there is no heartbeat for many leases."""
+    """A stopped process keeps its lock, although it does not beat for many leases."""
     place = artifact()
     with Other(HOLD) as other:
         assert "claimed" == other.hear()
@@ -72,7 +72,7 @@ def test_stopped_owner_stays_alive(store: Path, clock: Clock) -> None:
 
 
 def test_copy_of_an_attempt_has_a_dead_owner(store: Path) -> None:
-    """A plain file without a lock, even while the original owner lives."""
+    """A copy is a separate file without a lock, even while the owner of the original is alive."""
     place, copied = artifact(), artifact("copied")
     with Other(HOLD) as other:
         assert "claimed" == other.hear()
@@ -85,7 +85,7 @@ def test_copy_of_an_attempt_has_a_dead_owner(store: Path) -> None:
 
 
 def test_taker_keeps_an_owner_file_with_another_inode() -> None:
-    """The same name now belongs to another owner."""
+    """The name of the dead owner's file belongs to another file now."""
     place = artifact()
     path = leave_attempt(place)
     path.unlink()
@@ -97,7 +97,7 @@ def test_taker_keeps_an_owner_file_with_another_inode() -> None:
 def test_attempt_whose_end_cannot_be_written_is_dead_once_its_owner_is_idle(
     store: Path, other: OtherProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process lives on without blocking the node, and keeps its other nodes."""
+    """The process continues to run without blocking the node, and still holds its other nodes."""
     place, running = artifact(), begin(artifact("running"))
     attempt = begin(place)
     owner = attempt.owner
@@ -119,7 +119,7 @@ def test_attempt_whose_end_cannot_be_written_is_dead_once_its_owner_is_idle(
 
 
 def test_owner_of_another_machine_is_dead_after_a_full_lease_without_a_change(clock: Clock) -> None:
-    """By this process's own clock, from its first look."""
+    """The lease is measured with this process's own clock, from its first look at the owner's file."""
     place = artifact()
     leave_attempt(place, boot_id="another boot")
     assert Status.IN_PROGRESS is survey(place).status
@@ -132,7 +132,7 @@ def test_owner_of_another_machine_is_dead_after_a_full_lease_without_a_change(cl
 
 
 def test_every_change_of_the_mtime_restarts_the_lease(clock: Clock) -> None:
-    """Forwards or backwards, because clocks of two machines are never compared."""
+    """The mtime may change forwards or backwards, because clocks of two machines are never compared."""
     place = artifact()
     path = leave_attempt(place, boot_id="another boot")
     for mtime in (10**9, 5 * 10**18, 3, 2, 1):
@@ -153,7 +153,7 @@ HOUR_NS = 3600 * 10**9
     ids=["long ago", "in the future", "an hour behind", "an hour ahead"],
 )
 def test_wrong_clock_of_the_other_machine_does_not_matter(mtime_ns: int, clock: Clock) -> None:
-    """The owner is neither dead at first sight, nor while it beats, nor alive forever."""
+    """The owner counts as alive from the first look, and as dead one lease after its last beat."""
     place = artifact()
     path = leave_attempt(place, boot_id="another boot")
     for beat in range(3):
@@ -165,7 +165,7 @@ def test_wrong_clock_of_the_other_machine_does_not_matter(mtime_ns: int, clock: 
 
 
 def test_live_owner_of_this_machine_with_a_back_dated_file_is_alive(store: Path, clock: Clock) -> None:
-    """Only its lock counts."""
+    """On this machine only the owner's lock counts."""
     place = artifact()
     with Other(HOLD) as other:
         assert "claimed" == other.hear()
@@ -175,8 +175,8 @@ def test_live_owner_of_this_machine_with_a_back_dated_file_is_alive(store: Path,
             clock.now += 2 * LEASE_SEC
 
 
-def test_claim_after_a_status_that_said_todo_takes_over(clock: Clock) -> None:
-    """A run looks first and claims later."""
+def test_claim_after_status_todo_takes_the_node_over(clock: Clock) -> None:
+    """A run reads the status first and claims the node later."""
     place = artifact()
     leave_attempt(place, boot_id="another boot")
     survey(place)
@@ -196,7 +196,7 @@ def test_publish_removes_files_of_a_dead_owner_of_another_machine(clock: Clock) 
 
 
 def test_several_dead_owners_of_other_machines_do_not_block_a_replacement(clock: Clock) -> None:
-    """An owner that was seen dead stays dead while the next one is waited for."""
+    """An owner that was found dead stays dead while the claimer waits for the lease of the next owner."""
     place = artifact()
     compute(place, "old")
     for number in (2, 3):
@@ -213,7 +213,7 @@ def test_several_dead_owners_of_other_machines_do_not_block_a_replacement(clock:
 
 
 def test_owner_that_comes_back_after_its_lease_is_alive_again(clock: Clock) -> None:
-    """A change of its mtime shows that it is alive."""
+    """A change of the mtime of its file shows that the owner is alive."""
     place = artifact()
     path = leave_attempt(place, boot_id="another boot")
     survey(place)
@@ -225,7 +225,7 @@ def test_owner_that_comes_back_after_its_lease_is_alive_again(clock: Clock) -> N
 
 @pytest.mark.parametrize(("mine", "theirs"), [(30.0, 90.0), (90.0, 30.0)])
 def test_longer_of_two_leases_counts(mine: float, theirs: float, clock: Clock) -> None:
-    """An owner beats as often as its own settings say."""
+    """An owner beats at the interval of its own lease, which may differ from the observer's lease."""
     place = artifact(lease_sec=mine)
     leave_attempt(artifact(lease_sec=theirs), boot_id="another boot")
     survey(place)
@@ -238,7 +238,7 @@ def test_longer_of_two_leases_counts(mine: float, theirs: float, clock: Clock) -
 def test_unlocked_owner_on_another_device_is_judged_by_its_lease(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same boot, but another mount of the store, where its lock may not be visible."""
+    """The boot id is the same, but the lock may not be visible through another device."""
     place = artifact()
     path = leave_attempt(place)
     record = decode_attempt(path.read_bytes())
@@ -251,7 +251,9 @@ def test_unlocked_owner_on_another_device_is_judged_by_its_lease(
     assert Status.TODO is survey(place).status
 
 
-def test_unknown_boot_ids_are_never_the_same_machine(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_unknown_boot_ids_do_not_count_as_the_same_machine(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = artifact()
     leave_attempt(place, boot_id="")
     monkeypatch.setattr("furu.store.local.boot_id", lambda: "")
@@ -261,7 +263,7 @@ def test_unknown_boot_ids_are_never_the_same_machine(clock: Clock, monkeypatch: 
 
 
 def test_heartbeat_of_a_live_process_keeps_another_machine_away(clock: Clock) -> None:
-    """For any number of leases."""
+    """The owner stays alive for any number of leases."""
     place = artifact()
     script = """
 import itertools

@@ -1,4 +1,4 @@
-"""One process's attempts: what lies on disk after each step, what it costs, and how each may end."""
+"""Attempts of one process: claiming, publishing, and system calls that fail or are repeated."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.store.processes import (
 
 
 def test_claim_of_a_published_node_is_none_and_leaves_no_trace() -> None:
-    """The listing of the directory does not change."""
+    """The claim leaves no name on disk, and no attempt in memory."""
     place = artifact()
     compute(place)
     assert claim(place) is None
@@ -49,14 +49,14 @@ class Slow(Furu[str]):
 
 
 def test_get_of_an_owner_that_lost_its_claim_returns_the_winners_value() -> None:
-    """The caller gets the same value as all others."""
+    """The caller gets the published value, like all other callers."""
     node = Slow(name="x")
     assert "theirs" == node.get()
     assert "theirs" == node.get()
 
 
 def test_retransmitted_link_of_done_counts_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    """NFS repeats a link whose answer was lost, and reports EEXIST: the inode shows that it is ours."""
+    """NFS may repeat a link request and report EEXIST. The inode shows that the link is our own."""
     place = artifact()
     attempt = begin(place)
     real = os.link
@@ -71,8 +71,8 @@ def test_retransmitted_link_of_done_counts_as_published(monkeypatch: pytest.Monk
     assert ("mine", ["done"]) == (result(place), names(place))
 
 
-def test_retransmitted_claim_is_a_claim(place: Artifact) -> None:
-    """Otherwise this process would block the node for the rest of its life."""
+def test_retransmitted_link_of_a_claim_counts_as_a_claim(place: Artifact) -> None:
+    """If the claim failed, its own link would block the node until this process exits."""
     before = begin(artifact("another"))
 
     def link_twice(original: Callable[..., None], source: str, target: str) -> None:
@@ -88,7 +88,7 @@ def test_retransmitted_claim_is_a_claim(place: Artifact) -> None:
     assert ["done"] == names(place)
 
 
-def test_second_publish_of_any_kind_gets_eexist_and_changes_nothing() -> None:
+def test_second_publish_is_refused_and_changes_nothing() -> None:
     place = artifact()
     first = begin(place)
     assert publish(first, "first")
@@ -104,7 +104,7 @@ def test_second_publish_of_any_kind_gets_eexist_and_changes_nothing() -> None:
 def test_publish_that_fails_publishes_nothing_and_can_be_recorded(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The disk is full: the attempt still holds the node, and its record says why."""
+    """When the disk is full, the attempt still holds the node and can record the failure."""
     place = artifact()
     attempt = begin(place)
 
@@ -122,7 +122,7 @@ def test_publish_that_fails_publishes_nothing_and_can_be_recorded(
 
 
 @pytest.mark.parametrize("name", ["listdir", "open", "unlink"])
-def test_publish_that_cannot_clean_up_has_published(place: Artifact, name: str) -> None:
+def test_publish_that_cannot_clean_up_counts_as_published(place: Artifact, name: str) -> None:
     """A visible artifact must not be reported as a failure."""
     fail(begin(place))
     attempt = begin(place)

@@ -1,4 +1,4 @@
-"""Looking into a store: what is there, and that nothing in it can do harm."""
+"""Inspecting a store: its nodes are found, and hostile files in it do no harm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.store.processes import put
 
 
 class Talker(Furu[int]):
-    """Logs, and fails if it is to."""
+    """Writes a line to its log, and fails if `fails` is set."""
 
     fails: bool = False
 
@@ -28,12 +28,12 @@ class Talker(Furu[int]):
 
 
 def entries() -> list[Artifact]:
-    """All that is in this test's store."""
+    """Return all nodes in the test's store."""
     return list(catalog.walk(current_settings()))
 
 
 def info(node: Furu[int]) -> catalog.NodeInfo:
-    """All that the store knows of a node."""
+    """Return everything that the store knows about a node."""
     return catalog.inspect(catalog.find(current_settings(), node.furu_hash))
 
 
@@ -42,7 +42,7 @@ def test_missing_store_is_empty() -> None:
 
 
 def test_walk_finds_every_node_with_its_state() -> None:
-    """By class, then by hash."""
+    """The nodes are sorted by class, then by hash."""
     with recording():
         run_local([diamond()])
         actions["bad"] = lambda: 1 / 0
@@ -54,7 +54,7 @@ def test_walk_finds_every_node_with_its_state() -> None:
 
 
 def test_information_about_a_published_node_is_complete() -> None:
-    """Configuration, attempt, time, and dependencies as hashes."""
+    """The information has the configuration, the attempt, the duration, and the hashes of dependencies."""
     with recording():
         top = diamond()
         run_local([top])
@@ -73,7 +73,7 @@ def test_information_about_a_published_node_is_complete() -> None:
 
 
 def test_information_about_a_failed_node_is_complete() -> None:
-    """Owner, error, traceback and log."""
+    """The information has the owner, the traceback and the log of the attempt."""
     node = Talker(fails=True)
     with pytest.raises(FuruComputeError):
         run_local([node])
@@ -97,7 +97,7 @@ def test_only_the_end_of_a_long_log_is_read() -> None:
 
 
 def test_node_is_found_by_a_unique_prefix() -> None:
-    """If it is not unique, the error asks for more digits."""
+    """If the prefix is not unique, the error asks for more digits."""
     with recording():
         nodes = [Node(name=f"n{number}") for number in range(17)]
         run_local(nodes)
@@ -113,7 +113,7 @@ def test_node_is_found_by_a_unique_prefix() -> None:
 
 
 def test_hostile_names_and_links_are_skipped(store: Path, tmp_path: Path) -> None:
-    """Links out of the store are not followed."""
+    """Links that lead out of the store are not followed."""
     outside = tmp_path / "outside" / "Class" / ("0" * 32)
     put(outside, "{}")
     store.mkdir()
@@ -134,7 +134,7 @@ def test_hostile_names_and_links_are_skipped(store: Path, tmp_path: Path) -> Non
 
 
 def test_damaged_files_are_problems_of_their_node(store: Path) -> None:
-    """They do not end the walk."""
+    """The walk continues after a damaged file."""
     directory = store / "tests.graphs" / "Node"
     for number, content in enumerate([b"{", b"[" * 100_000, b'{"record":"done"}']):
         put(directory / (f"{number}" * 32), content)
@@ -154,7 +154,7 @@ def test_damaged_files_are_problems_of_their_node(store: Path) -> None:
 
 
 def test_record_of_another_class_is_a_problem() -> None:
-    """A `done` that was moved to another class's directory."""
+    """The `done` file was moved to the directory of another class."""
     with recording():
         node = Node(name="a")
         run_local([node])

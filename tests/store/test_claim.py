@@ -1,4 +1,4 @@
-"""Claims: of several claimers one wins."""
+"""Claims: exactly one of several claimers wins."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from tests.store.processes import (
 
 
 def test_node_with_a_live_owner_is_in_progress(place: Artifact, other: OtherProcess) -> None:
-    """For its own process and for others."""
+    """The owner's process and other processes read the same status."""
     other.begin(place)
     assert Status.IN_PROGRESS is survey(place).status
     assert Status.IN_PROGRESS is other.status(place)
 
 
 def test_published_node_is_done_whatever_is_beside_it(place: Artifact, other: OtherProcess) -> None:
-    """An earlier failure, or a live owner that came late."""
+    """The record of an earlier failure, or a live owner that came later, does not change the status."""
     fail(begin(place))
     publish(begin(place))
     os.makedirs(place.files.directory)
@@ -49,8 +49,8 @@ def test_published_node_is_done_whatever_is_beside_it(place: Artifact, other: Ot
     assert Status.DONE is survey(place).status
 
 
-def test_of_threads_that_claim_a_node_together_one_wins() -> None:
-    """The others get an error at once."""
+def test_exactly_one_of_several_threads_wins_a_claim() -> None:
+    """The other threads get an error at once."""
     place = artifact()
     together = threading.Barrier(8)
     results: list[Any] = []
@@ -82,7 +82,7 @@ def test_claim_of_a_node_of_this_process_names_this_process() -> None:
 
 
 def test_claim_of_a_node_of_another_process_names_that_process() -> None:
-    """By pid and host."""
+    """The error message names the pid and the host."""
     place = artifact()
     with Other(HOLD) as other:
         assert "claimed" == other.hear()
@@ -103,7 +103,7 @@ def test_claim_of_another_process_is_respected_and_its_result_is_loaded(
 
 
 def test_claim_looks_at_done_again_after_linking(place: Artifact, other: OtherProcess) -> None:
-    """A node that was published before the link is not computed again."""
+    """A node that is published right before the link is not computed again."""
     begin(artifact("another"))
 
     def publish_first() -> None:
@@ -128,8 +128,8 @@ hear()
 
 
 @pytest.mark.parametrize("dead", [False, True], ids=["cold", "taking over"])
-def test_of_processes_that_claim_nodes_together_one_wins_each_node(dead: bool) -> None:
-    """Four processes, forty nodes."""
+def test_exactly_one_of_several_processes_wins_each_node(dead: bool) -> None:
+    """Four processes claim forty nodes at the same time."""
     if dead:
         for number in range(40):
             leave_attempt(artifact(str(number)))
@@ -143,7 +143,8 @@ def test_of_processes_that_claim_nodes_together_one_wins_each_node(dead: bool) -
 
 
 def test_dead_owners_of_many_nodes_are_removed_once(place: Artifact, other: OtherProcess) -> None:
-    """The first taker removes the file, the others find it gone."""
+    """The first process that takes a node over removes the owner's file. Later claims find the file
+    gone."""
     store = place.settings.store
     places = [artifact(f"node{number}") for number in range(3)]
     for one in places:
@@ -156,10 +157,10 @@ def test_dead_owners_of_many_nodes_are_removed_once(place: Artifact, other: Othe
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EIO, errno.ESTALE])
 @pytest.mark.parametrize("name", ["open", "read"])
-def test_live_owner_is_not_taken_over_because_its_file_cannot_be_read(
+def test_live_owner_whose_file_cannot_be_read_is_not_taken_over(
     place: Artifact, other: OtherProcess, name: str, number: int
 ) -> None:
-    """Without descriptors, or with a failing disk: an error or a wait, but no second owner."""
+    """If descriptors run out or the disk fails, the claim raises an error, and there is no second owner."""
     other.begin(place)
     begin(artifact("another"))
     opened: list[int] = []
@@ -182,7 +183,7 @@ def test_live_owner_is_not_taken_over_because_its_file_cannot_be_read(
 
 
 def test_owner_is_written_whole_by_short_writes(place: Artifact, other: OtherProcess) -> None:
-    """A torn owner would look dead, and its nodes would be computed twice."""
+    """An owner file that is written in part would look dead, and its nodes would be computed twice."""
     with instead("write", lambda original, descriptor, data: original(descriptor, bytes(data)[:9])):
         begin(place)
     assert other.begin_or_none(place) is None

@@ -1,4 +1,4 @@
-"""Durability against power cuts."""
+"""What a publish syncs, so that an artifact survives a power cut."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def test_process_durability_never_syncs(place: Artifact) -> None:
 
 
 def test_power_durability_syncs_everything_before_the_link(store: Path) -> None:
-    """Files, their directories and those above them, the document; then the link; then its directory."""
+    """The files, their directories, the directories above and the document are synced before the link.
+    After the link, only its directory is synced."""
     place = artifact(durability="power")
     attempt = begin(place)
     directory = Path(attempt.files_directory())
@@ -56,7 +57,7 @@ def test_power_durability_syncs_everything_before_the_link(store: Path) -> None:
 
 
 def test_directories_above_a_class_are_synced_once(place: Artifact) -> None:
-    """They are synced again if the directory of the class was removed and made again."""
+    """The directories are synced again if the class's directory was removed and created again."""
     first, second, third = (artifact(name, durability="power") for name in ("first", "second", "third"))
     synced = []
     for node in (first, second, third):
@@ -74,7 +75,7 @@ def test_directories_above_a_class_are_synced_once(place: Artifact) -> None:
 def test_threads_that_wait_for_a_sync_of_a_directory_share_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A sync that runs already may have begun too early for them, so they share the next one."""
+    """A running sync may have begun too early for the threads' names, so the threads share the next one."""
     directory = tmp_path / "store" / "module" / "Class"
     directory.mkdir(parents=True)
     waiting = threading.Semaphore(0)
@@ -110,7 +111,7 @@ def test_threads_that_wait_for_a_sync_of_a_directory_share_it(
     assert runs.wait(10)
     for thread in threads[1:]:
         thread.start()
-    for _ in range(6):  # the first sync, the one that runs, and those that wait for it
+    for _ in range(6):  # the first sync, the running one, and the four threads that wait
         assert waiting.acquire(timeout=10)
     go_on.set()
     for thread in threads:
@@ -132,7 +133,7 @@ def test_failed_sync_is_not_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_power_durability_survives_links_and_pipes_among_the_files() -> None:
-    """They have no content to sync, and opening a FIFO would block."""
+    """Links and FIFOs have no content to sync, and opening a FIFO would block."""
     attempt = begin(artifact(durability="power"))
     os.mkfifo(f"{attempt.files_directory()}/pipe")
     os.symlink("/nowhere", f"{attempt.files_directory()}/link")

@@ -40,7 +40,7 @@ from tests.store.records import ended_record
 
 
 def test_failed_attempt_leaves_a_record_for_people(place: Artifact) -> None:
-    """With error, configuration and traceback, but no local variables."""
+    """The record has the error, the configuration and the traceback, but no local variables."""
 
     def train() -> None:
         password = "hunter" + str(2)
@@ -86,7 +86,7 @@ def test_cancelled_record_leaves_the_node_to_do() -> None:
     ids=["forged", "surrogate escape", "control characters", "huge", "group", "exit"],
 )
 def test_any_exception_of_a_node_is_recorded(place: Artifact, error: BaseException) -> None:
-    """A message cannot forge a line, hide the failure, or make the record too large."""
+    """An exception message cannot forge a line, hide the failure, or make the record too large."""
     attempt = begin(place)
     assert fail(attempt, error) is None
     assert Status.FAILED is survey(place).status
@@ -97,8 +97,8 @@ def test_any_exception_of_a_node_is_recorded(place: Artifact, error: BaseExcepti
     assert 2 == begin(place).number
 
 
-def test_endless_traceback_is_cut() -> None:
-    """Of a deep recursion, or with a message of megabytes."""
+def test_long_traceback_is_cut() -> None:
+    """Here the exception's message has a million characters."""
     place = artifact()
     fail(begin(place), ValueError("x" * 10**6))
     assert os.path.getsize(place.files.attempt(1)) < 2**18
@@ -117,7 +117,7 @@ def test_error_whose_str_raises_is_recorded() -> None:
 
 
 def test_failure_of_a_node_with_a_large_configuration_is_recorded(place: Artifact) -> None:
-    """It is FAILED, not TODO."""
+    """The node is FAILED, not TODO."""
     attempt = begin(place)
     assert attempt.end("failed", ValueError("bad"), {"words": ["word"] * 500_000}) is None
     assert Status.FAILED is survey(place).status
@@ -151,8 +151,8 @@ def test_attempt_numbers_are_never_reused() -> None:
     assert [f"try-{number}" for number in numbers] == names(place)
 
 
-def test_number_of_left_files_is_not_used_again() -> None:
-    """An attempt never starts in a directory with files of another one."""
+def test_number_of_leftover_files_is_not_used_again() -> None:
+    """An attempt never starts in a directory with the files of another attempt."""
     place = artifact()
     leave_attempt(place, 1)
     put(f"{place.files.files(4, '0f')}/left", "x")
@@ -160,7 +160,7 @@ def test_number_of_left_files_is_not_used_again() -> None:
 
 
 def test_publish_removes_earlier_attempts_and_keeps_the_last_failure() -> None:
-    """Directories, temporary files and records, except the record of the last failure."""
+    """A publish removes directories, temporary files, and all records except that of the last failure."""
     place = artifact()
     for number in range(1, 6):
         attempt = begin(place)
@@ -181,7 +181,7 @@ def test_publish_removes_earlier_attempts_and_keeps_the_last_failure() -> None:
 
 
 def test_publish_keeps_files_that_are_not_furus() -> None:
-    """Such as notes that a person put beside the artifact."""
+    """For example, a user may put notes beside the artifact."""
     place = artifact()
     fail(begin(place))
     put(f"{place.files.directory}/notes.txt", "precious")
@@ -207,7 +207,7 @@ def test_link_among_earlier_files_is_removed_and_not_followed(tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["open", "write", "replace"])
 def test_record_that_cannot_be_written_does_not_block_the_next_claim(place: Artifact, name: str) -> None:
-    """The disk is full: the problem is returned, and this process may try again."""
+    """When the disk is full, `end` returns the error, and this process may claim the node again."""
     attempt = begin(place)
     with failing(name, errno.ENOSPC):
         problem = fail(attempt)
@@ -221,7 +221,7 @@ def test_record_that_cannot_be_written_does_not_block_the_next_claim(place: Arti
 
 
 class Failing(Furu[int]):
-    """Fails at first."""
+    """Fails until its number is in `_mended`."""
 
     of: int
 
@@ -235,7 +235,7 @@ _mended: set[int] = set()
 
 
 def test_record_that_cannot_be_written_does_not_hide_the_nodes_own_error() -> None:
-    """The message is the node's; what furu could not write is a note on it."""
+    """The message is that of the node's own error. The failed write is a note on that error."""
     node = Failing(of=1)
     with failing("replace", errno.ENOSPC), pytest.raises(FuruComputeError) as caught:
         node.get()
@@ -249,7 +249,7 @@ def test_record_that_cannot_be_written_does_not_hide_the_nodes_own_error() -> No
 def test_node_removed_after_an_unwritten_end_is_computed_normally(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its next attempt has the same name."""
+    """Its next attempt has the same name as the attempt whose end was not written."""
     place = artifact()
     with failing("replace", errno.ENOSPC):
         assert fail(begin(place)) is not None
@@ -259,7 +259,7 @@ def test_node_removed_after_an_unwritten_end_is_computed_normally(
 
 
 def test_node_that_was_removed_while_it_ran_ends_without_a_problem() -> None:
-    """Nothing is recorded or made again."""
+    """No record is written, and no directory is created again."""
     place = artifact()
     attempt = begin(place)
     remove_by_hand(place)
@@ -270,7 +270,7 @@ def test_node_that_was_removed_while_it_ran_ends_without_a_problem() -> None:
 
 
 def test_failed_claim_does_not_block_the_next_one(place: Artifact) -> None:
-    """For each call that may fail; the error names the path."""
+    """Each system call of a claim may fail. The error names the path."""
     begin(artifact("another"))
     for name in ("link", "lstat"):
         with failing(name, errno.EIO), pytest.raises(FuruStoreError, match=place.hash) as caught:
@@ -285,7 +285,7 @@ def test_failed_claim_does_not_block_the_next_one(place: Artifact) -> None:
 def test_claim_that_was_interrupted_does_not_block_the_next(
     name: str, after: bool, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By Ctrl-C at any system call of the claim."""
+    """Ctrl-C may interrupt the claim before or after any of its system calls."""
     place = artifact()
     os.makedirs(place.files.class_directory)
     current_owner(store)
@@ -307,7 +307,7 @@ def test_claim_that_was_interrupted_does_not_block_the_next(
 
 @pytest.mark.parametrize("kind", ["file", "dangling link"])
 def test_node_directory_that_is_not_a_directory_is_an_error(place: Artifact, kind: str) -> None:
-    """Not an endless loop."""
+    """The claim raises an error instead of looping forever."""
     fail(begin(place))
     directory = Path(place.files.directory)
     if kind == "file":

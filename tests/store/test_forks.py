@@ -1,4 +1,4 @@
-"""The end of a process, and forks."""
+"""Owners and claims when a process exits or forks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.store.processes import (
 
 
 def test_process_removes_its_owner_at_exit(store: Path) -> None:
-    """By returning, by sys.exit, or by an uncaught exception."""
+    """The process may return, call `sys.exit`, or raise an uncaught exception."""
     for ending, code in [("", 0), ("sys.exit(3)", 3), ("raise ValueError", 1)]:
         with Other(
             f"compute(artifact({ending!r}))\nsay(owners(artifact().settings.store))\n{ending}"
@@ -29,7 +29,7 @@ def test_process_removes_its_owner_at_exit(store: Path) -> None:
 
 
 def test_forked_worker_of_multiprocessing_removes_its_owner_at_its_end(store: Path) -> None:
-    """Such a child ends by os._exit, without atexit functions."""
+    """Such a worker exits by `os._exit`, without calling `atexit` functions."""
     script = """
 import multiprocessing
 def work():
@@ -45,7 +45,7 @@ say(child.exitcode, owners(artifact().settings.store))
 
 
 def test_fork_child_has_its_own_owner(store: Path) -> None:
-    """It does not change the parent's owner and claims."""
+    """The child does not change the parent's owner and claims."""
     script = """
 import json
 mine = begin(artifact("parent's"))
@@ -75,8 +75,8 @@ hear()
         assert Status.IN_PROGRESS is survey(artifact("parent's")).status
 
 
-def test_lock_of_a_parent_ends_with_it_although_a_fork_lives() -> None:
-    """The child has no copy of the descriptor; its own claims stay alive."""
+def test_dead_parents_lock_is_free_although_a_fork_lives() -> None:
+    """The child closes its copy of the parent's descriptor. The child's own claims stay alive."""
     script = """
 begin(artifact("parent's"))
 child = os.fork()
@@ -96,7 +96,7 @@ os.waitpid(child, 0)
 
 
 def test_fork_child_computes_what_its_dead_parent_was_computing() -> None:
-    """The parent's attempts in memory do not belong to the child."""
+    """The child inherits the parent's attempts in its memory, but does not take them for its own."""
     script = """
 begin(artifact())
 read, write = os.pipe()
@@ -118,7 +118,7 @@ os._exit(9)
 
 
 def test_fork_while_another_thread_claims_leaves_the_child_free_to_claim() -> None:
-    """A lock held by a thread of the parent is not locked in the child."""
+    """A lock that another thread of the parent holds is not locked in the child."""
     script = """
 import threading
 locked, release = threading.Event(), threading.Event()
@@ -142,7 +142,7 @@ os.waitpid(child, 0)
 
 
 def test_subprocess_that_outlives_its_parent_does_not_keep_the_parents_claims() -> None:
-    """Programs that a node starts inherit no descriptors of the store."""
+    """Programs that a node starts do not inherit descriptors of the store."""
     script = """
 import subprocess
 attempt = begin(artifact())

@@ -1,4 +1,4 @@
-"""Copied stores, and processes killed while they publish."""
+"""Copied stores, and processes that are killed while they publish."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from tests.store.processes import (
 
 
 def test_copied_store_works(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hard links became files: done nodes are done, failed nodes have failed, running attempts are dead."""
+    """In a copy, done and failed nodes keep their status. Attempts are dead, as their files are not
+    locked."""
     compute(artifact("done"), "value")
     fail(begin(artifact("failed")))
     begin(artifact("running"))
@@ -46,7 +47,7 @@ def test_copied_store_works(store: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("step", ["link", "write", "close", "unlink"])
 def test_process_killed_at_any_step_of_publishing_leaves_all_or_nothing(step: str) -> None:
-    """DONE with the whole value, or TODO."""
+    """The node is either DONE with the whole value, or TODO."""
     script = f"""
 place = artifact("{step}")
 attempt = begin(place)

@@ -1,4 +1,4 @@
-"""Names in a store: none leaves it, none collides with another."""
+"""Names in a store: no name leads out of the store, and different names do not collide."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_hostile_name_becomes_one_plain_component(name: str, tmp_path: Path) -> None:
-    """It is a directory one level down, and not furu's own `owners`."""
+    """The component names a directory one level down, which is not furu's own `owners`."""
     component = encode_component(name)
     assert "/" not in component
     assert "\0" not in component
@@ -80,14 +80,14 @@ def test_hostile_name_becomes_one_plain_component(name: str, tmp_path: Path) -> 
 
 
 def test_different_names_never_share_a_component() -> None:
-    """Names that differ in case, in encoding, or only at the end."""
+    """The names differ in case, in encoding, or only at the end."""
     for one, other in itertools.combinations(HOSTILE, 2):
         assert encode_component(one) != encode_component(other), (one, other)
 
 
 @given(st.text(max_size=400), st.text(max_size=400))
 def test_any_two_names_have_different_components(one: str, other: str) -> None:
-    """Each short enough for any filesystem."""
+    """Each component is short enough for any filesystem."""
     components = {encode_component(one), encode_component(other)}
     assert len({one, other}) == len(components)
     assert all(0 < len(component.encode()) <= 120 for component in components)
@@ -102,7 +102,7 @@ def test_plain_name_is_not_encoded() -> None:
     "name", ["..", "/", "a\0b", "", "owners", "x" * 300, "../../up", "\udce9"], ids=ascii
 )
 def test_node_with_hostile_class_stays_inside_its_store(name: str, store: Path, tmp_path: Path) -> None:
-    """Its artifact is three levels down, and nothing is made beside it."""
+    """The node's artifact is three levels below the store, and nothing is created outside the store."""
     plain = artifact()
     files = node_files(store, name, name, HASH)
     place = Artifact(plain.settings, files, f"{name}:{name}".encode("ascii", "replace").decode(), HASH)
@@ -160,7 +160,7 @@ def test_only_names_that_furu_writes_are_read_as_attempts(
 
 
 def test_every_name_of_a_node_begins_with_its_hash(tmp_path: Path) -> None:
-    """The layout is the one in the documentation."""
+    """The names are those in the documentation."""
     files = node_files(tmp_path, "package.module", "Outer.Inner", HASH)
     node = f"{tmp_path}/package.module/Outer.Inner/{HASH}"
     assert [

@@ -1,4 +1,4 @@
-"""What a process remembers of its stores: owners while they are in use, attempts from claim to release."""
+"""What a process remembers about its stores: owners in use, and attempts from claim to release."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.store.processes import (
 
 @pytest.fixture
 def process() -> Iterator[Process]:
-    """A process without a past, whose memory is this process's for the test."""
+    """A `Process` without owners and attempts, which represents this process during the test."""
     process = Process(beats=False)
     with acting_as(process):
         yield process
@@ -55,7 +55,7 @@ def process() -> Iterator[Process]:
 
 
 def test_few_owners_without_attempts_are_kept(process: Process, tmp_path: Path) -> None:
-    """A hundred stores, used one after another, need a handful of descriptors."""
+    """A hundred stores that are used one after another need only a few descriptors."""
     for number in range(100):
         with use_settings(store=tmp_path / f"store{number}"):
             compute(artifact())
@@ -89,11 +89,11 @@ def test_heartbeat_ends_idle_owners_and_then_itself() -> None:
     process.end()
 
 
-def test_heartbeat_that_cannot_start_leaves_nothing_and_is_tried_again(
+def test_heartbeat_that_cannot_start_leaves_no_owner_and_is_tried_again(
     place: Artifact, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No thread can be started now. Where other machines look for beats: one clear error, and no owner that
-    never beats. On a local filesystem none does, and nodes are computed without."""
+    """No thread can be started. If other machines may check heartbeats, the claim raises an error and
+    leaves no owner. On a local filesystem no other machine can, so nodes are computed without them."""
 
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -115,7 +115,7 @@ def test_heartbeat_that_cannot_start_leaves_nothing_and_is_tried_again(
 
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[float | None]:
-    """For how long a heartbeat that begins in the test is about to wait, each time that it does."""
+    """A queue of timeouts: one for each wait of a heartbeat thread that starts during the test."""
     pauses: queue.SimpleQueue[float | None] = queue.SimpleQueue()
     real, earlier = threading.Event.wait, threading.enumerate()
 
@@ -130,7 +130,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> queue.SimpleQueue[float | None]:
 
 
 def test_heart_beats_six_times_in_a_lease(pauses: queue.SimpleQueue[float | None]) -> None:
-    """Others have to miss five beats before they take a live owner for dead."""
+    """Another machine has to miss five beats before it takes a live owner for dead."""
     process = Process()
     with acting_as(process), use_settings(lease_sec=6.0):
         attempt = begin(artifact())
@@ -142,7 +142,7 @@ def test_heart_beats_six_times_in_a_lease(pauses: queue.SimpleQueue[float | None
 def test_new_owner_with_a_shorter_lease_beats_soon(
     tmp_path: Path, pauses: queue.SimpleQueue[float | None]
 ) -> None:
-    """The heartbeat does not sleep as long as earlier owners allowed."""
+    """The heartbeat does not wait for as long as the longer lease of an earlier owner allows."""
     process = Process()
     with acting_as(process):
         with use_settings(store=tmp_path / "slow", lease_sec=3600.0):
@@ -156,20 +156,20 @@ def test_new_owner_with_a_shorter_lease_beats_soon(
     process.end()
 
 
-def test_heartbeat_looks_soon_at_an_owner_that_is_idle(
+def test_heartbeat_checks_an_idle_owner_soon(
     place: Artifact, pauses: queue.SimpleQueue[float | None]
 ) -> None:
-    """Even if its lease is long."""
+    """The heartbeat waits only briefly, even if the owner's lease is long."""
     process = Process()
     with acting_as(process):
-        with process.lock:  # so that the heartbeat finds the attempt ended
+        with process.lock:  # so that the heartbeat starts after the attempt has ended
             compute(place)
         assert (pauses.get(timeout=5) or 0.0) < place.settings.lease_sec / 6
     process.end()
 
 
 def test_owner_with_as_many_links_as_the_filesystem_allows_is_replaced(process: Process) -> None:
-    """ext4 allows 65,000: the next attempt is a link to another owner."""
+    """ext4 allows 65,000 links to a file. The next attempt is a link to a new owner."""
     first = begin(artifact("first"))
 
     def full(original: Callable[..., None], source: str, target: str) -> None:
@@ -208,8 +208,8 @@ def test_class_whose_directory_is_on_another_disk_has_an_owner_there(
 def test_copy_of_a_virtual_machine_waits_for_two_beats_before_it_takes_over(
     place: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has the boot id and the devices of the original; on a filesystem that both can reach, the lock of
-    one may not be seen in the other."""
+    """The copy has the boot id and the device numbers of the original. On a filesystem that both can reach,
+    one may not see the locks of the other."""
     path = leave_attempt(place)
     assert Status.TODO is survey(place).status
     monkeypatch.setattr(owner_module, "locks_are_all_here", lambda directory: False)
@@ -223,15 +223,15 @@ def test_copy_of_a_virtual_machine_waits_for_two_beats_before_it_takes_over(
         assert Status.TODO is survey(place).status
 
 
-def test_filesystem_of_a_temporary_directory_is_a_local_one(tmp_path: Path) -> None:
-    """So a killed owner is taken over at once. If that is unknown, it is not local."""
+def test_filesystem_of_a_temporary_directory_is_local(tmp_path: Path) -> None:
+    """On a local filesystem a killed owner's node is taken over at once."""
     assert owner_module.locks_are_all_here(str(tmp_path))
 
 
-def test_closed_lock_is_reported_and_its_number_left_to_its_new_user(
+def test_number_of_a_closed_lock_is_left_to_the_file_that_reuses_it(
     process: Process, place: Artifact, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A node closes all descriptors, and another file gets the number."""
+    """A node may close all descriptors. Then another file gets the number of the lock's descriptor."""
     attempt = begin(place)
     owner = attempt.owner
     assert owner is not None
@@ -264,8 +264,8 @@ def test_node_is_in_progress_from_its_link_on(place: Artifact) -> None:
     assert [Status.IN_PROGRESS] == seen
 
 
-def test_waiter_that_took_its_registration_back_is_not_called(place: Artifact) -> None:
-    """The others are called, even if one of them raises."""
+def test_unregistered_waiter_is_not_called(place: Artifact) -> None:
+    """The other waiters are called, even if one of them raises."""
     attempt = begin(place)
     called: list[str] = []
 
@@ -298,7 +298,7 @@ def test_waiter_is_registered_under_the_lock_that_a_release_takes(process: Proce
             process.lock.release()
 
     class Name(str):
-        """Looks at the lock, from another thread, whenever it is looked up."""
+        """A name that tests the lock from another thread each time the name is hashed."""
 
         __slots__ = ()
 
@@ -317,15 +317,15 @@ def test_waiter_is_registered_under_the_lock_that_a_release_takes(process: Proce
 
 
 def test_log_of_an_attempt_that_has_ended_writes_no_file(place: Artifact) -> None:
-    """A thread that outlives the node may still log."""
+    """A thread that outlives the attempt may still log."""
     attempt = begin(place)
     fail(attempt)
     attempt.log("late")
     assert ["try-1"] == names(place)
 
 
-def test_claim_whose_listing_names_what_cannot_be_opened_is_an_error(place: Artifact) -> None:
-    """Not an endless loop."""
+def test_listed_attempt_that_cannot_be_opened_is_an_error(place: Artifact) -> None:
+    """The survey does not loop forever."""
     os.makedirs(place.files.directory)
     stale = instead("listdir", lambda original, path: [*original(path), "try-7"])
     with stale, pytest.raises(FuruStoreError, match="try-7 is listed and cannot be opened"):
@@ -348,7 +348,7 @@ def test_removal_whose_rename_fails_leaves_the_artifact_and_the_node_free() -> N
 
 
 def test_artifact_is_loaded_while_it_is_removed(place: Artifact) -> None:
-    """It is DONE until its document is renamed."""
+    """The node is DONE until its document is renamed."""
     node = Square(of=3)
     node.get()
     entry = find(current_settings(), node.furu_hash)
@@ -361,7 +361,7 @@ def test_artifact_is_loaded_while_it_is_removed(place: Artifact) -> None:
 def test_failed_sync_after_the_link_does_not_unpublish(
     place: Artifact, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Others may have read it; the log says that it may not survive a power cut."""
+    """Other processes may have read the artifact. The log says that it may not survive a power cut."""
     place = artifact(durability="power")
     attempt = begin(place)
     real = os.fsync
@@ -379,7 +379,7 @@ def test_failed_sync_after_the_link_does_not_unpublish(
 
 
 def test_files_that_the_node_removed_are_not_in_its_artifact(place: Artifact) -> None:
-    """A value without files is published; one that needs them fails."""
+    """A JSON value is published without the files. A value that is loaded from files is not published."""
     attempt = begin(place)
     os.rmdir(attempt.files_directory())
     assert publish(attempt)
@@ -392,7 +392,7 @@ def test_files_that_the_node_removed_are_not_in_its_artifact(place: Artifact) ->
 
 
 def test_attempt_that_lost_its_name_writes_no_record(place: Artifact) -> None:
-    """The node was removed, and another attempt has the name."""
+    """The node was removed, and another attempt has the same name now."""
     with OtherProcess() as other:
         late = other.begin(place)
         remove_by_hand(place)
@@ -407,14 +407,14 @@ def test_attempt_that_lost_its_name_writes_no_record(place: Artifact) -> None:
 
 
 class Nested(Furu[int]):
-    """Asks for another node that it does not declare."""
+    """Gets another node that it does not declare."""
 
     def _create(self) -> int:
         return Square(of=2).get() + 1
 
 
 def test_memory_of_a_process_is_empty_when_its_nodes_are_done(process: Process) -> None:
-    """Computed, loaded or failed."""
+    """The nodes were computed, loaded, or have failed."""
     assert 5 == Nested().get() == Nested().get()
     fail(begin(artifact("failed")))
     current_owner(current_settings().store)
@@ -425,7 +425,7 @@ def test_memory_of_a_process_is_empty_when_its_nodes_are_done(process: Process) 
     assert {0} == {owner.attempts for owner in process.owners}
 
 
-def test_files_that_cannot_be_looked_at_are_not_left_out_of_the_artifact(place: Artifact) -> None:
+def test_files_that_cannot_be_checked_are_not_left_out_of_the_artifact(place: Artifact) -> None:
     """After an I/O error nothing is published, and the attempt can end."""
     attempt = begin(place)
     directory = attempt.files_directory()

@@ -18,7 +18,7 @@ from tests.store.processes import (
 
 
 def test_line_of_the_log_cannot_be_forged(place: Artifact) -> None:
-    """Lines of a message after the first one are indented."""
+    """All lines of a message after the first one are indented."""
     attempt = begin(place)
     attempt.log("2030-01-01 INFO honest")
     attempt.log("text\n2030-01-01 ERROR forged\r\n2030-01-01 ERROR forged\r2030-01-01 ERROR forged")
@@ -32,8 +32,8 @@ def test_line_of_the_log_cannot_be_forged(place: Artifact) -> None:
     assert [] == [line for line in lines[1:] if line.startswith("2030")]
 
 
-def test_log_takes_any_text_and_follows_no_link(tmp_path: Path) -> None:
-    """Lone surrogates are escaped; a link in place of the log is an error."""
+def test_log_accepts_any_text_and_follows_no_link(tmp_path: Path) -> None:
+    """Lone surrogates are escaped. A link in place of the log is an error."""
     attempt = begin(artifact())
     attempt.log("caf\udce9 \N{SNOWMAN}")
     assert "caf\\udce9 \N{SNOWMAN}\n" == Path(attempt.files_directory(), "furu.log").read_text("utf-8")
@@ -45,7 +45,7 @@ def test_log_takes_any_text_and_follows_no_link(tmp_path: Path) -> None:
 
 
 def test_log_of_many_threads_has_every_line_whole() -> None:
-    """With one open file, which is closed at the end."""
+    """The threads share one open file. A line that comes after the end of the attempt is dropped."""
     attempt = begin(artifact())
     together = threading.Barrier(8)
 

@@ -1,4 +1,4 @@
-"""Owners that have lost their claims."""
+"""Owners that have lost their claims to another process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.store.processes import (
     result,
 )
 
-# A process of another machine, for which this process seems to have stopped.
+# A process of another machine, which takes this process for dead.
 TAKER = """
 clock = Clock()
 become("another boot", clock)
@@ -46,7 +46,7 @@ hear()
 
 
 def test_owner_that_lost_its_claim_leaves_no_files_behind() -> None:
-    """Later no process could know that they are useless."""
+    """Later no process could know that the files are useless."""
     place = artifact()
     mine = begin(place)
     with Other(TAKER) as other:
@@ -59,7 +59,7 @@ def test_owner_that_lost_its_claim_leaves_no_files_behind() -> None:
 
 
 def taken_over(place: Artifact) -> Attempt:
-    """Claim a node from an owner of another machine whose lease passes without a sign of life."""
+    """Take a node over from an owner of another machine, whose lease passes without a heartbeat."""
     with lease_clock() as clock:
         survey(place)
         clock.now += LEASE_SEC
@@ -67,7 +67,7 @@ def taken_over(place: Artifact) -> Attempt:
 
 
 def test_owner_that_lost_its_claim_does_not_publish(place: Artifact, stranger: OtherProcess) -> None:
-    """Paused beyond its lease, it gets the winner's result."""
+    """An owner that was paused for longer than its lease finds the winner's result."""
     paused = stranger.begin(place)
     winner = taken_over(place)
     assert publish(winner, 2)
@@ -79,7 +79,7 @@ def test_owner_that_lost_its_claim_does_not_publish(place: Artifact, stranger: O
 
 
 def test_owner_that_lost_its_claim_may_still_publish_first(place: Artifact, stranger: OtherProcess) -> None:
-    """Then the taker drops its own result."""
+    """If the old owner publishes first, the new owner drops its own result."""
     paused = stranger.begin(place)
     with stranger.running():
         Path(paused.files_directory(), "model.bin").write_bytes(b"weights")
@@ -91,10 +91,12 @@ def test_owner_that_lost_its_claim_may_still_publish_first(place: Artifact, stra
 
 
 def replace_as_taker(place: Artifact, taker: OtherProcess) -> None:
-    """Take a node over from an owner of another machine whose lease has passed, and publish."""
+    """Take a node over from an owner of another machine, whose lease has passed, and publish a value."""
     with taker.running(), lease_clock() as clock:
         survey(place)
-        assert begin_or_none(place, rejecting(place)) is None  # a `done` hid the owner: seen now
+        assert (
+            begin_or_none(place, rejecting(place)) is None
+        )  # the lease begins at this first look at the owner
         clock.now += LEASE_SEC
         assert publish(begin(place, rejecting(place)), "new")
 
@@ -102,7 +104,7 @@ def replace_as_taker(place: Artifact, taker: OtherProcess) -> None:
 def test_owner_that_lost_its_claim_while_it_published_loses_without_an_error(
     place: Artifact, stranger: OtherProcess, other: OtherProcess
 ) -> None:
-    """It is taken for dead between writing its document and linking it."""
+    """The owner is taken for dead between writing its document and linking it."""
     paused = stranger.begin(place)
     with once_before("link", place.hash, lambda: replace_as_taker(place, other)):
         assert not stranger.publish(paused, "late")
@@ -114,7 +116,7 @@ def test_owner_that_lost_its_claim_while_it_published_loses_without_an_error(
 def test_replacer_that_is_taken_for_dead_leaves_the_takers_result(
     place: Artifact, stranger: OtherProcess, other: OtherProcess, name: str, ending: str
 ) -> None:
-    """It is paused right before or after it renames the rejected artifact."""
+    """The replacer is paused right before or right after it renames the rejected artifact."""
     compute(place, "old")
     with once_before(name, ending, lambda: replace_as_taker(place, other)):
         assert stranger.begin_or_none(place, rejecting(place)) is None
@@ -125,7 +127,7 @@ def test_replacer_that_is_taken_for_dead_leaves_the_takers_result(
 def test_failure_of_an_owner_that_lost_its_claim_changes_nothing(
     place: Artifact, stranger: OtherProcess
 ) -> None:
-    """While the new owner computes, and after it has published."""
+    """The old owner fails while the new owner computes, or after the new owner has published."""
     late, later = stranger.begin(place), stranger.begin(artifact("another"))
     with lease_clock() as clock:
         survey(place)
@@ -144,7 +146,7 @@ def test_failure_of_an_owner_that_lost_its_claim_changes_nothing(
 
 
 def test_publish_keeps_files_of_a_live_owner(place: Artifact, stranger: OtherProcess) -> None:
-    """An owner that was paused beyond its lease may still be writing."""
+    """An owner that was paused for longer than its lease may still be writing."""
     paused = stranger.begin(place)
     with stranger.running():
         Path(paused.files_directory(), "model.bin").write_bytes(b"weights")

@@ -1,4 +1,4 @@
-"""A process as an owner: one file, one lock, one heartbeat; who is alive, and who only looks so."""
+"""Owners: each process has one file, one lock and one heartbeat for all of its nodes in a store."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.store.processes import (
 
 
 def test_process_has_one_owner_in_each_store(store: Path, tmp_path: Path) -> None:
-    """For any number of nodes and threads."""
+    """All nodes that the process computes share this owner."""
     claimed = [begin(artifact(str(number))) for number in range(5)]
     assert [claimed[0].owner] * 5 == [attempt.owner for attempt in claimed]
     assert [claimed[0].owner.record.id] == owners(store)
@@ -40,7 +40,7 @@ def test_process_has_one_owner_in_each_store(store: Path, tmp_path: Path) -> Non
     assert [other.record.id] == owners(tmp_path / "second")
 
 
-def test_first_claims_of_several_threads_make_one_owner(store: Path) -> None:
+def test_simultaneous_first_claims_of_threads_create_one_owner(store: Path) -> None:
     together = threading.Barrier(8)
     found: list[Any] = []
 
@@ -78,7 +78,7 @@ def _umask() -> int:
     return mask
 
 
-def test_opening_a_store_leaves_nothing_but_the_owner(store: Path) -> None:
+def test_opening_a_store_creates_only_the_owner(store: Path) -> None:
     owner = current_owner(store, LEASE_SEC)
     assert ["owners"] == os.listdir(store)
     assert [owner.record.id] == owners(store)
@@ -87,7 +87,7 @@ def test_opening_a_store_leaves_nothing_but_the_owner(store: Path) -> None:
 def test_one_heartbeat_touches_every_owner_of_the_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Six beats in a lease for any number of nodes; a failed beat does not end it."""
+    """There are six beats per lease for any number of nodes. A failed beat does not stop the heartbeat."""
     beats: dict[int, int] = {}
     enough = threading.Event()
     real = os.utime
@@ -114,7 +114,7 @@ def test_one_heartbeat_touches_every_owner_of_the_process(
 
 
 def test_heartbeat_changes_the_mtime_that_others_see(store: Path) -> None:
-    """The attempt's link and the owner's file are one inode."""
+    """The attempt's link and the owner's file have the same inode."""
     attempt = begin(artifact())
     assert attempt.owner is not None
     os.utime(attempt.owner.path, (1, 1))
@@ -124,7 +124,7 @@ def test_heartbeat_changes_the_mtime_that_others_see(store: Path) -> None:
 
 @pytest.mark.parametrize("removed", ["owners", "everything"])
 def test_process_makes_a_new_owner_if_the_old_one_was_removed(removed: str, store: Path) -> None:
-    """After rm -rf of the store, or of `owners`."""
+    """A user may remove the whole store, or only `owners`."""
     first = begin(artifact("first")).owner
     shutil.rmtree(store / "owners" if removed == "owners" else store)
     compute(artifact("second"))
@@ -134,7 +134,7 @@ def test_process_makes_a_new_owner_if_the_old_one_was_removed(removed: str, stor
 
 
 def test_process_makes_a_new_owner_if_its_file_was_removed(store: Path) -> None:
-    """As another machine does after a long pause."""
+    """Another machine removes the file if this process was paused for too long."""
     first = begin(artifact("first"))
     path = current_owner(store).path
     os.unlink(path)

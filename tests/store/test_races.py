@@ -1,4 +1,4 @@
-"""Claims, releases and removals between whose steps another owner acts."""
+"""Claims, releases and removals while another owner acts between their steps."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ from tests.store.processes import (
 
 
 def test_claim_with_a_low_number_gives_way_to_later_attempts(place: Artifact, other: OtherProcess) -> None:
-    """Its number is free again because old records were removed. A node's status is that of its highest
-    attempt."""
+    """The number of the claim is free again because old records were removed. The claim must take a higher
+    number, because the highest attempt determines the status of the node."""
     fail(begin(place))
 
     def fail_often() -> None:
@@ -57,13 +57,15 @@ def test_claim_with_a_low_number_gives_way_to_later_attempts(place: Artifact, ot
     assert Status.IN_PROGRESS is other.status(place)
     assert attempt.number == survey(place).attempt
     fail(attempt)
-    assert other.publish(other.begin(place))  # what the first link was is not in its way
+    assert other.publish(
+        other.begin(place)
+    )  # the first link, which the claim gave up, does not block others
 
 
 def test_overtaken_claim_keeps_the_published_files(
     place: Artifact, stranger: OtherProcess, other: OtherProcess
 ) -> None:
-    """Another process has published, and cleaned up, while this one was paused."""
+    """Another process publishes right before the paused process would remove leftover files."""
 
     def take_over() -> None:
         with other.running(), lease_clock() as clock:
@@ -73,7 +75,7 @@ def test_overtaken_claim_keeps_the_published_files(
             put(f"{winner.files_directory()}/file", "theirs")
             assert publish(winner, "theirs")
 
-    os.makedirs(place.files.directory)  # so that the claimer looks for what was left in it
+    os.makedirs(place.files.directory)  # so that the claimer searches it for leftover files
     paused = stranger.begin(place)
     with stranger.running(), once_before("listdir", f"{place.hash}.d", take_over):
         paused.files_directory()
@@ -83,10 +85,8 @@ def test_overtaken_claim_keeps_the_published_files(
         assert "theirs" == file.read()
 
 
-def test_owner_that_publishes_while_it_is_taken_over_stops_its_taker(
-    place: Artifact, stranger: OtherProcess
-) -> None:
-    """After the taker has looked at `done`, and before it looks for others."""
+def test_owner_that_publishes_during_a_takeover_wins(place: Artifact, stranger: OtherProcess) -> None:
+    """The owner publishes after the new claimer has checked `done` and before it checks other attempts."""
     paused = stranger.begin(place)
     published: list[bool] = []
 
@@ -116,7 +116,7 @@ def test_owner_of_a_node_that_is_taken_over_is_removed(
 
 
 def test_attempts_whose_owners_seem_dead_keep_their_names(place: Artifact) -> None:
-    """They may be paused on another machine, and still publish."""
+    """The owners may be paused on another machine, and may publish later."""
     numbers = range(1, KEPT_RECORDS + 4)
     os.makedirs(place.settings.store, exist_ok=True)
     for number in numbers:
@@ -128,7 +128,7 @@ def test_attempts_whose_owners_seem_dead_keep_their_names(place: Artifact) -> No
 def test_claimers_that_give_way_pause_longer_each_time(
     place: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a few tries without a pause, because one or two clashes are common."""
+    """The first few tries have no pause, because one or two clashes are common."""
     pauses: list[float] = []
     monkeypatch.setattr(time, "sleep", pauses.append)
 
@@ -145,7 +145,7 @@ def test_claimers_that_give_way_pause_longer_each_time(
 
 
 def test_attempt_whose_name_is_anothers_does_not_publish(place: Artifact, other: OtherProcess) -> None:
-    """Its node was removed by hand, and another process computes it again."""
+    """The node was removed by hand, and another process computes it again."""
     late = begin(place)
     remove_by_hand(place)
     later = other.begin(place)
@@ -156,14 +156,14 @@ def test_attempt_whose_name_is_anothers_does_not_publish(place: Artifact, other:
 
 
 class Checked(Square):
-    """Valid if it is 9."""
+    """Valid if its value is 9."""
 
     def _validate(self) -> bool:
         return self.get() == 9
 
 
 def test_good_artifact_that_replaced_a_rejected_one_is_loaded(other: OtherProcess) -> None:
-    """Another process has published it since this one judged the old one."""
+    """Another process publishes the good artifact after this process has rejected the old one."""
     node = Checked(of=2)
     place = artifact_of(node)
     compute(place, 5)
@@ -178,7 +178,7 @@ def test_good_artifact_that_replaced_a_rejected_one_is_loaded(other: OtherProces
 
 
 def test_release_keeps_a_name_of_another_attempt(place: Artifact, other: OtherProcess) -> None:
-    """Both attempts have the same number."""
+    """Both attempts have the same number, and therefore the same name."""
     late = begin(place)
     remove_by_hand(place)
     later = other.begin(place)
@@ -189,8 +189,8 @@ def test_release_keeps_a_name_of_another_attempt(place: Artifact, other: OtherPr
     assert other.publish(later)
 
 
-def test_removal_keeps_an_attempt_that_begins_as_soon_as_it_may(other: OtherProcess) -> None:
-    """It begins when the removal frees the name of the first attempt."""
+def test_removal_keeps_an_attempt_that_begins_as_soon_as_the_node_is_free(other: OtherProcess) -> None:
+    """The new attempt begins as soon as the removal frees the name `try-1`."""
     node = Square(of=3)
     node.get()
     begun: list[Attempt] = []
@@ -199,7 +199,7 @@ def test_removal_keeps_an_attempt_that_begins_as_soon_as_it_may(other: OtherProc
         original(path, **options)
         if path == artifact_of(node).files.attempt(1) and not node.exists() and not begun:
             other.fail(other.begin(artifact_of(node)))
-            begun.append(other.begin(artifact_of(node)))  # of the number of the removal's own claim
+            begun.append(other.begin(artifact_of(node)))  # has the number of the removal's own claim
 
     with instead("unlink", begin_at_once):
         assert remove(find(current_settings(), node.furu_hash))
@@ -211,7 +211,7 @@ def test_removal_keeps_an_attempt_that_begins_as_soon_as_it_may(other: OtherProc
 
 
 def test_removed_node_is_claimed_by_one_at_every_step(place: Artifact, other: OtherProcess) -> None:
-    """The removal holds it until the last name is gone."""
+    """The removal holds the node until the node's last name is gone, so no other claim succeeds."""
     attempt = begin(place)
     attempt.files_directory()
     assert publish(attempt)
@@ -230,7 +230,7 @@ def test_removed_node_is_claimed_by_one_at_every_step(place: Artifact, other: Ot
 def test_removal_takes_what_a_paused_owner_publishes_meanwhile(
     place: Artifact, stranger: OtherProcess
 ) -> None:
-    """It publishes before its files, and its name beside them, are renamed."""
+    """The owner publishes right before the removal renames the directory with the owner's files."""
     fail(begin(place))
     paused = stranger.begin(place)
     with stranger.running():

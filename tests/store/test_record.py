@@ -1,4 +1,4 @@
-"""State files are read and written safely, whatever is in their place."""
+"""Reading and writing state files is safe, whatever is in their place."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ NOT_FILES = [make_directory, make_link, make_dangling, make_loop, make_fifo, mak
 
 
 def ended_document(**changes: Any) -> bytes:
-    """Return a failed attempt's record of the node that `artifact()` names, with changes."""
+    """Return the record of a failed attempt at the node of `artifact()`, with `changes`."""
     document = {
         "record": "ended",
         "format": 1,
@@ -128,7 +128,7 @@ UNREADABLE = {
 def test_state_file_that_is_not_a_regular_file_of_sensible_size_is_an_error(
     make: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    """It is not followed, waited for, or read into memory."""
+    """A link is not followed, a FIFO does not block, and a huge file is not read into memory."""
     path = tmp_path / "done"
     make(path)
     with pytest.raises(FuruStoreError) as caught:
@@ -138,7 +138,7 @@ def test_state_file_that_is_not_a_regular_file_of_sensible_size_is_an_error(
 
 
 def test_missing_state_file_is_none(tmp_path: Path) -> None:
-    """Also below a file; an empty one is empty."""
+    """A path below a regular file is missing too. An empty file is not missing."""
     put(tmp_path / "file", b"")
     assert read_state(f"{tmp_path}/missing", 10) is None
     assert read_state(f"{tmp_path}/file/below", 10) is None
@@ -175,8 +175,8 @@ def test_read_error_is_a_store_error_that_names_the_file(
 
 
 @pytest.mark.parametrize("content", UNREADABLE.values(), ids=UNREADABLE)
-def test_done_that_is_not_this_nodes_whole_artifact_is_a_named_error(content: Callable[[], bytes]) -> None:
-    """Never a decoding error, never a value."""
+def test_done_that_is_not_this_nodes_whole_artifact_is_an_error(content: Callable[[], bytes]) -> None:
+    """Reading such a `done` raises a `FuruStoreError`, not a decoding error."""
     place = artifact()
     put(place.files.done, content())
     with pytest.raises(FuruStoreError) as caught:
@@ -192,7 +192,7 @@ def test_whole_done_is_read(store: Path) -> None:
 
 
 def test_empty_done_is_a_miss() -> None:
-    """As after a power cut."""
+    """A power cut may leave an empty `done`."""
     place = artifact()
     put(place.files.done, b"")
     assert place.read() is None
@@ -204,7 +204,7 @@ def test_empty_done_is_a_miss() -> None:
     "make", [make_empty, make_directory, make_link, make_dangling, make_loop, make_fifo]
 )
 def test_done_that_is_not_a_regular_file_is_replaced(make: Callable[[Path], None], failures: int) -> None:
-    """An empty file, a directory, a link or a FIFO. The target of a link is not changed."""
+    """`done` may be an empty file, a directory, a link or a FIFO. The target of a link is not changed."""
     place = artifact()
     os.makedirs(place.files.class_directory)
     for _ in range(failures):
@@ -301,7 +301,7 @@ def test_owner_id_that_is_a_path_removes_nothing(store: Path, tmp_path: Path) ->
 
 
 def test_written_record_reads_back_and_is_readable_json() -> None:
-    """Indented, with one line for each line of the traceback."""
+    """The JSON is indented, and has one line for each line of the traceback."""
     record = EndedRecord(
         format=1,
         node_class="m:C",
@@ -332,7 +332,7 @@ def test_result_is_kept_byte_for_byte() -> None:
     assert b'{"x": 1.50, "x": 2}' == bytes(read.result)
 
 
-def test_write_new_never_overwrites_and_never_follows(tmp_path: Path) -> None:
+def test_write_new_never_overwrites_a_file_or_follows_a_link(tmp_path: Path) -> None:
     put(tmp_path / "file", b"theirs")
     (tmp_path / "link").symlink_to(tmp_path / "new")
     for name in ("file", "link"):
@@ -353,7 +353,7 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_part_written_file_is_removed_and_closed(
     error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a full disk or an interrupt."""
+    """The write fails because of a full disk or an interrupt."""
     real, calls, closed = os.write, [], []
 
     def write(descriptor: int, data: bytes) -> int:
@@ -392,7 +392,7 @@ def test_sync_reaches_the_file_before_it_is_closed_and_the_directory(
 def test_state_files_are_opened_without_following_links_and_closed_on_exec(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every open: claim, log, publish, read, fail, look."""
+    """This covers all files that are opened to claim, log, publish, read, fail and survey."""
     flags: dict[str, int] = {}
     real = os.open
 
@@ -430,7 +430,7 @@ class Named(Furu[int]):
 
 
 def test_error_with_an_undecodable_file_name_is_recorded_and_not_hidden() -> None:
-    """Python represents such a byte as a lone surrogate."""
+    """Python represents an undecodable byte as a lone surrogate."""
     node = Named(name="raise")
     with pytest.raises(FuruComputeError) as caught:
         node.get()
@@ -447,7 +447,7 @@ def test_node_whose_field_is_an_undecodable_file_name_is_computed() -> None:
 
 
 def test_failure_of_a_node_with_a_large_configuration_is_read_back() -> None:
-    """The limit for records includes the configuration."""
+    """The size limit for records includes the configuration, so a large configuration is left out."""
     node = Named(name="big" * 2**19)
     with pytest.raises(FuruComputeError):
         node.get()

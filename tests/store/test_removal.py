@@ -1,4 +1,4 @@
-"""Removing nodes: a node is claimed, then renamed; a node that is being computed is never removed."""
+"""Removing nodes: a removal claims and renames the node. It never removes a node that is being computed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tests.graphs import Computed, Node, actions, flat, recording
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """The record of the nodes that the test computes."""
     with recording() as record:
         yield record
 
 
 def entry(node: Node) -> Artifact:
-    """Where a node lies."""
+    """Return the artifact of a node."""
     return find(current_settings(), node.furu_hash)
 
 
@@ -47,7 +47,7 @@ def test_failed_node_can_be_removed() -> None:
 
 
 def test_node_that_is_being_computed_is_not_removed() -> None:
-    """It is published."""
+    """The node is published afterwards."""
     (node,) = flat(1)
     begun, go_on = threading.Event(), threading.Event()
 
@@ -67,7 +67,7 @@ def test_node_that_is_being_computed_is_not_removed() -> None:
 
 
 def test_removing_a_missing_node_is_not_an_error() -> None:
-    """Nothing is made in its place."""
+    """The second removal creates no file in place of the node."""
     (node,) = flat(1)
     run_local([node])
     found = entry(node)
@@ -76,7 +76,7 @@ def test_removing_a_missing_node_is_not_an_error() -> None:
     assert [] == list(found.path.parent.iterdir())
 
 
-def test_rest_of_a_killed_removal_is_removed_by_the_next(store: Path) -> None:
+def test_leftovers_of_a_killed_removal_are_removed_later(store: Path) -> None:
     left = store / "tests.graphs" / "Node" / "removed-0123456789abcdef"
     left.mkdir(parents=True)
     (left / "done").write_text("x")

@@ -33,7 +33,7 @@ from tests.store.processes import (
 def test_no_other_process_can_claim_while_an_artifact_is_replaced(
     place: Artifact, other: OtherProcess, third: OtherProcess
 ) -> None:
-    """Although `done` is renamed; after a kill, one process takes over."""
+    """This holds although `done` is renamed. If the replacing process is killed, one process takes over."""
     publish(begin(place), 1)
     attempt = other.begin(place, rejecting(place, 1))
     assert 2 == attempt.number
@@ -47,7 +47,7 @@ def test_no_other_process_can_claim_while_an_artifact_is_replaced(
 
 
 def test_rejected_done_waits_for_an_attempt_that_is_alive(place: Artifact, other: OtherProcess) -> None:
-    """That attempt may still publish."""
+    """The live attempt may still publish."""
     compute(place, "old")
     os.makedirs(place.files.directory)
     os.link(other.owner_path(), place.files.attempt(5))
@@ -60,7 +60,7 @@ def test_rejected_done_waits_for_an_attempt_that_is_alive(place: Artifact, other
 
 
 def test_failed_replacement_does_not_block_a_later_one(place: Artifact, other: OtherProcess) -> None:
-    """The process that failed lives on."""
+    """The process whose replacement failed is still running."""
     publish(begin(place), 1)
     other.fail(other.begin(place, rejecting(place, 1)))
     assert Status.FAILED is survey(place).status
@@ -74,7 +74,7 @@ def test_failed_replacement_does_not_block_a_later_one(place: Artifact, other: O
 def test_blind_claim_that_is_released_does_not_bypass_a_replacement(
     place: Artifact, other: OtherProcess, third: OtherProcess
 ) -> None:
-    """A claimer holds `try-1` when the replacer wants it, and releases it before the replacer looks."""
+    """Another claimer takes `try-1` right before the replacer, and releases the name right after."""
     publish(begin(place), 1)
     third_owner, first = third.owner_path(), place.files.attempt(1)
     tries = 0
@@ -102,8 +102,8 @@ def test_blind_claim_that_is_released_does_not_bypass_a_replacement(
 def test_claim_delayed_past_a_publish_does_not_join_a_replacement(
     place: Artifact, other: OtherProcess, third: OtherProcess
 ) -> None:
-    """A claimer that found try-1 dead links try-2 only after another process published as try-2, and
-    a third one has begun to replace that."""
+    """A claimer has found the owner of try-1 dead. Before it links try-2, another process publishes as
+    try-2, and a third process begins to replace the published artifact."""
     dead = OtherProcess()
     dead.begin(place)
     dead.die()
@@ -122,7 +122,7 @@ def test_claim_delayed_past_a_publish_does_not_join_a_replacement(
 
 
 def test_claim_beside_an_old_failure_is_seen_by_all(place: Artifact, other: OtherProcess) -> None:
-    """`done` was removed by hand, and the record of a failure remains: one process computes."""
+    """`done` was removed by hand, and the record of a failure remains. One process computes the node."""
     begin(place).end("cancelled", KeyboardInterrupt(), {})
     fail(begin(place))
     publish(begin(place))
@@ -134,8 +134,8 @@ def test_claim_beside_an_old_failure_is_seen_by_all(place: Artifact, other: Othe
     assert publish(attempt)
 
 
-def test_overtaken_replacer_does_not_compute_beside_the_other() -> None:
-    """The second one links its number after the first one has looked for others, and finds `done` gone."""
+def test_overtaken_replacer_does_not_compute_beside_another() -> None:
+    """The second replacer links its number after the first has checked other attempts and moved `done`."""
     place = artifact()
     compute(place, "old")
     script = """
@@ -167,7 +167,7 @@ hear()
 
 
 def test_new_result_is_not_renamed_in_place_of_the_rejected_one() -> None:
-    """Another process replaces the rejected result between the judgement and the rename."""
+    """Another process replaces the rejected result before this process renames it."""
     place = artifact()
     compute(place, "old")
     script = """
@@ -186,7 +186,7 @@ hear()
 
         def judge() -> bool:
             verdicts.append(result(place) == "old")
-            if len(verdicts) == 2:  # under the claim: the first was before it
+            if len(verdicts) == 2:  # this call holds the claim; the first call did not
                 assert "True" == other.ask("")
             return verdicts[-1]
 
@@ -215,8 +215,8 @@ hear()
 """
 
 
-def test_of_processes_that_replace_results_together_one_publishes_each() -> None:
-    """Three processes, thirty nodes."""
+def test_exactly_one_of_several_processes_replaces_each_result() -> None:
+    """Three processes replace the results of thirty nodes at the same time."""
     places = [artifact(str(number)) for number in range(30)]
     for place in places:
         compute(place, "old")

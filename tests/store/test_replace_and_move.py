@@ -30,7 +30,7 @@ from tests.store.processes import (
 
 
 def test_rejected_artifact_is_replaced(place: Artifact) -> None:
-    """Under the next number. The old files are kept until the new artifact is published."""
+    """The new attempt has the next number. The old files are kept until the new artifact is published."""
     old = begin(place)
     old.files_directory()
     publish(old, 1)
@@ -53,7 +53,7 @@ def test_accepted_done_stays() -> None:
 
 
 def test_rejected_done_is_replaced_again_and_again() -> None:
-    """Numbers increase, and nothing old remains."""
+    """Attempt numbers increase, and no old files remain."""
     place = artifact()
     compute(place, "old")
     for number in range(2, 6):
@@ -65,7 +65,7 @@ def test_rejected_done_is_replaced_again_and_again() -> None:
 
 
 def test_rejected_done_can_be_replaced_after_a_replacement_that_failed() -> None:
-    """In one process: rejected, failed, computed, rejected again."""
+    """One process rejects an artifact, fails to replace it, replaces it, and rejects the new artifact."""
     place = artifact()
     compute(place, "old")
     fail(begin(place, rejecting(place)))
@@ -78,7 +78,7 @@ def test_rejected_done_can_be_replaced_after_a_replacement_that_failed() -> None
     assert "new" == result(place)
 
 
-def test_judge_that_raises_leaves_the_artifact_and_the_node_free() -> None:
+def test_validation_that_raises_leaves_the_artifact_and_the_node_free() -> None:
     """The caller gets the exception of `_validate`."""
     place = artifact()
     compute(place, "old")
@@ -105,7 +105,7 @@ class Fickle(Furu[int]):
 
 
 def test_rejected_node_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By get(), exists() and status()."""
+    """`exists` and `status` count the rejected artifact as missing, and `get` computes the node again."""
     node = Fickle(name="x")
     assert 7 == node.get()
     monkeypatch.setattr(Fickle, "good", False)
@@ -129,7 +129,7 @@ def test_moved_store_works(store: Path, tmp_path: Path, monkeypatch: pytest.Monk
 def test_store_reached_by_two_paths_is_one(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a symbolic link to the store."""
+    """The second path is a symbolic link to the store."""
     store.mkdir()
     (tmp_path / "link").symlink_to(store)
     attempt = begin(artifact())
@@ -143,7 +143,7 @@ def test_store_reached_by_two_paths_is_one(
 
 
 def test_removed_node_is_todo() -> None:
-    """By rm -rf, between two gets."""
+    """A user removes the node's files between two calls of `get`."""
     node = Square(of=3)
     node.get()
     remove_by_hand(artifact_of(node))

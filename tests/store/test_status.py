@@ -1,4 +1,4 @@
-"""The status of a node, the files after each step, and the cost in system calls."""
+"""The status of a node, its files after each step, and the cost of a node in system calls."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.store.processes import (
 
 
 def test_status_is_derived_from_names() -> None:
-    """All states, one after another."""
+    """The node passes through every status."""
     place = artifact()
     assert Status.TODO is survey(place).status  # no name
     os.makedirs(place.files.directory)
@@ -50,15 +50,15 @@ def test_status_is_derived_from_names() -> None:
     attempt.end("cancelled", KeyboardInterrupt(), {})
     assert Status.TODO is survey(place).status
     leave_attempt(place, 3)
-    assert Status.TODO is survey(place).status  # a dead owner's
+    assert Status.TODO is survey(place).status  # its owner is dead
     attempt = begin(place)
     assert (Status.IN_PROGRESS, 4) == (survey(place).status, survey(place).attempt)
     assert publish(attempt)
     assert Status.DONE is survey(place).status
 
 
-def test_highest_attempt_alone_decides() -> None:
-    """By number: 10 is after 9."""
+def test_highest_attempt_alone_determines_the_status() -> None:
+    """Attempts are compared by number: 10 is higher than 9."""
     place = artifact()
     for number in (1, 9):
         leave_attempt(place, number)
@@ -86,7 +86,8 @@ def test_node_that_is_removed_during_a_survey_is_todo(place: Artifact) -> None:
 
 
 def test_each_step_leaves_exactly_these_files(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Claim: try-1. Files: a1. Publish: a temporary, `done`, and then `done` alone beside a1."""
+    """A claim adds `try-1`, and files add `a1`. A publish adds a temporary file, links it to `done`, and
+    removes the temporary name and `try-1`."""
     place = artifact()
     current_owner(store)
     os.makedirs(place.files.class_directory)
@@ -156,7 +157,6 @@ def test_publish_keeps_the_files_of_its_attempt(place: Artifact) -> None:
 
 
 def test_running_attempt_is_known_from_its_claim_to_its_end() -> None:
-    """In any thread."""
     place = artifact()
     assert running_attempt(place) is None
     attempt = begin(place)
@@ -168,12 +168,12 @@ def test_running_attempt_is_known_from_its_claim_to_its_end() -> None:
     assert running_attempt(place) is None
 
 
-# ---- what it costs ----
+# ---- the cost in system calls ----
 
 
 def test_cold_node_costs_ten_system_calls(store: Path) -> None:
-    """From the first look to the last unlink, in a known class. The main thread's are made by another
-    thread."""
+    """Counts all calls of a `get` in a class whose directory exists. Another thread makes most of them for
+    the main thread."""
     with use_settings(store=store):
         Square(of=1).get()
         node = Square(of=2)
@@ -194,7 +194,7 @@ def test_status_of_a_warm_node_costs_one_stat() -> None:
 
 
 def test_reading_a_warm_node_writes_nothing() -> None:
-    """One stat, one open, one read."""
+    """Loading opens and reads `done` once."""
     node = Square(of=2)
     node.get()
     with system_calls() as calls:

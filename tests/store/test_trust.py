@@ -1,4 +1,4 @@
-"""A store into whose root everybody may write is refused, unless that is allowed."""
+"""A store is refused if every user may write to its root, unless `allow_shared` is set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.store.processes import Square
 
 @pytest.fixture(autouse=True)
 def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Forget which roots were checked, as a new process does; once now, and whenever it is called."""
+    """Forget which roots were checked, as in a new process. Returns a function that does it again."""
 
     def forget() -> None:
         monkeypatch.setattr(this_process(), "trusted", Trusted())
@@ -26,7 +26,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
 
 def open_to_all(store: Path) -> None:
-    """Let everybody write into a store's root, whatever the umask."""
+    """Let every user write to the root of a store, whatever the umask is."""
     store.mkdir(exist_ok=True)
     store.chmod(0o777)
 
@@ -65,7 +65,7 @@ def test_nothing_is_computed_in_a_store_that_others_may_write(store: Path) -> No
 
 
 def test_store_that_others_may_write_can_be_allowed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a block, or by the environment."""
+    """It can be allowed for a block, or by the environment."""
     open_to_all(store)
     with use_settings(allow_shared=True):
         assert 9 == Square(of=3).get()
@@ -91,7 +91,7 @@ def test_link_to_a_store_is_judged_by_its_target(store: Path, tmp_path: Path) ->
 
 
 def test_store_made_by_furu_is_never_refused(store: Path) -> None:
-    """Even with a umask of zero, as in some containers."""
+    """Other users cannot write to the store, even with a umask of zero, as in some containers."""
     before = os.umask(0)
     try:
         assert 9 == Square(of=3).get()

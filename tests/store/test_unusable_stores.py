@@ -30,7 +30,7 @@ from tests.store.processes import (
 
 @pytest.mark.parametrize("name", ["store", "store/owners"])
 def test_store_that_is_a_file_is_one_clear_error(name: str, store: Path, tmp_path: Path) -> None:
-    """It names the path and says what to set; the file is not changed."""
+    """The error names the path and the variable to set. The file is not changed."""
     put(tmp_path / name, "precious")
     with pytest.raises(FuruStoreError) as caught:
         Square(of=2).get()
@@ -42,7 +42,7 @@ def test_store_that_is_a_file_is_one_clear_error(name: str, store: Path, tmp_pat
 
 @pytest.mark.parametrize("levels", [1, 2])
 def test_directory_below_the_store_that_is_a_file_is_one_clear_error(levels: int) -> None:
-    """That of a class, or of a module."""
+    """The file is in the place of a class's or a module's directory."""
     node = Square(of=2)
     put(Path(artifact_of(node).files.done).parents[levels - 1], "precious")
     with pytest.raises(FuruStoreError, match=str(Path(artifact_of(node).files.class_directory))):
@@ -53,7 +53,7 @@ def test_directory_below_the_store_that_is_a_file_is_one_clear_error(levels: int
 def test_filesystem_without_hard_links_is_an_error_at_the_first_claim(
     number: int, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error names the store; nothing remains of the attempt."""
+    """The error names the store. No owner file remains."""
     monkeypatch.setattr(os, "link", refuse(number))
     with pytest.raises(FuruStoreError, match="no hard links") as caught:
         claim(artifact())
@@ -103,7 +103,7 @@ def test_store_that_could_not_be_opened_is_tried_again(monkeypatch: pytest.Monke
 def test_full_disk_at_the_first_claim_is_one_clear_error(
     name: str, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It names a path in the store; no descriptor stays open."""
+    """The error names a path in the store. No owner file remains."""
     Path(store).mkdir()
     with monkeypatch.context() as patches:
         patches.setattr(os, name, refuse(errno.ENOSPC))
@@ -115,7 +115,7 @@ def test_full_disk_at_the_first_claim_is_one_clear_error(
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EIO])
 def test_lock_that_cannot_be_tried_is_a_store_error(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not an OSError."""
+    """The error is a `FuruStoreError`, not an `OSError`."""
     place = artifact()
     leave_attempt(place)
     monkeypatch.setattr(fcntl, "flock", refuse(number))
@@ -125,7 +125,7 @@ def test_lock_that_cannot_be_tried_is_a_store_error(number: int, monkeypatch: py
 
 @pytest.fixture
 def shared_directory() -> Iterator[Path]:
-    """A directory that every user can reach; pytest's own is root's alone."""
+    """A directory that every user can reach. Only root can reach the directories of pytest."""
     if os.getuid() != 0:
         pytest.skip("only root can become another user")
     with tempfile.TemporaryDirectory(prefix="furu-test-", dir="/tmp") as directory:
@@ -154,7 +154,7 @@ except FuruStoreError as error:
 def test_read_only_store_can_be_loaded_from_but_not_computed_in(
     has_owners: bool, shared_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A missing node is one error that names the store."""
+    """Computing a missing node raises one error that names the store."""
     path = shared_directory / "store"
     monkeypatch.setenv("FURU_PATH", str(path))
     os.umask(os.umask(0o022))
@@ -177,7 +177,7 @@ def test_read_only_store_can_be_loaded_from_but_not_computed_in(
 def test_store_in_an_inaccessible_directory_is_one_clear_error(
     shared_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even for a status."""
+    """Even reading a status raises the error."""
     path = shared_directory / "store"
     monkeypatch.setenv("FURU_PATH", str(path))
     compute(artifact())
