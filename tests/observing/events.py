@@ -1,4 +1,4 @@
-"""Functions that make events for tests."""
+"""A function that makes an event for tests."""
 
 from __future__ import annotations
 
