@@ -1,4 +1,4 @@
-"""The project's sessions: `nox -s tests lint typing docs`, and `nox -l` for all."""
+"""The nox sessions of the project: `nox -s tests lint typing docs`; `nox -l` lists them all."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PYPROJECT = nox.project.load_toml("pyproject.toml")
 
 
 def find_pythons() -> dict[str, str]:
-    """Return one interpreter that runs for each CPython version from the oldest supported one on.
+    """Return one working interpreter for each CPython version from the oldest supported version on.
 
-    Looks on the path and where pyenv keeps its own: pyenv's shims are on the path for every version
-    that is installed, and fail when run for all but the active one.
+    Searches the path and the versions of pyenv. The shims of pyenv are on the path for every installed
+    version, but only the shim of the active version runs.
     """
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     candidates = [shutil.which(name) for name in ("python3", *(f"python3.{n}" for n in range(11, 20)))]
@@ -47,7 +47,7 @@ def _version(python: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-# Where there is none, nox says that the oldest is missing, in place of passing without a test.
+# If no interpreter is found, nox reports that the oldest is missing instead of passing without tests.
 PYTHONS = find_pythons() or {"3.11": "python3.11"}
 
 
@@ -56,12 +56,12 @@ def group(name: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, name))
 
 
-# Two processes, each of which runs whole files; if one of them dies, the tests end. `-n0` uses one process.
+# Two processes, each of which runs whole files. If a process dies, the session fails. `-n0`: one process.
 SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile", "--max-worker-restart=0")
 
 
-# The oldest Python runs all tests, with the newest dependencies. What takes long and does not depend on
-# the version of Python, or on those of dependencies, is run there only.
+# The oldest Python runs all tests, with the newest dependencies. Slow tests that do not depend on the
+# versions of Python or of the dependencies run only there.
 ONCE = ["tests/faults", "tests/test_costs.py", "tests/web/test_server.py"]
 NOT_OF_PYTHON = [f"--ignore={path}" for path in (*ONCE, "tests/web", "tests/service")]
 PROGRAMS = ["cli/test_files", "node/test_main_module", "common/test_origin"]
@@ -72,7 +72,7 @@ NOT_OF_DEPENDENCIES = [f"--ignore={path}" for path in (*ONCE, *(f"tests/{name}.p
 @nox.session
 @nox.parametrize("python", [nox.param(path, id=version) for version, path in PYTHONS.items()])
 def tests(session: nox.Session) -> None:
-    """Run the tests on every CPython that is found. Arguments go to pytest."""
+    """Run the tests on every CPython that is found. Arguments are passed to pytest."""
     session.install(".[all]", *group("test"))
     is_oldest = session.python == next(iter(PYTHONS.values()))
     session.run("pytest", "-q", *SIDE_BY_SIDE, *([] if is_oldest else NOT_OF_PYTHON), *session.posargs)
@@ -80,9 +80,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="uv", python=PYTHONS.get("3.11", "3.11"))
 def lowest(session: nox.Session) -> None:
-    """Run the tests on the oldest Python with the lowest version of every dependency that is allowed.
+    """Run the tests on the oldest Python with the lowest allowed version of every dependency.
 
-    Needs uv, which alone resolves like this: `pip install uv`.
+    Needs uv, because only uv resolves to lowest versions: `pip install uv`.
     """
     session.install("--resolution", "lowest-direct", ".[all]", *group("test"))
     session.run("pytest", "-q", *SIDE_BY_SIDE, *NOT_OF_DEPENDENCIES, *session.posargs)
@@ -90,21 +90,21 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Inject faults into the store at length, for some minutes, and print how many of which kind."""
+    """Inject faults into the store for some minutes, and print the number of faults of each kind."""
     session.install(".[all]", *group("test"))
     session.run("pytest", "-q", "tests/faults", *session.posargs, env={"FURU_FAULTS": "long"})
 
 
 @nox.session
 def mutants(session: nox.Session) -> None:
-    """Break the protocol on purpose, a line at a time, and show that a named test fails each time."""
+    """Break one line of the sources at a time, and check that the named tests fail."""
     session.install(".[all]", *group("test"))
     session.run("python", "-m", "tests.mutants", *session.posargs)
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Run thousands of runs in one process, and show that nothing in it grows."""
+    """Do thousands of runs in one process, and check that its resources do not grow."""
     session.install(".[all]", *group("test"))
     session.run("python", "-m", "tests.faults.soak", *session.posargs)
 
@@ -127,7 +127,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """Check types twice: mypy strict and pyright, over the sources and the tests of the types."""
+    """Check the types of the sources and the type tests with mypy (strict) and pyright."""
     session.install(".[all]", *group("typing"))
     session.run("mypy")
     session.run("pyright", "--pythonpath", f"{session.bin}/python")
@@ -135,14 +135,14 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation; a warning is an error. The tests run its examples."""
+    """Build the documentation, with warnings as errors. The tests run its examples."""
     session.install(".[all]", *group("docs"))
     session.run("sphinx-build", "-W", "-n", "-q", "--keep-going", "docs", "docs/_build")
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Run the demo twice in a store of its own: all of it, then nothing."""
+    """Run the demo twice in a new store: the second run computes nothing."""
     session.install(".[cli]")
     store = session.create_tmp()
     for _ in range(2):
@@ -151,22 +151,22 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Print what a node costs, against baselines and other engines. Arguments: see tests/benchmarks."""
+    """Compare the cost of a node with baselines and other engines. Arguments: see tests/benchmarks."""
     session.install(".")
-    for peer in group("bench"):  # one that cannot be installed on this Python is not measured
+    for peer in group("bench"):  # an engine that cannot be installed on this Python is not measured
         session.install(peer, success_codes=[0, 1, 2], silent=True)
     session.run("python", "-m", "tests.benchmarks", *session.posargs)
 
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """Watch runs in Chromium, which has to be there (`apt-get install chromium`, or CHROMIUM names it)."""
+    """Test the pages in Chromium. Install it (`apt-get install chromium`), or name it with CHROMIUM."""
     session.install(".[all]", *group("test"), *group("browser"))
     session.run("pytest", "-q", "tests/web/browser.py", *session.posargs)
 
 
 @nox.session
 def load(session: nox.Session) -> None:
-    """Show how a service under load answers, what it leaks, and how it ends."""
+    """Measure a service under load: its latencies, its leaks and its shutdown."""
     session.install(".[all]", *group("test"))
     session.run("python", "-m", "tests.web.load")

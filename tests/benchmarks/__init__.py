@@ -1,2 +1,2 @@
-"""What a node costs, against what a user would write by hand: `nox -s bench`, or
-`python -m tests.benchmarks --help`. Not collected by pytest; the stable part of it is in test_costs.py."""
+"""The cost of a node, compared with code that a user would write by hand: `nox -s bench`, or
+`python -m tests.benchmarks --help`. pytest does not collect it; test_costs.py tests the stable figures."""

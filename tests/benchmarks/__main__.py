@@ -1,4 +1,4 @@
-"""The table: each row a figure, the figure to reach, and whether it is reached."""
+"""Print a table. Each row has a measured figure, the figure to reach, and whether it is reached."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from tests.benchmarks.graphs import SHAPES
 from tests.benchmarks.measure import NotMeasured, What, import_sec, interleaved, measure, modules_of
 from tests.benchmarks.peers import PEERS
 
-# Slow ones get fewer nodes: what a node costs is printed, and that hardly depends on how many there are.
+# Slow engines get fewer nodes: the cost of a node hardly depends on the number of nodes.
 _PEER_NODES = {"redun": 100}
 _EXTRAS = {"dask", "distributed", "rich", "typer", "trio"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. Without a figure to reach it is there for orientation."""
+    """One line of the table. A line without a figure to reach is for orientation only."""
 
     name: str
     figure: str
@@ -38,7 +38,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is measured, and where."""
+    """The sizes and the number of measurements, and the directories for the stores."""
 
     scale: int
     rounds: int
@@ -58,7 +58,7 @@ def at_most(name: str, value: float, limit: float, unit: str, detail: str = "") 
 
 
 def cold(plan: Plan) -> Iterator[Row]:
-    """All shapes at two sizes, in each place, against by hand and against bare anyio."""
+    """Cold runs of all shapes at two sizes in each place, compared with the baselines."""
     for place, directory in plan.places.items():
         for size in (plan.size(1_000), plan.size(10_000)):
             for shape in SHAPES:
@@ -79,7 +79,7 @@ def cold(plan: Plan) -> Iterator[Row]:
 
 
 def linear(plan: Plan) -> Iterator[Row]:
-    """A node of a graph ten times as large."""
+    """The cost of a node in a graph ten times as large."""
     small, large = plan.size(10_000), plan.size(100_000)
     for shape in SHAPES:
         whats = [
@@ -96,7 +96,7 @@ def linear(plan: Plan) -> Iterator[Row]:
 
 
 def warm(plan: Plan) -> Iterator[Row]:
-    """Nodes that are DONE."""
+    """Runs of nodes that are DONE."""
     size = plan.size(10_000)
     (figures,) = interleaved(plan.rounds, [What("warm", {"size": size}, plan.fast)])
     yield at_most(f"warm, {size:,} roots DONE, a node, beyond its object", figures["node_us"], 40, "us")
@@ -105,20 +105,20 @@ def warm(plan: Plan) -> Iterator[Row]:
 
 
 def calls(plan: Plan) -> Iterator[Row]:
-    """System calls, counted."""
+    """The number of system calls for a node."""
     cold_calls, warm_calls = count_calls(plan.fast, 100)
     yield at_most("system calls of a cold node beyond the user's files", cold_calls, 11, "calls")
     yield at_most("system calls of a warm node", warm_calls, 1, "calls")
 
 
 def memory(plan: Plan) -> Iterator[Row]:
-    """Bytes a node of a live plan, beyond the caller's objects."""
+    """Bytes for each node of a live plan, without the caller's objects."""
     size = plan.size(10_000)
     yield at_most(f"memory a node of a live plan of {size:,}, layered", plan_bytes(size), 2048, "bytes")
 
 
 def lag(plan: Plan) -> Iterator[Row]:
-    """How long the loop keeps others waiting."""
+    """How long other tasks of the event loop have to wait."""
     (busy,) = interleaved(plan.rounds, [What("lag", {"size": plan.size(10_000)}, plan.fast)])
     for name, limit in (("p99", 20), ("max", 100)):
         idle = f" (idle {busy[f'idle_{name}_ms']:.2g})"
@@ -126,14 +126,14 @@ def lag(plan: Plan) -> Iterator[Row]:
 
 
 def start(plan: Plan) -> Iterator[Row]:
-    """How soon what is ready begins."""
+    """How soon a ready node starts."""
     (gap,) = interleaved(plan.rounds, [What("start", {"layers": plan.size(100)}, plan.fast)])
     for name, limit in (("p50", 0.5), ("p99", 5)):
         yield at_most(f"from a dependency's end to a node's start, {name}", gap[f"{name}_ms"], limit, "ms")
 
 
 def makespan(plan: Plan) -> Iterator[Row]:
-    """Whether the workers are kept busy."""
+    """How busy the workers are, as the time of a run compared with the least possible time."""
     for whole, on in ((True, "all"), (False, "three")):
         (figures,) = interleaved(plan.rounds, [What("makespan", {"whole": whole}, plan.fast)])
         name = f"10 layers of 16 x 50 ms, each on {on} before, against least possible"
@@ -141,7 +141,7 @@ def makespan(plan: Plan) -> Iterator[Row]:
 
 
 def imports(plan: Plan) -> Iterator[Row]:
-    """What `import furu` costs a script."""
+    """The time and the modules that `import furu` costs a script."""
     pairs = [
         (import_sec("import furu"), import_sec("import asyncio, json")) for _ in range(5 * plan.rounds)
     ]
@@ -152,7 +152,7 @@ def imports(plan: Plan) -> Iterator[Row]:
 
 
 def window(plan: Plan) -> Iterator[Row]:
-    """Roots from a generator."""
+    """Memory that remains for each root of a generator after the window has passed."""
     size = plan.size(1_000_000)
     figures = measure(What("window", {"size": size}, plan.fast))
     yield at_most(
@@ -165,7 +165,7 @@ def window(plan: Plan) -> Iterator[Row]:
 
 
 def planning(plan: Plan) -> Iterator[Row]:
-    """A large graph, and nothing computed."""
+    """Planning a large graph without computing a node."""
     size = plan.size(1_000_000)
     figures = measure(What("planning", {"size": size, "collect": True}, plan.fast))
     name = f"planning {size:,} nodes, layered"
@@ -179,7 +179,7 @@ def planning(plan: Plan) -> Iterator[Row]:
 
 
 def peers(plan: Plan) -> Iterator[Row]:
-    """Other engines, for orientation."""
+    """The cost of a node in other engines, for orientation."""
     size = plan.size(1_000)
     for engine in ("by hand", "furu", *PEERS):
         nodes = min(size, _PEER_NODES.get(engine, size))
@@ -202,13 +202,13 @@ GROUPS: dict[str, Callable[[Plan], Iterator[Row]]] = {
 
 
 def find_places(disk: Path) -> dict[str, Path]:
-    """A memory filesystem where there is one, and a disk."""
+    """Return a memory filesystem, if one is available, and a disk."""
     memory_fs = Path("/dev/shm")
     return {**({"tmpfs": memory_fs} if os.access(memory_fs, os.W_OK) else {}), "disk": disk}
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("groups", nargs="*", metavar="ROWS", help=f"some of: {' '.join(GROUPS)}")
     parser.add_argument("--quick", action="store_true", help="a tenth of the nodes, one round")

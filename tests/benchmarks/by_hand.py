@@ -1,4 +1,4 @@
-"""The baselines: what a user would write in place of furu. Each returns when all is computed."""
+"""The baselines: code that a user would write instead of furu. Each returns when all is computed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORKERS = 8
 
 
 def compute_and_store(edges: Edges, store: str, number: int) -> None:
-    """Read what a node depends on, and write its result and a done marker in a directory of its own."""
+    """Read the results of a node's dependencies, and write its result and a done marker."""
     directory = f"{store}/{number}"
     if os.path.exists(f"{directory}/done"):
         return
@@ -38,7 +38,7 @@ def _read(store: str, number: int) -> int:
 
 
 def by_hand(edges: Edges, store: str) -> None:
-    """`graphlib` and a thread pool, as the documentation of `graphlib` puts them together."""
+    """`graphlib` and a thread pool, combined as in the documentation of `graphlib`."""
     sorter = graphlib.TopologicalSorter(dict(enumerate(edges)))
     finished: queue.SimpleQueue[tuple[int, BaseException | None]] = queue.SimpleQueue()
 
@@ -62,7 +62,7 @@ def by_hand(edges: Edges, store: str) -> None:
 
 
 def bare_anyio(edges: Edges, store: str) -> None:
-    """Pullers that take each ready node through `to_thread.run_sync`; nothing is stored."""
+    """Tasks that pass each ready node to `to_thread.run_sync`. Nothing is stored."""
     anyio.run(_pull_all, edges)
 
 

@@ -1,6 +1,6 @@
-"""One measurement in a process of its own: `python -m tests.benchmarks.child NAME JSON`.
+"""One measurement in a separate process: `python -m tests.benchmarks.child NAME JSON`.
 
-A fresh process each: no other's heap, threads or imports. Prints one line of JSON.
+Each measurement has a fresh heap and its own threads and imports. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PROBE_SEC = 0.001
 
 
 def furu_cold(edges: Edges, store: str) -> None:
-    """Objects, identity and run."""
+    """Make the nodes and run them. This includes hashing their identity."""
     run_local(roots_of(edges), max_workers=WORKERS)
 
 
@@ -47,7 +47,7 @@ def roots_of(edges: Edges) -> list[Small]:
 
 
 def cold(store: str, engine: str, shape: str, size: int) -> dict[str, float]:
-    """Compute a graph of which nothing is there."""
+    """Compute a graph in an empty store."""
     edges = SHAPES[shape](size)
     run = ENGINES[engine]
     started = time.perf_counter()
@@ -56,7 +56,7 @@ def cold(store: str, engine: str, shape: str, size: int) -> dict[str, float]:
 
 
 def warm(store: str, size: int) -> dict[str, float]:
-    """Ask for nodes that are all roots and all DONE, beyond what making plain objects costs."""
+    """Run nodes that are all roots and all DONE. The cost of making plain objects is subtracted."""
     edges: Edges = [()] * size
     run_local(make_small(edges))
     started = time.perf_counter()
@@ -71,7 +71,7 @@ def warm(store: str, size: int) -> dict[str, float]:
 
 
 def pruned(store: str, size: int) -> dict[str, float]:
-    """Ask for a graph whose root is DONE; how many nodes the run says something of."""
+    """Run a graph whose root is DONE, and return how many nodes the run reports."""
     edges = SHAPES["chain"](size)
     root = roots_of(edges)[0]
     run_local([root])
@@ -80,7 +80,7 @@ def pruned(store: str, size: int) -> dict[str, float]:
 
 
 def lag(store: str, size: int) -> dict[str, float]:
-    """How late a task on the loop is woken, while small nodes run and while nothing does."""
+    """Measure how late a task on the loop wakes, while small nodes run and while the loop is idle."""
     edges = layered(size)
 
     async def both() -> dict[str, float]:
@@ -114,7 +114,7 @@ async def _probe(lags: list[float]) -> None:
 
 
 def start(store: str, layers: int) -> dict[str, float]:
-    """From the end of a node's last dependency to its own beginning, nodes of 10 ms, threads to spare."""
+    """Measure the time from the end of a node's last dependency to the node's start, with free threads."""
     edges = layered(4 * layers, width=4)
     nodes = make_sleeping(edges, 0.01)
     run_local([nodes[number] for number in sinks(edges)], max_workers=WORKERS)
@@ -123,8 +123,8 @@ def start(store: str, layers: int) -> dict[str, float]:
 
 
 def makespan(store: str, whole: bool) -> dict[str, float]:
-    """10 layers of 16 nodes that sleep 50 ms, each on three of the layer before or on the whole of it, on
-    8 workers: as a ratio to the least time possible."""
+    """Run 10 layers of 16 nodes that sleep 50 ms, on 8 workers, and return the time divided by the least
+    possible time. Each node depends on three nodes of the layer before, or on all of them."""
     edges = layered(160, width=16)
     if whole:
         edges = [tuple(range(n // 16 * 16 - 16, n // 16 * 16)) if n >= 16 else () for n in range(160)]
@@ -135,7 +135,7 @@ def makespan(store: str, whole: bool) -> dict[str, float]:
 
 
 def window(store: str, size: int) -> dict[str, float]:
-    """Roots from a generator through a window of 1,000; what stays behind of each."""
+    """Run roots from a generator in a window of 1,000, and return the bytes that remain for each root."""
     sizes: list[int] = []
 
     def roots() -> Iterator[Furu[int]]:
@@ -154,11 +154,11 @@ def window(store: str, size: int) -> dict[str, float]:
 
 
 def planning(store: str, size: int, collect: bool) -> dict[str, float]:
-    """Plan a layered graph on a loop that is watched, with or without Python's cyclic collector; compute
-    nothing.
+    """Plan a layered graph without computing it, and measure the lag of the loop. Python's garbage
+    collector is enabled if `collect` is true.
 
-    A first node below all others holds everything up. The generator of roots is read on when all below
-    the first root, which is all, has been found.
+    All nodes depend on a first node, which blocks. The generator of roots continues when all nodes below
+    its only root, and so the whole graph, have been found.
     """
     edges: Edges = [(0,) if not below else tuple(n + 1 for n in below) for below in layered(size - 2)]
     edges = [(), *edges]
@@ -207,7 +207,7 @@ def _cancel_from_thread(scope: anyio.CancelScope) -> Callable[[], object]:
 
 
 class Held(Small):
-    """Computes until it is stopped."""
+    """Blocks until `released` is set."""
 
     released = False
 
@@ -224,13 +224,13 @@ def _percentile(values: list[float], percent: int) -> float:
 def _resident_bytes() -> int:
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except FileNotFoundError:  # not on macOS; the peak is, which only grows
+    except FileNotFoundError:  # on macOS only the peak is available, which never shrinks
         return int(_peak_mib() * 2**20)
 
 
 def _peak_mib() -> float:
     status = Path("/proc/self/status")
-    if status.exists():  # what getrusage says includes the parent's at the fork
+    if status.exists():  # getrusage includes the parent's memory at the fork
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
@@ -241,9 +241,9 @@ MEASUREMENTS: dict[str, Callable[..., dict[str, float]]] = {
 
 
 def main() -> None:
-    """Do one measurement."""
+    """Do one measurement, and print its figures."""
     name, arguments = sys.argv[1], json.loads(sys.argv[2])
-    anyio.run(anyio.sleep, 0)  # imports what a loop needs; no engine's imports count
+    anyio.run(anyio.sleep, 0)  # import the modules of a loop, so that no engine pays for them
     with use_settings(store=arguments["store"]):
         figures = MEASUREMENTS[name](**arguments)
     print(json.dumps({"peak_mib": _peak_mib(), **figures}))

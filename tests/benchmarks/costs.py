@@ -1,4 +1,4 @@
-"""Costs that are counted, not timed: the same on every machine, so tests hold them."""
+"""Costs that are counted, not timed. They are the same on every machine, so tests can check them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from furu.execution.plan import Plan
 from tests.benchmarks.graphs import SHAPES, sinks
 from tests.benchmarks.nodes import Small, make_small
 
-# Every function of `os` with which a node's state could be looked at or changed.
+# Every function of `os` that could read or change the state of a node.
 _CALLS = [
     "access", "chmod", "close", "fstat", "fsync", "ftruncate", "link", "listdir", "lstat", "mkdir", "open",
     "read", "readlink", "remove", "rename", "replace", "rmdir", "scandir", "stat", "unlink", "utime",
@@ -32,14 +32,14 @@ _CALLS = [
 
 @contextlib.contextmanager
 def counting_calls() -> Iterator[Counter[str]]:
-    """Count the calls that are made through `os` by whatever thread."""
+    """Count the calls of the functions in `_CALLS`, in all threads."""
     counts: Counter[str] = Counter()
 
     def counting(name: str) -> Any:
         real = getattr(os, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            # The heartbeat costs a call a process, not a node; and a process of tests has many stores.
+            # Heartbeats do not depend on the number of nodes, and a test process has many stores.
             counts[name] += threading.current_thread().name != "furu-heartbeat"
             return real(*args, **kwargs)
 
@@ -52,9 +52,9 @@ def counting_calls() -> Iterator[Counter[str]]:
 
 
 def count_calls(place: Path, size: int) -> tuple[float, float]:
-    """Return the system calls of a cold and of a warm node, those of a run without nodes left out."""
+    """Return the system calls of a cold and of a warm node, without the calls of an empty run."""
     with tempfile.TemporaryDirectory(dir=place) as directory, use_settings(store=directory):
-        run_local([Small(number=-1)])  # makes the owner and the class's directory
+        run_local([Small(number=-1)])  # creates the owner and the class's directory
         nodes = [Small(number=number) for number in range(size)]
         with counting_calls() as cold:
             run_local(nodes)
@@ -63,12 +63,12 @@ def count_calls(place: Path, size: int) -> tuple[float, float]:
         with counting_calls() as none:
             run_local([])
     fixed = none.total()
-    # The look by discovery, which finds the node missing, is one of a cold node's calls.
+    # The calls of a cold node include the look-up by discovery, which finds the node missing.
     return (cold.total() - fixed) / size, (warm.total() - fixed) / size
 
 
 def plan_bytes(size: int, shape: str = "layered") -> float:
-    """Return the bytes that a run holds for a node of a graph that is wholly known, beyond the node."""
+    """Return the bytes that a run keeps for each node of a fully known graph, without the node itself."""
     edges = SHAPES[shape](size)
     nodes = make_small(edges)
     roots: list[Furu[int]] = [nodes[number] for number in sinks(edges)]
@@ -82,7 +82,7 @@ def plan_bytes(size: int, shape: str = "layered") -> float:
 
 
 def _plan(roots: list[Furu[int]]) -> tuple[Any, ...]:
-    """What the scheduler keeps of a graph: the plan, the jobs, and what discovery remembers."""
+    """Return the objects that the scheduler keeps for a graph: the discovery, the plan and the jobs."""
     discovery = Discovery(roots, remember=True, retry_failed=True)
     plan: Plan[Any] = Plan()
     jobs: dict[str, Any] = {}
@@ -98,7 +98,7 @@ def _plan(roots: list[Furu[int]]) -> tuple[Any, ...]:
 
 
 def count_operations(shape: str, size: int) -> int:
-    """Return how many of furu's own functions a cold run calls, in all its threads."""
+    """Return the number of calls of furu's functions in a cold run, in all threads."""
     edges = SHAPES[shape](size)
     nodes = make_small(edges)
     roots = [nodes[number] for number in sinks(edges)]

@@ -1,4 +1,4 @@
-"""Runs measurements in child processes, interleaved, each with a store of its own that is removed."""
+"""Runs measurements in child processes, interleaved. Each has a new store, which is removed afterwards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class What:
-    """A measurement of child.py with its arguments, and where its store lies."""
+    """A measurement of child.py with its arguments, and the directory for its store."""
 
     name: str
     arguments: dict[str, Any]
@@ -28,11 +28,11 @@ class What:
 
 
 class NotMeasured(Exception):
-    """A measurement could not be made; says why in a few words."""
+    """A measurement failed. The message says why in a few words."""
 
 
 def measure(what: What) -> Figures:
-    """Measure once. Raises `NotMeasured`."""
+    """Measure once. Raises `NotMeasured` if the measurement fails."""
     store = tempfile.mkdtemp(prefix="furu-bench-", dir=what.place)
     command = [sys.executable, "-m", "tests.benchmarks.child", what.name]
     try:
@@ -55,7 +55,7 @@ def measure(what: What) -> Figures:
 
 
 def interleaved(rounds: int, whats: Sequence[What]) -> list[Figures]:
-    """Measure each once a round, and return the least of each figure: what disturbs only adds."""
+    """Measure each once per round, and return the minimum of each figure: disturbances only add to it."""
     best: list[Figures] = [{} for _ in whats]
     for _ in range(rounds):
         for least, what in zip(best, whats, strict=True):
@@ -65,13 +65,13 @@ def interleaved(rounds: int, whats: Sequence[What]) -> list[Figures]:
 
 
 def import_sec(code: str) -> float:
-    """How long a fresh interpreter takes to run a line of imports."""
+    """Return the seconds that a fresh interpreter takes to run a line of imports."""
     timed = f"import time; s = time.perf_counter()\n{code}\nprint(time.perf_counter() - s)"
     return float(subprocess.run([sys.executable, "-c", timed], capture_output=True, check=True).stdout)
 
 
 def modules_of(code: str) -> set[str]:
-    """The top-level modules that a line of imports brings in."""
+    """Return the top-level modules that are loaded after a line of imports."""
     listed = f"{code}\nimport sys; print(*{{name.partition('.')[0] for name in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", listed], capture_output=True, check=True, text=True)
     return set(done.stdout.split())

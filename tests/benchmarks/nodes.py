@@ -1,4 +1,4 @@
-"""The nodes of the benchmarks: bodies that do next to nothing, or sleep, and nodes made from edges."""
+"""The nodes of the benchmarks, which do almost nothing or sleep, and functions to make them from edges."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import time
 from furu import Furu
 from tests.benchmarks.graphs import Edges
 
-# Keeps the numbers of a ladder, which double at each diamond, small.
+# Keeps the results of a ladder small: they double at each diamond.
 MODULUS = 1_000_003
 
-# When each sleeping node began and ended, by number.
+# When each sleeping node started and finished, by number.
 began: dict[int, float] = {}
 ended: dict[int, float] = {}
 
 
 class Small(Furu[int]):
-    """Reads what it depends on and returns a number."""
+    """Loads its dependencies and returns a number."""
 
     number: int
     below: tuple[Small, ...] = ()
@@ -27,7 +27,7 @@ class Small(Furu[int]):
 
 
 class Sleeping(Furu[int]):
-    """Sleeps, and notes when."""
+    """Sleeps, and records when it started and finished."""
 
     number: int
     seconds: float
@@ -42,7 +42,7 @@ class Sleeping(Furu[int]):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plain:
-    """What a `Small` would be if it were only an object."""
+    """A plain dataclass with the fields of `Small`."""
 
     number: int
     below: tuple[Plain, ...] = ()

@@ -1,5 +1,5 @@
-"""Other engines on the same graphs, storing the same results. Imported only to be measured: each may be
-missing."""
+"""Other engines that compute the same graphs and store the same results. Each function imports its engine,
+which may be missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.benchmarks.nodes import MODULUS
 
 
 def dask_threaded(edges: Edges, store: str) -> None:
-    """A dict of tasks; what `compute_and_store` writes is the store."""
+    """A dict of tasks. `compute_and_store` stores the results."""
     import dask.threaded
 
     graph: dict[Any, Any] = {
@@ -24,7 +24,7 @@ def dask_threaded(edges: Edges, store: str) -> None:
 
 
 def dask_distributed(edges: Edges, store: str) -> None:
-    """A local cluster of threads, as small as Dask makes one; its start is counted, as for the others."""
+    """The smallest local cluster of threads. The time includes its start, as for the other engines."""
     from distributed import Client, LocalCluster
 
     logging.getLogger("distributed").setLevel(logging.ERROR)
@@ -42,7 +42,7 @@ def dask_distributed(edges: Edges, store: str) -> None:
 
 
 def luigi_build(edges: Edges, store: str) -> None:
-    """A task a node; its done marker is the target."""
+    """One task for each node, with the done marker as its target."""
     import luigi
 
     class Node(luigi.Task):  # type: ignore[misc]
@@ -63,7 +63,7 @@ def luigi_build(edges: Edges, store: str) -> None:
 
 
 def redun_run(edges: Edges, store: str) -> None:
-    """A task a node, cached in redun's own database."""
+    """One task for each node, cached in redun's database."""
     import redun
     from redun.config import Config
 
@@ -83,7 +83,7 @@ def redun_run(edges: Edges, store: str) -> None:
 
 
 def joblib_memory(edges: Edges, store: str) -> None:
-    """`Memory.cache`, node after node: joblib knows of no dependencies."""
+    """`Memory.cache` for one node after another, because joblib does not handle dependencies."""
     import joblib
 
     @joblib.Memory(store, verbose=0).cache

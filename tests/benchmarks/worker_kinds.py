@@ -1,5 +1,5 @@
-"""What the kinds of workers cost: pure Python in processes beside threads, and small nodes on a local Dask
-cluster beside bare `client.submit`. Run it as a script: `python tests/benchmarks/worker_kinds.py`."""
+"""The cost of kinds of workers: pure Python in processes compared with threads, and small nodes on a local
+Dask cluster compared with `client.submit`. Run it as `python tests/benchmarks/worker_kinds.py`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TASKS, WINDOW = 2_000, 64
 
 
 class Spin(Furu[int]):
-    """Keeps the interpreter's lock."""
+    """Computes in pure Python, so that it keeps the interpreter's lock."""
 
     name: str
     rounds: int
@@ -35,7 +35,7 @@ class Nothing(Furu[int]):
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """How long a call takes, in a store of its own."""
+    """Return how long a call takes in a new store."""
     with tempfile.TemporaryDirectory() as folder, use_settings(store=folder):
         started = time.perf_counter()
         function()
@@ -43,18 +43,18 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def spin(workers: Any) -> float:
-    """Seconds for the spinning nodes on one kind of worker."""
+    """Return the seconds for the spinning nodes on one kind of workers."""
     nodes = [Spin(name=f"{number}", rounds=ROUNDS) for number in range(SPINS)]
     return seconds(lambda: run_local(nodes, workers=workers, max_workers=PROCESSORS))
 
 
 def same(number: int) -> int:
-    """What bare Dask computes."""
+    """Return the number: the task that bare Dask computes."""
     return number
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure, and print the results."""
     threads, processes = spin(ThreadWorkers()), spin(ProcessWorkers())
     print(
         f"{SPINS} spinning nodes: threads {threads:.2f} s, processes {processes:.2f} s, "

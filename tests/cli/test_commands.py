@@ -1,4 +1,4 @@
-"""The command line: what it prints, in a terminal and piped, and how it ends."""
+"""The command line: its output on a terminal and in a pipe, and its exit codes."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def slow():
 
 @pytest.fixture(autouse=True)
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory with a module of nodes, in which commands run."""
+    """The working directory of the commands, which contains a module with nodes."""
     folder = tmp_path / "work"
     folder.mkdir()
     (folder / "models.py").write_text(MODULE)
@@ -78,13 +78,13 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def furu(*arguments: str) -> Result:
-    """Run the command with pipes around it, in this process: starting Python takes longer than most."""
+    """Run the command in this process with captured output, which is faster than starting Python."""
     sys.modules.pop("models", None)
     return CliRunner().invoke(app, arguments, prog_name="furu")
 
 
 def in_terminal(*arguments: str) -> tuple[str, int]:
-    """Run the command in a terminal of its own; return what it showed, and its exit code."""
+    """Run the command in a new terminal, and return its output and its exit code."""
     child, terminal = pty.fork()
     if child == 0:
         os.execv(sys.executable, [sys.executable, "-m", "furu.cli", *arguments])
@@ -93,7 +93,7 @@ def in_terminal(*arguments: str) -> tuple[str, int]:
         select.select([terminal], [], [], 10)
         try:
             content = os.read(terminal, 65536)
-        except OSError:  # Linux says so when the other end is closed
+        except OSError:  # on Linux this means that the other end is closed
             content = b""
         if not content:
             break
@@ -104,7 +104,7 @@ def in_terminal(*arguments: str) -> tuple[str, int]:
 
 
 def plain(text: str) -> str:
-    """Text in which what changes from run to run is replaced."""
+    """Replace the parts of a text that differ from run to run."""
     text = re.sub(r"[0-9]+(\.[0-9]+)? (ms|s)\b", "TIME", text)
     text = re.sub(r"\b[0-9a-f]{32}\b", "HASH", re.sub(r"\b[0-9]+%", "N%", text))
     return re.sub(r"(?<=[a-z] )[0-9a-f]{8}\b", "HASH8", text)
@@ -125,7 +125,7 @@ def test_run_prints_its_report_and_exits_with_0() -> None:
 
 
 def test_failed_node_is_named_on_stderr_and_run_exits_with_1() -> None:
-    """With --keep-going the other nodes are computed."""
+    """With --keep-going, the other nodes are computed."""
     done = furu("run", "models:mixed", "--keep-going")
     assert 1 == done.exit_code
     assert "furu: Train(data=<Data " in done.stderr
@@ -141,7 +141,7 @@ def test_report_as_json_is_one_document() -> None:
 
 
 def test_other_failures_are_counted_after_the_first_one() -> None:
-    """The report, which is above on a terminal, names all of them."""
+    """The error message counts them. The report lists them all."""
     Path("many.py").write_text(
         "from models import *\nroots = [Train(data=one.data, rate=rate) for rate in (7, 8, 9)]\n"
     )
@@ -151,8 +151,8 @@ def test_other_failures_are_counted_after_the_first_one() -> None:
     assert 3 == done.stdout.count("ValueError: diverged. State: ")
 
 
-def test_message_that_ends_with_a_full_stop_gets_no_second_one() -> None:
-    """The full stop is between the node's message and the state path."""
+def test_message_with_a_full_stop_at_its_end_gets_no_second_one() -> None:
+    """The full stop separates the node's message from the state file."""
     Path("stops.py").write_text(MODULE.replace('"diverged"', '"diverged."'))
     done = furu("run", "stops.py:mixed")
     assert "ValueError: diverged. State: " in done.stderr
@@ -170,20 +170,20 @@ def test_message_that_ends_with_a_full_stop_gets_no_second_one() -> None:
     ],
 )
 def test_target_without_nodes_exits_with_2(target: str, says: str) -> None:
-    """The message shows what to write."""
+    """The message says what is wrong with the target."""
     done = furu("run", target)
     assert 2 == done.exit_code
     assert says in " ".join(done.stderr.replace("│", "").split())
 
 
 def test_roots_may_be_given_by_a_file_and_a_function() -> None:
-    """FILE.py:NAME works too, and so does a single node."""
+    """FILE.py:NAME works too, and NAME may be a single node."""
     assert furu("run", "./models.py:one").stdout.startswith("computed 2, ")
     assert furu("run", "models:one").stdout.startswith("computed 0, reused 1, ")
 
 
 def test_wrong_window_exits_with_2() -> None:
-    """Before anything is computed."""
+    """The option is rejected before any node is computed."""
     done = furu("run", "models:good", "--window", "sideways")
     assert 2 == done.exit_code
     assert "window_size must be" in done.stderr
@@ -193,7 +193,7 @@ def test_wrong_window_exits_with_2() -> None:
 
 
 def begin_slow(work: Path) -> subprocess.Popen[str]:
-    """Start a run of a node that waits to be told to end."""
+    """Start a run of a node that waits for a file, and return when the node is running."""
     command = [sys.executable, "-m", "furu.cli", "run", "models:slow"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (work / "begun").exists():
@@ -204,7 +204,7 @@ def begin_slow(work: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_first_interrupt_lets_running_nodes_finish_and_names_them(work: Path, number: int) -> None:
-    """The node is published, and no other node begins."""
+    """The running node is published, and no other node starts."""
     process = begin_slow(work)
     assert process.stderr is not None
     process.send_signal(number)
@@ -219,7 +219,7 @@ def test_first_interrupt_lets_running_nodes_finish_and_names_them(work: Path, nu
 
 
 def test_second_interrupt_exits_at_once(work: Path) -> None:
-    """The next run takes over the node."""
+    """The next run takes over the node of the interrupted run."""
     process = begin_slow(work)
     assert process.stderr is not None
     process.send_signal(signal.SIGINT)
@@ -231,7 +231,7 @@ def test_second_interrupt_exits_at_once(work: Path) -> None:
     assert furu("run", "models:slow").stdout.startswith("computed 2, reused 0, failed 0")
 
 
-# ---- looking ----
+# ---- status, show and explain ----
 
 
 def test_status_counts_by_class_and_state() -> None:
@@ -246,13 +246,12 @@ def test_status_counts_by_class_and_state() -> None:
 
 
 def test_status_of_a_missing_store_is_empty(store: Path) -> None:
-    """The store is not made."""
+    """The command does not create the store."""
     assert f"{store}: 0 nodes, 0 B\n" == furu("status").stdout
     assert not store.exists()
 
 
 def test_show_prints_everything_about_a_failed_node() -> None:
-    """="""
     furu("run", "models:mixed", "--keep-going")
     report = json.loads(furu("run", "models:mixed", "--json").stdout)
     shown = furu("show", report["failures"][0]["hash"][:12]).stdout
@@ -261,8 +260,8 @@ def test_show_prints_everything_about_a_failed_node() -> None:
     assert "INFO training at 9" in shown
 
 
-def test_show_as_json_holds_the_result() -> None:
-    """As a value, or null if nothing is published."""
+def test_show_as_json_contains_the_result() -> None:
+    """The result is null if the node is not published."""
     furu("run", "models:mixed", "--keep-going")
     failed = json.loads(furu("run", "models:mixed", "--json").stdout)["failures"][0]["hash"]
     done = next(key for key in nodes_of("Train") if key != failed)
@@ -272,7 +271,7 @@ def test_show_as_json_holds_the_result() -> None:
 
 
 def test_plan_names_the_store(store: Path) -> None:
-    """The first line is the path."""
+    """The first line has the path of the store."""
     lines = furu("plan", "models:one").stdout.splitlines()
     assert [f"{store}:", "2 to compute, 0 reused, 0 in progress elsewhere, 0 failed"] == lines[:2]
 
@@ -285,7 +284,7 @@ def test_show_of_an_unknown_hash_exits_with_1() -> None:
 
 
 def test_explain_names_the_differing_field_at_any_depth() -> None:
-    """Compared with the most similar node of the class."""
+    """The node is compared with the most similar node of its class."""
     furu("run", "models:mixed", "--keep-going")
     report = json.loads(furu("run", "models:mixed", "--json").stdout)
     lines = plain(furu("explain", report["failures"][0]["hash"]).stdout).splitlines()
@@ -296,7 +295,7 @@ def test_explain_names_the_differing_field_at_any_depth() -> None:
 
 
 def test_output_on_a_terminal_is_coloured_unless_no_color_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As https://no-color.org asks."""
+    """NO_COLOR works as https://no-color.org specifies."""
     furu("run", "models:good")
     hash_of = json.loads(furu("show", "--json", nodes_of("Train")[0]).stdout)["hash"]
     shown, code = in_terminal("show", hash_of)
@@ -308,7 +307,7 @@ def test_output_on_a_terminal_is_coloured_unless_no_color_is_set(monkeypatch: py
 
 
 def nodes_of(name: str) -> list[str]:
-    """The hashes of the nodes of a class in the store."""
+    """Return the hashes of a class's nodes in the store."""
     store = Path(os.environ["FURU_PATH"])
     return sorted({path.name.partition(".")[0] for path in store.glob(f"models/{name}/*")})
 
@@ -317,7 +316,7 @@ def nodes_of(name: str) -> list[str]:
 
 
 def test_graph_is_written_as_mermaid_and_dot() -> None:
-    """With the state of each node."""
+    """The Mermaid graph has the state of each node."""
     furu("run", "models:one")
     mermaid = plain(furu("graph", "models:good").stdout).splitlines()
     assert "flowchart LR" == mermaid[0]
@@ -327,7 +326,7 @@ def test_graph_is_written_as_mermaid_and_dot() -> None:
     assert "  n0 -> n1;" in furu("graph", "models:good", "-f", "dot").stdout
 
 
-def test_page_has_every_node_and_loads_nothing(work: Path) -> None:
+def test_html_page_has_every_node_and_loads_no_other_files(work: Path) -> None:
     assert 0 == furu("graph", "models:good", "-f", "html", "-o", "graph.html").exit_code
     page = (work / "graph.html").read_text()
     assert not re.search(r"(src|href)=|https?://|@import", page)
@@ -340,7 +339,7 @@ def test_page_has_every_node_and_loads_nothing(work: Path) -> None:
 
 
 def test_gc_keeps_named_nodes_and_their_dependencies() -> None:
-    """All other nodes are removed."""
+    """The command removes all other nodes."""
     furu("run", "models:mixed", "--keep-going")
     looked = furu("gc", "--keep", "models:one", "--dry-run")
     assert ": 4 nodes to remove, " in looked.stdout
@@ -358,8 +357,8 @@ def test_gc_by_age_keeps_nodes_that_changed_recently() -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--older-than", "soon"], ["--older-than", "1h"]])
-def test_gc_without_a_rule_or_an_answer_removes_nothing(arguments: list[str]) -> None:
-    """Exit code 2. Without nodes to remove, no answer is needed."""
+def test_gc_without_a_rule_or_a_confirmation_removes_nothing(arguments: list[str]) -> None:
+    """The exit code is 2. The nodes are old, so that there are nodes to remove."""
     furu("run", "models:one")
     for path in Path(os.environ["FURU_PATH"]).glob("models/*/*"):
         os.utime(path, (0, 0))
@@ -368,7 +367,7 @@ def test_gc_without_a_rule_or_an_answer_removes_nothing(arguments: list[str]) ->
 
 
 def test_gc_never_removes_a_node_that_is_being_computed(work: Path) -> None:
-    """The node is published."""
+    """The run publishes the node later."""
     process = begin_slow(work)
     done = furu("gc", "--older-than", "0s", "--yes")
     assert ": 0 nodes to remove" in done.stdout
@@ -387,7 +386,7 @@ def test_help_lists_the_commands_in_order_of_use() -> None:
     lines = done.stdout.partition("Commands:\n")[2].splitlines()
     names = [line.split()[0] for line in lines]
     assert ["run", "plan", "explain", "status", "show", "graph", "gc", "demo"] == names
-    assert not [line for line in lines if line.endswith("...")]  # no description is cut
+    assert not [line for line in lines if line.endswith("...")]  # no description is truncated
 
 
 def test_missing_extra_is_named() -> None:
@@ -409,26 +408,26 @@ def test_trace_is_written_even_if_a_node_failed(work: Path) -> None:
     assert 1 == furu("run", "models:mixed", "--keep-going", "--trace", "run.json").exit_code
     names = [event["name"] for event in json.loads((work / "run.json").read_text())["traceEvents"]]
     assert "Train (failed)" in names
-    assert names.count("Train") >= 3  # one more, or not, on the critical path
+    assert names.count("Train") >= 3  # the critical path has some of them again
 
 
 @pytest.mark.parametrize("workers", ["fibres", "dask", "dask=", "threads=2"])
 def test_unknown_kind_of_workers_exits_with_2(workers: str) -> None:
-    """The message lists the kinds."""
+    """The message lists the valid kinds."""
     done = furu("run", "models:good", "--workers", workers)
     assert 2 == done.exit_code
     assert "processes, dask=ADDRESS" in " ".join(done.stderr.replace("│", "").split())
 
 
 def test_processes_compute_nodes_of_a_file(work: Path) -> None:
-    """A child imports the module like the command."""
+    """A child process imports the module as the command does."""
     command = [sys.executable, "-m", "furu.cli", "run", "models:good", "--workers", "processes"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("computed 4, "), done.stderr
 
 
 def test_run_in_a_terminal_leaves_the_report_and_no_progress() -> None:
-    """The drawn lines are erased; a second run prints the same with other numbers."""
+    """The progress lines are erased. A second run prints the same with other numbers."""
     for first in ("computed 4, reused 0", "computed 0, reused 3"):
         shown, code = in_terminal("run", "models:good")
         assert 0 == code
@@ -438,7 +437,7 @@ def test_run_in_a_terminal_leaves_the_report_and_no_progress() -> None:
 
 
 def test_failed_node_is_named_last_on_a_terminal() -> None:
-    """Below the report, where people look."""
+    """The error is printed below the report, where users look first."""
     shown, code = in_terminal("run", "models:mixed")
     assert 1 == code
     lines = shown.replace("\r", "").splitlines()
@@ -446,8 +445,8 @@ def test_failed_node_is_named_last_on_a_terminal() -> None:
 
 
 @pytest.mark.parametrize("ignored", [False, True])
-def test_sigterm_ends_other_commands_like_an_interrupt(ignored: bool) -> None:
-    """Even if interrupts are ignored, as under nohup."""
+def test_sigterm_stops_other_commands_like_an_interrupt(ignored: bool) -> None:
+    """SIGTERM also works if SIGINT is ignored, as under nohup."""
     code = (
         "import os, signal, furu.store.catalog as catalog\n"
         f"if {ignored}: signal.signal(signal.SIGINT, signal.SIG_IGN)\n"

@@ -1,4 +1,4 @@
-"""Files that the command line is given by path: which modules they become, and how their errors show."""
+"""Roots from files: the modules that the command imports for FILE.py, and errors in these files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if __name__ == "__main__":
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working directory; what is imported from it is forgotten."""
+    """A working directory. Modules imported from it are forgotten afterwards."""
     folder = tmp_path / "work"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -46,20 +46,20 @@ def forget(folder: Path) -> None:
 
 
 def write(path: Path, text: str) -> Path:
-    """Write a file, and the directories that lead to it."""
+    """Write a file, and create its parent directories."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
 
 
 def furu(*arguments: str) -> Result:
-    """Run the command in this process, which knows nothing of the files from before."""
+    """Run the command in this process, after forgetting all modules of the working directory."""
     forget(Path.cwd())
     return CliRunner().invoke(app, arguments, prog_name="furu")
 
 
 def names_in(store: Path, pattern: str) -> list[str]:
-    """The directories of classes in a store that hold nodes."""
+    """Return the class directories of the store entries that match a pattern."""
     return sorted(str(path.parent.relative_to(store)) for path in store.glob(pattern))
 
 
@@ -87,7 +87,7 @@ def test_gc_keeps_the_nodes_of_files_whose_helpers_have_the_same_name(folder: Pa
 
 
 def test_gc_keeps_the_nodes_of_a_file_that_prints(folder: Path) -> None:
-    """The printed lines are not taken for hashes."""
+    """The command does not mistake the printed lines for hashes."""
     write(folder / "loud.py", "print('hello')\n" + STEP.format(name="A") + "print('0' * 32)\n")
     assert 0 == furu("run", "loud.py:roots").exit_code
     assert ": 0 nodes to remove" in furu("gc", "--keep", "loud.py:roots", "--yes").stdout
@@ -129,7 +129,7 @@ def test_gc_removes_nothing_if_the_nodes_to_keep_are_unknown(
 
 
 def test_classes_of_a_file_are_named_as_in_the_script(folder: Path) -> None:
-    """So `furu run FILE.py:NAME` finds the nodes that `python FILE.py` has computed."""
+    """`furu run FILE.py:NAME` finds the nodes that `python FILE.py` computed."""
     path = write(folder / "deep" / "pipeline.py", STEP.format(name="A"))
     ran = subprocess.run([sys.executable, path], capture_output=True, text=True, check=True)
     (node,) = load_roots("deep/pipeline.py:roots")
@@ -138,7 +138,7 @@ def test_classes_of_a_file_are_named_as_in_the_script(folder: Path) -> None:
 
 
 def test_two_files_with_the_same_name_are_two_modules(folder: Path) -> None:
-    """Their classes keep their names, and have their own values."""
+    """Their classes have different names and compute different values."""
     for name in "ab":
         write(folder / name / "pipeline.py", STEP.format(name=name.upper()))
     nodes = [load_roots(f"{name}/pipeline.py:roots")[0] for name in "ab"]
@@ -159,7 +159,7 @@ def test_file_with_the_name_of_a_library_is_loaded(folder: Path) -> None:
 
 
 def test_processes_import_a_file_from_its_own_directory(folder: Path) -> None:
-    """Also the modules beside it."""
+    """The file may import modules from its directory."""
     write(folder / "deep" / "beside.py", "value = 'beside'\n")
     source = STEP.format(name="A").replace('return "A"', "import beside; return beside.value")
     write(folder / "deep" / "pipeline.py", source)
@@ -173,7 +173,7 @@ def test_processes_import_a_file_from_its_own_directory(folder: Path) -> None:
 
 @pytest.mark.parametrize("target", ["sweep/nofile.py:roots", "work:roots", "sweep/nofile:roots"])
 def test_missing_target_exits_with_2(folder: Path, target: str) -> None:
-    """The message says whether it is a file or a module."""
+    """The message says whether a file or a module is missing."""
     done = furu("run", target)
     assert 2 == done.exit_code
     kind = "file" if ".py" in target else "module"
@@ -199,7 +199,7 @@ def test_missing_target_exits_with_2(folder: Path, target: str) -> None:
 def test_error_in_a_file_is_shown_with_the_traceback_of_the_file(
     folder: Path, source: str, line: int, says: str
 ) -> None:
-    """Without frames of the command."""
+    """The traceback has no frames of the command itself."""
     write(folder / "models.py", source)
     done = furu("run", "models.py:roots")
     assert 1 == done.exit_code
@@ -209,8 +209,8 @@ def test_error_in_a_file_is_shown_with_the_traceback_of_the_file(
     assert "furu: " in done.stderr.splitlines()[-1]
 
 
-def test_file_that_failed_to_load_is_not_left_half_loaded(folder: Path) -> None:
-    """The next attempt reads it again."""
+def test_file_that_failed_to_load_is_not_kept_half_loaded(folder: Path) -> None:
+    """The next attempt reads the file again."""
     path = write(folder / "pipeline.py", "x = 1\nraise ValueError('no')\n")
     with pytest.raises(UserCodeError, match="ValueError: no"):
         load_roots("pipeline.py:roots")

@@ -1,4 +1,4 @@
-"""`furu gc` and `furu status` where a store is in use, damaged, or not readable."""
+"""`furu gc` and `furu status` on a store that changes meanwhile or cannot be read completely."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from furu.testing import Total, flat
 
 
 def command(*arguments: str) -> Result:
-    """Run the command with pipes around it, in this process."""
+    """Run the command in this process with captured output."""
     return CliRunner().invoke(app, arguments, prog_name="furu")
 
 
@@ -34,7 +34,7 @@ def nodes() -> list[Total]:
 
 @pytest.fixture
 def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Make a directory one that cannot be listed, also for root."""
+    """Return a function that makes a directory impossible to list, even for root."""
 
     def forbid(path: Path) -> None:
         for name, closed in (("listdir", path), ("scandir", path), ("lstat", path)):
@@ -52,7 +52,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
 
 @pytest.fixture
 def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    """Have something happen after nodes were listed and before the first is removed."""
+    """Return a function that makes gc run an action after listing nodes and before the first removal."""
 
     def happen(act: Callable[[], object]) -> None:
         before = furu.cli.gc.remove_left_over
@@ -67,14 +67,14 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
 
 
 def directory_of(node: Total) -> Path:
-    """The directory for a node's files."""
+    """Return the directory of a node's files."""
     return node.furu_dir.parent
 
 
 def test_gc_names_a_node_that_cannot_be_listed_and_removes_the_others(
     nodes: list[Total], unreadable: Callable[[Path], None]
 ) -> None:
-    """The exit code is 1."""
+    """The exit code of the command is 1."""
     kept = directory_of(nodes[1])
     unreadable(kept)
     done = command("gc", "--older-than", "0s", "--yes")
@@ -87,7 +87,7 @@ def test_gc_names_a_node_that_cannot_be_listed_and_removes_the_others(
 def test_gc_names_a_node_that_cannot_be_removed_and_removes_the_others(
     nodes: list[Total], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the reason."""
+    """The message has the reason."""
     remove = furu.cli.gc.remove
 
     def refuse_one(entry: Any) -> bool:
@@ -118,7 +118,7 @@ def test_gc_names_a_class_that_cannot_be_listed(
 def test_gc_keeps_a_node_that_changed_since_it_was_listed(
     nodes: list[Total], meanwhile: Callable[[Callable[[], object]], None]
 ) -> None:
-    """Another process may have computed it again in the meantime."""
+    """Another process may have computed the node again in the meantime."""
 
     def compute_anew() -> None:
         artifact_of(nodes[2]).path.unlink()
@@ -148,7 +148,7 @@ def test_gc_skips_nodes_that_another_gc_has_removed(
     assert (0, 0) == (done.exit_code, inner[0].exit_code)
 
 
-def test_gc_without_a_terminal_names_the_options_that_answer(nodes: list[Total]) -> None:
+def test_gc_without_a_terminal_names_the_options_that_confirm(nodes: list[Total]) -> None:
     done = command("gc", "--older-than", "0s")
     assert 2 == done.exit_code
     said = " ".join(done.stderr.replace("│", "").split())

@@ -1,4 +1,4 @@
-"""Bad input to a run: a clear error that says what is allowed, before anything is computed."""
+"""Bad input to a run raises an error that says what is allowed, before any node is computed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.graphs import AsyncNode, Computed, Node, diamond, flat, recording
 
 @pytest.fixture(autouse=True)
 def nothing_is_computed() -> Iterator[Computed]:
-    """Every test here ends before the first node."""
+    """Check that no test of this module computes a node."""
     with recording() as computed:
         yield computed
         assert [] == computed.order
@@ -32,7 +32,7 @@ def nothing_is_computed() -> Iterator[Computed]:
 @pytest.mark.parametrize("call", [run_local, plan_local])
 @pytest.mark.parametrize("wrong", [True, False, "8", 1.5, None])
 def test_limits_of_a_wrong_type_are_rejected(call: Any, limit: str, wrong: Any) -> None:
-    """A bool is not a number of nodes."""
+    """A bool is rejected although it is an int."""
     with pytest.raises(TypeError, match=f"{limit} must be an int, not {wrong!r}"):
         call([diamond()], **{limit: wrong})
 
@@ -41,21 +41,19 @@ def test_limits_of_a_wrong_type_are_rejected(call: Any, limit: str, wrong: Any) 
 @pytest.mark.parametrize("call", [run_local, plan_local])
 @pytest.mark.parametrize("wrong", [0, -1])
 def test_limits_below_one_are_rejected(call: Any, limit: str, wrong: int) -> None:
-    """With a limit of zero the run could not end."""
+    """With a limit of zero the run could never finish."""
     with pytest.raises(ValueError, match=f"{limit} must be 1 or more, not {wrong}"):
         call([diamond()], **{limit: wrong})
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "", "depth", "3"])
 def test_wrong_window_sizes_are_rejected(wrong: Any) -> None:
-    """="""
     with pytest.raises(ValueError, match=r"window_size must be 'dfs' .* 'bfs' .* int of 1 or more"):
         run_local([diamond()], window_size=wrong)
 
 
 @pytest.mark.parametrize("wrong", [True, 1.5, None])
 def test_window_sizes_of_a_wrong_type_are_rejected(wrong: Any) -> None:
-    """With the same message."""
     with pytest.raises(TypeError, match=r"window_size must be 'dfs' .* 'bfs' .* int of 1 or more"):
         run_local([diamond()], window_size=wrong)
 
@@ -78,7 +76,7 @@ def test_poll_interval_must_be_a_positive_number(wrong: Any, error: type[Excepti
 
 
 def test_unknown_on_failure_is_rejected() -> None:
-    """The message has both words."""
+    """The message names both allowed values."""
     with pytest.raises(ValueError, match="on_failure must be 'stop' or 'continue', not 'ignore'"):
         run_local([diamond()], on_failure="ignore")  # type: ignore[arg-type]
 
@@ -105,7 +103,7 @@ def test_unknown_order_is_rejected() -> None:
     ],
 )
 def test_non_node_roots_are_rejected(roots: Any, message: str, call: Any) -> None:
-    """The message says which root, and what it is. A list is checked before anything is computed."""
+    """The message gives the root's index and its type. A list is checked before any node is computed."""
     with pytest.raises(FuruUsageError, match=message):
         call(roots)
 
@@ -121,13 +119,13 @@ def test_generator_that_yields_a_non_node_is_an_error() -> None:
 
 @pytest.mark.anyio
 async def test_run_local_inside_a_running_loop_names_the_right_call() -> None:
-    """On asyncio and on trio."""
+    """The message is the same on asyncio and on trio."""
     with pytest.raises(FuruRunningLoopError, match=r"use `await run_local_async\(...\)`"):
         run_local([diamond()])
 
 
 def test_run_local_in_a_callback_of_a_loop_names_the_right_call() -> None:
-    """The loop is running, although no task is."""
+    """A callback runs on the loop outside any task."""
     seen: list[BaseException] = []
 
     async def main() -> None:
@@ -148,15 +146,15 @@ def test_run_local_in_a_callback_of_a_loop_names_the_right_call() -> None:
 async def test_sync_get_of_an_async_node_on_a_running_loop_names_the_right_call(
     no_blocking_calls: BlockBuster,
 ) -> None:
-    """It would block the loop on which the node has to run."""
-    no_blocking_calls.deactivate()  # a sync get() is one, and the user's own affair
+    """The call would block the loop on which the node has to run."""
+    no_blocking_calls.deactivate()  # a sync get() is a blocking call
     with pytest.raises(FuruRunningLoopError, match=r"use `await node.aget\(\)`"):
         AsyncNode(name="a").get()
 
 
 @pytest.mark.anyio
-async def test_async_entry_point_refuses_the_same_input() -> None:
-    """Both are checked by the same code."""
+async def test_run_local_async_rejects_the_same_input() -> None:
+    """The same code checks the input of both functions."""
     with pytest.raises(ValueError, match="max_workers"):
         await run_local_async(flat(1), max_workers=0)
     with pytest.raises(FuruUsageError, match="roots"):

@@ -1,4 +1,4 @@
-"""Cancelling a run: what runs is finished and published, and the next run goes on from there."""
+"""Cancelling a run: running nodes finish and are published, and the next run continues from there."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.graphs import AsyncNode, Computed, Node, actions, chain, flat, record
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """Record what this test's nodes compute."""
     with recording() as computed:
         yield computed
 
 
 class Gate:
-    """Blocks nodes in `_create` until it is opened, and reports when a number of them have come."""
+    """Blocks nodes in `_create` until it is opened. The test can wait for a number of nodes to arrive."""
 
     def __init__(self, nodes: list[Any], wait_for: int) -> None:
         self._open = threading.Event()
@@ -55,18 +55,18 @@ class Gate:
 
 
 async def statuses(nodes: list[Any]) -> list[Status]:
-    """Ask the store, off the loop."""
+    """Read the statuses from the store, outside the event loop."""
     return await anyio.to_thread.run_sync(lambda: [node.status() for node in nodes])
 
 
 def check_end(found: list[Status], *, computing: int, total: int) -> None:
-    """Those that were computing are DONE, the others were not begun."""
+    """Check that the nodes that were computing are DONE and that the others never started."""
     assert [Status.DONE] * computing + [Status.TODO] * (total - computing) == found
 
 
 @asynccontextmanager
 async def finishes_the_next_run(nodes: list[Any]) -> AsyncIterator[None]:
-    """After the block, another run computes exactly what the first one left."""
+    """After the block, check that another run computes exactly the remaining nodes."""
     yield
     actions.clear()
     left = [status for status in await statuses(nodes) if status is Status.TODO]
@@ -76,7 +76,7 @@ async def finishes_the_next_run(nodes: list[Any]) -> AsyncIterator[None]:
 
 @pytest.mark.anyio
 async def test_cancelled_scope_lets_running_nodes_finish_and_publish() -> None:
-    """Other nodes are skipped, nothing is left in progress, and the last event says so."""
+    """Other nodes are skipped, no node stays in progress, and the last event has the counts."""
     nodes = flat(6)
     gate = Gate(nodes, wait_for=2)
     events: list[object] = []
@@ -100,7 +100,7 @@ async def test_cancelled_scope_lets_running_nodes_finish_and_publish() -> None:
 
 @pytest.mark.anyio
 async def test_cancelled_scope_lets_an_async_node_finish_and_publish() -> None:
-    """A node on the loop is treated as one in a thread."""
+    """A node on the event loop is treated like a node in a thread."""
     nodes = [AsyncNode(name=f"a{i}") for i in range(3)]
     entered, release = anyio.Event(), anyio.Event()
 
@@ -127,7 +127,7 @@ async def test_cancelled_scope_lets_an_async_node_finish_and_publish() -> None:
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_native_task_cancel_lets_running_nodes_finish_and_publish(times: int) -> None:
-    """Even if the task is cancelled several times."""
+    """This also works if the task is cancelled several times."""
     nodes = flat(5)
     gate = Gate(nodes, wait_for=2)
 
@@ -147,12 +147,12 @@ def test_native_task_cancel_lets_running_nodes_finish_and_publish(times: int) ->
 
 
 def test_wait_for_that_times_out_lets_running_nodes_finish_and_publish() -> None:
-    """Then the caller gets its TimeoutError."""
+    """The caller gets its TimeoutError after the nodes have finished."""
     nodes = flat(5)
     gate = Gate(nodes, wait_for=2)
 
     async def main() -> None:
-        # Two nodes begin within some milliseconds, the time is over after many times that.
+        # Two nodes start within a few milliseconds, long before the timeout.
         asyncio.get_running_loop().call_later(0.4, gate.open)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(run_local_async(nodes, max_workers=2), 0.3)
@@ -161,7 +161,7 @@ def test_wait_for_that_times_out_lets_running_nodes_finish_and_publish() -> None
     asyncio.run(main())
 
 
-def test_wait_for_that_is_in_time_returns_the_report() -> None:
+def test_wait_for_returns_the_report_of_a_run_in_time() -> None:
 
     async def main() -> None:
         report = await asyncio.wait_for(run_local_async(flat(3)), 10)
@@ -175,7 +175,7 @@ def test_wait_for_that_is_in_time_returns_the_report() -> None:
 
 @pytest.mark.anyio
 async def test_failure_during_a_cancellation_is_recorded() -> None:
-    """The caller gets the cancellation."""
+    """The run itself still ends as cancelled, not as failed."""
     nodes = flat(2)
     gate = Gate(nodes[1:], wait_for=1)
     entered = threading.Event()
@@ -207,8 +207,8 @@ async def test_failure_during_a_cancellation_is_recorded() -> None:
 
 
 @pytest.mark.anyio
-async def test_run_that_is_cancelled_before_it_begins_computes_nothing(record: Computed) -> None:
-    """And leaves no claim."""
+async def test_run_that_is_cancelled_before_it_starts_computes_nothing(record: Computed) -> None:
+    """The run leaves no claim either."""
     nodes = flat(3)
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -219,7 +219,7 @@ async def test_run_that_is_cancelled_before_it_begins_computes_nothing(record: C
 
 @pytest.mark.anyio
 async def test_limiter_tokens_and_tasks_are_returned_after_a_cancellation() -> None:
-    """A second run on the same loop has all its workers."""
+    """A second run on the same event loop can use all its workers."""
     for _ in range(3):
         nodes = [Node(name=f"x{i}") for i in range(4)]
         gate = Gate(nodes, wait_for=2)
@@ -239,12 +239,12 @@ async def test_limiter_tokens_and_tasks_are_returned_after_a_cancellation() -> N
 
 
 def remove(node: Furu[Any]) -> None:
-    """Take a node out of the store."""
+    """Remove a node from the store."""
     artifact_of(node).path.unlink()
 
 
 class EndlessChain(Furu[int]):
-    """Depends on another one without end, so that discovery never ends by itself."""
+    """A node of an endless chain, so that discovery never finishes by itself."""
 
     n: int
 
@@ -260,8 +260,8 @@ seen_deep = threading.Event()
 
 
 @pytest.mark.anyio
-async def test_cancellation_ends_a_discovery_that_would_never_end() -> None:
-    """The walk in the thread stops too."""
+async def test_cancellation_stops_an_endless_discovery() -> None:
+    """The walk stops too, although it runs in a thread."""
     with anyio.CancelScope() as scope:
         async with anyio.create_task_group() as tasks:
 
@@ -277,11 +277,11 @@ async def test_cancellation_ends_a_discovery_that_would_never_end() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("end", ["cancelled", "failed"])
 async def test_slow_generator_of_roots_does_not_outlast_grace_sec(end: str, record: Computed) -> None:
-    """It is left in its thread, and later roots are ignored."""
+    """The generator is abandoned in its thread, and roots that it yields later are ignored."""
     reading, let_go = threading.Event(), threading.Event()
 
     def roots() -> Iterator[Node]:
-        yield from flat(300)  # more than one step finds
+        yield from flat(300)  # more than one discovery step finds
         reading.set()
         assert let_go.wait(20)
         yield Unlooked(name="late")
@@ -306,7 +306,7 @@ async def test_slow_generator_of_roots_does_not_outlast_grace_sec(end: str, reco
     dropped.clear()
     let_go.set()
     with anyio.fail_after(10):
-        while end == "cancelled" and not dropped.is_set():  # a failure's log record keeps its run
+        while end == "cancelled" and not dropped.is_set():  # a failure's log record keeps its run alive
             await anyio.sleep(0.01)
             gc.collect()
     assert [] == looks
@@ -318,7 +318,7 @@ dropped = threading.Event()
 
 
 class Unlooked(Node):
-    """Says when it is looked at, and when nothing holds it any more."""
+    """A node that reports when discovery reads its dependencies and when it is garbage collected."""
 
     def __del__(self) -> None:
         dropped.set()
@@ -356,7 +356,7 @@ except KeyboardInterrupt:
 
 
 def start_script(**extra: str) -> subprocess.Popen[str]:
-    """Run SCRIPT, which blocks two nodes in `_create` until it is released."""
+    """Start SCRIPT, which blocks two nodes in `_create` until the test writes to its stdin."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **extra}
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT],
@@ -370,7 +370,7 @@ def start_script(**extra: str) -> subprocess.Popen[str]:
 
 
 def test_ctrl_c_lets_running_nodes_finish_and_publish() -> None:
-    """Then the script gets KeyboardInterrupt. The log has one line about the run."""
+    """Then `run_local` raises KeyboardInterrupt. The log has one line about the run."""
     with start_script() as script:
         assert script.stdout is not None
         assert script.stdin is not None
@@ -391,7 +391,7 @@ def test_ctrl_c_lets_running_nodes_finish_and_publish() -> None:
 
 
 def test_killed_process_leaves_its_nodes_to_the_next_run() -> None:
-    """Both nodes were in progress, and are taken over without waiting for a lease."""
+    """Both nodes were in progress. The next run takes them over without waiting for a lease."""
     nodes = flat(6)
     with start_script() as script:
         assert script.stdout is not None
@@ -404,7 +404,7 @@ def test_killed_process_leaves_its_nodes_to_the_next_run() -> None:
 
 
 def test_sigterm_handler_is_installed_in_the_main_thread_only() -> None:
-    """Elsewhere `_setup_signal_handlers` does nothing."""
+    """In other threads `_setup_signal_handlers` does nothing."""
     before = signal.getsignal(signal.SIGTERM)
 
     def in_thread(call: Callable[[], None]) -> None:
@@ -433,8 +433,8 @@ def test_sigterm_handler_is_installed_in_the_main_thread_only() -> None:
 
 
 @pytest.mark.anyio
-async def test_started_nodes_are_never_more_than_the_workers_at_a_cancellation() -> None:
-    """Work is only taken if there is room, so nothing has to be undone."""
+async def test_run_that_is_cancelled_has_started_no_more_nodes_than_workers() -> None:
+    """Nodes start only if a worker is free, so cancelling need not withdraw started nodes."""
     nodes = [*flat(8), chain(4)]
     gate = Gate(nodes[:8], wait_for=3)
     events: list[object] = []
@@ -452,7 +452,7 @@ async def test_started_nodes_are_never_more_than_the_workers_at_a_cancellation()
 
 
 def test_logging_of_a_finished_run_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
-    """One line at INFO."""
+    """The run logs one line at level INFO."""
     with caplog.at_level(logging.INFO, "furu.run"):
         run_local(flat(2))
     lines = [record for record in caplog.records if record.name == "furu.run"]

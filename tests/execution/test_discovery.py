@@ -1,4 +1,4 @@
-"""What a walk of the graph finds, looks at again, and forgets."""
+"""What discovery finds, looks up again and forgets while it walks the graph."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.graphs import Node
 
 @pytest.mark.parametrize(("remember", "looks"), [(False, 2), (True, 1)])
 def test_done_node_is_looked_up_again_unless_all_are_remembered(remember: bool, looks: int) -> None:
-    """It may have been removed before a later root needs it."""
+    """The artifact may have been removed before a later root needs it."""
 
     def roots() -> Iterator[Furu[int]]:
         while True:

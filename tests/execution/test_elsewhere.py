@@ -1,4 +1,4 @@
-"""Nodes that another owner computes: each is looked at by one look at a time, and counted once."""
+"""Nodes that another owner computes. A run checks each node one check at a time, and counts it once."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ HELD = 24
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """Record what this test's nodes compute."""
     with recording() as computed:
         yield computed
 
 
 def job_of(node: Node) -> Job:
-    """A node's job, as discovery makes it."""
+    """Make the job that discovery would make for a node."""
     return make_job(node, Lane(False, "default"))
 
 
@@ -51,7 +51,7 @@ say("done")
 
 
 async def hold_in_another_process(gate: Gate) -> tuple[Other, list[Act]]:
-    """Another process computes these nodes until the gate is opened."""
+    """Start another process that computes the returned nodes until the gate is opened."""
     script = OTHER.format(folder=str(gate.folder), held=HELD)
     other = await anyio.to_thread.run_sync(Other, script)
     for _ in range(HELD):
@@ -61,10 +61,10 @@ async def hold_in_another_process(gate: Gate) -> tuple[Other, list[Act]]:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("ending", ["killed", "finished"])
-async def test_many_nodes_of_another_process_are_waited_for_and_counted_once(
+async def test_run_waits_for_many_nodes_of_another_process_and_counts_each_once(
     ending: str, gate: Gate
 ) -> None:
-    """They are polled much more often than they can be looked at."""
+    """The polling interval is much shorter than the time to check the nodes."""
     other, nodes = await hold_in_another_process(gate)
     events: list[Event] = []
     all_wait = anyio.Event()
@@ -96,14 +96,14 @@ async def test_many_nodes_of_another_process_are_waited_for_and_counted_once(
 
 @pytest.mark.anyio
 async def test_round_of_polling_begins_when_the_round_before_has_ended() -> None:
-    """Looks do not pile up on a slow disk."""
+    """On a slow disk, checks do not pile up."""
     with use_settings(await anyio.to_thread.run_sync(current_settings)):
         elsewhere = Elsewhere(1e-6, lambda: None)
-        nodes = [Node(name=f"p{number}") for number in range(3)]  # nothing in this process holds them
+        nodes = [Node(name=f"p{number}") for number in range(3)]  # no run of this process computes them
         jobs = [job_of(node) for node in nodes]
         for job in jobs:
             elsewhere.add(job)
-        assert nodes == elsewhere.take_due()  # they may have ended since the claim
+        assert nodes == elsewhere.take_due()  # they may have finished since the claim was refused
         for job in jobs:
             elsewhere.still(job)
         await anyio.sleep_until(elsewhere.next_look)
@@ -111,14 +111,14 @@ async def test_round_of_polling_begins_when_the_round_before_has_ended() -> None
         elsewhere.still(jobs[0])
         elsewhere.forget(jobs[1].key)
         await anyio.sleep(0.001)
-        assert [] == elsewhere.take_due()  # the third is still being looked at
+        assert [] == elsewhere.take_due()  # the third node is still being checked
         elsewhere.still(jobs[2])
         await anyio.sleep_until(elsewhere.next_look)
         assert [nodes[0], nodes[2]] == elsewhere.take_due()
 
 
 class SlowDisk:
-    """A discovery that answers one look a step. Its nodes are another process's for three looks each."""
+    """A discovery that checks one node per step. At its first two checks, each node is in progress."""
 
     def __init__(self, jobs: list[Job]) -> None:
         self._jobs = {job.key: job for job in jobs}
@@ -141,15 +141,15 @@ class SlowDisk:
         return Batch([Found(self._jobs[key], status)], not self._pending, True)
 
     def forget(self, key: str) -> None:
-        """Nothing is remembered."""
+        """Do nothing: no node is remembered."""
 
     def stop(self) -> None:
-        """Every step is short."""
+        """Do nothing: every step is short."""
 
 
 @pytest.mark.anyio
-async def test_node_has_one_look_pending_however_slow_the_disk_is() -> None:
-    """Polling is due a thousand times before a look is answered."""
+async def test_node_has_at_most_one_pending_check_on_a_slow_disk() -> None:
+    """Polling is due a thousand times before one check finishes."""
     disk = SlowDisk([job_of(Node(name=f"p{number}")) for number in range(10)])
     clock = Clock(lambda job: 1.0)
     counts: Counter[type[Event]] = Counter()
@@ -176,7 +176,7 @@ async def test_node_has_one_look_pending_however_slow_the_disk_is() -> None:
 
 
 class Listener:
-    """Takes a run's events. Lives as long as something holds the run."""
+    """Receives a run's events. It stays alive as long as the run is referenced."""
 
     def __init__(self, waits: anyio.Event) -> None:
         self._waits = waits
@@ -189,7 +189,7 @@ class Listener:
 @pytest.mark.anyio
 @pytest.mark.parametrize("end", ["cancelled", "failed", "finished"])
 async def test_run_that_has_ended_is_not_kept_by_the_node_that_it_waited_for(end: str) -> None:
-    """Nor by the run that still computes it."""
+    """The run that still computes the node does not keep the finished run alive either."""
     held, started = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -232,14 +232,14 @@ async def test_run_that_has_ended_is_not_kept_by_the_node_that_it_waited_for(end
             await waiting_run()
         with anyio.fail_after(10):
             while any(reference() is not None for reference in kept):
-                await anyio.sleep(0.01)  # anyio's threads let go of a call a moment after its end
+                await anyio.sleep(0.01)  # anyio's threads drop a call a moment after it returns
                 gc.collect()
         held.set()
 
 
 @pytest.mark.anyio
 async def test_plan_is_not_known_while_another_run_may_give_up_a_node() -> None:
-    """Then the dependencies of the node are computed here."""
+    """The waiting run then has to compute the node's dependencies itself."""
     computing = anyio.Event()
     events: list[Event] = []
     scope = anyio.CancelScope()
@@ -263,7 +263,7 @@ async def test_plan_is_not_known_while_another_run_may_give_up_a_node() -> None:
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(cancelled_run)
         await computing.wait()
-        # Thorough: what lies below the node is not looked at while another owner computes it.
+        # With retry_failed=False the nodes below are not read while another owner computes this one.
         await run_local_async([top], retry_failed=False, on_event=on_event)
     kinds = [type(event) for event in events]
     assert 1 == kinds.count(NodePlanned)
@@ -272,8 +272,8 @@ async def test_plan_is_not_known_while_another_run_may_give_up_a_node() -> None:
 
 
 @pytest.mark.anyio
-async def test_waiting_run_is_woken_by_each_release_and_not_before() -> None:
-    """If another run takes the node first, it waits again."""
+async def test_waiting_run_wakes_at_each_release_and_not_before() -> None:
+    """If another run claims the node first, the waiting run waits again."""
     first, second = threading.Event(), threading.Event()
     starts = threading.Semaphore(0)
     waits: list[Any] = []
@@ -304,7 +304,7 @@ async def test_waiting_run_is_woken_by_each_release_and_not_before() -> None:
 
 
 class Turning(Node):
-    """Its `_validate` raises once it has been computed."""
+    """Its `_validate` raises after the event `turned` is set."""
 
     def _validate(self) -> bool:
         if turned.is_set():
@@ -316,8 +316,8 @@ turned = threading.Event()
 
 
 @pytest.mark.anyio
-async def test_node_that_raises_when_it_is_looked_at_again_fails_alone() -> None:
-    """The run that waited for it continues with the others."""
+async def test_node_that_raises_when_it_is_checked_again_fails_alone() -> None:
+    """The run that waited for this node continues with its other nodes."""
     node, waits = Turning(name="shared"), threading.Event()
     computing = threading.Event()
     turned.clear()

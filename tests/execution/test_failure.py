@@ -1,4 +1,4 @@
-"""A node that fails: what stops, what goes on, what the error says, what the store keeps."""
+"""A node that fails: what stops, what continues, what the error says, what the store keeps."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from tests.store.processes import names
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """Record what this test's nodes compute."""
     with recording() as computed:
         yield computed
 
 
 def raiser(error: BaseException) -> Any:
-    """Return an action that raises."""
+    """Return an action that raises the error."""
 
     def fail() -> None:
         raise error
@@ -51,7 +51,7 @@ def raiser(error: BaseException) -> Any:
 
 
 def test_failed_node_stops_new_dispatch_and_running_nodes_finish(record: Computed) -> None:
-    """One fails while another computes: that one publishes, and nothing else starts."""
+    """One node fails while another runs: the running node is published, and no other node starts."""
     both_run = threading.Barrier(2)
     failed = threading.Event()
 
@@ -93,7 +93,7 @@ def test_failed_node_stops_new_dispatch_and_running_nodes_finish(record: Compute
     ids=lambda error: type(error).__name__,
 )
 def test_any_exception_of_a_node_is_one_error_that_names_it(error: BaseException, backend: str) -> None:
-    """With the state file, which has the traceback, and the original as the cause."""
+    """The error names the state file, which has the traceback. Its cause is the node's exception."""
     node = Node(name="bad")
     actions["bad"] = raiser(error)
     with pytest.raises(FuruComputeError) as caught:
@@ -117,7 +117,7 @@ def test_any_exception_of_a_node_is_one_error_that_names_it(error: BaseException
 async def test_any_exception_of_an_async_node_is_one_error_that_names_it(
     error: BaseException,
 ) -> None:
-    """A CancelledError of the node's own does not cancel the run."""
+    """A CancelledError that the node itself raises does not cancel the run."""
     node = AsyncNode(name="bad")
     actions["bad"] = raiser(error)
     with pytest.raises(FuruComputeError) as caught:
@@ -126,8 +126,8 @@ async def test_any_exception_of_an_async_node_is_one_error_that_names_it(
     assert node == caught.value.node
 
 
-def test_error_says_what_which_node_where_and_what_next() -> None:
-    """The whole message."""
+def test_error_message_has_the_cause_the_node_its_state_file_and_the_next_step() -> None:
+    """The test compares the whole message."""
     node = Node(name="train")
     actions["train"] = raiser(ValueError("bad split"))
     with pytest.raises(FuruComputeError) as caught:
@@ -138,8 +138,8 @@ def test_error_says_what_which_node_where_and_what_next() -> None:
     ) == str(caught.value)
 
 
-def test_failed_run_ends_with_one_event_that_says_so() -> None:
-    """RunFinished has the outcome and the counts."""
+def test_last_event_of_a_failed_run_reports_the_failure() -> None:
+    """The last event, RunFinished, has the outcome and the counts."""
     events: list[object] = []
     actions["base"] = raiser(ValueError("x"))
     with pytest.raises(FuruComputeError):
@@ -154,7 +154,7 @@ def test_failed_run_ends_with_one_event_that_says_so() -> None:
 
 
 def test_failure_is_retried_by_default_and_attempts_count_upwards() -> None:
-    """The record of the last failure is kept after the success, and so is the name `try-1`."""
+    """After the success the store keeps the record of the last failure and the name `try-1`."""
     node = Node(name="flaky")
     for _ in range(2):
         actions["flaky"] = raiser(ValueError("still broken"))
@@ -166,10 +166,10 @@ def test_failure_is_retried_by_default_and_attempts_count_upwards() -> None:
     assert "still broken" in Path(artifact_of(node).files.attempt(2)).read_text()
 
 
-def test_earlier_failure_ends_the_run_without_retry_failed(
+def test_earlier_failure_stops_the_run_without_retry_failed(
     record: Computed,
 ) -> None:
-    """The error names the node and its state, and nothing is computed."""
+    """The error names the node and its state file, and no node is computed."""
     node = Node(name="bad")
     actions["bad"] = raiser(ValueError("bad split"))
     with pytest.raises(FuruComputeError):
@@ -184,7 +184,7 @@ def test_earlier_failure_ends_the_run_without_retry_failed(
 
 
 def test_continue_runs_everything_that_does_not_depend_on_a_failure(record: Computed) -> None:
-    """Two of five nodes fail: the error has both, their dependents are skipped, and the rest is DONE."""
+    """Two nodes fail: the error has both, their dependents are skipped, and the other nodes are DONE."""
     bad, worse, good = Node(name="bad"), Node(name="worse"), Node(name="good")
     roots = [
         Node(name="needs bad", below=(bad, good)),
@@ -203,7 +203,7 @@ def test_continue_runs_everything_that_does_not_depend_on_a_failure(record: Comp
 
 
 def test_undeclared_dependency_fails_with_the_line_to_add() -> None:
-    """The message has the node and the node that asked for it."""
+    """The error names the missing node and the node that asked for it."""
     hidden = Node(name="hidden")
     asker = Node(name="asker")
     actions["asker"] = hidden.get
@@ -218,7 +218,7 @@ def test_undeclared_dependency_fails_with_the_line_to_add() -> None:
 
 
 def test_undeclared_dependency_that_exists_is_loaded() -> None:
-    """Inside a worker get() only loads."""
+    """In a worker, get() only loads; it never computes."""
     hidden = Node(name="hidden")
     run_local([hidden])
     actions["asker"] = hidden.get
@@ -226,7 +226,7 @@ def test_undeclared_dependency_that_exists_is_loaded() -> None:
 
 
 def test_node_that_gets_itself_is_an_error() -> None:
-    """It would wait for itself forever."""
+    """Without the error the node would wait for itself forever."""
     node = Node(name="self")
     actions["self"] = node.get
     with pytest.raises(FuruComputeError, match="cannot get\\(\\) itself"):
@@ -242,7 +242,7 @@ def test_force_is_only_allowed_for_the_current_node(record: Computed) -> None:
 
 
 def test_force_for_another_spec_key_is_rejected(record: Computed) -> None:
-    """The error names both kinds."""
+    """The error names both spec keys."""
     gpu = Node(name="big", kind="gpu")
     actions["current"] = lambda: gpu.get(force=True)
     with pytest.raises(FuruComputeError) as caught:
@@ -260,7 +260,7 @@ def test_force_for_another_spec_key_is_rejected(record: Computed) -> None:
 
 
 class Looping(Furu[int]):
-    """Depends on the next of three, in a circle."""
+    """Three nodes, each of which depends on the next one in a circle."""
 
     at: int
 
@@ -272,7 +272,7 @@ class Looping(Furu[int]):
 
 
 def test_cycle_is_an_error_that_lists_its_nodes() -> None:
-    """In order, with the first one again at the end."""
+    """The nodes are listed in order, and the first node is repeated at the end."""
     expected = "Looping\\(at=0\\)\n  -> Looping\\(at=1\\)\n  -> Looping\\(at=2\\)\n  -> Looping\\(at=0\\)"
     for call in (run_local, plan_local):
         with pytest.raises(FuruCycleError, match=expected) as caught:
@@ -297,7 +297,7 @@ def test_cycle_is_found_while_other_nodes_run_and_they_finish(record: Computed) 
 
 
 class BadDependencies(Furu[int]):
-    """Raises, or returns a value that is not a node."""
+    """`_dependencies` raises, or returns a value that is not a node."""
 
     what: str
 
@@ -321,12 +321,12 @@ class BadDependencies(Furu[int]):
     ],
 )
 def test_broken_dependencies_are_one_error_that_names_the_node(what: str, message: str) -> None:
-    """It is not an exception group."""
+    """The error is not an exception group."""
     with pytest.raises(FuruError, match=message):
         run_local([BadDependencies(what=what)])
 
 
-def test_generator_of_roots_that_raises_ends_the_run_with_its_error() -> None:
+def test_run_raises_the_error_of_a_generator_of_roots() -> None:
     """The exception is not wrapped, and running nodes finish."""
 
     def roots() -> Iterator[Node]:
@@ -343,7 +343,7 @@ def test_generator_of_roots_that_raises_ends_the_run_with_its_error() -> None:
 async def test_base_exception_of_a_generator_of_roots_is_raised(
     error: BaseException,
 ) -> None:
-    """It does not look like a cancellation of the run."""
+    """The run does not mistake the exception for a cancellation."""
 
     def roots() -> Iterator[Node]:
         yield Node(name="one")
@@ -354,7 +354,7 @@ async def test_base_exception_of_a_generator_of_roots_is_raised(
 
 
 class Validated(Furu[int]):
-    """Its artifact is valid while `valid` says so."""
+    """Its artifact is valid while the class attribute `valid` is true."""
 
     n: int
     valid = True
@@ -369,14 +369,14 @@ class Validated(Furu[int]):
 def test_node_rejected_by_its_own_validate_fails(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It would be computed again forever."""
+    """Otherwise every run would compute the node again."""
     monkeypatch.setattr(Validated, "valid", False)
     with pytest.raises(FuruComputeError, match="rejects the artifact of _create\\(\\)"):
         run_local([Validated(n=1)])
 
 
 def test_error_survives_pickling() -> None:
-    """With the node and the state path."""
+    """The copy has the same node and state path."""
     actions["bad"] = raiser(ValueError("x"))
     with pytest.raises(FuruComputeError) as caught:
         run_local([chain(2), Node(name="bad")])
@@ -389,7 +389,7 @@ def test_error_survives_pickling() -> None:
 def test_record_that_cannot_be_written_does_not_hide_the_nodes_own_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The original is the cause, with a note about the record. The next run computes the node."""
+    """The node's exception is the cause, with a note about the record. The next run computes the node."""
     from furu.store import attempt
 
     def full(*args: object, **kwargs: object) -> None:
@@ -409,7 +409,7 @@ def test_record_that_cannot_be_written_does_not_hide_the_nodes_own_error(
 def test_thread_that_cannot_be_started_is_the_nodes_failure(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Not an exception group."""
+    """The error is not an exception group."""
     import anyio.to_thread as to_thread
 
     real = to_thread.run_sync
@@ -425,7 +425,7 @@ def test_thread_that_cannot_be_started_is_the_nodes_failure(
 
 
 def test_store_that_cannot_be_written_is_one_error(store: Path, record: Computed) -> None:
-    """Before anything is computed, naming the store."""
+    """The error names the store and is raised before any node is computed."""
     store.write_text("a file")
     with pytest.raises(FuruStoreError, match=r"is a file. Name a directory with FURU_PATH") as caught:
         run_local(flat(20))
@@ -434,7 +434,7 @@ def test_store_that_cannot_be_written_is_one_error(store: Path, record: Computed
 
 
 def test_only_cancellations_are_logged_as_warnings(caplog: pytest.LogCaptureFixture) -> None:
-    """A failure is raised, so it need not be on stderr twice."""
+    """A failure is raised, so a log line on stderr would repeat it."""
     actions["bad"] = raiser(ValueError("x"))
     with caplog.at_level(logging.INFO, "furu.run"), pytest.raises(FuruComputeError):
         run_local([Node(name="bad")])
@@ -442,7 +442,7 @@ def test_only_cancellations_are_logged_as_warnings(caplog: pytest.LogCaptureFixt
 
 
 def test_started_events_stop_with_the_failure() -> None:
-    """With one worker exactly one node is started."""
+    """With one worker exactly one node starts."""
     events: list[object] = []
     actions["f0"] = raiser(ValueError("x"))
     with pytest.raises(FuruComputeError):

@@ -1,4 +1,4 @@
-"""Ctrl-C in a script, and what the interpreter waits for at its end."""
+"""Ctrl-C in a script, and the threads that the interpreter waits for when it exits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ AT_FIRST = "at_first = signal.getsignal(signal.SIGINT)"
 
 @contextmanager
 def script(before: str = AT_FIRST) -> Iterator[subprocess.Popen[str]]:
-    """Run SCRIPT until a node is being computed. It ends with its stdin."""
+    """Run SCRIPT until it is computing a node. The node finishes when stdin is written or closed."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
         [
@@ -69,7 +69,7 @@ def said(process: subprocess.Popen[str], words: str) -> str:
 
 
 def test_first_ctrl_c_names_running_nodes_and_lets_them_finish() -> None:
-    """The previous handler is restored."""
+    """The run restores the previous signal handler."""
     with script() as process:
         process.send_signal(signal.SIGINT)
         line = said(process, "interrupted")
@@ -79,7 +79,7 @@ def test_first_ctrl_c_names_running_nodes_and_lets_them_finish() -> None:
 
 
 def test_second_ctrl_c_exits_at_once() -> None:
-    """It does not wait for threads; the next run can compute their nodes."""
+    """The process does not wait for its threads. The next run can compute their nodes."""
     with script() as process:
         process.send_signal(signal.SIGINT)
         said(process, "interrupted")
@@ -105,7 +105,7 @@ def test_interrupt_is_logged_if_stderr_is_unusable(stderr: str) -> None:
 
 
 def test_ignored_ctrl_c_stays_ignored() -> None:
-    """As under nohup."""
+    """A process under nohup ignores SIGINT too."""
     with script(f"signal.signal(signal.SIGINT, signal.SIG_IGN)\n{AT_FIRST}") as process:
         for _ in range(2):
             process.send_signal(signal.SIGINT)
@@ -113,7 +113,7 @@ def test_ignored_ctrl_c_stays_ignored() -> None:
     assert "finished\nDONE True\n" == output
 
 
-def test_handler_of_the_program_is_kept() -> None:
+def test_signal_handler_of_the_program_is_kept() -> None:
     own = "signal.signal(signal.SIGINT, lambda *_: os.write(1, b'own\\n'))"
     with script(f"{own}\n{AT_FIRST}") as process:
         for _ in range(2):
@@ -159,7 +159,7 @@ ending.set()
 
 
 def test_interpreter_waits_for_an_abandoned_thread(anyio_backend: str) -> None:
-    """trio's threads would end with it, and the node would be lost."""
+    """Without this wait, trio's threads would be killed at exit and the node would be lost."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run(
         [sys.executable, "-c", ABANDON, anyio_backend],

@@ -21,7 +21,7 @@ def _recording() -> Iterator[None]:
 
 
 class Meeting:
-    """Async nodes wait here until so many of them have come."""
+    """Async nodes wait here until the expected number of nodes has arrived."""
 
     def __init__(self, expected: int) -> None:
         self._missing = expected
@@ -44,7 +44,7 @@ def most_at_once(events: list[Event]) -> int:
 
 
 async def test_hundred_async_nodes_run_at_once_beside_a_single_worker() -> None:
-    """Each waits for all the others; with `max_workers` as their limit the run would not end."""
+    """Each node waits for all the others. If `max_workers` limited them, the run would not finish."""
     meeting = Meeting(100)
     nodes = [AsyncNode(name=f"a{number}") for number in range(100)]
     actions.update({node.name: meeting.wait for node in nodes})
@@ -55,7 +55,7 @@ async def test_hundred_async_nodes_run_at_once_beside_a_single_worker() -> None:
 
 @pytest.mark.parametrize("max_async", [1, 3])
 async def test_no_more_async_nodes_run_at_once_than_max_async(max_async: int) -> None:
-    """Groups of `max_async` nodes meet, so that the limit is reached as well as kept."""
+    """Groups of `max_async` nodes wait for each other, so the run must reach the limit too."""
     meetings = [Meeting(max_async) for _ in range(4)]
     nodes = [AsyncNode(name=f"a{number}") for number in range(4 * max_async)]
     for number, node in enumerate(nodes):
@@ -66,8 +66,8 @@ async def test_no_more_async_nodes_run_at_once_than_max_async(max_async: int) ->
     assert max_async == most_at_once(events)
 
 
-async def test_async_nodes_at_their_limit_delay_no_other_node() -> None:
-    """The first async node waits until the node in a thread, which is the last root, has been computed."""
+async def test_async_nodes_at_their_limit_do_not_delay_other_nodes() -> None:
+    """The first async node waits for the last root, which runs in a thread."""
     computed = anyio.Event()
     actions["a0"] = computed.wait
     nodes = [AsyncNode(name="a0"), AsyncNode(name="a1"), Node(name="in a thread")]
@@ -82,7 +82,7 @@ async def test_async_nodes_at_their_limit_delay_no_other_node() -> None:
 
 
 async def test_limits_are_in_the_first_event_and_async_work_in_the_report() -> None:
-    """A stream takes the same options."""
+    """A stream accepts the same options."""
     nodes = [AsyncNode(name="a"), Node(name="n")]
     async with stream_local(nodes, max_workers=2, max_async=5) as stream:
         events = [event async for event in stream]

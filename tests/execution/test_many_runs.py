@@ -1,7 +1,7 @@
 """A state machine over runs in one process: they start, fail, retry, are cancelled and share nodes.
 
-Whatever the order: a node is computed by one of them at a time, every run ends, and no token of a limiter
-is lost.
+In every order of these steps, at most one run at a time computes a node, every run finishes, and no limiter
+loses a token.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OPEN = ThreadWorkers.open
 
 
 class Bench:
-    """Blocks every node in `_create` until the test decides how it ends."""
+    """Blocks every node in `_create` until the test decides whether the node succeeds or fails."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -42,7 +42,7 @@ class Bench:
             self._changed.notify_all()
 
     def free(self) -> None:
-        """From now on every node without a verdict ends well."""
+        """From now on, let every node without a verdict succeed."""
         with self._changed:
             self._free = True
             self._changed.notify_all()
@@ -80,7 +80,7 @@ class SharedAsync(Shared):
 
 
 def make_graph() -> list[list[Shared]]:
-    """Layers in which each node is on two of the layer below; every third node is async."""
+    """Make layers of nodes, each of which depends on two nodes of the layer below. Every third is async."""
     layers: list[list[Shared]] = []
     for depth in range(LAYERS):
         layer = []
@@ -150,7 +150,7 @@ class ManyRuns(RuleBasedStateMachine):
         bench.free()
         try:
             for run in self._runs:
-                # A cancelled run, or one of whose nodes failed, has ended all the same.
+                # Runs that were cancelled or failed have finished too.
                 with suppress(FuruComputeError, concurrent.futures.CancelledError):
                     report = run.result(timeout=15)
                     assert 0 == report.failed == report.skipped
@@ -169,7 +169,7 @@ class ManyRuns(RuleBasedStateMachine):
             with use_settings(store=self._store):
                 return await run_local_async(self._layers[-1], on_failure="continue")
 
-        for _ in range(40):  # unused verdicts are left: some nodes may still fail
+        for _ in range(40):  # unused verdicts may remain, so some nodes may still fail
             try:
                 self._portal.start_task_soon(run).result(timeout=15)
             except FuruComputeError:

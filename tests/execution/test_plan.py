@@ -1,4 +1,4 @@
-"""Plan: bookkeeping on keys, tested with no disk, no threads and no clock."""
+"""Plan is bookkeeping on keys, so its tests need no disk, no threads and no clock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def everywhere(lane: str, presuming: bool) -> bool:
 
 
 def drain(plan: Plan[str]) -> list[str]:
-    """Run a plan as one worker would, and return the order."""
+    """Run a plan with one worker, and return the order of its nodes."""
     order: list[str] = []
     while (key := plan.get_ready(everywhere)) is not None:
         order.append(key)
@@ -54,7 +54,7 @@ def test_node_is_ready_only_after_everything_it_depends_on() -> None:
 
 
 def test_ready_nodes_come_in_the_order_they_were_added() -> None:
-    """The order in which their dependencies end does not matter."""
+    """The order in which their dependencies finish does not matter."""
     plan = make_plan(("x", ""), ("y", ""), ("b", "x"), ("a", "y"), ("c", ""))
     assert ["x", "y"] == [plan.get_ready(everywhere), plan.get_ready(everywhere)]
     plan.done("y")
@@ -70,15 +70,15 @@ def test_finished_nodes_leave_the_plan() -> None:
 
 
 def test_key_that_left_the_plan_counts_as_done() -> None:
-    """A node that is found late may depend on one that was done long before."""
+    """A node that is found late may depend on a node that was done long before."""
     plan = make_plan(("a", ""))
     drain(plan)
     plan.add("b", "lane", ["a"])
     assert "b" == plan.get_ready(everywhere)
 
 
-def test_lane_without_room_keeps_no_other_lane_waiting() -> None:
-    """The first node that has room is taken, in the order of all."""
+def test_lane_without_room_does_not_delay_other_lanes() -> None:
+    """The next node to start is the earliest added node whose lane has room."""
     plan: Plan[str] = Plan()
     for key, lane in [("g1", "gpu"), ("c1", "cpu"), ("g2", "gpu"), ("c2", "cpu")]:
         plan.add(key, lane, [])
@@ -93,7 +93,7 @@ def test_failure_removes_exactly_the_dependents() -> None:
     """
       d   e
      / \\ /
-    b   c      b fails: d is lost; c and e go on
+    b   c      b fails: d is lost; c and e still run
     """
     plan = make_plan(("b", ""), ("c", ""), ("d", "bc"), ("e", "c"))
     assert "b" == plan.get_ready(everywhere)
@@ -104,7 +104,7 @@ def test_failure_removes_exactly_the_dependents() -> None:
 
 
 def test_node_found_after_its_dependency_was_lost_is_lost() -> None:
-    """Discovery may still be walking when a node fails."""
+    """Discovery may still be walking the graph when a node fails."""
     plan = make_plan(("a", ""))
     plan.get_ready(everywhere)
     plan.failed("a")
@@ -114,7 +114,7 @@ def test_node_found_after_its_dependency_was_lost_is_lost() -> None:
 
 
 def test_waiting_node_delays_only_its_dependents() -> None:
-    """It returns by being done, or by being added again."""
+    """The node stops waiting when it is done or added again."""
     plan = make_plan(("a", ""), ("b", ""))
     plan.add_waiting("x", "lane")
     plan.add("y", "lane", ["x"])
@@ -124,7 +124,7 @@ def test_waiting_node_delays_only_its_dependents() -> None:
 
 
 def test_waiting_node_that_was_given_up_is_added_again_in_its_old_place() -> None:
-    """Its dependents still wait for it, and it waits for its dependencies."""
+    """Its dependents keep waiting for the node, and the node waits for its new dependencies."""
     plan: Plan[str] = Plan()
     plan.add("a", "lane", [])
     plan.add("later", "lane", [])
@@ -137,7 +137,7 @@ def test_waiting_node_that_was_given_up_is_added_again_in_its_old_place() -> Non
 
 
 def test_lost_dependency_of_a_returning_node_removes_its_dependents() -> None:
-    """The node was computed elsewhere while its dependency failed."""
+    """Another owner was computing the node when its dependency failed."""
     plan = make_plan(("bad", ""))
     plan.get_ready(everywhere)
     plan.failed("bad")
@@ -158,7 +158,7 @@ def test_lost_dependency_of_a_returning_node_removes_its_dependents() -> None:
     ],
 )
 def test_misuse_names_the_node(misuse) -> None:  # type: ignore[no-untyped-def]
-    """A node that is not in the state for a call is an error that quotes it."""
+    """A call for a node in the wrong state raises an error that begins with the node's key."""
     plan = make_plan(("a", ""))
     with pytest.raises(FuruError, match=r"^(a|unknown) is "):
         misuse(plan)
@@ -166,7 +166,7 @@ def test_misuse_names_the_node(misuse) -> None:  # type: ignore[no-untyped-def]
 
 @st.composite
 def graphs(draw: st.DrawFn) -> list[list[int]]:
-    """Draw a graph as, for each node, the earlier nodes it depends on."""
+    """Draw a graph: for each node, the earlier nodes that it depends on."""
     size = draw(st.integers(0, 20))
     return [
         sorted(draw(st.sets(st.integers(0, node - 1), max_size=4))) if node else [] for node in range(size)
@@ -176,10 +176,10 @@ def graphs(draw: st.DrawFn) -> list[list[int]]:
 @given(
     graph=graphs(), seed=st.integers(0, 2**32), failing=st.sets(st.integers(0, 19)), by_rank=st.booleans()
 )
-def test_every_node_ends_once_and_after_its_dependencies(
+def test_every_node_finishes_once_and_after_its_dependencies(
     graph: list[list[int]], seed: int, failing: set[int], by_rank: bool
 ) -> None:
-    """In any interleaving and order: done, or lost because a dependency failed."""
+    """In any interleaving and order, each node is done, fails, or is lost because a dependency failed."""
     chance = random.Random(seed)
     plan: Plan[str] = Plan(by_rank=by_rank)
     todo = list(enumerate(graph))
@@ -214,7 +214,7 @@ def test_every_node_ends_once_and_after_its_dependencies(
 def test_plan_by_rank_takes_the_node_with_the_longest_chain_of_dependents(
     graph: list[list[int]], seed: int
 ) -> None:
-    """Compared with the definition, by one worker."""
+    """With one worker, each choice is compared with the definition of a rank."""
     chance = random.Random(seed)
     weights = [chance.randrange(1, 5) for _ in graph]
     plan: Plan[str] = Plan(by_rank=True)
@@ -236,7 +236,7 @@ def test_plan_by_rank_takes_the_node_with_the_longest_chain_of_dependents(
 
 
 def test_plan_by_rank_ranks_nodes_that_are_added_later() -> None:
-    """The plan has grown by half since the last time."""
+    """Ranks are computed again when the plan has grown by half."""
     plan: Plan[str] = Plan(by_rank=True)
     plan.add("short", "lane", [], 2.0)
     plan.add("bottom", "lane", [], 1.0)
@@ -247,7 +247,7 @@ def test_plan_by_rank_ranks_nodes_that_are_added_later() -> None:
 
 
 def test_ranks_of_a_growing_plan_cost_linear_time() -> None:
-    """Counted: the nodes that are looked at while a chain is added one by one, and nothing starts."""
+    """The test counts the nodes that ranking visits while a chain grows node by node and no node starts."""
 
     def looks(size: int) -> int:
         counter = itertools.count()
@@ -269,7 +269,7 @@ def test_ranks_of_a_growing_plan_cost_linear_time() -> None:
 
 
 def test_cost_of_an_event_is_the_degree_of_its_node() -> None:
-    """Counted: n independent pairs take a number of lane checks linear in n."""
+    """For n independent pairs of nodes, the number of lane checks is linear in n."""
 
     def checks(pairs: int) -> int:
         counter = itertools.count()

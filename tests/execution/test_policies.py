@@ -1,4 +1,4 @@
-"""Retries, timeouts, limits by spec key, and runs that end after their grace."""
+"""Retries, timeouts, limits for each spec key, and the grace period of a run that stops."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from tests.graphs import AsyncNode, Computed, Node, actions, recording
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """Record what this test's nodes compute."""
     with recording() as computed:
         yield computed
 
@@ -54,7 +54,7 @@ class FlakyAsync(AsyncNode):
 
 
 def failing(*errors: BaseException) -> Callable[[], None]:
-    """Raise these, one a call, and then no more."""
+    """Return an action that raises these errors, one per call, and then succeeds."""
     left = list(errors)
 
     def act() -> None:
@@ -74,7 +74,7 @@ def names(events: list[Event], kind: type[Any]) -> list[str]:
 @pytest.mark.parametrize("cls", [Flaky, FlakyAsync])
 @pytest.mark.anyio
 async def test_node_that_raised_a_listed_exception_is_retried(cls: type[Node], record: Computed) -> None:
-    """Each attempt is in the store, and dependents run after the last one."""
+    """Each attempt is in the store, and dependents run after the last attempt."""
     node = cls(name="flaky")
     top = Node(name="top", below=(node,))
     actions["flaky"] = failing(ConnectionError("reset"), ConnectionError("reset again"))
@@ -92,7 +92,7 @@ async def _read_attempt(node: Furu[Any], number: int) -> str:
 
 
 def test_node_fails_after_its_last_attempt(record: Computed) -> None:
-    """The run's error is the last attempt's."""
+    """The error of the run is the error of the last attempt."""
     node = Flaky(name="flaky")
     actions["flaky"] = failing(*[ConnectionError(f"number {number}") for number in range(9)])
     with pytest.raises(FuruComputeError, match="number 2") as caught:
@@ -110,7 +110,7 @@ def test_other_exceptions_are_not_retried(record: Computed) -> None:
 
 
 def test_slot_is_free_during_the_delay(record: Computed) -> None:
-    """One worker: other nodes run while the first one waits for its second attempt."""
+    """With one worker, other nodes run while the first node waits for its second attempt."""
 
     class Delayed(Node):
         _retry = Retry(attempts=2, on=(OSError,), delay_sec=0.2)
@@ -121,8 +121,8 @@ def test_slot_is_free_during_the_delay(record: Computed) -> None:
     assert ["late", *(node.name for node in others), "late"] == record.order
 
 
-def test_run_that_stops_reports_the_node_that_waited_for_its_next_attempt() -> None:
-    """It has failed, and will not be retried."""
+def test_stopping_run_reports_a_node_that_waited_for_its_next_attempt() -> None:
+    """The node counts as failed, because it will not be retried."""
 
     class Delayed(Node):
         _retry = Retry(attempts=2, on=(OSError,), delay_sec=60)
@@ -157,12 +157,12 @@ def test_run_that_stops_reports_the_node_that_waited_for_its_next_attempt() -> N
         (Retry(attempts=9999, on=(OSError,), delay_sec=1, jitter=0), 5000, 60.0),
     ],
 )
-def test_delay_grows_by_its_factor_up_to_the_longest(retry: Retry, attempt: int, expected: float) -> None:
+def test_delay_grows_by_backoff_up_to_max_delay_sec(retry: Retry, attempt: int, expected: float) -> None:
     assert expected == retry.delay_after(attempt)
 
 
 def test_jitter_spreads_the_delay_around_its_value() -> None:
-    """By at most the given fraction, and not always alike."""
+    """The delay differs from its value by at most the given fraction, and varies."""
     retry = Retry(attempts=2, on=(OSError,), delay_sec=10, jitter=0.5)
     delays = {retry.delay_after(1) for _ in range(50)}
     assert len(delays) > 1
@@ -192,8 +192,8 @@ def test_wrong_values_of_retry_are_rejected(wrong: dict[str, Any]) -> None:
         Retry(**{"attempts": 2, "on": (OSError,), **wrong})
 
 
-def test_one_exception_stands_for_a_tuple_of_one() -> None:
-    """As in an except clause."""
+def test_retry_on_accepts_a_single_exception_class() -> None:
+    """`on` accepts one class, as an except clause does."""
     assert (OSError,) == Retry(attempts=2, on=OSError).on
 
 
@@ -202,13 +202,13 @@ def test_one_exception_stands_for_a_tuple_of_one() -> None:
     [("_retry", 3), ("_timeout_sec", 0), ("_timeout_sec", True), ("_timeout_sec", "1")],
 )
 def test_wrong_class_settings_are_rejected(name: str, value: Any) -> None:
-    """When the class is defined."""
+    """The error is raised when the class is defined."""
     with pytest.raises(FuruUsageError, match=rf"Wrong\.{name} must be"):
         type("Wrong", (Furu,), {name: value})
 
 
 def test_retry_that_is_due_while_the_run_stops_is_not_made(record: Computed) -> None:
-    """The node has failed, and is among the run's failures."""
+    """The node counts as failed and is among the run's failures."""
 
     class Flaky(Node):
         _retry = Retry(attempts=2, on=(OSError,), delay_sec=0.02)
@@ -233,7 +233,7 @@ def test_retry_that_is_due_while_the_run_stops_is_not_made(record: Computed) -> 
             stopping.set()
 
     actions.update({"flaky": fail, "bad": fail_after_that, "slow": outlast_the_delay})
-    # The delay is over while the run waits for the slow node to end.
+    # The delay ends while the run waits for the slow node to finish.
     flaky = Flaky(name="flaky")
     with pytest.raises(FuruComputeError) as caught:
         run_local([Node(name="bad"), Node(name="slow"), flaky], max_workers=3, on_event=on_event)
@@ -246,7 +246,7 @@ def test_retry_that_is_due_while_the_run_stops_is_not_made(record: Computed) -> 
 
 @pytest.mark.anyio
 async def test_async_node_that_takes_too_long_is_cancelled() -> None:
-    """It fails with a timeout, and the run treats it like any failure."""
+    """The node fails with a timeout, which the run treats like any other failure."""
 
     class Slow(AsyncNode):
         _timeout_sec = 0.01
@@ -282,7 +282,7 @@ async def test_timeout_can_be_retried() -> None:
 
 
 def test_overrun_of_a_thread_is_reported_when_it_happens(caplog: pytest.LogCaptureFixture) -> None:
-    """By an event and in the log while the node runs, and in the report at the end."""
+    """It is reported by an event and in the log while the node runs, and in the report at the end."""
 
     class Slow(Node):
         _timeout_sec = 0.01
@@ -305,8 +305,8 @@ def test_overrun_of_a_thread_is_reported_when_it_happens(caplog: pytest.LogCaptu
     assert "overran 1" in report.summary()
 
 
-def test_check_cancelled_raises_when_the_time_is_over() -> None:
-    """The timeout is the node's failure."""
+def test_check_cancelled_raises_after_the_timeout() -> None:
+    """The node fails with the error that `check_cancelled` raises."""
 
     class Slow(Node):
         _timeout_sec = 0.01
@@ -329,7 +329,7 @@ def _check_for_ever() -> None:
 @pytest.mark.parametrize("cls", [Node, AsyncNode])
 @pytest.mark.anyio
 async def test_spec_limit_bounds_the_nodes_of_a_key(cls: type[Node]) -> None:
-    """No more of them run at once, and each one is computed."""
+    """No more nodes of the key than the limit run at once, and all nodes are computed."""
 
     class Limited(cls):  # type: ignore[misc,valid-type]
         def _executor_spec_key(self) -> str:
@@ -364,8 +364,7 @@ async def test_spec_limit_bounds_the_nodes_of_a_key(cls: type[Node]) -> None:
     assert 2 >= counts["most"]
 
 
-def test_key_at_its_limit_delays_no_other() -> None:
-    """="""
+def test_key_at_its_limit_does_not_delay_other_keys() -> None:
     first, second = Node(name="g0", kind="gpu"), Node(name="g1", kind="gpu")
     others = [Node(name=f"c{number}") for number in range(10)]
     done = threading.Event()
@@ -394,19 +393,19 @@ def test_key_at_its_limit_delays_no_other() -> None:
     ],
 )
 def test_spec_limits_of_wrong_types_or_below_one_are_rejected(wrong: Any, error: type[Exception]) -> None:
-    """The message names the option, and the key if that is known."""
+    """The message names the option, and the key if it is a string."""
     with pytest.raises(error, match=r"spec_limits(\['gpu'\])? must "):
         run_local([Node(name="a")], spec_limits=wrong)
 
 
-# ---- ending ----
+# ---- stopping ----
 
 
 @pytest.mark.anyio
-async def test_run_that_stops_leaves_a_thread_when_the_grace_is_over(
+async def test_stopping_run_abandons_a_thread_after_grace_sec(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It names the nodes that are left; the thread's claim lives until it ends, and it publishes."""
+    """The log names the nodes that are left. The thread keeps its claim and publishes its node later."""
     gate, held = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -434,14 +433,14 @@ async def test_run_that_stops_leaves_a_thread_when_the_grace_is_over(
     assert Status.IN_PROGRESS is await anyio.to_thread.run_sync(slow.status)
     later = anyio.create_task_group()
     async with later:
-        later.start_soon(run_local_async, [slow])  # waits for the thread that was left
+        later.start_soon(run_local_async, [slow])  # waits for the abandoned thread
         gate.set()
     assert Status.DONE is await anyio.to_thread.run_sync(slow.status)
 
 
 @pytest.mark.anyio
-async def test_async_node_is_cancelled_when_the_grace_is_over() -> None:
-    """It holds nothing after that: not FAILED, and the next run computes it."""
+async def test_async_node_is_cancelled_after_grace_sec() -> None:
+    """The cancelled node keeps no claim and is not FAILED, and the next run computes it."""
     node = AsyncNode(name="slow")
     computing = anyio.Event()
 
@@ -470,7 +469,6 @@ async def test_async_node_is_cancelled_when_the_grace_is_over() -> None:
 
 @pytest.mark.anyio
 async def test_check_cancelled_raises_when_the_run_is_cancelled() -> None:
-    """="""
     node = Node(name="long")
     computing = threading.Event()
 
@@ -495,7 +493,7 @@ async def test_check_cancelled_raises_when_the_run_is_cancelled() -> None:
 
 
 def test_check_cancelled_does_not_raise_after_a_failure() -> None:
-    """Running nodes are not lost unless there is a grace."""
+    """After a failure, running nodes may finish. Without `grace_sec`, there is no time limit for that."""
     held, failed = threading.Event(), threading.Event()
 
     def act() -> None:

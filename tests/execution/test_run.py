@@ -1,4 +1,4 @@
-"""run_local and run_local_async: what is computed, in which order, how many at once."""
+"""What run_local and run_local_async compute, in which order, and how many nodes at once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WINDOWS = ["bfs", "dfs", 1, 2, 100]
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """Record what this test's nodes compute."""
     with recording() as computed:
         yield computed
 
@@ -62,7 +62,7 @@ def record() -> Iterator[Computed]:
 def test_each_missing_node_is_computed_once_and_a_second_run_computes_nothing(
     make_roots: Any, nodes: int, window_size: str | int, record: Computed
 ) -> None:
-    """In every window the counts are the same, and right."""
+    """The counts are the same for every window."""
     report = run_local(make_roots(), window_size=window_size, max_workers=4)
     assert (nodes, 0, 0, 0) == (report.computed, report.reused, report.failed, report.skipped)
     assert {1} >= set(record.counts().values())
@@ -75,7 +75,7 @@ def test_each_missing_node_is_computed_once_and_a_second_run_computes_nothing(
 @pytest.mark.anyio
 @pytest.mark.parametrize("window_size", WINDOWS)
 async def test_run_on_a_live_loop_computes_sync_and_async_nodes(window_size: str | int) -> None:
-    """A thread's node may depend on the loop's, and the other way round."""
+    """A node in a thread may depend on a node on the event loop, and the other way round."""
     base = Node(name="base")
     middle = [AsyncNode(name=f"m{i}", below=(base,)) for i in range(5)]
     top = Node(name="top", below=tuple(middle))
@@ -95,7 +95,7 @@ def test_dependencies_of_a_done_node_are_not_visited() -> None:
     ]
 
 
-def test_run_continues_where_an_earlier_one_ended(record: Computed) -> None:
+def test_run_continues_where_an_earlier_run_stopped(record: Computed) -> None:
     root = diamond()
     run_local(root.below[:1])
     report = run_local([root])
@@ -104,7 +104,7 @@ def test_run_continues_where_an_earlier_one_ended(record: Computed) -> None:
 
 
 def test_deep_chain_runs_at_the_default_recursion_limit() -> None:
-    """3,000 nodes one below the other; loading the last one shows the depth."""
+    """In a chain of 3,000 nodes, the value of the last node is the length of the chain."""
     root = chain(3000)
     assert 3000 == run_local([root]).computed
     assert 3000 == root.get()
@@ -112,7 +112,7 @@ def test_deep_chain_runs_at_the_default_recursion_limit() -> None:
 
 @pytest.mark.anyio
 async def test_as_many_threads_compute_as_there_are_workers_and_no_more() -> None:
-    """Four nodes meet at a barrier of four; at no time do five compute."""
+    """Four nodes meet at a barrier of four, and never more than four run at once."""
     barrier = threading.Barrier(4)
     lock = threading.Lock()
     running = 0
@@ -135,7 +135,7 @@ async def test_as_many_threads_compute_as_there_are_workers_and_no_more() -> Non
 
 
 def test_sleeping_nodes_fill_all_workers() -> None:
-    """32 nodes that sleep 0.1 s on 8 workers: 0.4 s of sleep, and not much more."""
+    """32 nodes that sleep 0.1 s each on 8 workers take 0.4 s of sleep and not much more."""
     roots = flat(32)
     for node in roots:
         actions[node.name] = lambda: time.sleep(0.1)
@@ -145,7 +145,7 @@ def test_sleeping_nodes_fill_all_workers() -> None:
 
 @pytest.mark.parametrize(("window_size", "most"), [("dfs", 1), (1, 1), (2, 2), (5, 5)])
 def test_window_bounds_the_active_roots(window_size: str | int, most: int) -> None:
-    """A root enters only if there is room."""
+    """A root is activated only if the window has room."""
     active: set[str] = set()
     seen: list[int] = []
 
@@ -179,7 +179,7 @@ def test_bfs_activates_every_root_before_any_completes() -> None:
 
 
 def test_generator_of_roots_is_read_only_as_the_window_moves() -> None:
-    """At no time are more roots made than were completed, and the window."""
+    """The generator is never ahead of the completed roots by more than the window size."""
     made = 0
     completed = 0
     ahead: list[int] = []
@@ -213,10 +213,10 @@ def test_roots_finish_in_order_and_depth_first_with_one_worker(record: Computed)
 
 
 def test_critical_path_order_uses_recorded_durations(record: Computed) -> None:
-    """By the number of nodes the chain would be first; the other class took longer in an earlier run."""
+    """The chain has more nodes, but nodes of the other class took longer in an earlier run."""
 
     class Long(Node):
-        """A class with a recorded duration of its own."""
+        """A separate class, so that its duration is recorded separately."""
 
     actions["slow"] = lambda: time.sleep(0.1)
     run_local([Long(name="slow"), Node(name="quick")])
@@ -230,8 +230,8 @@ def test_critical_path_order_counts_nodes_if_nothing_is_recorded(record: Compute
     assert ["n0", "n1"] == record.order[:2]
 
 
-def test_context_inside_a_node_names_it_and_is_gone_afterwards() -> None:
-    """(executor, the node's key, "local", the node's hash) inside; interactive outside."""
+def test_context_inside_a_node_names_the_node_and_is_reset_afterwards() -> None:
+    """Inside a node, the context has the node's spec key and hash; outside, the mode is "interactive"."""
     seen: list[ExecContext] = []
     root = Node(name="look", kind="gpu")
     actions["look"] = lambda: seen.append(EXEC_CONTEXT.get())
@@ -242,8 +242,8 @@ def test_context_inside_a_node_names_it_and_is_gone_afterwards() -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("cls", [Node, AsyncNode])
-async def test_context_variables_of_the_host_are_seen_and_those_of_nodes_are_not(cls: Any) -> None:
-    """What the host set is visible in every node; what a node sets is seen by no other."""
+async def test_nodes_see_context_variables_of_the_host_but_not_of_other_nodes(cls: Any) -> None:
+    """Every node sees the host's values. A value that a node sets is not visible to other nodes."""
     variable: ContextVar[str] = ContextVar("variable", default="unset")
     variable.set("the host's")
     seen: list[str] = []
@@ -261,8 +261,8 @@ async def test_context_variables_of_the_host_are_seen_and_those_of_nodes_are_not
 
 
 @pytest.mark.anyio
-async def test_settings_of_the_host_hold_inside_nodes(tmp_path: Path) -> None:
-    """A request with a store of its own runs in it, on threads and on the loop."""
+async def test_settings_of_the_host_apply_inside_nodes(tmp_path: Path) -> None:
+    """A host can use a separate store for each request. Nodes in threads and on the loop use it."""
     roots = [Node(name="n"), AsyncNode(name="a")]
     with use_settings(store=tmp_path / "other"):
         await run_local_async(roots)
@@ -303,7 +303,7 @@ async def test_loop_stays_free_while_nodes_block() -> None:
 
 @pytest.mark.anyio
 async def test_two_runs_on_one_loop_compute_a_shared_node_once(record: Computed) -> None:
-    """The one that comes second waits for the first."""
+    """The second run waits for the first."""
     results: list[furu.RunReport] = []
 
     async def run() -> None:
@@ -316,7 +316,7 @@ async def test_two_runs_on_one_loop_compute_a_shared_node_once(record: Computed)
     assert 4 == sum(report.computed for report in results)
 
 
-def test_two_threads_with_loops_of_their_own_compute_a_shared_node_once(
+def test_threads_with_their_own_event_loops_compute_a_shared_node_once(
     record: Computed,
 ) -> None:
     threads = [
@@ -329,8 +329,8 @@ def test_two_threads_with_loops_of_their_own_compute_a_shared_node_once(
     assert {"base": 1, "left": 1, "right": 1, "top": 1} == record.counts()
 
 
-def test_other_process_is_waited_for_without_holding_a_worker(tmp_path: Path, record: Computed) -> None:
-    """With one worker, free nodes run while another process computes; then its nodes are reused."""
+def test_waiting_for_another_process_occupies_no_worker(tmp_path: Path, record: Computed) -> None:
+    """With one worker, other nodes run while another process computes. After that its node is reused."""
     script = tmp_path / "other.py"
     script.write_text(
         "import sys\n"
@@ -364,7 +364,7 @@ def test_other_process_is_waited_for_without_holding_a_worker(tmp_path: Path, re
 
 
 def test_events_are_in_order() -> None:
-    """From the start of the run, through each node, to its end."""
+    """The events follow the run from its start through each node to its end."""
     events: list[object] = []
     run_local([chain(2)], on_event=events.append)
     kinds = [type(event) for event in events]
@@ -395,7 +395,7 @@ def test_sink_that_raises_neither_breaks_nor_stops_the_run(
 
 
 def run_order(graph: list[list[int]], store: Path, seed: str) -> list[str]:
-    """Run a graph in another process with a hash seed, and return the order of dispatch."""
+    """Run a graph in another process with this hash seed, and return the order of its nodes."""
     code = (
         "import json, sys\n"
         "from furu import run_local, Furu\n"
@@ -430,7 +430,7 @@ def run_order(graph: list[list[int]], store: Path, seed: str) -> list[str]:
 
 
 def test_order_of_dispatch_does_not_depend_on_the_hash_seed(tmp_path: Path) -> None:
-    """Three processes with three seeds, dependencies in sets: one order."""
+    """Three processes with different seeds, and dependencies in sets, run the nodes in the same order."""
     graph = [[], [], [0, 1], [0], [1, 2, 3], [], [0, 3, 5], [4, 6, 2], [1, 5], [7, 8, 0, 3]]
     orders = [run_order(graph, tmp_path, seed) for seed in ("0", "1", "4242")]
     assert 10 == len(orders[0])
@@ -439,7 +439,7 @@ def test_order_of_dispatch_does_not_depend_on_the_hash_seed(tmp_path: Path) -> N
 
 @st.composite
 def graphs(draw: st.DrawFn) -> list[list[int]]:
-    """Draw a graph as, for each node, the earlier nodes it depends on."""
+    """Draw a graph: for each node, the earlier nodes that it depends on."""
     size = draw(st.integers(1, 12))
     return [
         sorted(draw(st.sets(st.integers(0, node - 1), max_size=3))) if node else [] for node in range(size)
@@ -453,10 +453,10 @@ def graphs(draw: st.DrawFn) -> list[list[int]]:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_random_graphs_with_failures_always_end_right(
+def test_random_graphs_with_failures_are_computed_correctly(
     backend: str, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """No node before its dependencies, each at most once, every run ends, and the next one finishes."""
+    """Each node runs at most once and after its dependencies. The next run computes the remaining nodes."""
     graph = data.draw(graphs(), label="graph")
     size = len(graph)
     numbers = st.integers(0, size - 1)
@@ -544,12 +544,12 @@ class GetsAsync(Furu[int]):
 
 @pytest.mark.anyio
 async def test_node_in_a_thread_may_run_a_graph() -> None:
-    """No event loop is running in its thread."""
+    """The node's thread has no running event loop."""
     assert 1 == (await run_local_async([RunsAGraph()])).computed
     assert 3 == await RunsAGraph().aget()
 
 
 @pytest.mark.anyio
-async def test_thread_of_a_node_knows_of_no_async_library() -> None:
-    """sniffio finds none, for any loop of the run."""
+async def test_thread_of_a_node_has_no_current_async_library() -> None:
+    """sniffio finds no async library in the thread, on either backend."""
     assert 2 == (await run_local_async([GetsAsync(below=AsyncNode(name="below"))])).computed

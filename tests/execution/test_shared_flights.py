@@ -1,4 +1,4 @@
-"""Runs of one process that need the same node: one computes it, the others are told when it is done."""
+"""Runs of one process that need the same node: one run computes it and wakes the others."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from furu import FuruComputeError, RunReport, Status, run_local, run_local_async
 from furu.events import Event, NodeWaiting
 from tests.graphs import AsyncNode, Computed, Node, actions, recording
 
-# A run that polled would wait for this, and the test's time would be over.
+# A run that polls would wait this long, and the test would time out.
 NEVER_SEC = 1000.0
 
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """Record what this test's nodes compute."""
     with recording() as computed:
         yield computed
 
 
 class Held:
-    """Holds a node in `_create` until another run waits for it."""
+    """Blocks a node in `_create` until another run waits for the node."""
 
     def __init__(self, name: str) -> None:
         self.computing = threading.Event()
@@ -43,7 +43,7 @@ class Held:
 
 @pytest.mark.anyio
 async def test_two_runs_on_one_loop_share_a_node_without_polling(record: Computed) -> None:
-    """The second run continues as soon as the first one has finished the node."""
+    """The second run continues as soon as the first run has finished the node."""
     shared = Node(name="shared")
     held = Held("shared")
     reports: dict[str, RunReport] = {}
@@ -79,7 +79,6 @@ def test_runs_on_the_loops_of_two_threads_share_a_node(record: Computed) -> None
 
 @pytest.mark.anyio
 async def test_waiting_run_takes_over_a_node_that_a_cancelled_run_gave_up(record: Computed) -> None:
-    """="""
     node = AsyncNode(name="shared")
     computing = anyio.Event()
 

@@ -1,4 +1,4 @@
-"""Window: how many roots are active, tested with no disk, no threads and no clock."""
+"""Window counts active roots, so its tests need no disk, no threads and no clock."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def test_bfs_has_room_for_any_number() -> None:
     assert None is window.room()
 
 
-def test_int_window_rolls() -> None:
-    """Up to k roots are active; when one completes, another may enter."""
+def test_int_window_admits_a_root_for_each_root_that_completes() -> None:
+    """Up to k roots are active. When a root completes, another root may enter."""
     window = Window(3)
     window.activated(3)
     assert 0 == window.room()
@@ -36,7 +36,7 @@ def test_int_window_rolls() -> None:
 
 @pytest.mark.parametrize("wrong", [True, False, 1.5, None, [1]])
 def test_wrong_type_says_what_is_allowed(wrong: object) -> None:
-    """A bool is not a size."""
+    """A bool is rejected although it is an int."""
     with pytest.raises(TypeError, match=r"'dfs' .* 'bfs' .* int of 1 or more, not "):
         Window(wrong)  # type: ignore[arg-type]
 

@@ -1,12 +1,13 @@
-"""Run as a program: cancels work at every step of the event loop, and says as JSON what was left behind.
+"""A program that cancels work at every step of the event loop, and prints as JSON what was left behind.
 
     python -m tests.faults.cancellations WORK KINDS BACKEND HOW [EVERY]
 
-WORK is some of `aget`, `run`, `stream` and `follow`, with commas between, or `all`; KINDS some of
-`interrupt_nodes.KINDS`, or `all`; BACKEND `asyncio` or `trio`; HOW `scope` (a cancel scope), `native`
-(`Task.cancel()`, on asyncio) or `twice` (`native`, and again three steps later). EVERY cancels only at each
-EVERY-th step. Each trial takes a new node and a new loop. After each, no task and no thread token is left,
-a second process does not see the node IN_PROGRESS, and a later `get()` of it returns its value in time.
+WORK names some of `aget`, `run`, `stream` and `follow`, separated by commas, or `all`. KINDS names some of
+`interrupt_nodes.KINDS`, or `all`. BACKEND is `asyncio` or `trio`. HOW is `scope` (a cancel scope), `native`
+(`Task.cancel()`, on asyncio) or `twice` (`native`, and again three steps later). With EVERY, only each
+EVERY-th step is cancelled. Each trial uses a new node and a new loop. After each trial, no task and no
+thread token may be left, a second process must not see the node IN_PROGRESS, and a later `get()` must
+return its value in time.
 """
 
 from __future__ import annotations
@@ -34,15 +35,15 @@ from tests.faults.interrupt_nodes import make
 from tests.faults.interrupts import EXAMPLES, MISSES, Findings, kinds_of
 from tests.faults.observer import Observer
 
-# Tasks that are still ending when the cancelled call has returned may do so for so long.
+# How long tasks may take to end after the cancelled call has returned.
 SETTLE_SEC = 2.0
-# One trial takes no longer, or it hangs.
+# A trial that takes longer hangs.
 TRIAL_SEC = 20.0
 AGAIN_AFTER = 3
 
 
 class Steps:
-    """Counts the steps of a loop, of either backend, from `begin` on; calls `act` at the n-th."""
+    """Counts the steps of an event loop after `begin`, and calls `act` at the n-th step."""
 
     def __init__(self, number: int, again_after: int | None) -> None:
         self._wanted = {number} if again_after is None else {number, number + again_after}
@@ -51,15 +52,15 @@ class Steps:
         self.hits = 0
 
     def begin(self, act: Callable[[], object]) -> None:
-        """Count from here."""
+        """Start counting."""
         self._act = act
 
     def end(self) -> None:
-        """Count no more."""
+        """Stop counting."""
         self._act = None
 
     def step(self) -> None:
-        """One callback or one step of a task."""
+        """Count one callback, or one step of a task."""
         if self._act is None:
             return
         self._seen += 1
@@ -69,7 +70,7 @@ class Steps:
 
 
 class CountingLoop(asyncio.SelectorEventLoop):
-    """A loop of asyncio that counts the callbacks that it runs."""
+    """An asyncio event loop that counts the callbacks that it runs."""
 
     def __init__(self, steps: Steps) -> None:
         super().__init__()
@@ -128,7 +129,7 @@ WORK: dict[str, Callable[[Furu[Any]], Awaitable[None]]] = {
 
 
 def tasks() -> int:
-    """Return how many tasks this loop has."""
+    """Return the number of tasks of this event loop."""
     with contextlib.suppress(RuntimeError):
         return trio.lowlevel.current_statistics().tasks_living
     return len(asyncio.all_tasks())
@@ -155,8 +156,8 @@ async def cancelled_natively(work: Callable[[], Awaitable[None]], steps: Steps) 
 
 
 async def trial(findings: Findings, work: str, how: str, node: Furu[Any], steps: Steps) -> None:
-    """Do the work, cancelled at its step; then count what is left on the loop."""
-    # What every loop of this process has once it has used a thread is there before tasks are counted.
+    """Do the work with a cancellation at one step, and then count the tasks and tokens that are left."""
+    # The first use of a thread may start tasks on the loop, so use one before tasks are counted.
     await anyio.to_thread.run_sync(int)
     before, cancelled = tasks(), cancelled_in_scope if how == "scope" else cancelled_natively
     try:
@@ -180,7 +181,7 @@ async def trial(findings: Findings, work: str, how: str, node: Furu[Any], steps:
 
 
 def cancel_everywhere(findings: Findings, work: str, backend: str, how: str, every: int) -> None:
-    """Cancel at each step in turn, until the work ends before."""
+    """Cancel at each step in turn, until the work ends before that step."""
     misses = 0
     for number in itertools.count(1, every):
         steps = Steps(number, AGAIN_AFTER if how == "twice" else None)
@@ -199,7 +200,7 @@ def cancel_everywhere(findings: Findings, work: str, backend: str, how: str, eve
 
 
 def main() -> None:
-    """Do as the arguments say."""
+    """Run the trials that the arguments select, and print the findings."""
     works, kinds, backend, how, *numbers = sys.argv[1:]
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="furu-cancel-", ignore_cleanup_errors=True) as directory:
@@ -214,7 +215,7 @@ def main() -> None:
                     cancel_everywhere(findings, work, backend, how, int(numbers[0]) if numbers else 1)
     examples = {name: some[:EXAMPLES] for name, some in findings.examples.items()}
     print(json.dumps({"counts": findings.counts, "examples": examples}), flush=True)
-    os._exit(0)  # without waiting for threads that hang, as a fault leaves them
+    os._exit(0)  # do not wait for threads that hang after a fault
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Prints the figures of a long run."""
+"""Prints the figures at the end of a long run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.faults.figures import FIGURES
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say what was injected, and what was found."""
+    """Print the numbers of injected faults and of findings."""
     if FIGURES and os.environ.get("FURU_FAULTS") == "long":
         terminalreporter.section("faults")
         for what, number in FIGURES.items():

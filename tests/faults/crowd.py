@@ -1,12 +1,12 @@
-"""Run as a program: forks processes that share a store, and says as JSON what they did to each other.
+"""A program that forks processes that share a store, and prints as JSON what they did.
 
-    python crowd.py race PROCESSES NODES     all run the same nodes, each in an order of its own
+    python crowd.py race PROCESSES NODES     all run the same nodes, each in its own order
     python crowd.py waiters PROCESSES        all wait for a node whose owner is killed
     python crowd.py paused same|another      the owner is stopped for longer than its lease
     python crowd.py forked                   the node forks a child that outlives its killed parent
-    python crowd.py interrupted NODES        two run the same nodes, one of them is interrupted
+    python crowd.py interrupted NODES        two processes run the same nodes, one is interrupted
 
-The store and the log that each computation appends a line to are in FURU_PATH and FURU_LOG.
+FURU_PATH names the store. FURU_LOG names the log, to which each computation appends a line.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from furu.node.base import artifact_of
 from furu.store.claim import claim
 from furu.store.local import Process, acting_as, this_process
 
-# Everybody's lease where one has to run out.
+# The lease of all processes if a lease has to expire.
 LEASE_SEC = 0.3
 LIMIT_SEC = 60
-# What the processes tell this one: one byte each time.
+# The pipe on which the processes report to this process, one byte each time.
 told, tell = os.pipe()
-# Blocked processes read here until this process releases them by closing the other end.
+# Blocked processes read from this pipe until this process closes the other end.
 gate, opener = os.pipe()
-# The process that is held up in its node.
+# The id of the process that blocks in its node.
 held_up: int | None = None
 
 
@@ -48,7 +48,7 @@ def hear(count: int) -> None:
 
 
 def note() -> None:
-    """Append a line for each time that a node is computed."""
+    """Append a line to the log of computations."""
     with open(os.environ["FURU_LOG"], "a") as file:
         file.write(f"{os.getpid()}\n")
 
@@ -69,12 +69,12 @@ class Told(Furu[int]):
         with open(os.environ["FURU_LOG"], "a") as file:
             file.write(f"{self.number}\n")
         say()
-        time.sleep(0.002)  # long enough to be interrupted in
+        time.sleep(0.002)  # long enough for an interrupt
         return self.number
 
 
 class HeldUp(Furu[int]):
-    """Its value is the process that computed it."""
+    """Its value is the id of the process that computed it."""
 
     def _create(self) -> int:
         note()
@@ -86,7 +86,7 @@ class HeldUp(Furu[int]):
 
 
 class Forking(Furu[int]):
-    """Leaves a child behind that lives until this program ends."""
+    """Leaves a child process behind that lives until this program ends."""
 
     def _create(self) -> int:
         note()
@@ -102,7 +102,7 @@ class Forking(Furu[int]):
 
 
 def start(function: Callable[[], object]) -> int:
-    """Run a function in a fork of this process; it ends with 0 if that returned, 3 if interrupted."""
+    """Run a function in a fork, which exits with 0 if the function returned, or 3 if it was interrupted."""
     pid = os.fork()
     if pid:
         return pid
@@ -122,12 +122,12 @@ def start(function: Callable[[], object]) -> int:
 
 
 def ended(pids: list[int]) -> list[int]:
-    """Wait for processes; return how they ended."""
+    """Wait for processes, and return their exit codes."""
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
 
 
 def held(function: Callable[[], object]) -> int:
-    """Start a process that will be held up in its node, and wait until it is."""
+    """Start a process that blocks in its node, and wait until it is blocked."""
 
     def run() -> None:
         global held_up
@@ -160,7 +160,7 @@ def race(processes: int, count: int) -> dict[str, object]:
         return go
 
     pids = [start(waiting(seed)) for seed in range(processes)]
-    os.close(opener)  # now all at once
+    os.close(opener)  # release all processes at once
     codes = ended(pids)
     times = collections.Counter(computed())
     return {"codes": codes, "nodes": len(times), "twice": [one for one, n in times.items() if n > 1]}
@@ -190,7 +190,7 @@ def paused(machine: str) -> dict[str, object]:
         process = Process(boot=lambda: "another machine") if machine == "another" else this_process()
         with acting_as(process), use_settings(lease_sec=LEASE_SEC):
             report = run_local([HeldUp()])
-        # What another one published, it has loaded: that counts as reused.
+        # A value that another process published has been loaded, which counts as reused.
         expected = (1, 0) if machine == "same" else (0, 1)
         assert expected == (report.computed, report.reused), report
 
@@ -225,7 +225,7 @@ def paused(machine: str) -> dict[str, object]:
 
 
 def claims_within(node: Furu[int], sec: float) -> int:
-    """Try to claim for some time; return how often that went well."""
+    """Try to claim the node repeatedly for some time, and return the number of successful claims."""
     taken = 0
     until = time.monotonic() + sec
     with use_settings(lease_sec=LEASE_SEC):
@@ -244,7 +244,7 @@ def forked() -> dict[str, object]:
     started = time.monotonic()
     codes = ended([start(lambda: run_local([Forking()], poll_interval_sec=0.05))])
     took = time.monotonic() - started
-    # The child still lives: it holds the pipe through which it reports.
+    # If the child still lives, it holds the other end of the pipe.
     os.set_blocking(told, False)
     os.close(tell)
     try:
@@ -269,7 +269,7 @@ def interrupted(count: int) -> dict[str, object]:
 
 
 def main() -> None:
-    """Do as the arguments say."""
+    """Run the command that the arguments name, and print its report."""
     commands: dict[str, Callable[..., dict[str, object]]] = {
         "race": race,
         "waiters": waiters,

@@ -1,4 +1,4 @@
-"""What was injected and what was found, counted over the whole run; `nox -s faults` prints it."""
+"""Counts of injected faults and findings in a whole test run. `nox -s faults` prints them."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ FIGURES: collections.Counter[str] = collections.Counter()
 
 
 def count(what: str, number: int) -> None:
-    """Add to a figure; zero makes it one that is printed."""
+    """Add a number to a figure. Adding zero makes sure that the figure is printed."""
     FIGURES[what] += number

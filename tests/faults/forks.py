@@ -1,4 +1,4 @@
-"""Functions that run in forks of a test's process, with a time limit; and gates between processes."""
+"""Functions that run in forks of a test process with a time limit, and signals between processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIMIT_SEC = 15.0
 
 
 class Fork:
-    """A function that runs in a fork; what it returns crosses as a pickle."""
+    """A function that runs in a fork. Its value is returned as a pickle."""
 
     def __init__(self, function: Callable[[], object]) -> None:
         reading, writing = os.pipe()
@@ -32,20 +32,20 @@ class Fork:
         self._reading = reading
 
     def stop(self) -> None:
-        """SIGSTOP, and wait until it has stopped."""
+        """Send SIGSTOP, and wait until the fork has stopped."""
         os.kill(self.pid, signal.SIGSTOP)
         os.waitpid(self.pid, os.WUNTRACED)
 
     def go_on(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         os.kill(self.pid, signal.SIGCONT)
 
     def ends_within(self, sec: float) -> bool:
-        """Wait for its end for so long; return whether it came."""
+        """Wait for the end of the fork, and return whether it ended in time."""
         return bool(select.select([self._reading], [], [], sec)[0])
 
     def result(self) -> Any:
-        """Return what the function returned; what it raised is a RuntimeError. Raises `HangError`."""
+        """Return the function's value. Raises RuntimeError if it raised, and `HangError` if it hangs."""
         said, until = b"", time.monotonic() + LIMIT_SEC
         while True:
             ready, _, _ = select.select([self._reading], [], [], max(until - time.monotonic(), 0))
@@ -55,7 +55,7 @@ class Fork:
             said += chunk
         os.close(self._reading)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)  # it has said its last word; its own forks may hang
+            os.killpg(self.pid, signal.SIGKILL)  # it has answered, but its own forks may hang
         os.waitpid(self.pid, 0)
         if chunk is None:
             raise HangError(f"the fork did not end within {LIMIT_SEC:g} s")
@@ -68,7 +68,7 @@ class Fork:
 
 
 def _run(function: Callable[[], object], writing: int) -> None:
-    """In the fork: never come back."""
+    """In the fork, run the function, send its result, and exit."""
     answer: tuple[object, str] = (None, "it ended before its end")
     try:
         answer = (function(), "")
@@ -86,17 +86,17 @@ def in_fork(function: Callable[[], object]) -> Any:
 
 
 class Signal:
-    """Something that one process says and another one waits for, once."""
+    """A signal that one process sends once and another process waits for."""
 
     def __init__(self) -> None:
         self._reading, self._writing = os.pipe()
 
     def say(self) -> None:
-        """Release all that wait."""
+        """Release the process that waits."""
         os.write(self._writing, b".")
 
     def wait(self) -> None:
-        """Wait until it was said. Raises `HangError`."""
+        """Wait for the signal. Raises `HangError` if it does not come."""
         if not select.select([self._reading], [], [], LIMIT_SEC)[0]:
             raise HangError(f"nothing was said for {LIMIT_SEC:g} s")
         os.read(self._reading, 1)
@@ -104,6 +104,6 @@ class Signal:
 
 @contextmanager
 def another_machine(name: str) -> Iterator[None]:
-    """Be a process of another machine, for a block that makes this process's owner."""
+    """Act as a process of another machine in a block that creates the owner of this process."""
     with acting_as(Process(boot=lambda: f"machine {name}")):
         yield

@@ -1,13 +1,13 @@
-"""Claimers as if each were a process of its own, one filesystem call at a time, in a chosen order.
+"""Runs claimers as if each were a separate process, one filesystem call at a time, in a chosen order.
 
-Every claimer is a thread that runs the store's real code; of the store's memory (its owner, what it is
-at) each has its own. One runs at a time. A *plan* says where another one goes on, and where one crashes:
+Every claimer is a thread that runs the real code of the store, with its own owner and its own claims. One
+claimer runs at a time. A *plan* says before which calls another claimer continues, and where one crashes:
 
-    "3>1 7x"    before call 3 (counted over all of them) claimer 1 goes on; at call 7 the running one
-    crashes
+    "3>1 7x"    before call 3 (counted over all claimers) claimer 1 continues; at call 7 the running
+    claimer crashes
 
-A claimer that crashed makes no call any more and has lost its lock, as after SIGKILL. A plan is text, so
-that one that found a fault can be run again.
+A crashed claimer makes no more calls and has lost its lock, as after SIGKILL. A plan can be written as
+text, so that a plan that found a fault can be run again.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from tests.store.processes import OtherProcess
 
 STEPS = ("link", "listdir", "lstat", "mkdir", "open", "rename", "replace", "unlink", "write")
 
-# What happens before a call: which claimer goes on, or None for a crash of the one that runs.
+# What happens before a call: the claimer that continues, or None if the running claimer crashes.
 Plan = Mapping[int, "int | None"]
 
 
 class Crashed(BaseException):
-    """Unwinds a claimer that is dead; none of its calls on the way has an effect."""
+    """Unwinds the stack of a dead claimer. The calls of its cleanup have no effect."""
 
 
 def parse_plan(text: str) -> dict[int, int | None]:
-    """Read what `write_plan` wrote."""
+    """Parse the text that `write_plan` returned."""
     plan: dict[int, int | None] = {}
     for word in text.split():
         step, switch, number = word.partition(">")
@@ -50,14 +50,14 @@ def write_plan(plan: Plan) -> str:
 
 @dataclass
 class Interleaved:
-    """What the claimers returned or raised, and how many calls they made together."""
+    """What the claimers returned or raised, and the number of calls of all claimers."""
 
     results: list[Any]
     steps: int
 
 
 class _Claimer(threading.Thread):
-    """Runs one function as another process, and only while it has its turn."""
+    """Runs a function as if in another process, and only while it has its turn."""
 
     def __init__(self, work: Callable[[], Any], process: OtherProcess) -> None:
         super().__init__(daemon=True)
@@ -89,17 +89,17 @@ class _Claimer(threading.Thread):
 
 
 class _Expired(Leases):
-    """Leases on a clock that has always just passed the end of one."""
+    """Leases that have always just expired."""
 
     def is_alive(self, info: os.stat_result, lease_sec: float) -> bool:
         return False
 
 
 class Interleaver:
-    """Runs claimers one at a time. Everything here is touched by the one that runs.
+    """Runs claimers one at a time. Only the running claimer uses the attributes of this object.
 
-    `expired`: each is on a machine of its own, and every lease has just ended, so that any of them may
-    take any other for dead at any time.
+    If `expired`, each claimer is on a separate machine, and every lease has just expired, so that any
+    claimer may take any other for dead at any time.
     """
 
     def __init__(self, *, expired: bool = False) -> None:
@@ -116,7 +116,7 @@ class Interleaver:
     def run(
         self, work: Sequence[Callable[[], Any]], plan: Plan, watch: Callable[[], None] = lambda: None
     ) -> Interleaved:
-        """Run claimers to their ends, the first one first. `watch` looks between any two calls."""
+        """Run all claimers to their end, the first one first. `watch` is called between any two calls."""
         claimers = [_Claimer(one, self._make_process(number)) for number, one in enumerate(work)]
         self._claimers, self._left = claimers, list(claimers)
         self._plan, self._watch, self._steps = plan, watch, 0
@@ -135,11 +135,11 @@ class Interleaver:
         process = OtherProcess(
             f"machine-{number}" if self._expired else None, _Expired() if self._expired else None
         )
-        process.owner_path()  # so that no step is one of making it
+        process.owner_path()  # create the owner now, not in a step
         return process
 
     def let_die(self) -> None:
-        """Let the claimers that ended die, with their locks. Until then they live, and are at nothing."""
+        """Let the ended claimers die with their locks. Until then they count as alive, without claims."""
         for process in self._idle:
             process.die()
         self._idle.clear()
@@ -147,7 +147,7 @@ class Interleaver:
     def step(self) -> None:
         claimer = threading.current_thread()
         if claimer not in self._left or self._watching:
-            return  # the test's own thread, or the heartbeat
+            return  # the thread of the test, or the heartbeat
         assert isinstance(claimer, _Claimer)
         if claimer.crashed:
             raise Crashed
@@ -183,7 +183,7 @@ class Interleaver:
 
 @contextlib.contextmanager
 def interleaver(*, expired: bool = False) -> Iterator[Interleaver]:
-    """Claimers, until the end of the block."""
+    """Return an interleaver whose calls are stepped until the end of the block."""
     made = Interleaver(expired=expired)
 
     def stepping(real: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Small nodes of every kind, for programs that interrupt `get()`. `trial` makes each one new."""
+"""Small nodes of every kind, for programs that interrupt `get()`. `trial` makes each node new."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Sync(Furu[int]):
 
 
 class Pickled(Furu[object]):
-    """Has files of its own and a log."""
+    """Writes a file and a log."""
 
     trial: int
     _codec = "pickle"
@@ -32,7 +32,7 @@ class Async(Furu[int]):
 
 
 class Nested(Furu[int]):
-    """Asks for nodes that it does not declare, one of them async."""
+    """Gets nodes that it does not declare. One of them is async."""
 
     trial: int
 
@@ -53,7 +53,7 @@ class Declared(Furu[int]):
 
 
 class Validated(Furu[int]):
-    """Looks at its artifact before it is taken for DONE."""
+    """Validates its artifact."""
 
     trial: int
 
@@ -76,7 +76,7 @@ KINDS = ("sync", "pickled", "async", "nested", "declared", "validated", "failing
 
 
 def make(kind: str, trial: int) -> Furu[object]:
-    """Return a node that no other trial has."""
+    """Return a node that belongs to this trial only."""
     if kind == "declared":
         return Declared(trial=trial, first=Sync(trial=trial), second=Pickled(trial=trial))
     cls = {
@@ -92,7 +92,7 @@ def make(kind: str, trial: int) -> Furu[object]:
 
 
 def nodes_of(node: Furu[object]) -> list[Furu[object]]:
-    """Return a node and all others that its `get()` computes."""
+    """Return a node and all other nodes that its `get()` computes."""
     trial: int = node.trial  # type: ignore[attr-defined]
     if isinstance(node, Nested):
         return [node, make("sync", trial), make("async", trial)]
@@ -102,6 +102,6 @@ def nodes_of(node: Furu[object]) -> list[Furu[object]]:
 
 
 def expected(kind: str, trial: int) -> object:
-    """Return the value of a node; None for one that fails."""
+    """Return the value of a node, or None if the node fails."""
     values: dict[str, object] = {"pickled": {trial}, "nested": 2 * trial, "failing": None}
     return values.get(kind, trial)

@@ -1,20 +1,20 @@
-"""Run as a program: interrupts `get()` in the main thread, and says as JSON what was left behind.
+"""A program that interrupts `get()` in the main thread, and prints as JSON what was left behind.
 
     python -m tests.faults.interrupts signals KINDS TRIALS [SEED]   real signals at random times
-    python -m tests.faults.interrupts lines KINDS [EVERY]           at every line that furu runs
-    python -m tests.faults.interrupts ends KINDS [EVERY]            where a `with` block of furu's ends well
-    python -m tests.faults.interrupts calls KINDS [EVERY]           as each function of furu begins
-    python -m tests.faults.interrupts returns KINDS [EVERY]         as each function of furu returns
-    python -m tests.faults.interrupts twice KINDS [EVERY]           at a line, and 1 to 8 lines later again
-    python -m tests.faults.interrupts memory KINDS [EVERY]          one allocation fails, each in turn
+    python -m tests.faults.interrupts lines KINDS [EVERY]           at every line of furu
+    python -m tests.faults.interrupts ends KINDS [EVERY]            at the normal end of each `with` block
+    python -m tests.faults.interrupts calls KINDS [EVERY]           at the start of each function of furu
+    python -m tests.faults.interrupts returns KINDS [EVERY]         at the return of each function of furu
+    python -m tests.faults.interrupts twice KINDS [EVERY]           at a line, and again 1 to 8 lines later
+    python -m tests.faults.interrupts memory KINDS [EVERY]          each allocation fails in turn
     python -m tests.faults.interrupts depth KINDS [EVERY]           the recursion limit, at every depth
 
-KINDS are some of `interrupt_nodes.KINDS`, with commas between, or `all`. EVERY interrupts only at each
-EVERY-th place. Each trial takes a new node. After each, a second process must not see it IN_PROGRESS, and a
-later `get()` of it here must return its value in time.
+KINDS are names from `interrupt_nodes.KINDS`, separated by commas, or `all`. With EVERY, only each EVERY-th
+place is interrupted. Each trial uses a new node. After the trial, a second process must not see the node
+IN_PROGRESS, and a later `get()` in this process must return its value in time.
 
-`lines` leaves out what `ends` has: a trace function is called, but CPython handles no signal, between the
-last line of a `with` block and the call of `__exit__`.
+`lines` leaves out the places of `ends`, between the last line of a `with` block and its `__exit__`: there
+a trace function is called, but CPython does not handle signals.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ from tests.faults.observer import HangError, Observer, within
 
 SOURCE = str(Path(furu.__file__).parent) + os.sep
 LATER_GET_SEC = 4.0
-# So many trials in a row that no fault hit mean that all places have been seen.
+# After this many trials in a row without an interrupt, all places have been interrupted.
 MISSES = 3
 MOST_TRIALS = 20_000
-# A second interrupt comes so many lines after the first.
+# The numbers of lines between the first and the second interrupt.
 SECOND_AFTER = (1, 2, 3, 5, 8)
-# So many examples of each finding are printed.
+# The number of examples that are printed for each finding.
 EXAMPLES = 12
-# After so many later calls that hang there is no use in going on.
+# After this many hanging calls, the program gives up.
 MOST_HANGS = 5
-# A `get()` in the main thread that takes longer waits for what an earlier interrupt left locked.
+# A `get()` in the main thread that takes longer is waiting for a lock that an interrupt left taken.
 LOCKED_SEC = 10.0
 
 
 class LockedError(BaseException):
-    """A `get()` of a new node waits without end: an earlier interrupt has left a lock taken."""
+    """A `get()` of a new node hangs, because an earlier interrupt has left a lock taken."""
 
 
 class Findings:
-    """Counts what the trials left behind."""
+    """Runs the trials, and counts what they left behind."""
 
     def __init__(self, observer: Observer) -> None:
         self.kind = ""
@@ -76,11 +76,11 @@ class Findings:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether so many calls hang that the rest need not be tried."""
+        """Whether so many calls hang that further trials are useless."""
         return self.counts["hangs"] >= MOST_HANGS or self.counts["locks left taken"] > 0
 
     def get(self, trial: int, around: Any = None) -> BaseException | None:
-        """Get a new node in this thread, perhaps under a tracer or a limit; return what that raised."""
+        """Get a new node in this thread, within a context manager if given. Return what `get()` raised."""
         node = make(self.kind, trial)
 
         def give_up(*_: object) -> None:
@@ -92,7 +92,7 @@ class Findings:
             with around or contextlib.nullcontext():
                 node.get()
         except LockedError as error:
-            # Where this trial was hit, its cleanup waits for a lock that its own frames hold.
+            # If this trial was interrupted, its own frames hold the lock; otherwise the last trial left it.
             self.note("locks left taken", getattr(around, "place", "") or self._last)
             return error
         except BaseException as error:
@@ -102,7 +102,7 @@ class Findings:
         return None
 
     def check(self, trial: int, place: str) -> None:
-        """Look at a trial's nodes from the second process, then get them here."""
+        """Check the status of a trial's nodes in the second process, then get them in this process."""
         self._last = place
         node = make(self.kind, trial)
         statuses = self._observer.statuses([(self._store, one) for one in nodes_of(node)])
@@ -124,12 +124,12 @@ class Findings:
             self.note("wrong", f"{place}: {node}.get() gave {value!r}")
 
     def next_trial(self) -> int:
-        """Return a number that no trial of this process has had."""
+        """Return a new trial number."""
         self.trials += 1
         return self.trials
 
     def note(self, what: str, example: str) -> None:
-        """Count a finding."""
+        """Count a finding, and keep an example."""
         self.counts[what] += 1
         examples = self.examples.setdefault(what, [])
         if len(examples) < EXAMPLES:
@@ -183,11 +183,10 @@ def signals(findings: Findings, trials: int, seed: int = 1) -> None:
 
 
 class Tracer:
-    """Raises SIGINT in this thread at the n-th event of one kind in furu's own frames, and optionally once
-    more.
+    """Raises SIGINT in this thread at the n-th event of a kind in furu's frames, and optionally once more.
 
-    A trace function that raises is removed by the interpreter; a profile function, which is not, puts it
-    back for the second interrupt.
+    The interpreter removes a trace function that raises. A profile function stays, and restores the trace
+    function for the second interrupt.
     """
 
     def __init__(self, event: str, number: int, then_after: int | None = None) -> None:
@@ -244,7 +243,7 @@ class Tracer:
 
 
 def _is_at_end_of_with(frame: FrameType) -> bool:
-    """Whether the next thing is to call `__exit__(None, None, None)`: three times the same constant."""
+    """Whether `__exit__(None, None, None)` is called next: the code loads the same constant three times."""
     code, at = frame.f_code.co_code, frame.f_lasti
     three = code[at : at + 6]
     return three[:1] == bytes([dis.opmap["LOAD_CONST"]]) and three == three[:2] * 3
@@ -253,7 +252,7 @@ def _is_at_end_of_with(frame: FrameType) -> bool:
 def places(
     findings: Findings, event: str, every: int, then_after: tuple[int | None, ...] = (None,)
 ) -> None:
-    """Interrupt at each place in turn, until a `get()` ends before it is hit."""
+    """Interrupt at each place in turn, until `get()` returns before it is interrupted."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     findings.get(findings.next_trial())
     misses = 0
@@ -284,7 +283,7 @@ def places(
 
 
 def memory(findings: Findings, every: int) -> None:
-    """Let one allocation fail, each in turn, each in a fork: the interpreter itself may not survive it."""
+    """Let each allocation fail in turn, each in a fork, because the interpreter itself may crash."""
     findings.get(findings.next_trial())
     unhurt = 0
     for number in range(1, MOST_TRIALS, every):
@@ -311,11 +310,11 @@ def memory(findings: Findings, every: int) -> None:
 
 
 def _one_failed_allocation(findings: Findings, number: int, trial: int, writing: int) -> None:
-    """In a fork: let the allocation fail, check, and say what was found."""
-    import _testcapi  # CPython's own; not in every build
+    """In a fork, let one allocation fail, check the node, and report the findings."""
+    import _testcapi  # part of CPython, but not of every build
 
     try:
-        findings.get(trial + 1)  # makes the fork an owner
+        findings.get(trial + 1)  # creates an owner for the fork
         findings.counts.clear()
         findings.examples.clear()
         node = make(findings.kind, trial)
@@ -337,7 +336,7 @@ def _one_failed_allocation(findings: Findings, number: int, trial: int, writing:
 
 
 class RecursionLimit:
-    """So many frames more than there are now."""
+    """Sets the recursion limit to a number of frames above the current depth."""
 
     def __init__(self, more: int) -> None:
         self._more, self._usual = more, sys.getrecursionlimit()
@@ -353,7 +352,7 @@ class RecursionLimit:
 
 
 def depth(findings: Findings, every: int) -> None:
-    """Lower the recursion limit to every depth at which a `get()` needs more."""
+    """Lower the recursion limit to every depth that is too small for `get()`."""
     findings.get(findings.next_trial())
     misses = 0
     for more in itertools.count(3, every):
@@ -373,7 +372,7 @@ def depth(findings: Findings, every: int) -> None:
 
 
 def kinds_of(word: str) -> list[str]:
-    """Return the kinds that an argument names."""
+    """Return the kinds of nodes that an argument names."""
     return list(KINDS) if word == "all" else word.split(",")
 
 
@@ -385,7 +384,7 @@ def _store() -> Iterator[None]:
 
 
 def main() -> None:
-    """Do as the arguments say."""
+    """Run the trials that the arguments select, and print the findings."""
     how, kinds, *numbers = sys.argv[1:]
     every = int(numbers[0]) if numbers else 1
     ways: dict[str, Callable[[Findings], None]] = {
@@ -406,7 +405,7 @@ def main() -> None:
             if not findings.is_hopeless:
                 ways[how](findings)
         print(json.dumps({"counts": findings.counts, "examples": findings.examples}), flush=True)
-        # A thread that hangs, as a fault leaves it, must not keep the process.
+        # Threads that hang after a fault must not keep the process alive.
         observer.close()
     os._exit(0)
 

@@ -1,10 +1,10 @@
-"""A second process that says what it sees in a store, and computes what it is asked for.
+"""A second process that reports what it sees in a store, and computes nodes on request.
 
     with Observer() as observer:
         observer.statuses([(store, node), ...])      # ["DONE", "TODO", ...]
         observer.get(store, node, limit_sec=5)       # the value, or an exception
 
-Nodes cross as pickles, so their classes must be in a module that can be imported by name.
+Nodes are sent as pickles, so their classes must be in modules that can be imported by name.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, Self
 from furu import Furu, use_settings
 
 ROOT = Path(__file__).parents[2]
-# An observer that takes longer than this to answer has been held up by a lock of the store.
+# An observer that takes longer to answer is blocked by a lock of the store.
 ANSWER_SEC = 60.0
 
 
@@ -31,7 +31,7 @@ class HangError(Exception):
 
 
 class Observer:
-    """A process that shares nothing with this one but the stores."""
+    """A process that shares only the stores with this process."""
 
     def __init__(self) -> None:
         path = os.pathsep.join([str(ROOT), *sys.path])
@@ -41,12 +41,12 @@ class Observer:
             stdout=subprocess.PIPE,
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"},
-            start_new_session=True,  # Ctrl-C is for the process under test
+            start_new_session=True,  # only the process under test receives Ctrl-C
         )
 
     @property
     def pid(self) -> int:
-        """The observer's process."""
+        """The process id of the observer."""
         return self._process.pid
 
     def statuses(self, nodes: Iterable[tuple[str, Furu[Any]]]) -> list[str]:
@@ -55,7 +55,7 @@ class Observer:
         return answer
 
     def get(self, store: str | Path, node: Furu[Any], limit_sec: float = 10.0) -> Any:
-        """Return the node's value, or the exception that its `get()` raised, as text."""
+        """Return the node's value, or the text of the exception that its `get()` raised."""
         return self._ask(("get", (str(store), node, limit_sec)))
 
     def _ask(self, question: object) -> Any:
@@ -71,7 +71,7 @@ class Observer:
         return pickle.load(stdout)
 
     def close(self) -> None:
-        """End the process."""
+        """Kill the process."""
         self._process.kill()
         self._process.__exit__(None, None, None)
 
@@ -83,7 +83,7 @@ class Observer:
 
 
 def within(limit_sec: float, function: Any, *args: Any) -> Any:
-    """Call a function in a thread and return its value. Raises what it raises, and `HangError`."""
+    """Call a function in a thread and return its value. Raises its exception, or `HangError`."""
     answer: list[Any] = []
 
     def call() -> None:

@@ -1,12 +1,12 @@
-"""A filesystem that loses power: what it may still hold of the calls that were not synced.
+"""A model of a filesystem after a power cut, when calls that were not synced may be lost.
 
-Records the calls that change something, and replays what a power cut may leave of them. The model
-promises as little as POSIX does. What was written to a file is certain once that file was synced; a name
-made, removed or renamed is certain once its directory was. Of everything else any subset may have reached
-the disk, and a write may have done so in full, in half, or as zeros.
+It records the calls that change the filesystem, and replays what a power cut may leave of them. The model
+promises as little as POSIX does. Writes to a file are certain after a sync of the file. Creating, removing
+or renaming a name is certain after a sync of its directory. Of all other changes, any subset may have
+reached the disk, and a write may have reached it in full, in half, or as zeros.
 
-A rename happens or does not, also between two directories, and is certain once both were synced. Calls
-on one name keep their order. Every filesystem with a journal does that.
+A rename is atomic, also between two directories, and is certain after a sync of both. Calls on the same
+name keep their order. Every filesystem with a journal guarantees that.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-# What became of one call.
+# What a power cut leaves of a change.
 LOST, WHOLE, HALF, ZEROS = range(4)
 
 
 @dataclass(eq=False)
 class Change:
-    """One call that changes something: a write to inode `inode`, or names, by their paths. `synced` is the
-    number of the call that made it certain; `unsynced` holds the directories that are not synced yet."""
+    """A call that changes the filesystem: a write to inode `inode`, or changed names, given by their paths.
+    `synced` is the number of the call that made it certain. `unsynced` has the directories to be synced."""
 
     number: int
     names: dict[str, int | None] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Change:
 
 
 class Recorder:
-    """Takes the calls of a run, through `Syscalls`, below one existing directory."""
+    """Records the calls that `Syscalls` passes on, below one existing directory."""
 
     def __init__(self, base: str) -> None:
         self._base = base
@@ -51,7 +51,7 @@ class Recorder:
     def __call__(self, name: str, path: str, args: tuple[Any, ...], real: Callable[[], Any]) -> Any:
         answer = (
             None if name == "fsync" else real()
-        )  # the disk is a model: there is no need to wait for a real one
+        )  # the disk is a model, so nothing has to reach the real disk
         self.calls += 1
         if name == "open":
             if args[1] & os.O_CREAT:
@@ -98,8 +98,8 @@ class Recorder:
                 change.synced = self.calls
 
     def states(self, calls: int, draw: random.Random, drawn: int) -> Iterator[list[tuple[Change, int]]]:
-        """What a power cut after so many calls may leave: everything, nothing, all but one or two, one
-        alone; and as many more as are drawn."""
+        """Yield what a power cut after a number of calls may leave: all changes, none, all but one, or one
+        alone; and `drawn` more states at random."""
         made = [one for one in self.changes if one.number <= calls]
         certain = [one for one in made if one.synced is not None and one.synced <= calls]
         open_ones = [one for one in made if one not in certain]
@@ -123,8 +123,7 @@ class Recorder:
             yield state(fates)
 
     def tree(self, state: list[tuple[Change, int]]) -> dict[str, bytes | None]:
-        """Return the paths that a state holds, relative to the base, with their content; None for
-        directories."""
+        """Return the paths in a state, relative to the base, with their content. Directories have None."""
         contents: dict[int, bytes] = {}
         names: dict[str, dict[str, int]] = {}
         for change, fate in state:
@@ -157,7 +156,7 @@ class Recorder:
 
 
 def make_tree(tree: dict[str, bytes | None], target: str) -> None:
-    """Make the files of a state in a new directory."""
+    """Create the files of a state in a new directory."""
     os.mkdir(target)
     for path, content in tree.items():
         if content is None:

@@ -1,4 +1,4 @@
-"""What a soak measures: descriptors, threads, tasks, children, objects and memory."""
+"""The samples of a soak: descriptors, threads, tasks, children, objects and memory."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from furu import (
     Furu,
 )
 
-# Threads that a cancelled run left behind may go on for so long.
+# How long threads that a cancelled run left behind may continue.
 LATE_SEC = 5.0
 
 
-# What may be added between the second quarter and the last, by medians.
+# The allowed growth from the median of the second quarter to the median of the last quarter.
 MORE_DESCRIPTORS = 6
 
 
@@ -36,17 +36,17 @@ MORE_TASKS = 0
 MORE_CHILDREN = 0
 
 
-# Objects of one type, and entries of one container: one in a hundred runs.
+# For the objects of one type and the entries of one container: one per hundred runs.
 MORE_OBJECTS_PER_RUN = 0.01
 
 
 MORE_OBJECTS = 20
 
 
-# The slope of memory over the last half. One leaked node, with its hash and fields, is 1 KiB.
+# The allowed slope of memory in the last half. A leaked node, with its hash and fields, takes 1 KiB.
 MORE_BYTES_PER_RUN = 2048
 
-# ---- what is measured ----
+# ---- measurements ----
 
 
 def _descriptors() -> int:
@@ -69,7 +69,7 @@ def _resident() -> int:
 
 
 def _objects() -> dict[str, int]:
-    """Count objects of furu's types, nodes, and what failures and runs leave behind."""
+    """Count objects of furu's types, nodes, and types of objects that failures and runs may leak."""
     gc.collect()
     counts: collections.Counter[str] = collections.Counter()
     others = (types.FrameType, types.TracebackType, types.CoroutineType, threading.Thread, asyncio.Task)
@@ -89,7 +89,7 @@ _SIZED = (dict, set, list, collections.deque, collections.OrderedDict)
 
 
 def _containers() -> dict[str, int]:
-    """Return the sizes of the containers that furu's modules hold, in their globals and a level below."""
+    """Return the sizes of the containers in the globals of furu's modules, and in objects below them."""
     sizes: dict[str, int] = {}
     seen: set[int] = set()
 
@@ -122,13 +122,13 @@ def _containers() -> dict[str, int]:
 
 
 class Samples:
-    """The figures of a soak, one row a sample."""
+    """The figures of a soak, one row for each sample."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, int]] = []
 
     def take(self, run: int, tasks: int) -> None:
-        """Measure once no late thread of a cancelled run is at work."""
+        """Take a sample after late threads of cancelled runs have ended."""
         until, before = time.monotonic() + LATE_SEC, self.rows[-1]["python threads"] if self.rows else 0
         while time.monotonic() < until and threading.active_count() > before:
             time.sleep(0.1)
@@ -152,7 +152,7 @@ class Samples:
         )
 
     def growth(self, name: str) -> float:
-        """Return by how much the last quarter's median is above the second's."""
+        """Return the median of the last quarter minus the median of the second quarter."""
         values = [row.get(name, 0) for row in self.rows]
         quarter = max(len(values) // 4, 1)
         return statistics.median(values[-quarter:]) - statistics.median(
@@ -160,7 +160,7 @@ class Samples:
         )
 
     def slope(self, name: str) -> float:
-        """Return the growth for each run, over the last half: the median of the slopes of all pairs."""
+        """Return the growth per run in the last half: the median of the slopes of all pairs of rows."""
         half = self.rows[len(self.rows) // 2 :]
         slopes = [
             (later[name] - earlier[name]) / (later["run"] - earlier["run"])
@@ -171,7 +171,7 @@ class Samples:
         return statistics.median(slopes) if slopes else 0.0
 
     def grown(self, runs: int) -> dict[str, str]:
-        """Return what grew by more than is allowed."""
+        """Return the figures that grew by more than the allowed amount."""
         allowed = {
             "descriptors": MORE_DESCRIPTORS,
             "threads": MORE_THREADS,

@@ -1,10 +1,10 @@
-"""Run as a program: one process, many stores, many runs of every kind; then says what grew.
+"""A program that does many runs of every kind with many stores in one process, and reports what grew.
 
     python -m tests.faults.soak [RUNS] [SEED] [WITHOUT ...]
 
-WITHOUT leaves kinds of work out: names of `WORK`, or of node classes of `soak_nodes`. Exits with 1 if
-descriptors, threads, tasks, children or objects are more at the end than after the first quarter, if memory
-grows, or if any value, status or error was not right.
+WITHOUT leaves out kinds of work: names of `WORK`, or of node classes in `soak_nodes`. Exits with 1 if the
+process has more descriptors, threads, tasks, children or objects at the end than in the second quarter, if
+memory grows, or if a value, a status or an error was wrong.
 """
 
 from __future__ import annotations
@@ -55,20 +55,20 @@ STORES = 500
 SAMPLES = 40
 
 
-# So many stores are in use at once; an older one is used no more, and every second of those is removed.
+# The number of stores in use at once. Older stores are not used again, and every second one is removed.
 LIVE_STORES = 12
 
 
-# So many runs share one event loop, so that tasks that outlive their run are seen.
+# The number of runs that share an event loop, so that tasks that outlive their run are noticed.
 LOOP_RUNS = 10
 
 
-# A run that takes longer hangs: the stacks of all threads are printed, and the process ends.
+# A run that takes longer hangs. The stacks of all threads are printed, and the process exits.
 HANG_SEC = 90
 
 
 class Soak:
-    """The stores, the counts, and what went wrong."""
+    """The stores, the counts and the problems of a soak."""
 
     def __init__(self, runs: int, seed: int, without: set[str], directory: str, observer: Observer) -> None:
         self.runs = runs
@@ -89,12 +89,12 @@ class Soak:
         self.flaky = () if "Flaky" in without else (Flaky,)
 
     def watch(self, name: str, nodes: Nodes) -> None:
-        """Begin a run, which must not hang."""
+        """Start the time limit of a run."""
         self._now = f"run {self.done}: {name} of {nodes}"
         self._began = time.monotonic()
 
     def end_if_it_hangs(self) -> None:
-        """In a thread: when a run hangs, say which, with the stacks of all threads, and end the process."""
+        """Run in a thread. When a run hangs, print its name and the stacks of all threads, and exit."""
         while time.monotonic() - self._began < HANG_SEC:
             time.sleep(1)
         print(f"HANGS    {self._now}", flush=True)
@@ -103,12 +103,12 @@ class Soak:
         os._exit(1)
 
     def problem(self, kind: str, example: object) -> None:
-        """Note what is not right."""
+        """Count a problem, and keep the first example."""
         self.problems[kind] += 1
         self.examples.setdefault(kind, f"run {self.done}: {example}"[:2000])
 
     def store(self) -> Path:
-        """Return a store: so many runs, so many stores."""
+        """Return a store. New stores are added evenly over the runs."""
         if not self._live or self._made < STORES * (self.done + 1) / self.runs:
             self._live.append(self._directory / f"store-{self._made}")
             self._made += 1
@@ -119,14 +119,14 @@ class Soak:
         return self.chance.choice(self._live)
 
     def nodes(self, *extra: type[Furu[int]]) -> Nodes:
-        """Return a random graph: of steady nodes, of forking ones now and then, and of the kinds given."""
+        """Return a random graph of steady nodes, sometimes forking nodes, and the given kinds."""
         kinds = [*self.steady, *extra]
         if self.forking and self.chance.random() < 0.15:
             kinds.append(self.chance.choice(self.forking))
         return draw(self.chance, self.done, tuple(kinds))
 
     def options(self) -> dict[str, Any]:
-        """Return some options of a run."""
+        """Return random options of a run."""
         chosen: dict[str, Any] = {
             "max_workers": self.chance.choice([1, 2, 4]),
             "window_size": self.chance.choice(["bfs", "dfs", 2]),
@@ -138,7 +138,7 @@ class Soak:
         return chosen
 
     def check(self, store: Path, nodes: Nodes) -> None:
-        """Check the values of the nodes that are DONE, and that another process sees none in progress."""
+        """Check the values of DONE nodes, and that another process sees no node in progress."""
         with use_settings(store=store):
             for node in nodes:
                 if node.status() is Status.DONE:
@@ -162,17 +162,17 @@ class Soak:
             self.problem("IN_PROGRESS for another process", f"{stuck} in {store}")
 
     def failed(self, error: BaseException, nodes: Nodes, *, interactive: bool = False) -> None:
-        """Count a failure; one that no node of the graph explains is a problem."""
+        """Count a failure. It is a problem if no node of the graph may fail."""
         self.counts["runs that failed"] += 1
         if not may_fail(nodes, interactive=interactive):
             self.problem("unexpected error", f"{error!r} from {error.__cause__!r}")
 
 
-# ---- work without a loop ----
+# ---- work without an event loop ----
 
 
 def thread_run(soak: Soak, nodes: Nodes) -> None:
-    """`run_local`, twice: the second time nothing is left to do."""
+    """Run a graph twice. The second run has nothing to do."""
     options = soak.options()
     run_local(roots_of(nodes), **options)
     report = run_local(roots_of(nodes), **options)
@@ -181,7 +181,7 @@ def thread_run(soak: Soak, nodes: Nodes) -> None:
 
 
 def generated_run(soak: Soak, nodes: Nodes) -> None:
-    """Roots from a generator, which may raise."""
+    """Run roots from a generator, which may raise an error."""
     raises = soak.chance.random() < 0.3
 
     def generate() -> Iterator[Furu[int]]:
@@ -197,7 +197,7 @@ def generated_run(soak: Soak, nodes: Nodes) -> None:
 
 
 def runs_in_threads(soak: Soak, nodes: Nodes) -> None:
-    """Three runs at once that share nodes."""
+    """Run the same roots three times at once."""
     errors: list[BaseException] = []
     settings = current_settings()
 
@@ -218,17 +218,17 @@ def runs_in_threads(soak: Soak, nodes: Nodes) -> None:
 
 
 def process_run(soak: Soak, nodes: Nodes) -> None:
-    """Nodes in child processes."""
+    """Run nodes in child processes."""
     run_local(roots_of(nodes), **{**soak.options(), "workers": ProcessWorkers(), "max_workers": 2})
 
 
 def interactive(soak: Soak, nodes: Nodes) -> None:
-    """`get()`."""
+    """Get each root in interactive code."""
     for root in roots_of(nodes):
         root.get()
 
 
-# ---- work on a loop: asyncio's and trio's ----
+# ---- work on an event loop of asyncio or trio ----
 
 
 async def async_run(soak: Soak, nodes: Nodes) -> None:
@@ -236,14 +236,14 @@ async def async_run(soak: Soak, nodes: Nodes) -> None:
 
 
 async def cancelled_run(soak: Soak, nodes: Nodes) -> None:
-    """A scope whose deadline comes before the end."""
+    """Cancel a run by the deadline of a scope."""
     with anyio.move_on_after(soak.chance.uniform(0.0, 0.03)) as scope:
         await run_local_async(roots_of(nodes), **soak.options())
     soak.counts["runs cancelled"] += scope.cancelled_caught
 
 
 async def cancelled_natively(soak: Soak, nodes: Nodes) -> None:
-    """`Task.cancel()` of a run or of an `aget()`; on trio, a scope."""
+    """Cancel the task of a run or of an `aget()`. On trio, cancel a scope."""
     root = roots_of(nodes)[0]
     work: Callable[[], Any] = (
         root.aget
@@ -264,7 +264,7 @@ async def cancelled_natively(soak: Soak, nodes: Nodes) -> None:
 
 
 async def left_stream(soak: Soak, nodes: Nodes) -> None:
-    """A stream that is left after some events, or read to its end."""
+    """Leave a stream after some events, or read it to its end."""
     leave_after = soak.chance.choice([0, 1, 3, 10**9])
     async with stream_local(
         roots_of(nodes), buffer_events=soak.chance.choice([1, 100]), **soak.options()
@@ -278,14 +278,14 @@ async def left_stream(soak: Soak, nodes: Nodes) -> None:
 
 
 async def interactive_async(soak: Soak, nodes: Nodes) -> None:
-    """`aget()` of all roots at once."""
+    """Get all roots at once with `aget()`."""
     async with anyio.create_task_group() as tasks:
         for root in roots_of(nodes):
             tasks.start_soon(root.aget)
 
 
 async def service(soak: Soak, nodes: Nodes) -> None:
-    """Two followers of one run, one of whom leaves early."""
+    """Follow a run twice. One of the followers leaves early."""
     async with Runs(max_running=2, grace_sec=1.0, cancel_sec=0.05) as runs:
 
         async def follow(sec: float) -> None:
@@ -319,7 +319,7 @@ WORK: dict[str, Callable[[Soak, Nodes], Any]] = {
 SYNC = ("thread_run", "generated_run", "runs_in_threads", "process_run", "interactive")
 
 
-# How often each is drawn; processes are slow.
+# The weights of kinds of work, 1 by default. Processes are slow.
 SHARES = {"process_run": 0.1}
 
 
@@ -358,7 +358,7 @@ def _outcome(soak: Soak, name: str, nodes: Nodes, error: BaseException | None) -
 
 
 def sync_batch(soak: Soak, names: list[str]) -> None:
-    """Some runs without a loop of ours."""
+    """Do some runs without an event loop of this program."""
     for _ in range(LOOP_RUNS):
         name, nodes = _draw_work(soak, names)
         soak.watch(name, nodes)
@@ -374,7 +374,7 @@ def sync_batch(soak: Soak, names: list[str]) -> None:
 
 
 async def async_batch(soak: Soak, names: list[str]) -> None:
-    """Some runs on one loop; after each, no task but ours is left."""
+    """Do some runs on one event loop. After each run, check that no other tasks are left."""
     await anyio.lowlevel.checkpoint()
     before = _tasks()
     for _ in range(LOOP_RUNS):
@@ -394,7 +394,7 @@ async def async_batch(soak: Soak, names: list[str]) -> None:
         if more > soak.most_tasks:
             soak.most_tasks = more
             soak.problem("tasks left", f"{more} after {name} on {_backend()}")
-        soak.check(store, nodes)  # blocks the loop, on which nothing else is left
+        soak.check(store, nodes)  # this blocks the loop, which has no other tasks
         soak.done += 1
 
 
@@ -404,11 +404,11 @@ def _tasks() -> int:
     return trio.lowlevel.current_statistics().tasks_living
 
 
-# ---- what is measured ----
+# ---- the report ----
 
 
 def report(soak: Soak, samples: Samples, took: float) -> bool:
-    """Print the counts, what grew and what was wrong; return whether all is well."""
+    """Print the counts, the growth and the problems. Return whether all is well."""
     print(f"\n{soak.done:,} runs in {took:.0f} s")
     for name, number in sorted(soak.counts.items()):
         print(f"{number:>9,}  {name}")
@@ -427,7 +427,7 @@ def report(soak: Soak, samples: Samples, took: float) -> bool:
 
 
 def main() -> None:
-    """Do as the arguments say."""
+    """Run the soak, and print the report."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
     without = set(sys.argv[3:])
@@ -458,7 +458,7 @@ def main() -> None:
                 soak.problem("another store was used", os.listdir(f"{directory}/never"))
         well = report(soak, samples, time.monotonic() - started)
     sys.stdout.flush()
-    os._exit(not well)  # without waiting for threads that a fault has left behind
+    os._exit(not well)  # do not wait for threads that a fault has left behind
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The nodes of long sessions: each has a value that can be worked out without it, see `value_of`."""
+"""The nodes of a soak. `value_of` computes the value of each node without furu."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Plain(Furu[int]):
 
 
 class Files(Furu[int]):
-    """Keeps its value in a file, and has a log."""
+    """Stores its value in a file, and writes a log."""
 
     run: int
     number: int
@@ -69,7 +69,7 @@ class Async(Furu[int]):
 
 
 class Sleeps(Furu[int]):
-    """Long enough to be cancelled in; looks whether it was."""
+    """Runs long enough to be cancelled, and checks for a cancellation."""
 
     run: int
     number: int
@@ -83,7 +83,7 @@ class Sleeps(Furu[int]):
 
 
 class Pools(Furu[int]):
-    """Gets its dependencies in threads of its own, which write files and log."""
+    """Gets its dependencies in separate threads, which write files and log lines."""
 
     run: int
     number: int
@@ -105,7 +105,7 @@ class Pools(Furu[int]):
 
 
 class Forks(Furu[int]):
-    """Forks a child that writes into its files and leaves without a word."""
+    """Forks a child that writes a file of the node and exits at once."""
 
     run: int
     number: int
@@ -123,7 +123,7 @@ class Forks(Furu[int]):
 
 
 class ForkPool(Furu[int]):
-    """Has a forked pool of multiprocessing."""
+    """Uses a forked `multiprocessing` pool."""
 
     run: int
     number: int
@@ -138,7 +138,7 @@ class ForkPool(Furu[int]):
 
 
 class Flaky(Furu[int]):
-    """Fails the first time, and is tried again in a run."""
+    """Fails at its first attempt. A run retries it."""
 
     run: int
     number: int
@@ -165,7 +165,7 @@ class Fails(Furu[int]):
 
 
 class Overruns(Furu[int]):
-    """Takes longer than it may, and notices."""
+    """Exceeds its time limit, and checks for that."""
 
     run: int
     number: int
@@ -196,13 +196,13 @@ FAILING: tuple[type[Furu[int]], ...] = (Fails, Overruns, OverrunsAsync)
 
 
 def total_of(node: Any) -> int:
-    """Add up a node and what it depends on, inside its `_create`."""
+    """Add up a node's number and the values of its dependencies, inside its `_create`."""
     total: int = node.number + sum(one.get() for one in node.below)
     return total % MODULUS
 
 
 def value_of(node: Any) -> int:
-    """Return a node's value without furu."""
+    """Compute a node's value without furu."""
     total: int = node.number + sum(value_of(one) for one in node.below)
     return total % MODULUS
 
@@ -217,11 +217,11 @@ def draw(chance: random.Random, run: int, kinds: tuple[type[Furu[int]], ...]) ->
 
 
 def roots_of(nodes: list[Furu[int]]) -> list[Furu[int]]:
-    """Return those on which no other depends."""
+    """Return the nodes on which no other node depends."""
     needed = {one for node in nodes for one in node.below}  # type: ignore[attr-defined]
     return [node for node in nodes if node not in needed]
 
 
 def may_fail(nodes: list[Furu[int]], *, interactive: bool = False) -> bool:
-    """Whether a failure of these is right. A flaky node is tried again in runs only."""
+    """Whether these nodes may fail. Flaky nodes may fail in interactive code, which does not retry them."""
     return any(isinstance(node, FAILING) or (interactive and isinstance(node, Flaky)) for node in nodes)

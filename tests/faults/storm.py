@@ -1,9 +1,9 @@
-"""Run as a program: processes do random work on one store while they are killed, stopped and interrupted.
+"""A program whose processes do random work on one store while they are killed, stopped and interrupted.
 
     python -m tests.faults.storm [SECONDS] [SEED]
 
-Prints what was injected and what was found; exits with 1 if any value was wrong, any artifact torn or lost,
-any node computed twice at the same time, any call stuck, or any error not explained by what was done.
+Prints the injected faults and the findings. Exits with 1 if a value was wrong, an artifact torn or lost, a
+node computed twice at the same time, a call stuck, or an error not explained by an injected fault.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from typing import Any
 WORKERS = 8
 # A call must return within this time, although stopped processes block nodes.
 STUCK_SEC = 60
-# A node that no process holds is computed within this time.
+# A node that no process has claimed is computed within this time.
 GET_SEC = 30
 STOP_SEC = (0.02, 1.5)
 BETWEEN_SEC = (0.02, 0.2)
-# What makes a failure of a sturdy node right: something was removed while the node ran.
+# The texts that explain a failure of a sturdy node: files were removed while the node ran.
 REMOVED = ("FileNotFoundError", "FuruMissingArtifactError", "has no artifact", "No such file or directory")
 REMOVED += ("was removed from the store",)
 
@@ -42,7 +42,7 @@ if len(sys.argv) > 2 and __name__ == "__main__":
     os.environ["FURU_STORM_SEED"] = sys.argv[2]
 
 import anyio  # noqa: E402
-import trio  # noqa: E402, F401  # here, so that no interrupt comes in the middle of its import
+import trio  # noqa: E402, F401  # imported here, so that no interrupt hits its import
 
 import furu.cli.app  # noqa: E402, F401
 from furu import (  # noqa: E402
@@ -67,26 +67,26 @@ HASHES = {node.furu_hash: node for node in NODES}
 
 
 def pick(chance: random.Random, most: int = 6) -> list[Furu[int]]:
-    """Return some nodes."""
+    """Return some random nodes."""
     return chance.sample(NODES, chance.randint(1, most))
 
 
 def check(node: Any, value: object, before: int) -> None:
-    """Check a value that was got after `before`."""
+    """Check a value that was read after the time `before`."""
     if value != value_of(node):
         note("WRONG", node.furu_hash, f"{node} gave {value!r}, not {value_of(node)}")
     note("got", node.furu_hash, before)
 
 
 def get(chance: random.Random) -> None:
-    """Interactive code."""
+    """Get a node in interactive code."""
     node = pick(chance, 1)[0]
     before = time.monotonic_ns()
     check(node, node.get(), before)
 
 
 def aget(chance: random.Random) -> None:
-    """Several at once on a loop, and perhaps not to the end."""
+    """Get several nodes at once on an event loop, and perhaps cancel them."""
     nodes = pick(chance, 3)
 
     async def one(node: Furu[int]) -> None:
@@ -103,7 +103,7 @@ def aget(chance: random.Random) -> None:
 
 
 def options(chance: random.Random) -> dict[str, Any]:
-    """Return some options of a run."""
+    """Return random options of a run."""
     chosen: dict[str, Any] = {
         "max_workers": chance.randint(1, 4),
         "window_size": chance.choice(["bfs", "dfs", 2]),
@@ -117,7 +117,7 @@ def options(chance: random.Random) -> dict[str, Any]:
 
 
 def run(chance: random.Random) -> None:
-    """A run in threads, whose roots are got afterwards."""
+    """Run nodes in threads, and get the roots afterwards."""
     nodes = pick(chance)
     before = time.monotonic_ns()
     run_local(nodes, **options(chance))
@@ -127,7 +127,7 @@ def run(chance: random.Random) -> None:
 
 
 def run_async(chance: random.Random) -> None:
-    """A run on a loop, perhaps cancelled."""
+    """Run nodes on an event loop, and perhaps cancel the run."""
     nodes = pick(chance)
 
     async def go() -> None:
@@ -138,17 +138,17 @@ def run_async(chance: random.Random) -> None:
 
 
 def run_processes(chance: random.Random) -> None:
-    """A run in child processes."""
+    """Run nodes in child processes."""
     run_local(pick(chance), **{**options(chance), "workers": ProcessWorkers(), "max_workers": 2})
 
 
 def plan(chance: random.Random) -> None:
-    """A plan, which computes nothing."""
+    """Plan a run without computing any node."""
     plan_local(pick(chance, 20))
 
 
 def look(chance: random.Random) -> None:
-    """The status of everything, by node and by the catalogue."""
+    """Read the status of all nodes, from the nodes and from the catalogue."""
     for node in NODES:
         node.status()
     for entry in catalog.walk(current_settings()):
@@ -157,7 +157,7 @@ def look(chance: random.Random) -> None:
 
 
 def collect(chance: random.Random) -> None:
-    """`furu gc`."""
+    """Run `furu gc` with random rules."""
     from furu.cli.app import app
 
     keep = ["--keep", "tests.faults.storm_nodes:kept"] if chance.random() < 0.7 else []
@@ -171,12 +171,12 @@ def collect(chance: random.Random) -> None:
 
 
 def directory_of(node: Furu[int]) -> Path:
-    """The directory that holds all there is of a node."""
+    """Return the directory with all files of a node."""
     return node.furu_dir.parent
 
 
 def remove(chance: random.Random) -> None:
-    """Remove a node by hand: one that is sturdy all at once, a fragile one file by file."""
+    """Remove a node by hand: a sturdy node all at once, a fragile node file by file."""
     node: Any = pick(chance, 1)[0]
     note("window", node.furu_hash, "begins")
     try:
@@ -203,7 +203,7 @@ def damage(chance: random.Random) -> None:
             content = path.read_bytes() if path.exists() else b""
             how = chance.choice(["truncate", "garble", "empty", "unlink", "directory"])
             note("damage", node.furu_hash, path.name, how)
-            path.unlink(missing_ok=True)  # never in place: it may be a link to an owner's file
+            path.unlink(missing_ok=True)  # never modify it in place: it may be a link to an owner's file
             if how == "truncate":
                 path.write_bytes(content[: chance.randint(0, len(content))])
             elif how == "garble":
@@ -230,11 +230,11 @@ OPERATIONS: dict[Callable[[random.Random], None], int] = {
 }
 
 
-# ---- what an error means ----
+# ---- the explanation of an error ----
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error, what is inside it if it is a group, and what it was raised from."""
+    """Yield an error, its causes and, for a group, the errors in it."""
     yield error
     if isinstance(error, BaseExceptionGroup):
         for one in error.exceptions:
@@ -248,7 +248,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def judge(name: str, error: Exception) -> None:
-    """Note what an error of an operation means. A fragile node that cannot be read is removed, as told."""
+    """Log the explanation of an operation's error. Remove fragile nodes that cannot be read, as advised."""
     chain = list(causes(error))
     text = " / ".join(f"{type(one).__name__}: {one}" for one in chain)
     nodes: list[Any] = [one.node for one in chain if getattr(one, "node", None) is not None]
@@ -269,7 +269,7 @@ def judge(name: str, error: Exception) -> None:
         for node in set(nodes):
             _refuse_loss(node)
     elif any(isinstance(one, KeyboardInterrupt) for one in chain):
-        note("interrupted", "import")  # a module that Python was importing just then
+        note("interrupted", "import")  # it hit Python during an import
     else:
         note("UNEXPLAINED", name, text[:1500])
 
@@ -286,7 +286,7 @@ def _remove_fragile(node: Furu[int]) -> None:
 
 
 def _refuse_loss(node: Furu[int]) -> None:
-    """A sturdy node that stays DONE must load: if not, its files are lost."""
+    """Check that a sturdy node loads if it stays DONE. Otherwise its files are lost."""
     for _ in range(5):
         try:
             if node.status() is not Status.DONE:
@@ -317,7 +317,7 @@ def worker(number: int, seed: int, until: float) -> None:
                 operation(chance)
             except Exception as error:
                 judge(operation.__name__, error)
-            except BaseExceptionGroup as error:  # that of `aget` has a task group of its own
+            except BaseExceptionGroup as error:  # `aget` has its own task group
                 if operation is not aget:
                     note("GROUP", operation.__name__, f"reached the caller: {error!r}")
                 raise KeyboardInterrupt from None
@@ -329,7 +329,7 @@ def worker(number: int, seed: int, until: float) -> None:
 
 
 def start(number: int, seed: int, until: float) -> int:
-    """Fork a worker; nothing of a store is in this process."""
+    """Fork a worker. This process has not used a store."""
     pid = os.fork()
     if pid:
         return pid
@@ -341,7 +341,7 @@ def start(number: int, seed: int, until: float) -> int:
             note("interrupted", "between")
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         faulthandler.dump_traceback_later(STUCK_SEC, exit=True)
-        # Threads of runs that were left are waited for, as where a program ends.
+        # Wait for the threads of abandoned runs, as at the end of a program.
         threading._shutdown()  # type: ignore[attr-defined]
         code = 0
     except KeyboardInterrupt:
@@ -353,7 +353,7 @@ def start(number: int, seed: int, until: float) -> int:
 
 
 def conduct(seconds: float, chance: random.Random) -> collections.Counter[str]:
-    """Run the workers, and send them signals at random; return what was injected and who was stuck."""
+    """Run the workers, and send them random signals. Return the counts of signals and of stuck workers."""
     counts: collections.Counter[str] = collections.Counter()
     until = time.monotonic() + seconds
     pids = [start(number, chance.randrange(2**32), until) for number in range(WORKERS)]
@@ -364,7 +364,7 @@ def conduct(seconds: float, chance: random.Random) -> collections.Counter[str]:
         for number, pid in enumerate(pids):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                # Before the end of the storm: with 1 it was stuck; else interrupted between two operations.
+                # A worker that exits early was stuck (exit code 1) or interrupted between two operations.
                 counts[_ending(os.waitstatus_to_exitcode(status))] += 1
                 pids[number] = start(number, chance.randrange(2**32), until)
                 counts["processes"] += 1
@@ -400,7 +400,7 @@ def conduct(seconds: float, chance: random.Random) -> collections.Counter[str]:
 
 
 def _ending(code: int) -> str:
-    """Say how a worker ended by itself: a second interrupt during a run leaves the process at once."""
+    """Return a name for a worker's exit code. A second interrupt during a run exits with 130."""
     return {0: "workers that left", 130: "workers that left at a second interrupt"}.get(
         code, "stuck workers"
     )
@@ -419,7 +419,7 @@ def _wait(pid: int) -> int:
 
 
 def finish() -> collections.Counter[str]:
-    """What a fresh process finds: nothing in progress, everything can be computed, every value is right."""
+    """Check in a new process that no node is in progress and that all nodes have the right values."""
     found: collections.Counter[str] = collections.Counter()
     store = str(current_settings().store)
     with Observer() as observer:
@@ -430,7 +430,7 @@ def finish() -> collections.Counter[str]:
                 print(f"IN_PROGRESS: {node} {node.furu_hash}")
             value = _value(node)
             if not _is_right(node, value) and node.fragile:  # type: ignore[attr-defined]
-                _remove_fragile(node)  # the message says so
+                _remove_fragile(node)  # as the message advises
                 value = _value(node)
                 found["damaged nodes that had to be removed"] += 1
             if isinstance(value, HangError):
@@ -455,14 +455,14 @@ def _value(node: Furu[int]) -> Any:
         return error
 
 
-# ---- what the log says ----
+# ---- the log ----
 
 
 def read_log(path: str) -> tuple[collections.Counter[str], list[str]]:
-    """Return the counts of a log, and what was wrong: noted by workers, computed twice, or lost."""
+    """Return the counts in a log, and the lines for errors that workers logged and nodes computed twice."""
     counts: collections.Counter[str] = collections.Counter()
     wrong: list[str] = []
-    begun: dict[tuple[str, str], int] = {}  # (hash or gc, pid) of a window that is open
+    begun: dict[tuple[str, str], int] = {}  # (hash or gc, pid) -> start of an open window
     windows: dict[str, list[tuple[int, float]]] = collections.defaultdict(list)
     starts: dict[str, list[tuple[int, str]]] = collections.defaultdict(list)
     ends: dict[tuple[str, str], list[int]] = collections.defaultdict(list)
@@ -495,7 +495,7 @@ def read_log(path: str) -> tuple[collections.Counter[str], list[str]]:
         elif word == "interrupted":
             counts["interrupts that reached an operation"] += 1
             interrupted[pid].append(int(at))
-    for (what, pid), at_ns in begun.items():  # its process was killed, or interrupted, in between
+    for (what, pid), at_ns in begun.items():  # its process was killed or interrupted before the end
         windows[what].append((at_ns, killed.get(pid, float("inf"))))
     stops = {
         pid: [*interrupted[pid], *([killed[pid]] if pid in killed else [])]
@@ -519,14 +519,14 @@ def _computed_twice(
     windows: dict[str, list[tuple[int, float]]],
     stops: dict[str, list[int]],
 ) -> list[str]:
-    """Computations of a node that overlapped, unless it was removed or damaged in between. One whose
-    end was not noted ended when its process was killed, or when an interrupt ended its operation."""
+    """Return computations of a node that overlapped, unless the node was removed or damaged in between. If
+    the log has no end of a computation, the end is the kill or the interrupt of its process."""
     found = []
     for node_hash, begun in starts.items():
         spans = []
         for at, pid in sorted(begun):
             end = min((end for end in ends[node_hash, pid] if end >= at), default=None)
-            # The end of a later computation by the same process is not this one's, which was interrupted.
+            # An end after this process's next start is not the end of this computation: it was interrupted.
             again = min((other for other, by in begun if by == pid and other > at), default=None)
             if end is None or (again is not None and end > again):
                 end = min((stop for stop in stops.get(pid, ()) if stop >= at), default=None)
@@ -543,7 +543,7 @@ def _computed_though_done(
     gots: dict[str, list[tuple[int, int]]],
     windows: dict[str, list[tuple[int, float]]],
 ) -> list[str]:
-    """Sturdy nodes that were got, and computed later, though nothing had removed them."""
+    """Return sturdy nodes that were loaded and computed again later without a removal in between."""
     found = []
     for node_hash, begun in starts.items():
         removals = windows[node_hash] + windows["gc"]
@@ -558,7 +558,7 @@ def _computed_though_done(
 
 
 def main() -> None:
-    """Do as the arguments say."""
+    """Run the storm, and print the counts and the findings."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 600.0
     chance = random.Random(SEED)
     logging.disable(logging.CRITICAL)

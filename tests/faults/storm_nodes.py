@@ -1,7 +1,7 @@
-"""The nodes that a storm is about: fixed by a seed, each with a value and files that can be checked.
+"""The nodes of a storm. A seed determines them, and their values and files can be checked.
 
-Sturdy nodes are removed by furu, or whole and at once by hand. Only fragile ones are damaged, and removed
-file by file. No sturdy node depends on a fragile one.
+Sturdy nodes are removed by furu, or by hand with one rename. Only fragile nodes are damaged, and removed
+file by file. No sturdy node depends on a fragile node.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class TornError(Exception):
 
 
 def note(*words: object) -> None:
-    """Append a line to the storm's log, at once and whole."""
+    """Append a line to the log of the storm with a single write."""
     path = os.environ.get("FURU_STORM_LOG")
     if path:
         line = " ".join(map(str, [time.monotonic_ns(), os.getpid(), *words])).replace("\n", " ")
@@ -41,7 +41,7 @@ def note(*words: object) -> None:
 
 @contextmanager
 def noted(node: Furu[Any]) -> Iterator[None]:
-    """Say when a computation begins and ends."""
+    """Log the start and the end of a computation."""
     note("start", node.furu_hash)
     try:
         yield
@@ -50,7 +50,7 @@ def noted(node: Furu[Any]) -> Iterator[None]:
 
 
 def write_parts(node: Any) -> None:
-    """Write files that name the node and the attempt, with pauses."""
+    """Write files that name the node and the attempt, with pauses in between."""
     nonce = secrets.token_hex(8)
     directory = node.furu_dir
     for part in PARTS:
@@ -59,8 +59,8 @@ def write_parts(node: Any) -> None:
 
 
 def check_parts(node: Any) -> None:
-    """Raise where a part is missing, or is not of this node and of one attempt."""
-    directory = node.furu_dir  # once: the node may be removed and computed again meanwhile
+    """Raise an error if a part is missing, belongs to another node, or is from another attempt."""
+    directory = node.furu_dir  # read once: the node may be removed and computed again meanwhile
     texts = [(directory / part).read_text().split() for part in PARTS]
     if [text[:1] + text[2:] for text in texts] != [[node.furu_hash, part] for part in PARTS]:
         raise TornError(f"{node.furu_hash}: {texts}")
@@ -121,13 +121,13 @@ class Async(Furu[int]):
 
 
 def total_of(node: Any) -> int:
-    """Add up a node and what it depends on, inside its `_create`."""
+    """Add up a node's number and the values of its dependencies, inside its `_create`."""
     total: int = node.number + sum(one.get() for one in node.below)
     return total % MODULUS
 
 
 def value_of(node: Any) -> int:
-    """Return a node's value without furu."""
+    """Compute a node's value without furu."""
     total: int = node.number + sum(value_of(one) for one in node.below)
     return total % MODULUS
 
@@ -149,5 +149,5 @@ NODES = draw()
 
 
 def kept() -> list[Furu[int]]:
-    """The roots that `furu gc --keep` keeps: another half each second."""
+    """Return the roots that `furu gc --keep` keeps: even and odd nodes, alternating every second."""
     return [node for node in NODES if node.number % 2 == int(time.time()) % 2]  # type: ignore[attr-defined]

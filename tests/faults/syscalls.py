@@ -1,7 +1,7 @@
-"""The filesystem calls that furu makes in this process, numbered, so that something happens at the n-th.
+"""Numbers the filesystem calls of furu in this process, so that a fault can be injected at the n-th call.
 
-Wraps the functions of `os` and `fcntl` that furu's store calls, and counts those calls whose path or
-descriptor lies in the store. Needs no ptrace, so that it runs everywhere.
+Wraps the functions of `os` and `fcntl` that furu's store calls, and counts the calls with a path or a
+descriptor in the store. It does not use ptrace, so it works everywhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-# The calls that name a path first, and those that take a descriptor.
+# The calls whose first argument is a path, and the calls whose first argument is a descriptor.
 BY_PATH = ("open", "stat", "lstat", "link", "unlink", "rename", "replace", "mkdir", "listdir", "rmdir")
 BY_DESCRIPTOR = ("read", "write", "close", "fstat", "fsync", "utime", "flock")
 
@@ -21,8 +21,8 @@ Act = Callable[[str, str, tuple[Any, ...], Callable[[], Any]], Any]
 
 
 class Syscalls:
-    """While installed, hands every call to `act(name, path, arguments, real)`, which makes it by `real()`
-    or does not."""
+    """While installed, passes every call to `act(name, path, arguments, real)`, which may make the call
+    with `real()`."""
 
     def __init__(self, store: str, act: Act) -> None:
         self._store = store
@@ -62,10 +62,10 @@ class Syscalls:
         setattr(module, name, wrapper)
 
     def _path(self, args: tuple[Any, ...], directory: int | None, *, by_descriptor: bool) -> str | None:
-        """Where a call goes in the store, None for calls elsewhere. Of two paths, a link's target."""
+        """Return the path of a call in the store, or None. Of two paths, return the second."""
         if by_descriptor and args and isinstance(args[0], int):
             return self._paths.get(args[0])
-        if directory in self._paths:  # as `shutil.rmtree` walks; of two names, a link's target
+        if directory in self._paths:  # a relative path, as in `shutil.rmtree`; of two, the second
             names = [one for one in args[:2] if isinstance(one, str)]
             return f"{self._paths[directory]}/{names[-1]}"
         paths = [os.fspath(value) for value in args[:2] if isinstance(value, (str, os.PathLike))]
@@ -73,7 +73,7 @@ class Syscalls:
 
 
 class AtNumber:
-    """Does something at call number `number`, counted from 1, and notes what every call was."""
+    """Injects a fault at call number `number`, counted from 1, and records every call."""
 
     def __init__(
         self, number: int, fault: Callable[[str, str], None], *, from_then_on: bool = False
@@ -98,12 +98,12 @@ class AtNumber:
 
 
 def kill(name: str, path: str) -> None:
-    """End this process as nothing can prevent."""
+    """Kill this process. It cannot handle the signal."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fail_with(number: int) -> Callable[[str, str], None]:
-    """Return a fault that fails the call with an errno. Closing does not fail: it frees the descriptor."""
+    """Return a fault that raises OSError with this errno, except in `close`, which frees a descriptor."""
 
     def fault(name: str, path: str) -> None:
         if name != "close":

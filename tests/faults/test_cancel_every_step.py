@@ -1,5 +1,5 @@
-"""A run is cancelled at every step of its event loop, one run for each step: nothing leaks, no node is
-stuck, and every node that had begun is published."""
+"""Runs are cancelled at every step of their event loop, one run for each step: nothing leaks, no node is
+stuck, and every node that had started is published."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from furu import Status, run_local_async, stream_local, use_settings
 from tests.faults import figures
 from tests.graphs import AsyncNode, Computed, Node, recording
 
-# The first steps are where a run begins and starts its helpers; the short form tries few of the others.
+# A run starts its helpers in the first steps. The short form tries only a few of the later steps.
 LONG = os.environ.get("FURU_FAULTS") == "long"
 ALL_OF_FIRST, EVERY = (10_000, 1) if LONG else (12, 7)
 
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """Record what this test's nodes compute."""
     with recording() as computed:
         yield computed
 
 
 @pytest.fixture
 def limiters(monkeypatch: pytest.MonkeyPatch) -> list[anyio.CapacityLimiter]:
-    """Every limiter that is made."""
+    """Return a list of all limiters that the test creates."""
     made: list[anyio.CapacityLimiter] = []
     make = anyio.CapacityLimiter
 
@@ -47,7 +47,7 @@ def limiters(monkeypatch: pytest.MonkeyPatch) -> list[anyio.CapacityLimiter]:
 
 
 class Steps:
-    """Counts the steps of tasks, and calls a function after the `at`-th, and after as many as `times`."""
+    """Counts the steps of tasks, and calls a function after each of `times` steps from step `at` on."""
 
     def __init__(self, at: int, times: int = 1) -> None:
         self.count = 0
@@ -56,7 +56,7 @@ class Steps:
         self._soon: Callable[[Callable[[], object]], object] | None = None
 
     def watch(self, act: Callable[[], object], soon: Callable[[Callable[[], object]], object]) -> None:
-        """From here on count."""
+        """Start counting. `soon` schedules the call of `act` between two steps."""
         self.act, self._soon = act, soon
 
     def step(self) -> None:
@@ -67,7 +67,7 @@ class Steps:
 
 
 class SteppingCoroutine(collections.abc.Coroutine[Any, Any, Any]):
-    """A coroutine whose steps are counted, for asyncio."""
+    """A coroutine that counts its steps, for asyncio."""
 
     def __init__(self, coroutine: Any, steps: Steps) -> None:
         self._coroutine, self._steps = coroutine, steps
@@ -101,7 +101,7 @@ class SteppingTasks(trio.abc.Instrument):
 
 
 def run_in_steps(backend: str, steps: Steps, main: Callable[[], Awaitable[None]]) -> None:
-    """Run a function on a loop whose tasks count their steps."""
+    """Run a function on an event loop whose tasks count their steps."""
     if backend == "trio":
         anyio.run(main, backend="trio", backend_options={"instruments": [SteppingTasks(steps)]})
         return
@@ -119,7 +119,7 @@ def run_in_steps(backend: str, steps: Steps, main: Callable[[], Awaitable[None]]
 
 
 def tasks_living() -> int:
-    """The tasks of the loop that runs here."""
+    """Return the number of tasks of the running event loop."""
     try:
         return len(asyncio.all_tasks())
     except RuntimeError:
@@ -127,7 +127,7 @@ def tasks_living() -> int:
 
 
 def soon_here() -> Callable[[Callable[[], object]], object]:
-    """How to call a function between two steps of the loop that runs here."""
+    """Return a function that schedules a call between two steps of the running event loop."""
     try:
         return asyncio.get_running_loop().call_soon
     except RuntimeError:
@@ -135,25 +135,25 @@ def soon_here() -> Callable[[Callable[[], object]], object]:
 
 
 def graph() -> list[Node | AsyncNode]:
-    """An async node over two in threads, and one of each that has nothing to do with it."""
+    """Return an async node that depends on two nodes in threads, and two independent nodes."""
     left, right = Node(name="left"), Node(name="right")
     return [left, right, AsyncNode(name="top", below=(left, right)), Node(name="n"), AsyncNode(name="a")]
 
 
 async def await_run(nodes: list[Any]) -> None:
-    """run_local_async."""
+    """Run the nodes with `run_local_async`."""
     await run_local_async(nodes, max_workers=2)
 
 
 async def read_stream(nodes: list[Any]) -> None:
-    """stream_local, read to its end."""
+    """Run the nodes with `stream_local`, and read all events."""
     async with stream_local(nodes, max_workers=2) as events:
         async for _ in events:
             pass
 
 
 async def cancel_scope(call: Awaitable[None], steps: Steps) -> bool:
-    """Cancel a call through a scope; return whether it was."""
+    """Cancel a call through a scope, and return whether it was cancelled."""
     with anyio.CancelScope() as scope:
         steps.watch(scope.cancel, soon_here())
         await call
@@ -161,7 +161,7 @@ async def cancel_scope(call: Awaitable[None], steps: Steps) -> bool:
 
 
 async def cancel_task(call: Awaitable[None], steps: Steps) -> bool:
-    """Cancel a call by asyncio's own means; return whether it was."""
+    """Cancel the task of a call, and return whether it was cancelled."""
 
     async def run() -> None:
         await call
@@ -175,7 +175,7 @@ async def cancel_task(call: Awaitable[None], steps: Steps) -> bool:
 
 
 def numbers() -> Iterator[int]:
-    """The steps at which to cancel."""
+    """Yield the steps at which to cancel."""
     number = 1
     while True:
         yield number
@@ -202,7 +202,7 @@ def test_run_that_is_cancelled_at_any_step_leaves_nothing_behind(
     record: Computed,
     limiters: list[anyio.CapacityLimiter],
 ) -> None:
-    """No tasks, tokens or busy threads; nodes are published or free, and computed once."""
+    """No tasks, tokens or busy threads are left. Nodes are published or free, and computed once."""
     figures.count("runs cancelled at a step of the loop", 0)
     figures.count("nodes stuck after a cancelled run", 0)
     for number in numbers():

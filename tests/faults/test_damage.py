@@ -1,7 +1,7 @@
-"""Every file and directory of the protocol, damaged in every way, before a node is asked for.
+"""Every file and directory of the protocol is damaged in every way before `get()` of its node.
 
-Each time the value is right, computed again or not; or there is an error of furu that names the
-path and says what to do, and doing it helps. Never a hang, never a value from outside the store.
+Each time `get()` returns the right value, or it raises an error of furu that names the path and says what
+to do, and this helps. It never hangs, and it never returns a value from outside the store.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ class Pickled(Furu[str]):
         return "mine"
 
 
-# ---- what is damaged: a path, from a node and its store ----
+# ---- the damaged path, as a function of a node and its store ----
 
 
 def owner_of(node: Furu[str], store: Path) -> Path:
-    """The owner's file of an attempt of a dead process."""
+    """Return the owner file of an attempt of a dead process."""
     return leave_attempt(artifact_of(node))
 
 
@@ -85,7 +85,7 @@ def of_published(name: str) -> Callable[[Furu[str], Path], Path]:
 
 
 def of_dead(name: str) -> Callable[[Furu[str], Path], Path]:
-    """A file beside the attempt of a dead owner."""
+    """Return a function that finds a file beside the attempt of a dead owner."""
 
     def find(node: Furu[str], store: Path) -> Path:
         leave_attempt(artifact_of(node))
@@ -116,16 +116,16 @@ PLACES: dict[str, Callable[[Furu[str], Path], Path]] = {
 }
 
 
-# ---- how ----
+# ---- the kinds of damage ----
 
 
 def foreign_document(node: Furu[str]) -> bytes:
-    """A whole `done` of this very node, with another value."""
+    """Return a complete `done` document of this node, with another value."""
     return done_document(artifact_of(node), node_class=artifact_of(node).node_class, result=OUTSIDE)
 
 
 def outside(path: Path, node: Furu[str]) -> Path:
-    """A directory outside the store, which holds what a link there would make of the node."""
+    """Return a directory outside the store. If furu followed a link to it, the value would be wrong."""
     target = path.parents[len(path.parents) - len(artifact_of(node).settings.store.parts)] / "outside"
     for name, content in {
         "done": foreign_document(node),
@@ -169,7 +169,7 @@ DAMAGE: dict[str, Callable[[Path, Furu[str]], object]] = {
 
 
 def remove(path: Path) -> None:
-    """Remove whatever a path names, as the advice says."""
+    """Remove the file or directory at a path, as the error message advises."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -178,7 +178,7 @@ def remove(path: Path) -> None:
 
 
 def within_limit(function: Callable[[], object]) -> object:
-    """Return what a function returns or raises, in a thread that may not take longer than the limit."""
+    """Run a function in a thread with a time limit, and return its value or its exception."""
     results: list[object] = []
 
     def run() -> None:
@@ -217,7 +217,7 @@ def test_damaged_file_is_a_miss_or_a_clear_error(
 
 
 def problem_with(node: Furu[str], path: Path) -> str | None:
-    """Ask for a node; return what is wrong with the answer."""
+    """Get a node, and return what is wrong with the answer."""
     answer = within_limit(node.get)
     if answer == "mine":
         return None
@@ -230,7 +230,7 @@ def problem_with(node: Furu[str], path: Path) -> str | None:
         return f"no advice in: {message}"
     if not isinstance(within_limit(node.status), (Status, FuruError)):
         return "the status is neither known nor an error of furu's"
-    # What the messages advise: to remove what is in the way, and with a `done` the node's directory.
+    # The messages advise to remove the damaged path and, for a `done`, the node's directory.
     remove(path)
     remove(Path(artifact_of(node).files.directory))
     again = within_limit(node.get)

@@ -1,4 +1,4 @@
-"""A disk that is full: a filesystem of a few pages, and a limit on the size of files everywhere."""
+"""A full disk, on a very small filesystem, and a limit on the size of files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SIZE = 40_000
 
 
 class Blob(Furu[str]):
-    """Its value and its file are as large."""
+    """Its value and its file are equally large."""
 
     number: int
 
@@ -54,7 +54,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def check_whole(nodes: list[Furu[str]]) -> int:
-    """Return how many nodes are DONE, each of them whole."""
+    """Check that all DONE nodes are whole, and return their number."""
     done = [node for node in nodes if node.status() is Status.DONE]
     for node in done:
         assert "x" * SIZE == node.get()
@@ -62,8 +62,8 @@ def check_whole(nodes: list[Furu[str]]) -> int:
     return len(done)
 
 
-def test_run_on_a_full_disk_says_so_and_the_next_one_finishes(small_disk: Path) -> None:
-    """Stored nodes stay; other nodes are not DONE; only room is needed to go on."""
+def test_run_on_a_full_disk_reports_it_and_the_next_run_finishes(small_disk: Path) -> None:
+    """Stored nodes stay DONE, other nodes are not. The next run continues once the disk has room."""
     nodes: list[Furu[str]] = [Blob(number=number) for number in range(10)]
     with use_settings(store=small_disk / "store"):
         with pytest.raises(FuruComputeError) as caught:
@@ -79,7 +79,7 @@ def test_run_on_a_full_disk_says_so_and_the_next_one_finishes(small_disk: Path) 
 
 
 def test_claim_on_a_full_disk_is_one_clear_error(small_disk: Path) -> None:
-    """There is not even room for the owner's file."""
+    """The disk has no room even for the owner's file."""
     with use_settings(store=small_disk / "store"):
         (small_disk / "store" / "owners").mkdir(parents=True)
         with pytest.raises(OSError), open(small_disk / "filler", "wb", buffering=0) as file:
@@ -93,7 +93,7 @@ def test_claim_on_a_full_disk_is_one_clear_error(small_disk: Path) -> None:
 
 
 def in_child(function: Callable[[], None]) -> int:
-    """Return how a fork that ran a function ended: with 0 if that returned."""
+    """Run a function in a fork, and return the exit code: 0 if the function returned."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -107,8 +107,8 @@ def in_child(function: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_file_that_may_not_grow_is_a_clear_error_and_the_next_run_finishes(store: Path) -> None:
-    """RLIMIT_FSIZE cuts the file of a node, and the document of a result."""
+def test_file_above_the_size_limit_is_a_clear_error_and_the_next_run_finishes(store: Path) -> None:
+    """RLIMIT_FSIZE is less than the file of a node and the document of a result."""
     nodes: list[Furu[str]] = [Blob(number=number) for number in range(3)]
 
     def run_with_limit() -> None:

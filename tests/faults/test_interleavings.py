@@ -1,8 +1,8 @@
-"""Claimers of one node in every order of their filesystem calls, with a crash at every call.
+"""Claimers of one node run their filesystem calls in many orders, with crashes at any call.
 
-At length, systematic for two: every plan with one change between them, and every single crash. Of those
-with more some are drawn, and of those for three. The search is bounded by changes, as most faults of
-concurrency need few (Musuvathi and Qadeer, "Iterative context bounding", 2007).
+For two claimers, the long form tries every plan with one switch between them, and every single crash. Plans
+with more switches, and plans for three claimers, are drawn at random. The number of switches is bounded,
+because most concurrency faults need few (Musuvathi and Qadeer, "Iterative context bounding", 2007).
 
 A plan that finds a fault is printed, and can be run again:
 
@@ -41,7 +41,7 @@ from tests.store.processes import (
 )
 
 LONG = os.environ.get("FURU_FAULTS") == "long"
-# How many of each kind of plan are drawn where there are more.
+# The number of plans that are drawn of each kind, if the kind has more.
 DRAWN = 250 if LONG else 6
 FILE = 5000
 
@@ -51,7 +51,7 @@ def put_done(place: Artifact, value: str) -> None:
 
 
 def rejected_and(number: int) -> Callable[[Artifact], None]:
-    """A `done` to replace, and an attempt of a dead owner beside it."""
+    """Prepare a `done` to replace, and an attempt of a dead owner beside it."""
 
     def prepare(place: Artifact) -> None:
         put_done(place, "old")
@@ -61,13 +61,13 @@ def rejected_and(number: int) -> Callable[[Artifact], None]:
 
 
 def rejected_and_failed(place: Artifact) -> None:
-    """A `done` to replace, and the record of the failure before it."""
+    """Prepare a `done` to replace, and the record of an earlier failure."""
     fail(begin(place))
     put(place.files.done, done_document(place, attempt=2, result="old"))
 
 
 def died_replacing(place: Artifact) -> None:
-    """A `done` that was set aside by an owner that is dead."""
+    """Prepare a `done` that a dead owner has set aside."""
     for number in (1, 2):
         leave_attempt(place, number)
     put(place.files.rejected(2), done_document(place, result="old"))
@@ -87,14 +87,14 @@ PREPARE: dict[str, Callable[[Artifact], Any]] = {
 }
 
 
-# The states in which the first to come replaces a `done`.
+# The states in which the first claimer replaces a `done`.
 REPLACING = {state for state in PREPARE if state.startswith(("rejected", "empty"))}
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """What lies on disk, how many claimers come, whether the first one's node fails, whether others than
-    the first judge what is done, and whether every lease has expired, so that live owners of other
+    """The state of the disk, the number of claimers, whether the first claimer fails, and whether the other
+    claimers may reject a `done` too. If `expired`, every lease has expired, so that live owners of other
     machines may be taken for dead."""
 
     state: str
@@ -105,7 +105,7 @@ class Scenario:
 
 
 class Trial:
-    """One node, and what its claimers do with it."""
+    """One node, its claimers and the problems that they caused."""
 
     def __init__(self, scenario: Scenario, name: str) -> None:
         self._scenario = scenario
@@ -117,7 +117,7 @@ class Trial:
         self.problems: list[str] = []
 
     def work(self, name: str, *, fails: bool = False, judges: bool = True) -> Callable[[], str]:
-        """Return what one claimer does, from its claim to its end."""
+        """Return the function of one claimer, from its claim to its end."""
 
         def compute() -> str:
             rejects = rejecting(self.place) if judges else None
@@ -148,9 +148,9 @@ class Trial:
         return "published" if publish(attempt, name) else "lost"
 
     def look(self) -> None:
-        """DONE is whole, and once published stays."""
-        # A replacer that is taken for dead may take away what the taker published, and puts it back,
-        # unless just then it crashes or is taken for dead once more.
+        """Check that a DONE artifact is whole, and that a published artifact stays."""
+        # A replacer that is taken for dead may set aside the artifact that the taker published. It puts the
+        # artifact back, unless it crashes or is taken for dead again before that.
         may_replace = self._scenario.expired and self._scenario.state in REPLACING
         if not self.place.is_done():
             if self._published and not may_replace:
@@ -170,7 +170,7 @@ class Trial:
             self.problems.append(f"DONE and half: {files} of {value}")
 
     def run(self, between: Interleaver, plan: Plan) -> int:
-        """Run the claimers by a plan, then one more; return how many calls the first ones made."""
+        """Run the claimers by a plan, then a later claimer. Return the number of calls of the former."""
         self._plan = plan
         claimers = [
             self.work(
@@ -194,7 +194,7 @@ class Trial:
 
 
 def explore(scenario: Scenario, plans: Iterable[Plan]) -> int:
-    """Run a scenario by each plan; return how many. A fault is an `AssertionError` with its plan."""
+    """Run a scenario by each plan; return their number. A fault is an `AssertionError` with its plan."""
     count = 0
     with interleaver(expired=scenario.expired) as between:
         for plan in plans:
@@ -213,8 +213,8 @@ def count_steps(scenario: Scenario) -> int:
 
 
 def plans_for_two(steps: int, draw: random.Random) -> list[dict[int, int | None]]:
-    """One change, one crash, two changes, both, and up to two crashes with three changes: all of a kind, or
-    as many as are drawn."""
+    """Return plans with one switch, one crash, two switches, a switch and a crash, or up to three switches
+    with a crash. Of each kind, return all plans or a random sample."""
     all_steps = range(1, steps + 1)
     changes = [{step: 1} for step in all_steps]
     twice = [{one: 1, two: 0} for one, two in itertools.combinations(all_steps, 2)]
@@ -231,7 +231,7 @@ def plans_for_two(steps: int, draw: random.Random) -> list[dict[int, int | None]
 
 
 def plans_drawn(claimers: int, steps: int, draw: random.Random) -> list[dict[int, int | None]]:
-    """Orders with up to six changes, and up to two crashes."""
+    """Return random plans with up to six switches and up to two crashes."""
 
     def one() -> dict[int, int | None]:
         plan: dict[int, int | None] = {
@@ -248,7 +248,7 @@ def plans_drawn(claimers: int, steps: int, draw: random.Random) -> list[dict[int
 def test_two_claimers_compute_a_node_once_in_any_order_with_a_crash_anywhere(
     state: str, expired: bool
 ) -> None:
-    """One publishes at most; DONE is whole and stays; a later claimer always gets it or finds it."""
+    """At most one claimer publishes. DONE artifacts are whole and stay. A later claimer always succeeds."""
     draw = random.Random(state)
     count = 0
     for first_fails, all_judge in ((False, True), (True, True), (False, False)):
@@ -261,13 +261,13 @@ def test_two_claimers_compute_a_node_once_in_any_order_with_a_crash_anywhere(
 @pytest.mark.parametrize("expired", [False, True], ids=["one machine", "leases expired"])
 @pytest.mark.parametrize("state", PREPARE)
 def test_three_claimers_compute_a_node_once_in_drawn_orders(state: str, expired: bool) -> None:
-    """The same, sampled."""
+    """The guarantees are those for two claimers. The orders are a random sample."""
     scenario = Scenario(state, 3, expired=expired)
     plans = plans_drawn(3, count_steps(scenario), random.Random(state))
     figures.count("schedules of three claimers", explore(scenario, plans))
 
 
-def test_schedule_that_found_a_fault_can_be_repeated() -> None:
-    """It is printed as text, and read back."""
+def test_plan_that_found_a_fault_can_be_repeated() -> None:
+    """A plan is written as text, which can be parsed."""
     assert {3: 1, 7: None, 9: 0} == parse_plan("3>1 7x 9>0")
     assert "3>1 7x 9>0" == write_plan({9: 0, 3: 1, 7: None})

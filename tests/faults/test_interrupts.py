@@ -1,5 +1,5 @@
-"""Work that is interrupted or cancelled anywhere, in a process that goes on: nothing is stuck, here or for
-others."""
+"""Work is interrupted or cancelled at any place, and the process continues: no node is stuck, neither here
+nor in other processes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.faults import figures
 from tests.faults.observer import ROOT
 
 LONG = os.environ.get("FURU_FAULTS") == "long"
-# Each place, or each seventh of them.
+# Interrupt at each place, or at every seventh.
 EVERY = 1 if LONG else 7
 SIGNALS = 3000 if LONG else 60
 LIMIT_SEC = 1500 if LONG else 90
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(LIMIT_SEC + 10)
 
 
 def program(name: str, *arguments: object) -> dict[str, int]:
-    """Run one of the programs beside this file, and return its counts; nothing must be left behind."""
+    """Run a program of this directory, check that it left nothing behind, and return its counts."""
     command = [sys.executable, "-m", f"tests.faults.{name}", *map(str, arguments)]
     answer = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=LIMIT_SEC
@@ -40,7 +40,7 @@ def program(name: str, *arguments: object) -> dict[str, int]:
 
 
 def interrupts(how: str, kinds: str, *numbers: int) -> int:
-    """Interrupt `get()`; return how often."""
+    """Interrupt `get()`, and return the number of interrupts."""
     counts = program("interrupts", how, kinds, *numbers)
     figures.count(f"interrupts of get(): {how}", counts["interrupted"])
     figures.count("interrupts that came out of a loop as another error", counts.get("other errors", 0))
@@ -76,7 +76,7 @@ def test_failed_allocation_anywhere_leaves_nothing_behind() -> None:
     ("backend", "how"), [("asyncio", "scope"), ("asyncio", "native"), ("trio", "scope")]
 )
 def test_cancellation_at_any_step_of_the_loop_leaves_nothing_behind(backend: str, how: str) -> None:
-    """Of `aget()`, runs, streams, and followers of a service's run."""
+    """`aget()`, runs, streams and followers of a service's runs are cancelled."""
     everything = "sync,async,declared,failing"
     short = [("aget", "async", 1), ("run,stream,follow", "declared", 6)]
     for work, kinds, every in [("all", everything, 1)] if LONG else short:
@@ -88,7 +88,7 @@ def test_cancellation_at_any_step_of_the_loop_leaves_nothing_behind(backend: str
 
 @pytest.mark.skipif(not LONG, reason="only counted: a second interrupt may come while the first is handled")
 def test_second_interrupt_is_counted() -> None:
-    """An interrupt of the cleanup itself: what that leaves is printed with the figures."""
+    """The second interrupt hits the cleanup after the first. The figures show what that leaves behind."""
     command = [sys.executable, "-m", "tests.faults.interrupts", "twice", "all", "3"]
     answer = subprocess.run(
         command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=LIMIT_SEC

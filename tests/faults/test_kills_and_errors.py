@@ -1,4 +1,4 @@
-"""A kill and an error at every filesystem call: afterwards a new process finishes, and nothing is lost."""
+"""Kills and errors at every filesystem call: a new process finishes the graph, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 
 from tests.faults import figures
 
-# At length every fault is injected at every call; otherwise errors at every ninth, kills still at all.
+# The short form injects errors at every ninth call only, but kills at every call.
 LONG = os.environ.get("FURU_FAULTS") == "long"
 ZYGOTE = Path(__file__).with_name("zygote.py")
 ERRORS = ("EIO", "ENOSPC", "EROFS", "EDQUOT", "EMFILE")
 
 
 def inject(*arguments: str) -> dict[str, object]:
-    """Return what a zygote reports."""
+    """Run a zygote, and return its report."""
     command = [sys.executable, str(ZYGOTE), *arguments]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert 0 == answer.returncode, answer.stderr
@@ -34,8 +34,8 @@ def check(report: dict[str, object], least: int) -> None:
 
 
 @pytest.mark.timeout(120)
-def test_kill_at_every_call_loses_nothing_that_was_done() -> None:
-    """Some 80 kills; the next process finishes the graph and computes no DONE node again."""
+def test_kill_at_any_call_loses_no_node_that_was_done() -> None:
+    """After each of about 80 kills, the next process finishes the graph without recomputing DONE nodes."""
     report = inject("kill")
     check(report, 70)
     assert float(str(report["longest_recovery_sec"])) < 10
@@ -44,6 +44,6 @@ def test_kill_at_every_call_loses_nothing_that_was_done() -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", ["once", "always"])
 @pytest.mark.parametrize("error", ERRORS)
-def test_error_at_a_call_names_its_path_and_the_next_run_finishes(error: str, how: str) -> None:
-    """A record that cannot be written does not hide a node's own error."""
+def test_error_at_any_call_names_a_path_and_the_next_run_finishes(error: str, how: str) -> None:
+    """If a record cannot be written, the node's own error is still reported."""
     check(inject("error", error, how, *([] if LONG else ["9"])), 70 if LONG else 8)

@@ -1,4 +1,4 @@
-"""Nodes that are removed under a live attempt; and what is left by many failures, processes and stores."""
+"""Nodes that are removed during a live attempt, and leftovers of many failures, processes and stores."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ pytestmark = [
 LEASE_SEC = 0.3
 HEAD_START_SEC = 0.3
 PARTS = ("part1", "part2")
-# Who computes in this process, and what holds it up between its two files.
+# The name of this process, and the signals that block a node between its two files.
 who = ""
 at_the_gate: dict[str, Signal] = {}
 gates: dict[str, Signal] = {}
 
 
 def hold_up() -> None:
-    """Say that this process is in the middle of a node, and wait."""
+    """Signal that this process is in the middle of a node, and wait."""
     if who in gates:
         at_the_gate[who].say()
         gates[who].wait()
 
 
 class Files(Furu[str]):
-    """Two files that say who wrote them; its value says so too."""
+    """Its two files and its value name the process that computed it."""
 
     def _create(self) -> str:
         (self.furu_dir / PARTS[0]).write_text(who)
@@ -53,7 +53,7 @@ class Files(Furu[str]):
 
 
 class Json(Furu[str]):
-    """As `Files`, with its value in the document."""
+    """Like `Files`, but with its value in the document."""
 
     def _create(self) -> str:
         (self.furu_dir / PARTS[0]).write_text(who)
@@ -72,7 +72,7 @@ class Pickled(Furu[object]):
 
 
 class Plain(Furu[str]):
-    """Has no files, so that nothing shows it what was removed."""
+    """Has no files, so missing files cannot reveal that the node was removed."""
 
     def _create(self) -> str:
         hold_up()
@@ -80,7 +80,7 @@ class Plain(Furu[str]):
 
 
 class Fails(Furu[str]):
-    """Fails after it was held up."""
+    """Fails after it was blocked."""
 
     def _create(self) -> str:
         hold_up()
@@ -99,7 +99,7 @@ def gates_of_this_test() -> None:
 
 
 def compute(name: str, node: Furu[Any], *, machine: bool = False) -> Callable[[], object]:
-    """Return what a process does that computes a node: its value, or its error as text."""
+    """Return a function that computes a node, and returns the node's value or the text of its error."""
 
     def go() -> object:
         global who
@@ -126,7 +126,7 @@ def remove_node(node: Furu[Any]) -> None:
 
 
 def collect(node: Furu[Any]) -> None:
-    """`furu gc`, which removes it once its owner counts as dead."""
+    """Run `furu gc` until the node's owner counts as dead and the node is removed."""
     from furu.cli.app import app
 
     with use_settings(lease_sec=LEASE_SEC):
@@ -138,7 +138,7 @@ def collect(node: Furu[Any]) -> None:
 
 
 def whole(node: Furu[Any]) -> str:
-    """Return who made the artifact that is published; all of its files."""
+    """Return the process that made the published artifact. Check that it made all files."""
     assert Status.DONE is node.status()
     value = node.get()
     if isinstance(node, Files | Json):
@@ -148,7 +148,7 @@ def whole(node: Furu[Any]) -> str:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_owner_whose_node_was_removed_and_computed_again_loads_the_new_value(kind: type[Furu[Any]]) -> None:
-    """Another process has published while it was computing."""
+    """Another process has published the node while its first owner was computing."""
     node = kind()
     first = Fork(compute("first", node))
     at_the_gate["first"].wait()
@@ -166,7 +166,7 @@ def test_owner_whose_node_was_removed_and_computed_again_loads_the_new_value(kin
 def test_paused_owner_of_another_machine_loads_the_winners_value(
     kind: type[Furu[Any]],
 ) -> None:
-    """Its lease has expired, and the winner has removed its files."""
+    """The lease of the owner has expired, and the winner has removed the owner's files."""
     node = kind()
     first = Fork(compute("first", node, machine=True))
     at_the_gate["first"].wait()
@@ -184,7 +184,7 @@ def test_paused_owner_of_another_machine_loads_the_winners_value(
 def test_owner_whose_node_was_removed_leaves_the_next_owners_attempt_alone(
     kind: type[Furu[Any]], remove: Callable[[Furu[Any]], None]
 ) -> None:
-    """The first one ends while the second one computes: one of them publishes."""
+    """The first owner finishes while the second owner computes. One of them publishes."""
     node = kind()
     first = Fork(compute("first", node, machine=remove is collect))
     at_the_gate["first"].wait()
@@ -194,7 +194,7 @@ def test_owner_whose_node_was_removed_leaves_the_next_owners_attempt_alone(
     at_the_gate["second"].wait()
     first.go_on()
     gates["first"].say()
-    first.ends_within(HEAD_START_SEC)  # it publishes what is all its own, or waits for the other one
+    first.ends_within(HEAD_START_SEC)  # it publishes if all files are its own, or waits for the second
     gates["second"].say()
     values = [second.result(), first.result()]
     winner = whole(node)
@@ -203,7 +203,7 @@ def test_owner_whose_node_was_removed_leaves_the_next_owners_attempt_alone(
 
 
 def test_owner_whose_node_was_removed_does_not_fail_the_next_owners_attempt() -> None:
-    """The failure is recorded for its own attempt; the other one is still in progress."""
+    """The failure belongs to the first attempt. The second attempt is still in progress."""
     node = Fails()
     first = Fork(compute("first", node))
     at_the_gate["first"].wait()
@@ -220,7 +220,7 @@ def test_owner_whose_node_was_removed_does_not_fail_the_next_owners_attempt() ->
     assert Status.DONE is node.status()
 
 
-# ---- what is left ----
+# ---- leftovers ----
 
 
 class AlwaysFails(Furu[int]):
@@ -240,7 +240,7 @@ MOST_NAMES = 12
 
 
 @pytest.mark.parametrize("way", ["plain", "with files", "with a log", "cancelled"])
-def test_many_failures_of_a_node_leave_few_names_and_cost_no_more(way: str) -> None:
+def test_many_failures_of_a_node_leave_few_names_and_do_not_slow_down(way: str) -> None:
     node, costs = AlwaysFails(way=way), list[int]()
     for _ in range(60):
         with system_calls() as made, pytest.raises((FuruComputeError, KeyboardInterrupt)):
@@ -259,7 +259,7 @@ class Number(Furu[int]):
 
 
 class Killed(Furu[int]):
-    """Its process dies while it computes."""
+    """Its process dies during the computation."""
 
     number: int
 
@@ -286,7 +286,7 @@ def test_files_of_killed_processes_do_not_accumulate_in_owners(kind: type[Furu[i
 
 @pytest.mark.parametrize("tidies_up", [False, True])
 def test_four_hundred_stores_need_few_descriptors(tidies_up: bool, tmp_path: Path) -> None:
-    """A store that is not in use has no open descriptor, lock or heartbeat."""
+    """A store that is not in use needs no open descriptor, lock or heartbeat."""
 
     def use_many() -> tuple[int, int]:
         before = _descriptors()
@@ -323,7 +323,7 @@ def test_four_hundred_stores_used_by_runs_need_few_descriptors(tmp_path: Path) -
 
 
 def test_store_that_is_used_again_later_works(tmp_path: Path) -> None:
-    """After its owner has ended, and after the store was removed."""
+    """The owner may have ended, or the store may have been removed, in the meantime."""
 
     def use_many() -> list[int]:
         values = []

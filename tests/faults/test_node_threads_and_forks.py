@@ -1,4 +1,4 @@
-"""What nodes do with threads, forks and signals of their own belongs to the attempt and its store."""
+"""Threads, forks and signal handlers of a node belong to its attempt and use the store of its run."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from tests.faults.observer import Observer
 pytestmark = pytest.mark.timeout(60)
 
 LOG = logging.getLogger("host.library")
-# How long a thread is held up where the other one may be made to wait for it.
+# How long a thread is blocked, if another thread may have to wait for it.
 HELD_SEC = 0.5
 THREADS = 8
 
 
 @contextmanager
 def calls(name: str, act: Callable[..., Any]) -> Iterator[None]:
-    """Replace `os.<name>`; `act` gets the original first."""
+    """Replace `os.<name>` by `act`, which receives the original as its first argument."""
     original = getattr(os, name)
     with mock.patch.object(os, name, lambda *args, **options: act(original, *args, **options)):
         yield
@@ -42,7 +42,7 @@ def calls(name: str, act: Callable[..., Any]) -> Iterator[None]:
 
 
 class Shards(Furu[int]):
-    """Eight threads ask for its directory at once, and each writes a part."""
+    """Eight threads use its directory at once, and each writes a part."""
 
     number: int
 
@@ -61,7 +61,7 @@ class Shards(Furu[int]):
         return len(list(self.furu_dir.glob("part*")))
 
 
-def test_eight_threads_that_ask_for_furu_dir_at_once_lose_no_file() -> None:
+def test_eight_threads_that_use_furu_dir_at_once_lose_no_file() -> None:
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -89,7 +89,7 @@ class TwoThreads(Furu[int]):
                 original(path, *args, **options)
             except FileExistsError:
                 collided.set()
-                wrote.wait(HELD_SEC)  # the other one writes before this one goes on
+                wrote.wait(HELD_SEC)  # the other thread writes before this one continues
                 raise
             collided.wait(HELD_SEC)
 
@@ -102,8 +102,7 @@ class TwoThreads(Furu[int]):
         return len(list(self.furu_dir.iterdir()))
 
 
-def test_thread_that_finds_furu_dir_made_keeps_its_files() -> None:
-    """="""
+def test_thread_that_finds_furu_dir_already_created_keeps_its_files() -> None:
     assert 2 == TwoThreads().get()
 
 
@@ -132,7 +131,7 @@ def test_forked_pool_of_a_node_writes_into_the_attempts_directory(asks_first: bo
 
 
 class ForkWithoutAWord(Furu[int]):
-    """A fork of its own asks for the directory, writes, and leaves."""
+    """Forks a process that writes into the node's directory and exits."""
 
     def _create(self) -> int:
         pid = os.fork()
@@ -151,11 +150,11 @@ def test_fork_of_a_node_and_the_node_write_into_one_directory() -> None:
     assert 2 == ForkWithoutAWord().get()
 
 
-# ---- forks that come out of _create ----
+# ---- forks that leave _create ----
 
 
 class ForkComesOut(Furu[int]):
-    """Its fork leaves `_create` by accident; then the node looks at itself from outside."""
+    """Its fork leaves `_create` by accident. Then the node reads its own status in another process."""
 
     how: str
 
@@ -178,7 +177,7 @@ class ForkComesOut(Furu[int]):
 @pytest.mark.parametrize("in_run", [False, True])
 @pytest.mark.parametrize("how", ["raises", "exits", "is interrupted", "returns"])
 def test_fork_that_leaves_create_does_not_end_its_parents_attempt(how: str, in_run: bool) -> None:
-    """Others see the node in progress for as long as the parent computes, and the parent publishes."""
+    """Other processes see the node in progress while the parent computes. The parent publishes it."""
 
     def compute() -> list[object]:
         node, me = ForkComesOut(how=how), os.getpid()
@@ -247,7 +246,7 @@ class Leaf(Furu[int]):
 
 
 class InThreads(Furu[list[int]]):
-    """Gets its dependencies, writes files and logs in threads of its own."""
+    """Gets its dependencies, writes files and logs in separate threads."""
 
     way: str
     leaves: tuple[Leaf, ...]
@@ -296,7 +295,7 @@ def test_get_in_a_nodes_thread_is_as_strict_as_in_the_node(way: str, tmp_path: P
 
 @pytest.mark.parametrize("way", WAYS)
 def test_threads_of_two_nodes_at_once_use_the_store_of_each(way: str, tmp_path: Path, store: Path) -> None:
-    """Two runs in two stores at the same time, of the same nodes."""
+    """Two runs compute the same nodes in two stores at the same time."""
 
     def go(name: str) -> None:
         with use_settings(store=tmp_path / name):
@@ -312,7 +311,7 @@ def test_threads_of_two_nodes_at_once_use_the_store_of_each(way: str, tmp_path: 
 def test_pool_that_nodes_share_uses_the_store_of_each(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its only thread, started by the first node, works for the other one too."""
+    """The first node starts the only thread of the pool, which also works for the second node."""
     with ThreadPoolExecutor(1) as pool:
         monkeypatch.setitem(WAYS, "shared", lambda function, values: list(pool.map(function, values)))
         for number in (1, 2):
@@ -326,7 +325,7 @@ def test_pool_that_nodes_share_uses_the_store_of_each(
 
 
 class ForksWhileAThreadLogs(Furu[int]):
-    """A thread of its own is in the middle of a line when it forks; the fork logs too."""
+    """Forks while one of its threads is writing a log line. The fork logs too."""
 
     def _create(self) -> int:
         writing, forked = threading.Event(), threading.Event()
@@ -351,12 +350,12 @@ class ForksWhileAThreadLogs(Furu[int]):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_fork_logs_though_a_thread_was_writing_a_line() -> None:
+def test_fork_can_log_although_a_thread_was_writing_a_line() -> None:
     assert 2 == ForksWhileAThreadLogs().get()
 
 
 class LogsInAHandler(Furu[int]):
-    """A signal comes while it writes a line, and the handler logs."""
+    """A signal arrives while the node writes a log line, and the signal handler logs."""
 
     through: str
 
@@ -385,13 +384,13 @@ class LogsInAHandler(Furu[int]):
 
 @pytest.mark.parametrize("through", ["the node", "the host's logging"])
 def test_signal_handler_may_log_while_a_line_is_written(through: str) -> None:
-    """In a separate process, because of the risk of a deadlock."""
+    """The test runs in a separate process, because of the risk of a deadlock."""
     assert 2 == in_fork(LogsInAHandler(through=through).get)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_fork_while_a_store_is_first_used_keeps_no_lock_of_its_parents(tmp_path: Path) -> None:
-    """Otherwise the parent's node would stay in progress after its death."""
+    """If the fork kept a lock, the parent's nodes would stay in progress after the parent's death."""
     making, forked = threading.Event(), threading.Event()
 
     def link(original: Callable[..., None], *args: Any, **options: Any) -> None:
@@ -426,7 +425,7 @@ def test_fork_while_a_store_is_first_used_keeps_no_lock_of_its_parents(tmp_path:
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_fork_while_another_thread_computes_can_compute_by_itself() -> None:
-    """Even if the other thread holds locks of furu."""
+    """The other thread may hold locks of furu at the time of the fork."""
     stop = threading.Event()
 
     def chat() -> None:
@@ -445,8 +444,7 @@ def test_fork_while_another_thread_computes_can_compute_by_itself() -> None:
     assert list(range(20)) == values
 
 
-def test_observer_sees_nodes_of_a_killed_process_as_free() -> None:
-    """It can tell a live attempt from a dead one."""
+def test_observer_sees_the_status_of_a_node() -> None:
 
     def begin() -> str:
         with Observer() as observer:
@@ -458,14 +456,14 @@ def test_observer_sees_nodes_of_a_killed_process_as_free() -> None:
 
 
 class Five(Furu[int]):
-    """A dependency."""
+    """A dependency with a fixed value."""
 
     def _create(self) -> int:
         return 5
 
 
 class Initialized(Furu[int]):
-    """Its pool's initializer gets a dependency; `_load` and `_validate` use pools too."""
+    """The initializer of its pool gets a dependency. `_load` and `_validate` use pools too."""
 
     below: Five
 
@@ -486,7 +484,7 @@ class Initialized(Furu[int]):
 
 
 def test_threads_of_every_method_of_a_class_use_the_store_of_the_run(tmp_path: Path) -> None:
-    """Also those of initializers, `_load` and `_validate`."""
+    """This includes threads of initializers, of `_load` and of `_validate`."""
     with use_settings(store=tmp_path / "chosen"):
         node = Initialized(below=Five())
         run_local([node], progress=False)

@@ -1,6 +1,6 @@
-"""A power cut after every call of a publish, and everything that the disk may have kept of it.
+"""Power cuts after every call of a publish, with everything that the disk may have kept of the calls.
 
-With durability="power", DONE means whole, whatever was lost; and what was published stays published.
+With durability="power", a DONE artifact is whole, whatever was lost, and a published artifact stays.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ DRAWN = 400 if LONG else 8
 
 
 def write(path: str, content: str) -> None:
-    """Write a node's file by the calls that are recorded."""
+    """Write a file of a node with the recorded calls."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     os.write(descriptor, content.encode())
     os.close(descriptor)
 
 
 def compute(attempt: Attempt, value: str) -> None:
-    """Write files, one of them deeper down, and publish."""
+    """Write two files, one of them in a subdirectory, and publish."""
     directory = attempt.files_directory()
     write(f"{directory}/data", value * 1000)
     os.mkdir(f"{directory}/deep")
@@ -75,14 +75,14 @@ WAYS: dict[str, Callable[[Artifact], None]] = {
 
 
 def moved(place: Artifact, store: Path) -> Artifact:
-    """Return the same node's place in another store."""
+    """Return the artifact of the same node in another store."""
     done = place.files.done.removeprefix(os.fspath(place.settings.store))
     settings = dataclasses.replace(place.settings, store=store, durability="process")
     return msgspec.structs.replace(place, settings=settings, files=NodeFiles(f"{store}{done}"))
 
 
 def problem_of(place: Artifact, way: str) -> str | None:
-    """What is wrong with a node of which a power cut left something."""
+    """Return what is wrong with a node after a power cut."""
     if not place.is_done():
         return None
     record = place.read()
@@ -103,7 +103,7 @@ def problem_of(place: Artifact, way: str) -> str | None:
 def test_power_cut_at_any_call_leaves_a_whole_artifact_or_none(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Computed for the first time, after a failure, or in place of a rejected one."""
+    """The node is computed for the first time, after a failure, or to replace a rejected artifact."""
     base = tmp_path / "disk"
     base.mkdir()
     place = artifact(store=base / "project" / "store", durability="power")
@@ -141,7 +141,7 @@ def test_power_cut_at_any_call_leaves_a_whole_artifact_or_none(
 
 
 def recovers(place: Artifact) -> None:
-    """Check that the node can be computed, or is done."""
+    """Check that the node is done or can be computed."""
     attempt = claim(place, lambda: result(place) == "old")
     assert (attempt is None) is (result(place) == "new")
     if attempt is not None:

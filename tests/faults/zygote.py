@@ -1,12 +1,12 @@
-"""Run as a program: forks a child for each fault, which runs a small graph, and one that recovers from it.
+"""A program that forks a child for each fault, which runs a small graph, and another child that recovers.
 
-One thread, and nothing of furu's store in this process, so that a fork is cheap and clean. Prints one
-line of JSON: how many faults were injected and what was found wrong, which should be nothing.
+This process has one thread and has not used a store, so that a fork is cheap and clean. It prints one line
+of JSON: the number of injected faults, and the problems, of which there should be none.
 
     python zygote.py kill [every]
     python zygote.py error ERRNO once|always [every]
 
-`every` injects at each `every`-th call only.
+With `every`, faults are injected only at each `every`-th call.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from syscalls import AtNumber, Syscalls, fail_with, kill  # found beside this pr
 
 from furu.node.base import artifact_of
 
-# What a child says by its exit code.
+# The exit codes of children.
 FINISHED, FAILED_CLEARLY, WRONG = 0, 3, 4
 LIMIT_SEC = 20.0
 
@@ -55,7 +55,7 @@ class Sum(Furu[int]):
 
 
 class Breaks(Furu[int]):
-    """Fails in the first run, and so leaves a record that the next one finds."""
+    """Fails in the first run, so that the next run finds the record of a failure."""
 
     below: Furu[int]
 
@@ -67,20 +67,20 @@ class Breaks(Furu[int]):
 
 
 def graph() -> list[Furu[int]]:
-    """Two leaves, a sum over them, and a node that fails at first."""
+    """Return two leaves, their sum, and a node that fails at first."""
     leaves = (Leaf(number=1), Leaf(number=2))
     total = Sum(leaves=leaves)
     return [*leaves, total, Breaks(below=total)]
 
 
 def note(node: Furu[int]) -> None:
-    """Append a line for each time a node is computed."""
+    """Append a line to the log of computations."""
     with open(os.environ["FURU_LOG"], "a") as file:
         file.write(f"{node.furu_hash}\n")
 
 
 def first_run(act: AtNumber, store: str) -> int:
-    """Run the graph with a fault in the way. In a child."""
+    """In a child, run the graph with a fault."""
     syscalls = Syscalls(store, act)
     syscalls.install()
     try:
@@ -97,7 +97,7 @@ def first_run(act: AtNumber, store: str) -> int:
 
 
 def check_errors(error: FuruComputeError, store: str) -> int:
-    """Every failure names a path in the store; the failing node's own error is not hidden."""
+    """Check that every failure names a path in the store, and that the node's own error is reported."""
     clear = FINISHED
     for failure in error.failures:
         if isinstance(failure.node, Breaks):
@@ -115,7 +115,7 @@ def names_a_path(error: FuruError, store: str) -> bool:
 
 
 def second_run(done_before: dict[str, tuple[int, int]], log: str) -> int:
-    """Finish the graph as a process that knows nothing of the first one. In a child."""
+    """In a child, finish the graph like a new process."""
     os.environ["FURU_MENDED"] = "1"
     computed_before = Path(log).read_text() if os.path.exists(log) else ""
     started = time.monotonic()
@@ -145,7 +145,7 @@ def wrong(what: str) -> int:
 
 
 def in_child(function: Callable[[], int]) -> tuple[int, str]:
-    """Return how a forked child ended, and what it wrote to stderr."""
+    """Run a function in a forked child. Return its exit code, and what it wrote to stderr."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -168,7 +168,7 @@ def in_child(function: Callable[[], int]) -> tuple[int, str]:
 
 
 def done_nodes() -> dict[str, tuple[int, int]]:
-    """The nodes that are DONE, with values that identify their artifacts. Reads and claims nothing."""
+    """Return the DONE nodes, with values that identify their artifacts. Does not read or claim them."""
     found: dict[str, tuple[int, int]] = {}
     for node in graph():
         with contextlib.suppress(FileNotFoundError):
@@ -179,7 +179,7 @@ def done_nodes() -> dict[str, tuple[int, int]]:
 
 
 def inject(number: int, fault: Any, from_then_on: bool) -> tuple[bool, list[str], float]:
-    """Run with a fault at one call, recover, and return whether the call was reached, and what is wrong."""
+    """Run with a fault at one call, and recover. Return whether the call was reached, and the problems."""
     directory = tempfile.mkdtemp(prefix="furu-fault-")
     store, log = f"{directory}/store", f"{directory}/log"
     os.environ["FURU_LOG"] = log
@@ -210,7 +210,7 @@ def inject(number: int, fault: Any, from_then_on: bool) -> tuple[bool, list[str]
 
 
 def main() -> None:
-    """Inject at call 1, 2, 3 … until the run makes no more calls."""
+    """Inject a fault at call 1, 2, 3 … until the run makes no more calls."""
     kind, *rest = sys.argv[1:]
     from_then_on = False
     fault = kill

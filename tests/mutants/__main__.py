@@ -1,6 +1,6 @@
-"""Apply each mutant to a copy of the sources, and show that its tests fail: `python -m tests.mutants`.
+"""Apply each mutant to a copy of the sources, and check that its tests fail: `python -m tests.mutants`.
 
-Arguments choose mutants, by their numbers or by a part of their names.
+Arguments select mutants by their number or by a part of their name.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from tests.mutants.plugin import VARIABLE
 from tests.mutants.table import MUTANTS
 
 AT_ONCE = 2
-# Twice what a test takes at most on sound sources. One that hangs on a mutant fails then.
+# Twice the time of the slowest test on the original sources. A test that hangs on a mutant fails then.
 TEST_SEC = 10
-# For what does not even fail then.
+# The limit for all tests of a mutant, in case the timeout of a test has no effect.
 MUTANT_SEC = 60.0
 SOUND_SEC = 600.0
 
 
 def run_tests(node_ids: Iterable[str], mutant: Mutant | None, timeout_sec: float) -> tuple[int | None, str]:
-    """Run tests on a copy of the sources. Returns pytest's exit code, None if it took too long, and what
-    it printed."""
+    """Run tests on a copy of the sources. Returns pytest's exit code, or None if the tests took too long,
+    and pytest's output."""
     with tempfile.TemporaryDirectory(prefix="furu-mutant-") as directory:
         copy_sources(Path(directory), mutant)
         command = [sys.executable, "-m", "pytest", "-q", "-x", "--no-header", f"--timeout={TEST_SEC}"]
         command += ["-p", "no:cacheprovider", "-p", "tests.mutants.plugin", *dict.fromkeys(node_ids)]
         environment = {**os.environ, "PYTHONPATH": directory, VARIABLE: directory}
-        # A file, and no pipe: a process that broken sources have left running would keep that open.
+        # A file, not a pipe: a process that a mutant leaves running would keep a pipe open.
         with tempfile.TemporaryFile("w+") as output:
             process = subprocess.Popen(
                 command,
@@ -52,7 +52,7 @@ def run_tests(node_ids: Iterable[str], mutant: Mutant | None, timeout_sec: float
             code: int | None = None
             with contextlib.suppress(subprocess.TimeoutExpired):
                 code = process.wait(timeout_sec)
-            with contextlib.suppress(ProcessLookupError):  # of a group that has ended as a whole
+            with contextlib.suppress(ProcessLookupError):  # all processes of the group have exited
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             output.seek(0)
@@ -60,7 +60,7 @@ def run_tests(node_ids: Iterable[str], mutant: Mutant | None, timeout_sec: float
 
 
 def report_of(number: int, mutant: Mutant) -> tuple[bool, str]:
-    """Run a mutant's tests. Returns whether it was killed, and a line about it."""
+    """Run the tests of a mutant. Returns whether they killed it, and a line about it."""
     started = time.monotonic()
     code, output = run_tests(mutant.node_ids, mutant, MUTANT_SEC)
     took_sec = time.monotonic() - started
@@ -75,7 +75,7 @@ def report_of(number: int, mutant: Mutant) -> tuple[bool, str]:
 
 
 def chosen(arguments: Sequence[str]) -> list[tuple[int, Mutant]]:
-    """Return the mutants that are asked for, all without arguments, with their numbers."""
+    """Return the selected mutants with their numbers. Without arguments, all are selected."""
     found = [
         (number, mutant)
         for number, mutant in enumerate(MUTANTS, 1)
@@ -87,7 +87,7 @@ def chosen(arguments: Sequence[str]) -> list[tuple[int, Mutant]]:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a line for each mutant and how many were killed; return 1 if one was not."""
+    """Print a line for each mutant and the number of killed ones. Return 1 if a mutant survived."""
     numbered = chosen(arguments)
     for _, mutant in numbered:
         mutant.mutated()

@@ -1,4 +1,4 @@
-"""What a mutant is, and how it is applied to a copy of the sources."""
+"""The class of mutants, and the copy of the sources to which a mutant is applied."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ SOURCES = ROOT / "src" / "furu"
 
 @dataclass(frozen=True)
 class Mutant:
-    """A break: in `file`, below the package, `old` becomes `new`. `name` says what no longer holds; `tests`
-    are the pytest ids, below `tests`, that must fail on it."""
+    """A fault: `old` is replaced by `new` in `file`, a path in the package. `name` describes the fault.
+    `tests` are pytest ids, relative to the directory `tests`, that must fail on the mutant."""
 
     name: str
     file: str
@@ -23,13 +23,13 @@ class Mutant:
 
     @property
     def node_ids(self) -> tuple[str, ...]:
-        """The tests as pytest takes them from the root of the project."""
+        """The pytest ids of the tests, relative to the root of the project."""
         return tuple(f"tests/{test}" for test in self.tests)
 
     def mutated(self) -> str:
-        """Return the broken text of the file.
+        """Return the text of the file with the fault in it.
 
-        Raises `ValueError` if the old text does not occur exactly once, or the new one is not Python.
+        Raises `ValueError` if the old text does not occur exactly once, or the new text is not Python.
         """
         path = SOURCES / self.file
         text = path.read_text(encoding="utf-8")
@@ -44,7 +44,7 @@ class Mutant:
 
 
 def copy_sources(directory: Path, mutant: Mutant | None = None) -> None:
-    """Copy the package into a directory, with one mutant applied to it, or none."""
+    """Copy the package into a directory, and apply the mutant, if one is given."""
     shutil.copytree(SOURCES, directory / "furu", ignore=shutil.ignore_patterns("__pycache__"))
     if mutant is not None:
         (directory / "furu" / mutant.file).write_text(mutant.mutated(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A pytest plugin that makes sure that the tests run on the copy of the sources, here and in children."""
+"""A pytest plugin that checks that the tests and their child processes use the copy of the sources."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-# Names the directory that holds the copy.
+# The environment variable with the directory of the copy.
 VARIABLE = "FURU_MUTANT"
 _WHERE = "import furu; print(furu.__file__)"
 
 
 def pytest_sessionstart() -> None:
-    """Raise `UsageError` if another furu is imported: its tests would prove nothing."""
+    """Raise `UsageError` if another furu is imported, because the tests would not run on the mutant."""
     import furu
 
     child = subprocess.run([sys.executable, "-c", _WHERE], capture_output=True, text=True, check=True)

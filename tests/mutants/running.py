@@ -1,4 +1,4 @@
-"""Breaks of what runs nodes: a `get()`, the scheduler, the workers, `Runs`."""
+"""Mutants of the code that runs nodes: `get()`, the scheduler, the workers and `Runs`."""
 
 from __future__ import annotations
 

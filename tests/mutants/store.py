@@ -1,4 +1,4 @@
-"""Breaks of the store: how a node is claimed, computed, published, released and removed."""
+"""Mutants of the store: claiming, computing, publishing, releasing and removing a node."""
 
 from __future__ import annotations
 

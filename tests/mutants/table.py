@@ -1,4 +1,4 @@
-"""All mutants."""
+"""The table of all mutants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of mutants fits the sources and the tests as they are."""
+"""The table of mutants fits the current sources and tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.mutants.table import MUTANTS
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_mutant_fits_the_sources_and_the_tests(mutant: Mutant) -> None:
-    """Its old text occurs once, its new text is Python, and its tests exist."""
+    """The old text of a mutant occurs once, its new text is valid Python, and its tests exist."""
     assert mutant.mutated()
     for node_id in mutant.node_ids:
         path, name = node_id.split("[")[0].split("::")

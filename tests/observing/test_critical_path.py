@@ -7,7 +7,7 @@ import tracemalloc
 from furu.observing.critical_path import CriticalPath, longest_chain
 
 
-def test_longest_chain_is_the_longest_in_time() -> None:
+def test_longest_chain_is_the_one_that_takes_longest() -> None:
     """
     a(1) <- b(5) <- d(1)
          <- c(2) <-
@@ -39,7 +39,7 @@ def test_critical_path_of_a_run_is_the_longest_chain_of_its_nodes() -> None:
 
 
 def test_critical_path_leads_through_nodes_done_before_their_dependents_were_found() -> None:
-    """The plan grows while nodes run."""
+    """Here c is found only after its dependencies a and b are done."""
     path = CriticalPath()
     path.computed("a", "Node", 3, [])
     path.computed("b", "Node", 2, [])
@@ -60,7 +60,7 @@ def test_critical_path_does_not_lead_through_nodes_that_were_not_computed() -> N
 
 
 def test_memory_of_a_critical_path_does_not_grow_with_the_nodes_that_are_done() -> None:
-    """Neither for many roots nor for a long chain."""
+    """It grows neither with the number of roots nor with the length of a chain."""
     path = CriticalPath()
     tracemalloc.start()
     for number in range(20_000):

@@ -17,7 +17,7 @@ def _recording() -> Iterator[None]:
         yield
 
 
-def test_mean_duration_is_that_of_published_nodes_of_the_class() -> None:
+def test_mean_duration_is_measured_from_published_nodes_of_the_class() -> None:
     """A class with the same name in another module is a different class."""
     settings = current_settings()
     assert mean_duration_sec(settings, "tests.graphs:Node") is None
@@ -28,7 +28,7 @@ def test_mean_duration_is_that_of_published_nodes_of_the_class() -> None:
     assert 0 < mean_sec < 5
 
 
-def test_classes_of_unknown_duration_take_as_long_as_the_others_on_average() -> None:
+def test_class_of_unknown_duration_gets_the_mean_of_the_known_durations() -> None:
     assert {"a": 1.0, "b": 3.0, "c": 2.0} == fill_unknown({"a": 1.0, "b": 3.0, "c": None})
 
 

@@ -1,4 +1,4 @@
-"""How far a run is: the estimate, and what is shown of it."""
+"""The progress of a run: the estimate of the remaining time, and the display."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from tests.graphs import Computed, actions, chain, flat, recording
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """Record what this test's nodes compute."""
     with recording() as record:
         yield record
 
 
 def follow(*, recorded: float | None = None, max_workers: int = 4) -> Estimate:
-    """An estimate that knows one duration from earlier runs."""
+    """Make an estimate. The duration recorded in earlier runs is the same for all classes."""
     return Estimate(lambda name: recorded, max_workers=max_workers)
 
 
 def plan(estimate: Estimate, name: str, *depends_on: str) -> None:
-    """A node was found."""
+    """Add a planned node to the estimate."""
     estimate.add(NodePlanned(name, "m:Node", "default", depends_on))
 
 
 def end(estimate: Estimate, name: str, duration_sec: float) -> None:
-    """A node began and was computed."""
+    """Start and finish a node in the estimate."""
     estimate.add(NodeStarted(name, "m:Node", "default", "thread-1", 0.0))
     estimate.add(NodeDone(name, "m:Node", "default", Timing("thread-1", 0.0, duration_sec)))
 
@@ -46,8 +46,8 @@ def end(estimate: Estimate, name: str, duration_sec: float) -> None:
 # ---- the estimate ----
 
 
-def test_remaining_time_is_remaining_work_by_work_per_second() -> None:
-    """Two of eight nodes took 2 s each in 1 s: 12 s of work remain, at 4 s of work a second."""
+def test_remaining_time_is_remaining_work_divided_by_work_per_second() -> None:
+    """Two of eight nodes took 2 s each within 1 s. 12 s of work remain, at 4 s of work per second."""
     estimate = follow()
     for name in "abcdefgh":
         plan(estimate, name)
@@ -56,14 +56,13 @@ def test_remaining_time_is_remaining_work_by_work_per_second() -> None:
     assert 3.0 == estimate.remaining_sec(1.0, now=0.0)
 
 
-def test_nothing_is_estimated_before_a_node_has_ended() -> None:
+def test_nothing_is_estimated_before_a_node_has_finished() -> None:
     estimate = follow()
     plan(estimate, "a")
     assert estimate.remaining_sec(1.0, now=0.0) is None
 
 
-def test_recorded_durations_are_used_before_the_first_node_ends() -> None:
-    """="""
+def test_recorded_durations_are_used_before_the_first_node_finishes() -> None:
     estimate = follow(recorded=3.0)
     for number in range(8):
         plan(estimate, str(number))
@@ -71,23 +70,21 @@ def test_recorded_durations_are_used_before_the_first_node_ends() -> None:
 
 
 def test_chain_takes_its_length_with_any_number_of_workers() -> None:
-    """="""
     estimate = follow(recorded=1.0, max_workers=100)
     for name, below in [("a", ()), ("b", ("a",)), ("c", ("b",)), ("d", ("c",))]:
         plan(estimate, name, *below)
     assert 4.0 == estimate.remaining_sec(0.0, now=0.0)
 
 
-def test_running_nodes_count_for_their_work_so_far() -> None:
-    """Half of a node of 2 s is done."""
+def test_running_nodes_count_with_their_work_so_far() -> None:
+    """Half of a node that takes 2 s is done."""
     estimate = follow(recorded=2.0, max_workers=1)
     plan(estimate, "a")
     estimate.add(NodeStarted("a", "m:Node", "default", "thread-1", at=100.0))
     assert 1.0 == estimate.remaining_sec(1.0, now=101.0)
 
 
-def test_estimate_counts_what_a_run_computes() -> None:
-    """By class."""
+def test_estimate_counts_the_nodes_of_a_run() -> None:
     estimate = follow()
     roots = flat(3)
     run_local(roots, on_event=estimate.add)
@@ -109,7 +106,7 @@ def test_growing_plan_is_shown_as_growing() -> None:
 
 
 def test_progress_without_a_terminal_is_one_line_at_the_end() -> None:
-    """If the run ends before the first line is due. Without control characters."""
+    """The run finishes before the first progress line is due. The line has no control characters."""
     out = io.StringIO()
     with Progress(current_settings(), max_workers=2, console=Console(file=out)) as progress:
         run_local(flat(2), on_event=progress, progress=False)
@@ -119,7 +116,7 @@ def test_progress_without_a_terminal_is_one_line_at_the_end() -> None:
 
 
 class Terminal(io.StringIO):
-    """A terminal that keeps its output, and reports when something was drawn."""
+    """A terminal that keeps its output, and sets an event when the live lines are drawn."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +132,7 @@ class Terminal(io.StringIO):
 
 
 def test_live_lines_are_below_an_empty_line_for_the_host() -> None:
-    """The host's log lines are written there in full; at the end the lines are erased."""
+    """A log line of the host goes to the empty line. At the end the live lines are erased."""
     out = Terminal()
     console = Console(file=out, force_terminal=True, width=80, color_system=None)
     handler = logging.StreamHandler(out)
@@ -163,7 +160,7 @@ def test_live_lines_are_below_an_empty_line_for_the_host() -> None:
 def test_progress_is_shown_by_default_only_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """And not for a run within a node."""
+    """A run inside a node shows no progress, even on a terminal."""
     assert not progress_is_wanted()
     run_local(flat(1))
     assert "" == capsys.readouterr().err
@@ -185,7 +182,7 @@ def test_progress_must_be_a_bool_or_none() -> None:
 
 
 def test_progress_without_rich_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If it was requested; by default it is not shown."""
+    """Without rich, progress that was not requested is not shown."""
     for name in [name for name in sys.modules if name.split(".")[0] == "rich"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "rich", None)
@@ -197,13 +194,12 @@ def test_progress_without_rich_names_the_extra(monkeypatch: pytest.MonkeyPatch) 
     ("seconds", "said"), [(0.4, "0 s"), (59.4, "59 s"), (61, "1:01"), (3600 * 26 + 63, "26:01:03")]
 )
 def test_durations_are_formatted_for_people(seconds: float, said: str) -> None:
-    """Seconds, then minutes, then hours."""
+    """The unit grows from seconds to minutes and hours."""
     assert said == duration(seconds)
 
 
 @pytest.mark.anyio
 async def test_async_app_shows_progress_only_on_request(capsys: pytest.CaptureFixture[str]) -> None:
-    """="""
     await run_local_async(flat(2))
     assert "" == capsys.readouterr().err
     await run_local_async([chain(3)], progress=True)
@@ -216,7 +212,7 @@ async def test_async_app_shows_progress_only_on_request(capsys: pytest.CaptureFi
 
 
 class Broken:
-    """A terminal one of whose methods raises, from its n-th call on."""
+    """A terminal with one method that raises an error after `good` successful calls."""
 
     encoding = "utf-8"
 
@@ -249,7 +245,7 @@ HUNG_UP = OSError(errno.EIO, "Input/output error")
 def test_terminal_that_hangs_up_does_not_fail_the_run(
     name: str, good: int, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At the first write or later, also during the summary."""
+    """The terminal may fail at its first use or later."""
     monkeypatch.setattr(sys, "stderr", Broken(name, error, good))
     monkeypatch.delenv("TERM", raising=False)
     assert 3 == run_local([chain(3)]).computed

@@ -46,13 +46,13 @@ from tests.observing.events import done
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """Record what this test's nodes compute."""
     with recording() as record:
         yield record
 
 
 def events_of(roots: list[Node], **options: int) -> list[Event]:
-    """All events of a run."""
+    """Run the roots, and return all events."""
     events: list[Event] = []
     run_local(roots, on_event=events.append, **options)
     return events
@@ -74,7 +74,7 @@ def test_times_of_events_are_in_order() -> None:
 
 
 def test_worker_computes_one_node_at_a_time() -> None:
-    """Two threads that compute at the same time have two names."""
+    """Two threads that compute at the same time have different worker names."""
     barrier = threading.Barrier(2)
     for number in range(2):
         actions[f"f{number}"] = barrier.wait
@@ -83,8 +83,8 @@ def test_worker_computes_one_node_at_a_time() -> None:
 
 
 @pytest.mark.anyio
-async def test_async_nodes_side_by_side_have_different_workers() -> None:
-    """A free name is used again."""
+async def test_async_nodes_that_run_at_once_have_different_worker_names() -> None:
+    """A worker name is reused when it is free."""
     both = anyio.Event()
     waiting = []
 
@@ -104,7 +104,7 @@ async def test_async_nodes_side_by_side_have_different_workers() -> None:
 
 
 def test_planned_nodes_name_their_dependencies() -> None:
-    """Each once, after its dependencies; then the plan is known."""
+    """Each node is planned once, after its dependencies. The plan is reported as known once."""
     top = diamond()
     events = events_of([top])
     planned = [event for event in events if isinstance(event, NodePlanned)]
@@ -127,7 +127,7 @@ def test_failed_node_has_worker_and_times() -> None:
 
 
 def test_sink_that_raised_gets_no_more_events() -> None:
-    """The log has one line."""
+    """An exception of the sink stops its events, not the run."""
     seen: list[Event] = []
 
     def sink(event: Event) -> None:
@@ -143,7 +143,7 @@ def test_sink_that_raised_gets_no_more_events() -> None:
 
 @pytest.mark.anyio
 async def test_stream_yields_every_event_and_then_the_report() -> None:
-    """From RunStarted to RunFinished."""
+    """The events range from RunStarted to RunFinished."""
     async with stream_local([diamond()]) as events:
         with pytest.raises(FuruUsageError, match="no report yet"):
             _ = events.report
@@ -156,7 +156,7 @@ async def test_stream_yields_every_event_and_then_the_report() -> None:
 
 @pytest.mark.anyio
 async def test_slow_reader_loses_the_oldest_events_and_gets_their_number() -> None:
-    """The run does not wait for it, and the last event is never lost."""
+    """The run does not wait for the reader. The last event is never lost."""
     all_events: list[Event] = []
     async with stream_local([chain(20)], buffer_events=3, on_event=all_events.append) as events:
         while not all_events or not isinstance(all_events[-1], RunFinished):
@@ -166,8 +166,8 @@ async def test_slow_reader_loses_the_oldest_events_and_gets_their_number() -> No
 
 
 @pytest.mark.anyio
-async def test_leaving_the_stream_early_cancels_the_run(record: Computed) -> None:
-    """Running nodes finish and publish; no more nodes begin."""
+async def test_leaving_the_stream_early_cancels_its_run(record: Computed) -> None:
+    """The running node receives the cancellation, and no other node starts."""
 
     def wait_until_cancelled() -> None:
         with suppress(FuruCancelledError):
@@ -186,7 +186,7 @@ async def test_leaving_the_stream_early_cancels_the_run(record: Computed) -> Non
 
 @pytest.mark.anyio
 async def test_failure_of_a_streamed_run_is_raised_when_the_block_is_left() -> None:
-    """One error, not a group."""
+    """A single error is raised, not an exception group."""
     actions["n0"] = lambda: 1 / 0
     seen: list[object] = []
     with pytest.raises(FuruComputeError):
@@ -198,7 +198,7 @@ async def test_failure_of_a_streamed_run_is_raised_when_the_block_is_left() -> N
 
 @pytest.mark.anyio
 async def test_error_of_the_block_is_raised_unchanged() -> None:
-    """It ends the run."""
+    """The error also stops the run."""
     with pytest.raises(KeyError):
         async with stream_local([chain(2)]):
             raise KeyError("mine")
@@ -212,7 +212,7 @@ async def test_buffer_must_have_room_for_an_event(size: object) -> None:
             pass
 
 
-def test_stream_takes_the_options_of_a_run() -> None:
+def test_stream_accepts_the_options_of_a_run() -> None:
     options = set(inspect.signature(run_local_async).parameters) - {"roots"}
     assert options == set(get_type_hints(RunOptions))
 
@@ -221,7 +221,7 @@ def test_stream_takes_the_options_of_a_run() -> None:
 
 
 def test_report_stays_small_for_any_number_of_nodes() -> None:
-    """Ten names of each kind, the slowest first."""
+    """The report lists at most ten nodes of each kind, the slowest first."""
     recorder, path = Recorder(max_workers=4), CriticalPath()
     for number in range(5000):
         recorder(done(f"{number}", float(number)))
@@ -232,21 +232,21 @@ def test_report_stays_small_for_any_number_of_nodes() -> None:
     assert report.critical_path_sec == report.work_sec == sum(range(5000))
 
 
-def test_efficiency_is_work_by_the_workers_time() -> None:
+def test_efficiency_is_work_divided_by_the_workers_time() -> None:
     assert 0.5 == RunReport(wall_sec=2, max_workers=4, work_sec=4).efficiency
     assert 0.0 == RunReport().efficiency
 
 
 def test_efficiency_leaves_out_async_nodes() -> None:
-    """They need no worker: a hundred of them would make it a hundred times too high."""
+    """Async nodes need no worker: counting a hundred of them would give an efficiency far above 1."""
     report = RunReport(computed=101, wall_sec=2, max_workers=4, work_sec=204, async_sec=200)
     assert 0.5 == report.efficiency
     assert "4.00 s of work on 4 workers, 50% of their time" in report.summary()
     assert "async nodes: 200.00 s on the event loop" in report.summary()
 
 
-def test_summary_says_where_the_time_went() -> None:
-    """First the counts, then a line each."""
+def test_summary_shows_where_the_time_was_spent() -> None:
+    """The first line has the counts. Each of the other lines has one topic."""
     lines = run_local([chain(3)], max_workers=2).summary().splitlines()
     assert lines[0].startswith("computed 3, reused 0, failed 0 in ")
     assert ["workers", "critical path", "on it", "slowest", "classes"] == [
@@ -265,7 +265,7 @@ def test_report_in_a_notebook_escapes_messages_of_nodes() -> None:
 
 
 @pytest.mark.anyio
-async def test_each_event_of_a_stream_is_read_by_one_reader_and_all_readers_end() -> None:
+async def test_each_event_of_a_stream_is_read_by_one_reader_and_all_readers_finish() -> None:
     read: list[list[Any]] = [[], [], []]
     all_events: list[Any] = []
 
@@ -289,7 +289,7 @@ async def test_each_event_of_a_stream_is_read_by_one_reader_and_all_readers_end(
 
 
 def breaking_off(error: BaseException) -> Iterator[Any]:
-    """Roots that end with an error."""
+    """Yield two roots, and then raise the error."""
     yield from flat(2)
     raise error
 
@@ -297,7 +297,6 @@ def breaking_off(error: BaseException) -> Iterator[Any]:
 @pytest.mark.anyio
 @pytest.mark.parametrize("error", [SystemExit(2), KeyboardInterrupt(), LookupError("broke off")])
 async def test_error_of_a_streamed_run_is_raised_unchanged(error: BaseException) -> None:
-    """="""
     with pytest.raises(type(error)):
         async with stream_local(breaking_off(error), window_size=1) as events:
             async for _ in events:
@@ -305,7 +304,7 @@ async def test_error_of_a_streamed_run_is_raised_unchanged(error: BaseException)
 
 
 class FailingHelper(ThreadWorkers):
-    """Workers one of whose own tasks fails."""
+    """Workers that start a helper task, which fails."""
 
     def open(self, tasks: Any, deliver: Any, **options: Any) -> Any:
         async def fail() -> None:
@@ -318,7 +317,7 @@ class FailingHelper(ThreadWorkers):
 
 @pytest.mark.anyio
 async def test_error_of_helper_tasks_of_workers_is_raised_unchanged() -> None:
-    """By runs and streams, after running nodes have ended."""
+    """The error is the same for a run and for a stream."""
     with pytest.raises(OSError, match="the connection broke"):
         await run_local_async(flat(5), workers=FailingHelper())
     with pytest.raises(OSError, match="the connection broke"):
@@ -328,7 +327,7 @@ async def test_error_of_helper_tasks_of_workers_is_raised_unchanged() -> None:
 
 
 def test_classes_with_the_same_name_are_counted_separately() -> None:
-    """They are shown with their modules, other classes by their names."""
+    """Such classes are shown with their modules; other classes are shown by name only."""
     other: Any = type("Node", (Node,), {"__module__": "elsewhere"})
     estimate = Estimate(lambda node_class: None, max_workers=1)
     report = run_local(

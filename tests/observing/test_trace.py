@@ -1,4 +1,4 @@
-"""Runs as traces: for Perfetto, and as OpenTelemetry spans."""
+"""Traces of runs: a file for Perfetto, and OpenTelemetry spans."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.graphs import Computed, Node, actions, diamond, flat, recording
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """Record what this test's nodes compute."""
     with recording() as record:
         yield record
 
@@ -34,7 +34,7 @@ def events_of(traced: Trace, kind: str) -> list[dict[str, Any]]:
 
 
 def test_trace_has_a_row_for_each_worker_and_a_slice_for_each_node() -> None:
-    """In microseconds since the run began."""
+    """Times are in microseconds since the start of the run."""
     traced = Trace()
     run_local(flat(3), max_workers=1, on_event=traced)
     rows = {event["tid"]: event["args"]["name"] for event in events_of(traced, "M")[1:]}
@@ -47,7 +47,7 @@ def test_trace_has_a_row_for_each_worker_and_a_slice_for_each_node() -> None:
 
 
 def test_arrows_lead_from_dependencies_to_dependents() -> None:
-    """Each begins and ends within a slice."""
+    """Each arrow starts within one slice and ends at the start of another."""
     traced = Trace()
     run_local([diamond()], on_event=traced)
     starts, ends = events_of(traced, "s"), events_of(traced, "f")
@@ -61,7 +61,7 @@ def test_arrows_lead_from_dependencies_to_dependents() -> None:
     assert {event["ts"] for event in ends} <= {one["ts"] for one in slices}
 
 
-def test_critical_path_is_marked_and_has_a_row_of_its_own() -> None:
+def test_critical_path_is_marked_and_has_its_own_row() -> None:
     """a(1) <- c(1), b(5)"""
     traced = Trace()
     traced(RunStarted(2, 100, "bfs", 100.0))
@@ -77,13 +77,13 @@ def test_critical_path_is_marked_and_has_a_row_of_its_own() -> None:
 
 
 class Flaky(Node):
-    """Fails once."""
+    """A node that may be retried once."""
 
     _retry = Retry(attempts=2, delay_sec=0, on=(ValueError,))
 
 
 def test_failed_and_retried_attempts_are_slices_too() -> None:
-    """With the error."""
+    """Their slices have the error message."""
     tries: list[int] = []
 
     def fail_once() -> None:
@@ -103,7 +103,7 @@ def test_failed_and_retried_attempts_are_slices_too() -> None:
 
 
 def test_trace_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    """If the directory is missing, the error names the file."""
+    """If the directory is missing, the write fails and leaves no file behind."""
     traced = Trace()
     run_local([diamond()], on_event=traced)
     traced.write(tmp_path / "run.json")
@@ -118,22 +118,22 @@ def test_trace_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 @pytest.fixture
 def exporter() -> InMemorySpanExporter:
-    """Where spans end."""
+    """An exporter that keeps finished spans in memory."""
     return InMemorySpanExporter()
 
 
 @pytest.fixture
 def provider(exporter: InMemorySpanExporter) -> TracerProvider:
-    """A provider of this test alone."""
+    """A tracer provider for this test only."""
     made = TracerProvider(shutdown_on_exit=False)
     made.add_span_processor(SimpleSpanProcessor(exporter))
     return made
 
 
-def test_run_is_a_span_below_the_current_one_and_nodes_below_it(
+def test_run_is_a_child_span_of_the_current_span_and_parent_of_its_nodes(
     provider: TracerProvider, exporter: InMemorySpanExporter
 ) -> None:
-    """With the times at which they began and ended."""
+    """The span of each node starts after the span of its run."""
     tracer = provider.get_tracer("host")
     with tracer.start_as_current_span("request"):
         run_local([diamond()], on_event=Spans(provider))
@@ -157,7 +157,7 @@ def test_run_is_a_span_below_the_current_one_and_nodes_below_it(
 def test_failed_node_is_a_span_with_an_error(
     provider: TracerProvider, exporter: InMemorySpanExporter
 ) -> None:
-    """And so is its run."""
+    """The span of its run has an error too."""
     actions["bad"] = lambda: 1 / 0
     with pytest.raises(FuruComputeError):
         run_local([Node(name="bad")], on_event=Spans(provider))
@@ -167,7 +167,7 @@ def test_failed_node_is_a_span_with_an_error(
     assert trace.StatusCode.ERROR is statuses["furu.run"].status_code
 
 
-def test_spans_without_the_extra_name_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_without_opentelemetry_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "opentelemetry"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)

@@ -1,4 +1,4 @@
-"""How two configurations differ: which leaves, and where."""
+"""The differences between two configurations: the path and the two values of each leaf."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ configurations = st.dictionaries(
     ],
 )
 def test_difference_has_its_path(before: Any, after: Any, expected: list[Difference]) -> None:
-    """A node is a leaf; a bool is not an int."""
+    """A node counts as a leaf, and True differs from 1."""
     assert expected == differences(before, after)
 
 
@@ -51,7 +51,7 @@ def test_configuration_does_not_differ_from_itself(config: dict[str, Any]) -> No
 
 
 @given(configurations, configurations)
-def test_differences_turn_around_with_their_sides(one: dict[str, Any], other: dict[str, Any]) -> None:
+def test_differences_are_symmetric(one: dict[str, Any], other: dict[str, Any]) -> None:
     there = {(found.path, str(found.before), str(found.after)) for found in differences(one, other)}
     back = {(found.path, str(found.after), str(found.before)) for found in differences(other, one)}
     assert there == back

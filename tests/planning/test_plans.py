@@ -1,4 +1,4 @@
-"""What a run would do: the reason of each node, and how long it would take."""
+"""The plan of a run: why each node would be computed, and how long the run would take."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.test_demo import TREE, write
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """Record what this test's nodes compute."""
     with recording() as record:
         yield record
 
 
 class Reads(Furu[str]):
-    """The text of a file."""
+    """Returns the text of a file."""
 
     source: File
     mark: int = 0
@@ -38,7 +38,7 @@ class Reads(Furu[str]):
 
 
 class Joins(Furu[str]):
-    """Several texts."""
+    """Joins the texts of several files."""
 
     parts: tuple[Reads, ...]
 
@@ -47,7 +47,7 @@ class Joins(Furu[str]):
 
 
 class Seeded(Furu[int]):
-    """A node told by a number."""
+    """A node with a number as its only field."""
 
     seed: int
 
@@ -56,7 +56,7 @@ class Seeded(Furu[int]):
 
 
 class Above(Furu[int]):
-    """One that depends on it."""
+    """A node that depends on a Seeded node."""
 
     below: Seeded
 
@@ -65,12 +65,12 @@ class Above(Furu[int]):
 
 
 def reasons(plan: PlanSummary) -> dict[str, str]:
-    """The reason of each node by its class, and the fields."""
+    """Map the class name of each node to its reason and the fields that the reason names."""
     return {node.name.rpartition(":")[2]: str(node).partition(": ")[2] for node in plan.nodes}
 
 
 def files(folder: Path, *texts: str) -> list[File]:
-    """Input files of these contents."""
+    """Write input files with these contents."""
     for number, text in enumerate(texts):
         (folder / f"{number}.txt").write_text(text)
     return [File(path=folder / f"{number}.txt") for number in range(len(texts))]
@@ -80,22 +80,22 @@ def files(folder: Path, *texts: str) -> list[File]:
 
 
 def test_new_node_is_missing() -> None:
-    """Also beside other nodes of its class in the plan."""
+    """The node is missing even if another node of its class is done."""
     run_local([Seeded(seed=1)])
     plan = plan_local([Seeded(seed=1), Seeded(seed=2), Above(below=Seeded(seed=2))])
     assert {"Seeded": "missing", "Above": "missing"} == reasons(plan)
 
 
 def test_changed_file_makes_its_dependents_stale(tmp_path: Path) -> None:
-    """Each reason names the field; sibling nodes are not stale."""
+    """The reason names the field. Nodes with an unchanged file are not stale."""
     run_local([Joins(parts=tuple(Reads(source=one) for one in files(tmp_path, "a", "b")))])
     plan = plan_local([Joins(parts=tuple(Reads(source=one) for one in files(tmp_path, "a", "c")))])
     assert {"Reads": "stale input (source)", "Joins": "stale input (parts)"} == reasons(plan)
     assert 2 == plan.to_compute
 
 
-def test_node_with_other_inputs_is_not_stale() -> None:
-    """The next point of a sweep does not replace another one."""
+def test_node_with_different_inputs_is_missing_and_not_stale() -> None:
+    """In a sweep, the node of the next value does not replace an earlier node."""
     run_local([Above(below=Seeded(seed=1))])
     plan = plan_local([Above(below=Seeded(seed=2))])
     assert {"Seeded": "missing", "Above": "missing"} == reasons(plan)
@@ -123,7 +123,7 @@ def test_failed_node_has_the_reason_failed() -> None:
 
 
 def test_plan_of_the_demo_names_the_dependents_of_a_changed_file(tmp_path: Path) -> None:
-    """Module, package, report; and why."""
+    """A changed file affects its module, the package and the report."""
     tree = write(tmp_path / "tree", TREE)
     run_local([analyse(tree)])
     (tree / "shop/till/drawer.py").write_text("from ..price import of\n")
@@ -163,22 +163,22 @@ def facts_of(root: Node, number: int = 0) -> list[RootRead | Found | RootWalked]
 
 
 def job_of(node: Node) -> Job:
-    """A node as the scheduler knows it."""
+    """Make the scheduler's job for a node."""
     return make_job(node, Lane(False, "default"))
 
 
 @pytest.mark.parametrize(("workers", "makespan"), [(1, 4.0), (2, 3.0), (8, 3.0)])
 def test_simulated_diamond_takes_its_work_or_its_critical_path(workers: int, makespan: float) -> None:
     """
-    base <- left, right <- top, a second each
+    base <- left, right <- top, each takes a second
     """
     facts = facts_of(diamond())
     assert makespan == simulate(facts, lambda job: 1.0, max_workers=workers, window_size="bfs")
 
 
 @pytest.mark.parametrize(("max_async", "makespan"), [(1, 6.0), (3, 2.0), (100, 1.0)])
-def test_simulated_async_nodes_have_a_limit_of_their_own(max_async: int, makespan: float) -> None:
-    """Six async nodes and a worker that none of them needs."""
+def test_simulated_async_nodes_have_their_own_limit(max_async: int, makespan: float) -> None:
+    """There are six async nodes, and one worker that they do not need."""
     nodes = [AsyncNode(name=f"a{number}") for number in range(6)]
     jobs = [make_job(node, Lane(True, "default")) for node in nodes]
     facts: list[Fact] = []
@@ -190,7 +190,7 @@ def test_simulated_async_nodes_have_a_limit_of_their_own(max_async: int, makespa
 
 @pytest.mark.parametrize(("order", "makespan"), [("roots", 6.0), ("critical-path", 4.0)])
 def test_simulated_critical_path_order_begins_with_the_long_chain(order: Order, makespan: float) -> None:
-    """Two workers: four single nodes, then a chain of four."""
+    """Two workers run four single nodes and a chain of four, given in this order."""
     facts: list[Fact] = []
     for number, root in enumerate([*flat(4), chain(4)]):
         facts += facts_of(root, number)
@@ -200,7 +200,7 @@ def test_simulated_critical_path_order_begins_with_the_long_chain(order: Order, 
 
 @pytest.mark.parametrize(("window", "makespan"), [("bfs", 3.0), ("dfs", 9.0), (2, 6.0)])
 def test_simulated_window_delays_roots(window: str | int, makespan: float) -> None:
-    """Three chains of three, with enough workers."""
+    """There are three chains of three nodes, and enough workers."""
     facts = []
     for number in range(3):
         node = Node(name=f"{number}-0")
@@ -216,7 +216,7 @@ def test_plan_without_records_forecasts_nothing() -> None:
 
 
 def test_plan_forecasts_other_workers_and_windows_from_recorded_durations() -> None:
-    """The given options come first; the critical path beats all forecasts."""
+    """The first forecast has the given options. No forecast is shorter than the critical path."""
     actions.update(dict.fromkeys(["f0", "f1"], lambda: time.sleep(0.05)))
     run_local(flat(2))
     plan = plan_local([chain(3), *flat(6)[2:]], max_workers=3)
@@ -232,8 +232,8 @@ def test_plan_forecasts_other_workers_and_windows_from_recorded_durations() -> N
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.anyio
-async def test_plan_can_be_made_where_a_loop_is_running(no_blocking_calls: BlockBuster) -> None:
-    """The simulation has its own loop and thread."""
+async def test_plan_can_be_simulated_while_an_event_loop_is_running(no_blocking_calls: BlockBuster) -> None:
+    """The simulation runs its own event loop in a separate thread."""
     no_blocking_calls.deactivate()
     facts = facts_of(diamond())
     assert 3.0 == simulate(facts, lambda job: 1.0, max_workers=2, window_size="bfs")

@@ -11,6 +11,6 @@ from tests.graphs import Computed, recording
 
 @pytest.fixture(autouse=True)
 def computed() -> Iterator[Computed]:
-    """What the nodes of this test computed."""
+    """Record what the nodes of this test compute."""
     with recording() as record:
         yield record

@@ -1,4 +1,4 @@
-"""Async nodes that a test holds for a while."""
+"""A gate that blocks an async node until the test opens it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.graphs import actions
 
 
 class Gate:
-    """Holds the async node called `name` until `opened` is set; sets `begun` when the node starts."""
+    """Blocks the async node called `name` until `opened` is set. Sets `begun` when the node starts."""
 
     def __init__(self, name: str) -> None:
         self.begun, self.opened = anyio.Event(), anyio.Event()

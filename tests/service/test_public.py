@@ -1,4 +1,4 @@
-"""`furu.service` needs nothing but furu's own dependencies."""
+"""The public names of `furu.service`, which needs only the dependencies of furu itself."""
 
 from __future__ import annotations
 

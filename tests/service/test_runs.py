@@ -1,4 +1,4 @@
-"""Shared runs: starting, following, cancelling, and the end of the service."""
+"""Shared runs: starting, following and cancelling them, and stopping the service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Loop(Furu[int]):
-    """Goes on in its thread until its run is cancelled."""
+    """Runs in its thread until its run is cancelled."""
 
     name: str
 
@@ -44,7 +44,7 @@ async def status(node: Furu[Any]) -> Status:
 
 
 async def wait(runs: Runs, roots: list[Any], followed: list[Run], **options: Any) -> None:
-    """Follow roots to the run's end."""
+    """Follow the run of these roots until it ends."""
     async with runs.follow(roots, **options) as run:
         followed.append(run)
         await run.wait()
@@ -100,7 +100,7 @@ async def test_run_goes_on_for_the_followers_that_stay() -> None:
         assert 1 == (await run.wait()).computed
 
 
-async def test_run_goes_on_after_any_follower_asked_for_finish() -> None:
+async def test_run_continues_if_any_follower_asked_for_finish() -> None:
     gate = Gate("a")
     roots = [AsyncNode(name="a")]
     async with Runs() as runs:
@@ -111,7 +111,7 @@ async def test_run_goes_on_after_any_follower_asked_for_finish() -> None:
 
 
 async def test_new_follower_of_a_cancelled_run_gets_a_new_run() -> None:
-    """The new run shares the nodes that the old one still computes."""
+    """The new run shares the nodes that the old run still computes."""
     begun, go_on = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -129,7 +129,7 @@ async def test_new_follower_of_a_cancelled_run_gets_a_new_run() -> None:
     assert ("cancelled", 1) == (first.state, report.computed + report.reused)
 
 
-async def test_limits_on_running_and_queued_runs_hold() -> None:
+async def test_numbers_of_running_and_queued_runs_are_limited() -> None:
     """A follower that joins a run is not rejected."""
     gates = [Gate("a"), Gate("b")]
     async with Runs(max_running=1, max_queued=1) as runs:
@@ -147,7 +147,7 @@ async def test_limits_on_running_and_queued_runs_hold() -> None:
 
 
 async def test_queued_run_without_followers_never_starts(computed: Computed) -> None:
-    """And its place is free."""
+    """The run is cancelled when its last follower leaves."""
     gate = Gate("a")
     async with Runs(max_running=1, max_queued=1) as runs:
         await runs.submit([AsyncNode(name="a")])
@@ -160,7 +160,7 @@ async def test_queued_run_without_followers_never_starts(computed: Computed) -> 
 
 
 async def test_queued_run_that_is_cancelled_wakes_its_watchers() -> None:
-    """Though it ends without an event."""
+    """The run ends without an event, so its watchers have to be woken separately."""
     gate = Gate("a")
     async with Runs(max_running=1) as runs:
         await runs.submit([AsyncNode(name="a")])
@@ -176,7 +176,7 @@ async def test_queued_run_that_is_cancelled_wakes_its_watchers() -> None:
 async def test_queued_run_uses_the_store_of_its_follower(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even if the environment changes before it starts."""
+    """The run uses that store even if the environment changes before the run starts."""
     gate, node = Gate("a"), AsyncNode(name="b")
     async with Runs(max_running=1) as runs:
         await runs.submit([AsyncNode(name="a")])
@@ -214,13 +214,13 @@ async def test_unexpected_error_is_logged_and_raised_to_followers(caplog: pytest
     assert "ended with an error" in caplog.text
 
 
-async def test_ending_service_lets_runs_finish_and_starts_no_other() -> None:
+async def test_stopping_service_lets_runs_finish_and_starts_no_others() -> None:
     gate = Gate("a")
     async with anyio.create_task_group() as tasks, Runs(grace_sec=10) as runs:
         run = await runs.submit([AsyncNode(name="a")])
         await gate.begun.wait()
         runs.stop()
-        stranger = threading.Thread(target=runs.stop)  # as a signal handler, it has no context
+        stranger = threading.Thread(target=runs.stop)  # like a signal handler, this thread has no context
         stranger.start()
         stranger.join()
         await anyio.wait_all_tasks_blocked()
@@ -235,10 +235,10 @@ async def _open_when_blocked(gate: Gate) -> None:
     gate.opened.set()
 
 
-async def test_ending_service_cancels_and_names_runs_that_outlast_its_grace(
+async def test_stopping_service_cancels_and_logs_runs_that_outlast_grace_sec(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """No node is left IN_PROGRESS, and queued runs never start."""
+    """No node stays IN_PROGRESS, and queued runs never start."""
     gate = Gate("a")
     begun = threading.Event()
     actions["begun"] = begun.set
@@ -266,8 +266,8 @@ async def test_error_of_the_service_is_raised_after_its_runs_have_finished() -> 
     assert "finished" == run.state
 
 
-async def test_hundred_followers_of_whom_a_third_leave_compute_each_node_once(computed: Computed) -> None:
-    """Afterwards all places are free and no follower is left."""
+async def test_each_node_is_computed_once_for_a_hundred_followers(computed: Computed) -> None:
+    """A third of the followers leave early. Afterwards all slots are free, and no follower remains."""
     nodes = flat(12)
     async with Runs(max_running=2, max_queued=200) as runs:
         followed: list[Run] = []
@@ -294,7 +294,7 @@ async def test_hundred_followers_of_whom_a_third_leave_compute_each_node_once(co
 
 
 async def test_runs_need_no_thread_of_the_host() -> None:
-    """Its threads may all be waiting for this very run."""
+    """All threads of the host may be waiting for this run."""
     limiter = anyio.to_thread.current_default_thread_limiter()
     everyone = [object() for _ in range(int(limiter.total_tokens))]
     for borrower in everyone:
@@ -332,7 +332,7 @@ async def test_bad_roots_are_rejected_before_anything_starts(roots: Any) -> None
         assert [] == runs.live()
 
 
-async def test_misuse_is_an_error_that_says_what_to_write() -> None:
+async def test_misuse_raises_an_error_that_says_what_to_write() -> None:
     with pytest.raises(RunsClosedError, match="async with runs"):
         await Runs().submit([diamond()])
     async with Runs() as runs:

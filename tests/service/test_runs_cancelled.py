@@ -1,4 +1,4 @@
-"""A follower that is cancelled at any step of the loop leaves no run, follower or slot behind."""
+"""A follower that is cancelled at any step of the event loop leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CancelledAt:
 
 
 async def cancelled_by_a_scope(work: Coroutine[Any, Any, None], step: int) -> bool:
-    """Cancel as anyio and trio do. Return whether the work reached this step."""
+    """Cancel a scope, as anyio and trio do. Return whether the work reached this step."""
     with anyio.CancelScope() as scope:
         stepped = CancelledAt(work, step, scope.cancel)
         await stepped
@@ -54,7 +54,7 @@ async def cancelled_by_a_scope(work: Coroutine[Any, Any, None], step: int) -> bo
 
 
 async def cancelled_natively(work: Coroutine[Any, Any, None], step: int) -> bool:
-    """Cancel the task, as asyncio does."""
+    """Cancel the task, as asyncio does. Return whether the work reached this step."""
 
     async def run() -> None:
         task = asyncio.current_task()
@@ -71,23 +71,23 @@ async def cancelled_natively(work: Coroutine[Any, Any, None], step: int) -> bool
 
 
 async def follow(runs: Runs, roots: list[Any]) -> None:
-    """Follow to the end."""
+    """Follow a run until it ends."""
     async with runs.follow(roots) as run:
         await run.wait()
 
 
 async def submit(runs: Runs, roots: list[Any]) -> None:
-    """Start, and look on."""
+    """Submit a run, and wait for it without following it."""
     await (await runs.submit(roots)).wait()
 
 
 async def answer(runs: Runs, roots: list[Any]) -> None:
-    """Follow for a client that waits for the end."""
+    """Follow a run for a client that waits for the result."""
     await ask(FollowRun(runs, roots), "/")
 
 
 async def stream(runs: Runs, roots: list[Any]) -> None:
-    """Follow for a client that reads the progress."""
+    """Follow a run for a client that reads its progress."""
     await ask(FollowRun(runs, roots, stream=True, pace_sec=0), "/")
 
 
@@ -98,7 +98,7 @@ async def test_follower_that_is_cancelled_at_any_step_leaves_nothing_behind(
     cancelled: Callable[[Coroutine[Any, Any, None], int], Awaitable[bool]],
     anyio_backend: str,
 ) -> None:
-    """All places are free, and the next runs of the same roots compute them."""
+    """All slots are free, and later runs of the same roots finish."""
     if cancelled is cancelled_natively and anyio_backend == "trio":
         pytest.skip("trio has no other way than scopes")
     step = 0
@@ -119,14 +119,14 @@ async def test_follower_that_is_cancelled_at_any_step_leaves_nothing_behind(
 
 
 async def _is_free(runs: Runs) -> None:
-    await in_thread(int)  # a limiter that had lost its tokens would not let this pass
+    await in_thread(int)  # this would block if the limiter had lost its tokens
     await anyio.wait_all_tasks_blocked()
     assert ([], {}, 1) == (runs.live(), runs._joinable, runs._slots.value)
 
 
 @pytest.mark.filterwarnings("ignore:coroutine 'Runs._execute' was never awaited")
 async def test_task_of_a_run_that_is_cancelled_before_it_begins_is_settled(anyio_backend: str) -> None:
-    """When a loop ends, asyncio cancels all its tasks."""
+    """When a loop ends, asyncio cancels all its tasks, even tasks that have not started."""
     if anyio_backend == "trio":
         pytest.skip("on trio every task begins")
     runs = Runs()
@@ -137,14 +137,14 @@ async def test_task_of_a_run_that_is_cancelled_before_it_begins_is_settled(anyio
         for task in asyncio.all_tasks() - before - {host}:
             task.cancel()
     del task
-    gc.collect()  # the coroutine that never began, while its warning is ignored
+    gc.collect()  # collect the coroutine that never started while its warning is ignored
     with pytest.raises(RunCancelledError):
         await run.wait()
     assert ([], "cancelled") == (runs.live(), run.state)
 
 
 async def test_service_that_is_cancelled_at_any_step_settles_its_runs() -> None:
-    """It raises only its cancellation."""
+    """The service raises only the cancellation."""
     step = 0
     reached = True
     while reached:

@@ -1,4 +1,4 @@
-"""How `Runs` end: stopped before, in or after the block, or by an error."""
+"""Stopping `Runs` before, in and after the block, and errors that end the block."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.anyio
 
 
 def in_a_thread(stop: Callable[[], None]) -> None:
-    """Call it in a thread without a loop, and wait."""
+    """Call `stop` in a thread without an event loop, and join the thread."""
     thread = threading.Thread(target=stop)
     thread.start()
     thread.join()
 
 
 def in_a_signal_handler(stop: Callable[[], None]) -> None:
-    """Call it in a signal handler, which runs between two bytecodes of the main thread."""
+    """Call `stop` in a signal handler, which runs between two bytecodes of the main thread."""
     before = signal.signal(signal.SIGUSR1, lambda *_: stop())
     try:
         signal.raise_signal(signal.SIGUSR1)
@@ -36,7 +36,7 @@ def in_a_signal_handler(stop: Callable[[], None]) -> None:
 
 
 def plainly(stop: Callable[[], None]) -> None:
-    """Call it."""
+    """Call `stop` directly."""
     stop()
 
 
@@ -92,7 +92,7 @@ def test_stop_after_the_loop_has_ended_does_not_raise(anyio_backend: str) -> Non
 
 
 async def test_stop_cancels_queued_runs_at_once() -> None:
-    """Though the grace of running ones is not over."""
+    """Queued runs do not wait for the grace period of running ones."""
     gate = Gate("a")
     async with Runs(max_running=1, grace_sec=60) as runs:
         first = await runs.submit([AsyncNode(name="a")])
@@ -137,7 +137,7 @@ async def test_run_that_is_not_kept_can_still_be_read_by_its_followers() -> None
 async def test_followers_never_get_an_exception_group(
     error: BaseException, expected: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They get the only error of a group, or an error whose cause is the group."""
+    """Followers get the only error of a group, or an error whose cause is the group."""
 
     async def compute(roots: Any, **_: object) -> Any:
         raise error
@@ -154,8 +154,8 @@ async def test_followers_never_get_an_exception_group(
 
 
 @pytest.mark.parametrize("grouped", [False, True])
-async def test_interrupt_in_a_run_ends_the_service_and_is_raised_bare(grouped: bool) -> None:
-    """All runs are settled first."""
+async def test_interrupt_in_a_run_stops_the_service_and_is_raised_unwrapped(grouped: bool) -> None:
+    """All runs end before the interrupt is raised."""
     go_on = anyio.Event()
 
     async def compute(roots: Any, **_: object) -> Any:
@@ -174,4 +174,4 @@ async def test_interrupt_in_a_run_ends_the_service_and_is_raised_bare(grouped: b
             await anyio.sleep_forever()
     assert ["cancelled", "failed"] == [run.state for run in followed]
     assert [] == runs.live()
-    await anyio.lowlevel.checkpoint()  # nothing is cancelled any more
+    await anyio.lowlevel.checkpoint()  # no cancellation is left over

@@ -1,1 +1,1 @@
-"""The web extra."""
+"""Tests of `furu.web`."""

@@ -1,4 +1,4 @@
-"""Requests to an ASGI application without a server: complete, streamed, and cut off."""
+"""Requests to an ASGI application without a server. They may be complete, streamed or cut off."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from furu.web import app as pages
 async def mounted(
     jobs: Iterable[Job] = (), *, show_details: bool = False, **options: Any
 ) -> AsyncIterator[tuple[Starlette, Runs]]:
-    """A service with the application at /furu; `options` are those of its runs."""
+    """A service with the application mounted at /furu. `options` are passed to its `Runs`."""
     async with Runs(**options) as runs:
         site = pages(runs, jobs=jobs, max_body_bytes=1000, show_details=show_details)
         yield Starlette(routes=[Mount("/furu", site)]), runs
@@ -32,7 +32,7 @@ async def mounted(
 
 @dataclass
 class Answer:
-    """The response, as far as it has come."""
+    """The part of a response that has arrived so far."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Answer:
         return self.body.decode()
 
     def events(self) -> list[tuple[str, int, Any]]:
-        """The server-sent events: name, id and data of each."""
+        """Parse the server-sent events: the name, id and data of each."""
         found = []
         for message in self.text.split("\n\n"):
             fields = dict(line.split(": ", 1) for line in message.splitlines() if line[:1] != ":")
@@ -56,15 +56,15 @@ class Answer:
 
 
 class Call:
-    """A request that is under way."""
+    """A request that has not been answered completely."""
 
     def __init__(self) -> None:
         self.answer = Answer()
-        self.left = anyio.Event()  # set it to leave
+        self.left = anyio.Event()  # when set, the client disconnects
         self._grown = anyio.Event()
 
     async def until(self, text: str) -> None:
-        """Wait until the answer holds a text."""
+        """Wait until the answer contains a string."""
         while text.encode() not in self.answer.body:
             self._grown = anyio.Event()
             await self._grown.wait()
@@ -99,7 +99,7 @@ class Call:
 
 
 class Tags(HTMLParser):
-    """The tags of a page, with their attributes."""
+    """Collects the tags of a page with their attributes."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Tags(HTMLParser):
 
 
 def links(answer: Answer) -> list[str]:
-    """The targets of the links of a page."""
+    """Return the targets of the links of a page."""
     return [there for tag, attrs in Tags(answer.text).found if tag == "a" and (there := attrs.get("href"))]
 
 
@@ -150,7 +150,7 @@ async def ask(
 
 
 async def post(app: Any, target: str, value: Any, **headers: str) -> Answer:
-    """Post JSON."""
+    """Post a value as JSON."""
     sent = {"content-type": "application/json", **headers}
     return await ask(app, target, method="POST", body=json.dumps(value).encode(), headers=sent)
 
@@ -166,9 +166,9 @@ async def under_way(
     is_cut: bool = False,
     is_deaf: bool = False,
 ) -> AsyncIterator[Call]:
-    """Make a request whose answer can be read as it comes, and wait for its end.
+    """Make a request whose answer can be read in the block while it arrives. Leaving waits for its end.
 
-    If `is_cut`, the body never ends; if `is_deaf`, nothing can be sent to the client."""
+    If `is_cut`, the request body never ends. If `is_deaf`, every `send` to the client fails."""
     call = Call()
     async with anyio.create_task_group() as tasks:
         scope = _scope(method, target, headers or {})

@@ -1,6 +1,6 @@
 """The pages in a real browser: `nox -s browser`, with Chromium installed (`CHROMIUM` may name it).
 
-Set `SCREENSHOTS` to a directory to keep what the pages look like.
+Set `SCREENSHOTS` to a directory to keep screenshots of the pages.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def server(store: Path) -> Iterator[Server]:
 
 @pytest.fixture(params=[f"{size}-{scheme}" for size in SIZES for scheme in ("light", "dark")])
 def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
-    """A page. Every message on its console is an error."""
+    """A page of some size and color scheme. Every message on its console fails the test."""
     size, _, scheme = request.param.partition("-")
     width, height = SIZES[size]
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
@@ -67,7 +67,7 @@ def page(request: pytest.FixtureRequest, browser: Browser) -> Iterator[Page]:
 
 @pytest.fixture
 def plain_page(browser: Browser) -> Iterator[Page]:
-    """A page of one size, whose network may fail."""
+    """A page on which requests may fail: only script errors fail the test."""
     context = browser.new_context()
     opened = context.new_page()
     broken: list[str] = []
@@ -79,7 +79,7 @@ def plain_page(browser: Browser) -> Iterator[Page]:
 
 def keep(page: Page, request: pytest.FixtureRequest, name: str) -> None:
     """Keep a screenshot, and check that the page as a whole does not scroll sideways."""
-    page.wait_for_load_state()  # without its stylesheet a page is wider
+    page.wait_for_load_state()  # before its stylesheet is loaded, a page is wider
     sizes = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     wide, room = page.evaluate(sizes)
     if folder := os.environ.get("SCREENSHOTS"):
@@ -89,27 +89,27 @@ def keep(page: Page, request: pytest.FixtureRequest, name: str) -> None:
 
 
 def start(server: Server, job: str, **arguments: int) -> str:
-    """Start a job and return its run's id."""
+    """Start a job, and return the id of its run."""
     answer = httpx.post(f"{server.url}/furu/api/jobs/{job}", json=arguments, trust_env=False)
     run: str = answer.json()["id"]
     return run
 
 
 def state(server: Server, run: str) -> str:
-    """The state of a run."""
+    """Return the state of a run."""
     found: str = httpx.get(f"{server.url}/furu/api/runs/{run}", trust_env=False).json()["state"]
     return found
 
 
 def open_gate(server: Server, number: int) -> None:
-    """Let a waiting source go on."""
+    """Let a waiting source continue."""
     httpx.post(f"{server.url}/gates/{number}", trust_env=False)
 
 
-def test_run_can_be_watched_to_its_end_and_its_failed_node_read(
+def test_run_can_be_watched_to_its_end_and_its_failed_node_can_be_read(
     page: Page, server: Server, request: pytest.FixtureRequest
 ) -> None:
-    """By clicks from the first page on. A script in the message of an exception is text."""
+    """The test starts at the first page and follows links. A script in an exception message stays text."""
     start(server, "summary", sources=48, parts=6)
     page.goto(f"{server.url}/furu/")
     keep(page, request, "index")
@@ -144,7 +144,7 @@ def test_run_can_be_watched_to_its_end_and_its_failed_node_read(
 
 
 def test_page_of_5000_nodes_is_live(page: Page, server: Server, request: pytest.FixtureRequest) -> None:
-    """Every node has a cell, and the counts change to the end."""
+    """Every node has a cell, and the counts change until the run ends."""
     run = start(server, "small", count=5000)
     page.goto(f"{server.url}/furu/runs/{run}")
     assert 5000 == page.locator(".cell").count()
@@ -155,7 +155,7 @@ def test_page_of_5000_nodes_is_live(page: Page, server: Server, request: pytest.
 
 
 def test_counts_include_nodes_without_a_cell(plain_page: Page, server: Server) -> None:
-    """They change while the run goes on, without loading the page again."""
+    """The counts change during the run, without a reload of the page."""
     page = plain_page
     run = start(server, "held", count=7000)
     page.goto(f"{server.url}/furu/runs/{run}")
@@ -171,7 +171,7 @@ def test_counts_include_nodes_without_a_cell(plain_page: Page, server: Server) -
     expect(page.locator("#state")).to_have_text("finished")
 
 
-def test_run_that_ends_before_its_stream_is_opened_is_shown_as_ended(
+def test_run_that_finishes_before_its_stream_is_opened_is_shown_as_finished(
     plain_page: Page, server: Server
 ) -> None:
     page = plain_page
@@ -191,8 +191,8 @@ def test_run_that_ends_before_its_stream_is_opened_is_shown_as_ended(
     expect(page.locator(".cell.done")).to_have_count(11)
 
 
-def test_page_says_that_the_server_is_lost_or_no_longer_has_the_run(plain_page: Page, store: Path) -> None:
-    """The page retries the connection, and a new process does not know the run."""
+def test_page_reports_a_lost_server_and_a_run_that_is_no_longer_kept(plain_page: Page, store: Path) -> None:
+    """The page reconnects to a new process, which does not know the run."""
     page = plain_page
     with serving(SERVICE, store, "1") as server:
         run = start(server, "held", count=10)
@@ -208,7 +208,7 @@ def test_page_says_that_the_server_is_lost_or_no_longer_has_the_run(plain_page: 
 
 
 def test_page_catches_up_after_the_connection_was_lost(plain_page: Page, server: Server) -> None:
-    """It shows what happened meanwhile, and nothing twice."""
+    """The page shows all changes that it missed, and shows nothing twice."""
     page = plain_page
     run = start(server, "summary", sources=48, parts=6)
     broken = True
@@ -234,7 +234,7 @@ def test_page_catches_up_after_the_connection_was_lost(plain_page: Page, server:
 def test_nodes_that_a_reused_root_did_not_need_are_shown(
     page: Page, server: Server, request: pytest.FixtureRequest
 ) -> None:
-    """They are the sources of parts that were merged before."""
+    """These nodes are the sources of parts that an earlier run merged."""
     for number in (46, 47):
         open_gate(server, number)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The same record as for the tests of the service."""
+"""The tests of the web extra use the record fixture of the tests of the service."""
 
 from tests.service.conftest import computed
 

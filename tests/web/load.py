@@ -1,6 +1,6 @@
-"""A service under load must meet some figures: `nox -s load`. Ends with an error if it misses one.
+"""A load test of a service: `nox -s load`. Exits with an error if a figure exceeds its limit.
 
-Not part of the tests: it takes a minute or two, and latencies are those of the machine that it runs on.
+It is not part of the tests, because it takes a minute or two and latencies depend on the machine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GRACE_SEC = 2.0
 
 
 class Client:
-    """A cheap client: plain HTTP/1.1 on one connection that is kept open."""
+    """A minimal client: plain HTTP/1.1 on one connection that stays open."""
 
     def __init__(self, url: str) -> None:
         self._host, self._port = urlsplit(url).hostname, urlsplit(url).port
@@ -55,7 +55,7 @@ class Client:
 
 
 async def latencies(client: Client, *, until: asyncio.Event, most: int) -> list[float]:
-    """Measure how long a trivial request takes, again and again."""
+    """Measure repeatedly how long a trivial request takes, and return the sorted seconds."""
     found = []
     while not until.is_set() and len(found) < most:
         begun = time.perf_counter()
@@ -78,7 +78,7 @@ def show(name: str, found: list[float]) -> float:
 
 
 async def measure(server: Server, kind: str) -> None:
-    """A trivial endpoint, idle and beside a run of many small nodes that a client watches."""
+    """Measure a trivial endpoint when idle, and during a run of many small nodes that a client watches."""
     client = await Client(server.url).open()
     show(f"idle ({kind})", await latencies(client, until=asyncio.Event(), most=1000))
     run = await client.value("POST", "/furu/api/jobs/small", {"count": NODES})
@@ -104,7 +104,7 @@ async def measure(server: Server, kind: str) -> None:
 
 
 async def drop_out(server: Server, number: int, draw: random.Random) -> None:
-    """Ask for some of the shared nodes, and in a third of the cases leave at a random moment."""
+    """Request some of the shared nodes. In a third of the cases, disconnect at a random moment."""
     client = await Client(server.url).open()
     asked = client.value(
         "POST", "/furu/api/jobs/shared", {"first": draw.randrange(150) + number, "count": 40}
@@ -121,7 +121,7 @@ async def drop_out(server: Server, number: int, draw: random.Random) -> None:
 
 
 async def overlap(server: Server) -> None:
-    """200 clients at once, ten times; a third drop out."""
+    """Start 200 clients at once, ten times. A third of them drop out."""
     draw = random.Random(7)
     client = await Client(server.url).open()
     seen = []
@@ -129,11 +129,11 @@ async def overlap(server: Server) -> None:
         await asyncio.gather(*(drop_out(server, turn * 200, draw) for _ in range(200)))
         while (facts := await client.value("GET", "/facts"))["live"]:
             await asyncio.sleep(0.05)
-        await asyncio.sleep(0.2)  # connections that were dropped are closed a moment later
+        await asyncio.sleep(0.2)  # the server closes dropped connections a moment later
         facts = await client.value("GET", "/facts")
         seen.append(facts)
         print(f"  round {turn}: {facts}", flush=True)
-    # Threads that are idle stay for ten seconds, so their number grows at first.
+    # Idle threads live for ten seconds, so their number grows at first.
     first, last = seen[len(seen) // 2], seen[-1]
     demand(last["slots"] == 8, "a run kept its place")
     demand(last["most"] == 1, f"a node was computed {last['most']} times")
@@ -142,7 +142,7 @@ async def overlap(server: Server) -> None:
 
 
 async def terminate(server: Server, store: Path) -> None:
-    """SIGTERM in mid-run, with a client that watches."""
+    """Send SIGTERM during a run, and check the time to exit, the exit code and the store."""
     client = await Client(server.url).open()
     await client.value("POST", "/furu/api/jobs/slow", {"count": 40})
     await asyncio.sleep(1.5)

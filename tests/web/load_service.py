@@ -38,7 +38,7 @@ class Small(Furu[int]):
 
 
 class Slow(Furu[int]):
-    """Works for a second, and ends early if its run is cancelled."""
+    """Runs for a second, or until its run is cancelled."""
 
     number: int
 
@@ -52,7 +52,7 @@ class Slow(Furu[int]):
 
 
 class Shared(Furu[int]):
-    """A node of an overlapping graph, on the loop."""
+    """An async node that several clients request."""
 
     number: int
 
@@ -62,12 +62,12 @@ class Shared(Furu[int]):
         return self.number
 
 
-# These sources wait until their gate is opened.
+# The sources with these numbers wait until their gate is opened.
 gates = {46: threading.Event(), 47: threading.Event()}
 
 
 class Source(Furu[int]):
-    """One of many sources."""
+    """A node without dependencies. Some sources wait at a gate."""
 
     number: int
 
@@ -79,7 +79,7 @@ class Source(Furu[int]):
 
 
 class Merged(Furu[int]):
-    """The sum of some sources; the third one fails."""
+    """The sum of some sources. The third part fails."""
 
     name: str
     sources: tuple[Source, ...]
@@ -137,7 +137,7 @@ async def open_gate(request: Request) -> PlainTextResponse:
 
 
 async def facts(_: Request) -> JSONResponse:
-    """Figures that must not grow, and counts that must be 1."""
+    """Return figures that must not grow, and `most`, which must be 1."""
     return JSONResponse(
         {
             "descriptors": len(os.listdir("/proc/self/fd")),
@@ -158,7 +158,7 @@ async def lifespan(_: Starlette) -> AsyncIterator[None]:
 
 
 class Server(uvicorn.Server):
-    """Stops the runs as soon as a signal comes."""
+    """Stops the runs as soon as the process receives a signal."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         runs.stop()

@@ -1,4 +1,4 @@
-"""Programs that serve, in processes of their own."""
+"""Server programs, each in a separate process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ADDRESS = re.compile(r"(?:[Rr]unning on|Listening at:) (http://[0-9.]+:[0-9]+)"
 
 
 class Server:
-    """A server that has started, at `url`. Its log is in `log`."""
+    """A server that is running at `url`. `log` is the text of its log."""
 
     def __init__(self, process: subprocess.Popen[str], url: str, log: Path) -> None:
         self.process, self.url, self._log = process, url, log
@@ -27,7 +27,7 @@ class Server:
         return self._log.read_text()
 
     def end(self) -> tuple[int, float]:
-        """Send SIGTERM and return the exit code and how many seconds it took."""
+        """Send SIGTERM, and return the exit code and the seconds until the exit."""
         begun = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(30)
@@ -36,14 +36,14 @@ class Server:
 
 @contextmanager
 def serving(program: Path, store: Path, *arguments: str, port: int = 0) -> Iterator[Server]:
-    """Run a program that takes a port, by default a free one; kill it if it has not ended by then."""
+    """Run a server program on a port, by default a free port, and kill it after the block."""
     with running([str(program), str(port), *arguments], store, program.stem) as server:
         yield server
 
 
 @contextmanager
 def running(command: list[str], store: Path, name: str) -> Iterator[Server]:
-    """Run a Python command that serves, and wait until it does."""
+    """Run a Python command that starts a server, and wait until the server is ready."""
     environment = {**os.environ, "FURU_PATH": str(store), "PYTHONPATH": os.pathsep.join(sys.path)}
     log = store.parent / f"{name}.log"
     with log.open("w") as output:

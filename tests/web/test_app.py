@@ -1,4 +1,4 @@
-"""The application: its pages and JSON, its streams, and what hostile requests get."""
+"""The application: its pages, JSON and streams, and its answers to hostile requests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCRIPT = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
 
 
 class Talker(Furu[str]):
-    """Says its text everywhere that a node can: in its fields, its log, its result or its exception."""
+    """Puts its text into its field, its log, and its result or its exception message."""
 
     text: str
     fails: bool = False
@@ -44,12 +44,12 @@ class Talker(Furu[str]):
 
 
 def make_node(name: str) -> Node:
-    """The job `node`."""
+    """Make the root of the job `node`."""
     return Node(name=name)
 
 
 def make_async(name: str) -> AsyncNode:
-    """The jobs `held` and `kept`."""
+    """Make the root of the jobs `held` and `kept`."""
     if name == "refused":
         raise ValueError(f"no node is called {SCRIPT}")
     return AsyncNode(name=name)
@@ -66,7 +66,7 @@ service = functools.partial(mounted, JOBS)
 
 
 def assert_inert(answer: Answer) -> None:
-    """No script but the application's own, no handler, no style, nothing from elsewhere."""
+    """Check that a page has only the application's script, no handlers or styles, and no foreign URLs."""
     for tag, attrs in Tags(answer.text).found:
         assert tag not in {"img", "iframe", "object", "form", "base", "style"}
         assert not [name for name in attrs if name.startswith("on") or name == "style"]
@@ -88,8 +88,8 @@ async def test_job_with_on_disconnect_finish_answers_202_and_the_location_of_its
         assert ("finished", {"done": 1}) == (there.json()["state"], there.json()["counts"])
 
 
-async def test_job_with_on_disconnect_cancel_answers_when_its_run_has_ended() -> None:
-    """If the run failed, the answer holds the error."""
+async def test_job_with_on_disconnect_cancel_answers_after_its_run_has_ended() -> None:
+    """If the run failed, the answer has the error."""
 
     def fail() -> None:
         raise ValueError("no such split")
@@ -102,7 +102,7 @@ async def test_job_with_on_disconnect_cancel_answers_when_its_run_has_ended() ->
 
 
 @pytest.mark.parametrize("job_name", ["held", "kept"])
-async def test_last_client_that_leaves_cancels_the_run_unless_the_job_says_finish(job_name: str) -> None:
+async def test_last_client_to_leave_cancels_the_run_unless_on_disconnect_is_finish(job_name: str) -> None:
     gate = Gate("a")
     headers = {"content-type": "application/json", "accept": "text/event-stream"}
     async with service(cancel_sec=0) as (site, runs):
@@ -117,8 +117,8 @@ async def test_last_client_that_leaves_cancels_the_run_unless_the_job_says_finis
     assert {"held": "cancelled", "kept": "finished"}[job_name] == run.state
 
 
-async def test_full_queue_is_429_and_ending_service_is_503() -> None:
-    """Both say when to retry, whichever way the client wants the answer."""
+async def test_full_queue_is_429_and_stopping_service_is_503() -> None:
+    """Both answers say when to retry, for jobs that wait for the run and for jobs that do not."""
     gate = Gate("a")
     async with service(max_running=1, max_queued=0) as (site, runs):
         await post(site, "/furu/api/jobs/kept", {"name": "a"})
@@ -235,7 +235,7 @@ async def test_quiet_stream_is_kept_alive_by_comments() -> None:
 
 
 async def test_every_link_of_every_page_leads_to_a_page() -> None:
-    """Starting from the first page, below the path of the mount."""
+    """The test follows all links from the first page on. All paths start with the mount path."""
     async with service() as (site, runs):
         run = await runs.submit([diamond(), *chain(3).below])
         await run.wait()
@@ -250,7 +250,7 @@ async def test_every_link_of_every_page_leads_to_a_page() -> None:
     assert {f"/furu/runs/{run.id}", f"/furu/nodes/{diamond().furu_hash}", "/furu/store"} <= seen
 
 
-async def test_page_of_a_live_run_has_a_script_and_that_of_an_ended_run_has_none() -> None:
+async def test_page_has_a_script_while_its_run_is_live_and_not_afterwards() -> None:
     gate = Gate("a")
     async with service() as (site, runs):
         run = await runs.submit([AsyncNode(name="a")])
@@ -267,7 +267,7 @@ async def test_page_of_a_live_run_has_a_script_and_that_of_an_ended_run_has_none
 
 
 async def test_failed_node_is_shown_with_traceback_log_and_configuration() -> None:
-    """On its page and as JSON."""
+    """The page and the JSON of the node have the same details."""
     node = Talker(text="bad split", fails=True)
     async with service(show_details=True) as (site, runs):
         with pytest.raises(FuruComputeError):
@@ -316,7 +316,7 @@ async def test_page_of_5000_nodes_has_a_cell_for_each_and_is_drawn_by_class() ->
     assert 2 == page.text.count('class="box class"')
 
 
-async def test_page_of_a_run_whose_graph_cannot_be_walked_says_so() -> None:
+async def test_page_of_a_run_reports_a_graph_that_cannot_be_walked() -> None:
 
     class Broken(Furu[int]):
         def _dependencies(self) -> Any:
@@ -337,8 +337,8 @@ async def test_page_of_a_run_whose_graph_cannot_be_walked_says_so() -> None:
 
 
 @pytest.mark.parametrize("text", [SCRIPT, '" autofocus onfocus="alert(1)', "\u202etxt\x00\x1b[2J\x85"])
-async def test_text_of_nodes_is_inert_wherever_it_is_shown(text: str) -> None:
-    """In titles, configurations, logs, results, errors and tracebacks."""
+async def test_text_of_nodes_is_inert_on_every_page(text: str) -> None:
+    """The text is in titles, configurations, logs, results, errors and tracebacks."""
     nodes = [Talker(text=text), Talker(text=text, fails=True)]
     async with service(show_details=True) as (site, runs):
         run = await runs.submit(nodes, title=text)
@@ -399,7 +399,7 @@ async def test_bad_listing_is_400(query: str) -> None:
 
 @pytest.mark.parametrize("name", ["../../etc", "%2e%2e%2f", "os:system", "owners", "%3Cscript%3E"])
 async def test_class_that_is_not_in_the_store_has_no_nodes(name: str) -> None:
-    """It is not imported, and not used as a path."""
+    """The name is neither imported nor used as a path."""
     async with service() as (site, runs):
         await (await runs.submit([diamond()])).wait()
         page = await ask(site, f"/furu/store/nodes?class={name}")
@@ -410,7 +410,7 @@ async def test_class_that_is_not_in_the_store_has_no_nodes(name: str) -> None:
 
 @pytest.mark.parametrize("number", ["-1", "x", "1e9", "9" * 400, "1 2", "٣"])
 async def test_bad_event_number_is_400(number: str) -> None:
-    """In the header and in the query."""
+    """The number may be in the header or in the query."""
     async with service() as (site, runs):
         run = await runs.submit([diamond()])
         await run.wait()
@@ -421,7 +421,7 @@ async def test_bad_event_number_is_400(number: str) -> None:
 
 
 async def test_every_response_has_the_security_headers() -> None:
-    """Pages, JSON, errors and streams."""
+    """Pages, JSON, errors and streams have them."""
     async with service() as (site, runs):
         run = await runs.submit([diamond()])
         await run.wait()
@@ -442,8 +442,8 @@ async def test_every_response_has_the_security_headers() -> None:
             assert "nosniff" == headers["x-content-type-options"]
 
 
-async def test_links_stay_on_this_server_wherever_the_application_is_mounted() -> None:
-    """Even if the mount takes part of its path from the request."""
+async def test_links_stay_on_this_server_for_any_mount_path() -> None:
+    """This also holds if the mount path contains a part of the request path."""
     async with Runs() as runs:
         site = Starlette(routes=[Mount("/{tenant}", app(runs)), Mount("/", app(runs))])
         for target in ("/%5cexample.org/", "/%22%3e%3cscript%3e/", "//example.org/"):
@@ -453,7 +453,7 @@ async def test_links_stay_on_this_server_wherever_the_application_is_mounted() -
 
 
 async def test_foreign_and_damaged_files_in_the_store_are_not_an_error(store: Path) -> None:
-    """A damaged record is reported; a link and a foreign directory are skipped."""
+    """A damaged record is reported. A link and a foreign directory are skipped."""
     node = Node(name="a")
     async with service() as (site, runs):
         await (await runs.submit([node])).wait()
@@ -470,7 +470,7 @@ async def test_foreign_and_damaged_files_in_the_store_are_not_an_error(store: Pa
 
 
 async def test_application_that_is_served_by_itself_enters_its_runs() -> None:
-    """Its lifespan does, which a mounted application does not have."""
+    """Its lifespan enters them. The lifespan of a mounted application would not run."""
     runs = Runs()
     alone = app(runs, jobs=JOBS)
     async with alone.router.lifespan_context(alone):
@@ -479,7 +479,7 @@ async def test_application_that_is_served_by_itself_enters_its_runs() -> None:
     assert 503 == (await post(alone, "/api/jobs/held", {"name": "b"})).status
 
 
-async def test_two_jobs_of_one_name_and_objects_that_are_not_jobs_are_rejected() -> None:
+async def test_jobs_with_the_same_name_and_objects_that_are_not_jobs_are_rejected() -> None:
     with pytest.raises(FuruUsageError, match="two jobs are called node"):
         app(Runs(), jobs=[JOBS[0], JOBS[0]])
     with pytest.raises(FuruUsageError, match=r"furu\.web\.job"):

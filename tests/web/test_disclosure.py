@@ -1,4 +1,4 @@
-"""Clients see no paths, messages of exceptions and logs unless the host shows them, and never secrets."""
+"""Clients see paths, exception messages and logs only if the host shows them, and never see secrets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MESSAGE = "cannot reach db.internal as admin"
 
 
 class Failing(Furu[int]):
-    """Says too much when it fails."""
+    """Fails with a message that clients must not see."""
 
     name: str
 
@@ -33,7 +33,7 @@ class Failing(Furu[int]):
 
 
 class Pathless(Furu[int]):
-    """Raises when it is asked for its dependencies."""
+    """Fails when its dependencies are read."""
 
     name: str
 
@@ -66,14 +66,14 @@ class Fetch(Furu[int]):
 
 
 def make(name: str) -> Furu[int]:
-    """The job `make`."""
+    """Make the root of the job `make`."""
     if name == "unlisted":
         raise LookupError(MESSAGE)
     return Pathless(name=name) if name == "pathless" else Failing(name=name)
 
 
 async def every_answer(site: Starlette, runs: Runs, root: Furu[Any]) -> dict[str, Answer]:
-    """Every page and every JSON about a run, its node and the store; follows and streams of it."""
+    """Run a root, and request every page and JSON about the run, its node and the store."""
     run = await runs.submit([root])
     await run.wait_ended()
     node = root.furu_hash
@@ -103,10 +103,10 @@ service = functools.partial(mounted, [job("make", make)])
 
 
 @pytest.mark.parametrize("cls", [Failing, Pathless])
-async def test_clients_see_no_path_and_no_message_of_an_exception(
+async def test_clients_see_no_path_and_no_exception_message(
     cls: type[Any], store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not in any page, JSON or stream. The logs of the service have them."""
+    """No page, JSON or stream contains either. The logs of the service have the message."""
     async with service() as (site, runs):
         answers = await every_answer(site, runs, cls(name="a"))
         answers["job"] = await post(site, "/furu/api/jobs/make", {"name": "b"})
@@ -124,7 +124,7 @@ async def test_clients_see_no_path_and_no_message_of_an_exception(
 
 
 async def test_clients_see_which_node_failed_and_the_class_of_the_error() -> None:
-    """On the pages of the run and of the node, in JSON and at the end of the stream."""
+    """This is shown on the pages of the run and the node, in JSON and at the end of the stream."""
     node = Failing(name="a")
     async with service() as (site, runs):
         answers = await every_answer(site, runs, node)
@@ -156,7 +156,7 @@ async def test_host_may_show_messages_tracebacks_logs_and_directories(store: Pat
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_fields_with_repr_false_are_never_sent(fails: bool) -> None:
-    """Not even with details, and neither from the store nor from a live run."""
+    """The fields are hidden even if details are shown, both for stored nodes and in a live run."""
     node = Fetch(login=Login("ann", "swordfish"), token="xyzzy", fails=fails)
     begun, go_on = anyio.Event(), anyio.Event()
 
@@ -184,7 +184,7 @@ async def test_fields_with_repr_false_are_never_sent(fails: bool) -> None:
 async def test_store_that_cannot_be_listed_is_500_without_its_path(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is not a missing node, and the log has the path."""
+    """The answer is not 404, as for a missing node. The log has the path."""
     store = tmp_path / "secret-store"
     store.mkdir()
     looping = store / "loop"
@@ -199,7 +199,7 @@ async def test_store_that_cannot_be_listed_is_500_without_its_path(
 
 
 async def test_settings_error_of_a_job_function_is_not_shown_to_clients() -> None:
-    """Though it is a `ValueError`."""
+    """A `ValueError` of a job function is shown to clients, but this subclass is not."""
 
     def wrong(name: str) -> Furu[int]:
         with use_settings(lease_sec=-1):

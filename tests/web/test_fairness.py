@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Slow(Furu[int]):
-    """A node whose `_dependencies` takes as long as the test wants."""
+    """A node whose `_dependencies` blocks until the test releases it."""
 
     name: str
 
@@ -39,7 +39,7 @@ class Slow(Furu[int]):
 
 
 def make_node(name: str) -> Node:
-    """The job `node`."""
+    """Make the root of the job `node`."""
     return Node(name=name)
 
 
@@ -47,7 +47,7 @@ JOBS = [job("node", make_node)]
 
 
 class Held:
-    """Keeps the threads that look at graphs until it is opened, and waits until so many are there."""
+    """Blocks the threads that walk graphs until it is opened. The test can wait for blocked threads."""
 
     def __init__(self) -> None:
         self._there, self.opened = threading.Semaphore(0), threading.Event()
@@ -88,7 +88,7 @@ async def test_slow_pages_of_runs_do_not_delay_jobs_and_the_store() -> None:
 
 
 async def test_slow_store_does_not_delay_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Twenty listings of a disk that hangs take no thread that a job needs."""
+    """Twenty listings of a disk that hangs occupy no thread that a job needs."""
     there, opened = threading.Semaphore(0), threading.Event()
 
     def hang(*_: Any, **__: Any) -> Any:
@@ -113,16 +113,16 @@ async def test_slow_store_does_not_delay_jobs(monkeypatch: pytest.MonkeyPatch) -
             opened.set()
 
 
-# ---- listings that run out of time ----
+# ---- listings that exceed their time limit ----
 
 
 async def compute(runs: Any, roots: list[Any]) -> None:
-    """Compute nodes."""
+    """Run the roots, and wait for the end of the run."""
     await (await runs.submit(roots)).wait()
 
 
-async def test_listing_that_runs_out_of_time_goes_on_where_it_stopped() -> None:
-    """Page by page every node is shown once, whether all nodes match or none does."""
+async def test_listing_that_exceeds_its_time_limit_continues_where_it_stopped() -> None:
+    """Over all pages, every matching node is shown once."""
     async with Runs() as runs:
         await compute(runs, flat(7))
     for state, expected in ((None, 7), ("DONE", 7), ("FAILED", 0)):
@@ -141,11 +141,11 @@ async def test_listing_that_runs_out_of_time_goes_on_where_it_stopped() -> None:
 
 
 def late_page(state: str | None, after: str) -> StorePage:
-    """Return a page whose time is over before it starts."""
+    """Return a page whose time limit has passed before it starts."""
     return list_nodes(current_settings(), "tests.graphs:Node", state, after, limit_sec=-1)
 
 
-async def test_count_that_runs_out_of_time_names_every_class_and_which_are_not_counted() -> None:
+async def test_count_that_exceeds_its_time_limit_names_all_classes_and_the_uncounted_ones() -> None:
     def count(limit_sec: float) -> StoreSummary:
         return summarize_store(current_settings(), show_details=False, limit_sec=limit_sec)
 
@@ -162,7 +162,7 @@ async def test_listing_of_a_class_does_not_read_other_classes(monkeypatch: pytes
     async with mounted() as (site, runs):
         await compute(runs, [*flat(3), Slow(name="a")])
 
-        def walk(settings: Settings, *, node_class: str) -> Any:  # raises for a walk of the whole store
+        def walk(settings: Settings, *, node_class: str) -> Any:  # a TypeError for the whole store
             return catalog.walk(settings, node_class=node_class)
 
         monkeypatch.setattr(reading, "walk", walk)
@@ -173,7 +173,7 @@ async def test_listing_of_a_class_does_not_read_other_classes(monkeypatch: pytes
 
 
 async def test_class_whose_name_is_too_long_for_a_directory_is_listed() -> None:
-    """Under the shortened name that the store has for it."""
+    """The class is listed under the shortened name that the store uses."""
     long = type("L" * 300, (Furu,), {"__module__": __name__, "_create": lambda _: 1})
     async with mounted() as (site, runs):
         await (await runs.submit([long()])).wait_ended()
@@ -190,7 +190,7 @@ async def test_class_whose_name_is_too_long_for_a_directory_is_listed() -> None:
 async def test_client_that_leaves_while_it_sends_its_body_is_not_an_error(
     sent: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing starts, nothing is raised to the server, nothing is logged."""
+    """No run starts, the server sees no exception, and nothing is logged."""
     caplog.set_level(logging.INFO)
     headers = {"content-type": "application/json"}
     async with mounted(JOBS) as (site, runs):
@@ -203,8 +203,8 @@ async def test_client_that_leaves_while_it_sends_its_body_is_not_an_error(
     assert [] == [record for record in caplog.records if record.name.startswith(("furu", "starlette"))]
 
 
-async def test_client_that_leaves_while_it_gets_the_answer_is_not_an_error() -> None:
-    """The `send` of ASGI 2.4 servers raises an error then."""
+async def test_client_that_leaves_while_it_receives_the_answer_is_not_an_error() -> None:
+    """With ASGI 2.4, `send` raises an error if the client has disconnected."""
     async with mounted(JOBS) as (site, runs):
         run = await runs.submit([Node(name="a")])
         await run.wait()

@@ -1,4 +1,4 @@
-"""Jobs: what clients may start, and the arguments that they may give."""
+"""Jobs: which functions clients may start, and with which arguments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.graphs import Node
 
 
 def make(name: str, below: int = 0, *, tags: tuple[str, ...] = ()) -> list[Node]:
-    """Some roots."""
+    """Make a root with some nodes below it, and a root for each tag."""
     if below > 5:
         raise ValueError("at most 5 below")
     return [Node(name=name, below=tuple(Node(name=f"{name}{i}") for i in range(below))), *map(_node, tags)]
@@ -23,7 +23,7 @@ def _node(name: str) -> Node:
 
 
 def test_arguments_are_decoded_as_annotated() -> None:
-    """Those with a default may be left out."""
+    """Arguments with a default may be omitted."""
     one = job("make", make)
     assert ["a"] == [root.name for root in one.make_roots(b'{"name": "a"}')]  # type: ignore[attr-defined]
     roots = one.make_roots(b'{"name": "a", "below": 2, "tags": ["x", "y"]}')
@@ -59,7 +59,7 @@ def test_bad_arguments_are_job_input_errors_that_say_why(body: bytes, why: str) 
         job("make", make).make_roots(body)
 
 
-def test_other_errors_of_a_job_function_are_not_the_clients() -> None:
+def test_other_errors_of_a_job_function_are_not_job_input_errors() -> None:
 
     def broken() -> Node:
         raise KeyError("x")
@@ -101,12 +101,12 @@ async def _coroutine() -> Any:
     ],
     ids=lambda value: getattr(value, "__name__", str(value)),
 )
-def test_bad_job_is_rejected_when_it_is_made(name: Any, function: Any) -> None:
-    """And not at the first request."""
+def test_bad_job_is_rejected_when_it_is_created(name: Any, function: Any) -> None:
+    """The error is not delayed until the first request."""
     with pytest.raises(FuruUsageError):
         job(name, function)
 
 
-def test_other_values_of_on_disconnect_are_errors() -> None:
+def test_wrong_values_of_on_disconnect_are_rejected() -> None:
     with pytest.raises(ValueError, match="'cancel' or 'finish'"):
         job("make", make, on_disconnect="ignore")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The application in a host: what guards it and what does not, behind a proxy, behind compression."""
+"""The application mounted in a host: access control, proxies and compression."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ TARGETS = [
 
 
 def refuse() -> None:
-    """A dependency that lets no request through."""
+    """A dependency that rejects every request."""
     raise HTTPException(401)
 
 
 def make_node(name: str) -> Node:
-    """The job `node`."""
+    """Make the root of the job `node`."""
     return Node(name=name)
 
 
 def authorized(user: str, password: str) -> dict[str, str]:
-    """The header that a browser sends for a user."""
+    """Return the header that a browser sends for a user."""
     return {"authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
 
 
 async def test_dependencies_of_the_host_do_not_guard_a_mounted_application() -> None:
-    """Neither those of the application nor those of a router. The how-to warns of this."""
+    """This is true of dependencies of the host and of a router. The how-to warns of it."""
     async with Runs() as runs:
         for host in (FastAPI(dependencies=[Depends(refuse)]), FastAPI()):
             router = APIRouter(dependencies=[Depends(refuse)])
@@ -61,10 +61,10 @@ async def test_dependencies_of_the_host_do_not_guard_a_mounted_application() -> 
     assert "`dependencies=`" in PAGE.read_text()
 
 
-async def test_wrapper_of_the_how_to_guards_every_route(
+async def test_basic_auth_of_the_how_to_guards_every_route(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Streams and jobs too, with the code as the page has it."""
+    """The test runs the code of the page. Streams and jobs are guarded too."""
     monkeypatch.setenv("PAGES_PASSWORD", "xyzzy")
     [code] = [
         block
@@ -96,7 +96,7 @@ async def test_wrapper_of_the_how_to_guards_every_route(
 
 
 async def test_links_keep_the_prefix_that_a_proxy_removes() -> None:
-    """If the server knows it as its root path: in pages, addresses of the script, and locations."""
+    """The server knows the prefix as its root path. Pages, the script's URLs and locations have it."""
     hold = anyio.Event()
     actions["held"] = hold.wait
     async with Runs() as runs:

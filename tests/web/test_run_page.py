@@ -1,4 +1,4 @@
-"""The page of a run: one moment, from which its stream goes on; and the pages of nodes not yet started."""
+"""The page of a run, the stream that continues from the page, and the pages of nodes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.anyio
 
 
 def cells(page: str) -> dict[str, str]:
-    """The state of each cell of a page, by hash."""
+    """Return the state of each cell of a page, by node hash."""
     return {key: state for state, key in re.findall(r'class="cell ([a-z]+)" id="n([0-9a-f]{32})"', page)}
 
 
 def counts(page: str) -> Counter[str]:
-    """The counts at the top of a page."""
+    """Return the counts at the top of a page."""
     found = re.findall(r'data-count="(\w+)">([\d,]+)<', page)
     return +Counter({state: int(number.replace(",", "")) for state, number in found})
 
@@ -46,7 +46,7 @@ async def test_snapshot_does_not_change_with_its_run() -> None:
 
 
 async def test_page_and_stream_together_miss_nothing_whenever_the_page_is_made() -> None:
-    """For each change of a run: a page made then and its stream add up to the final states."""
+    """After each change of a run, a new page and the stream from it lead to the final states."""
     nodes = flat(30)
     pages: list[str] = []
     async with mounted() as (site, runs):
@@ -73,7 +73,7 @@ async def test_page_and_stream_together_miss_nothing_whenever_the_page_is_made()
             assert Counter(cells(page).values()) - Counter(pending=31) == counts(page)
 
 
-async def test_stream_ends_if_the_run_ended_before_the_stream_was_opened() -> None:
+async def test_stream_of_a_run_that_finished_before_it_was_opened_ends() -> None:
     gate = Gate("a")
     async with mounted() as (site, runs):
         run = await runs.submit([AsyncNode(name="a")])
@@ -88,7 +88,7 @@ async def test_stream_ends_if_the_run_ended_before_the_stream_was_opened() -> No
 
 
 async def test_stream_of_a_run_that_is_not_kept_is_404() -> None:
-    """So that the page can say so."""
+    """The 404 tells the page that the run is no longer kept."""
     gate = Gate("a")
     async with mounted(keep=0) as (site, runs):
         run = await runs.submit([AsyncNode(name="a")])
@@ -101,7 +101,7 @@ async def test_stream_of_a_run_that_is_not_kept_is_404() -> None:
 
 
 async def test_stream_has_the_counts_of_classes_and_the_first_running_nodes() -> None:
-    """Nodes without a cell are counted too."""
+    """The counts include nodes without a cell."""
     progress = Progress()
     for number in range(70):
         progress(NodePlanned(f"{number:032x}", "tests:Small", "default", ()))
@@ -150,7 +150,7 @@ async def test_dependencies_of_reused_nodes_are_shown_as_not_needed(
     assert ("not needed" in page) == ("unneeded" in expected.values())
 
 
-async def test_unneeded_nodes_are_shown_while_the_run_goes_on() -> None:
+async def test_unneeded_nodes_are_shown_during_the_run() -> None:
     reused, held = chain(3), AsyncNode(name="held")
     gate = Gate("held")
     async with mounted() as (site, runs):
@@ -175,7 +175,7 @@ def _all_nodes(roots: list[Any]) -> list[Any]:
 
 
 async def test_node_that_has_not_started_has_a_page() -> None:
-    """With its configuration, its dependencies, and its state in the run."""
+    """The page has the node's configuration, its dependencies, and its state in the run."""
     gate = Gate("held")
     held = AsyncNode(name="held")
     waiting = Node(name="top", below=(held,))
@@ -201,7 +201,7 @@ async def test_node_that_has_not_started_has_a_page() -> None:
 
 
 async def test_nodes_of_queued_and_cancelled_runs_have_a_page() -> None:
-    """Though no event has named them."""
+    """These nodes have a page although no event has named them."""
     gate = Gate("held")
     async with mounted(max_running=1) as (site, runs):
         await runs.submit([AsyncNode(name="held")])
@@ -216,7 +216,7 @@ async def test_nodes_of_queued_and_cancelled_runs_have_a_page() -> None:
         assert ": pending" in page.text
 
 
-async def test_two_classes_of_one_name_are_counted_apart_on_the_page_and_live() -> None:
+async def test_classes_with_the_same_name_are_counted_separately_on_the_page_and_live() -> None:
     def make(module: str) -> type[Any]:
         return type("Twin", (Furu,), {"__module__": module, "__qualname__": "Twin", "_create": lambda _: 1})
 

@@ -1,4 +1,4 @@
-"""Services under uvicorn, in processes of their own: the example, and one that is ended in mid-run."""
+"""Services in separate server processes: the example, and a service that is stopped during a run."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ STREAM = {"accept": "text/event-stream"}
 
 @pytest.fixture
 def client() -> httpx.Client:
-    """A client that trusts no proxy of the environment."""
+    """A client that ignores proxies of the environment."""
     return httpx.Client(trust_env=False, timeout=15)
 
 
 def states() -> Counter[Status]:
-    """How many nodes of the store of this test are in each state."""
+    """Count the nodes in the store of this test by status."""
     return Counter(entry.status() for entry in catalog.walk(current_settings()))
 
 
 def test_example_computes_shared_paragraphs_once(store: Path, client: httpx.Client) -> None:
-    """Post, stream, fetch and watch documents, of which two share a paragraph."""
+    """Post, stream, fetch and watch two documents that share a paragraph."""
     first, second = "one two two\n\nthree", "one two two\n\nthree three three"
     with serving(EXAMPLE, store) as server, client:
         posted = client.post(f"{server.url}/documents", json={"text": first})
@@ -55,14 +55,14 @@ def test_example_computes_shared_paragraphs_once(store: Path, client: httpx.Clie
         refused = client.post(f"{server.url}/documents", json={"text": ""})
         assert 422 == refused.status_code
         assert 404 == client.get(f"{server.url}/documents/other").status_code
-        assert -15 == server.end()[0]  # as uvicorn ends: with the signal that it was sent
+        assert -15 == server.end()[0]  # uvicorn exits with the signal that it received
     assert {Status.DONE: 5} == states()
 
 
-def test_sigterm_leaves_nothing_in_progress_and_a_restart_goes_on(
+def test_sigterm_leaves_no_node_in_progress_and_a_restart_continues(
     store: Path, client: httpx.Client
 ) -> None:
-    """Although a client watches. Nodes that are done are not computed again."""
+    """A client is watching the run. Nodes that are done are not computed again."""
     with serving(SERVICE, store, "0.2") as server, client:
         run = client.post(f"{server.url}/furu/api/jobs/slow", json={"count": 12}).json()
         events = f"{server.url}/furu/api/runs/{run['id']}/events"
@@ -85,7 +85,7 @@ def test_sigterm_leaves_nothing_in_progress_and_a_restart_goes_on(
 def test_client_that_leaves_while_it_sends_its_body_causes_no_traceback(
     store: Path, client: httpx.Client
 ) -> None:
-    """Neither at the routes of the example nor at those of the pages."""
+    """This holds for the routes of the example and of the pages."""
     with serving(EXAMPLE, store) as server, client:
         for target in ("/documents", "/furu/api/jobs/report"):
             host, _, port = server.url.removeprefix("http://").partition(":")
@@ -97,7 +97,7 @@ def test_client_that_leaves_while_it_sends_its_body_causes_no_traceback(
         assert "Traceback" not in server.process.stderr.read()  # type: ignore[union-attr]
 
 
-# Servers of the same application, started by their commands.
+# The commands of several servers for the same application.
 SERVERS = {
     "uvicorn": ["-m", "uvicorn", "service:app", "--port", "0"],
     "hypercorn": ["-m", "hypercorn", "service:app", "--bind", "127.0.0.1:0"],
@@ -115,10 +115,10 @@ SERVERS = {
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", SERVERS)
-def test_signal_ends_runs_under_every_server_though_clients_watch(
+def test_signal_stops_runs_under_every_server_although_clients_watch(
     name: str, store: Path, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The example gets the signal itself, whatever the server does first."""
+    """The example handles the signal itself, so it does not depend on what the server does first."""
     pytest.importorskip({"gunicorn": "uvicorn_worker"}.get(name, name))
     monkeypatch.syspath_prepend(str(EXAMPLE.parent))
     text = "word " * 19_000  # half a minute of work

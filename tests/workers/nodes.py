@@ -1,4 +1,4 @@
-"""Nodes for tests of workers, in a module that other processes can import; and a gate that holds them."""
+"""Nodes for tests of workers, in a module that other processes can import, and a gate that blocks nodes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from furu import EXEC_CONTEXT, Furu, Retry, current_settings
 
 
 class Unpicklable(Exception):
-    """Holds a lock, which cannot be pickled, and needs two arguments, which pickles do not keep."""
+    """Cannot be pickled, because it has a lock, nor unpickled, because it needs two arguments."""
 
     def __init__(self, text: str, lock: Any) -> None:
         super().__init__(text)
@@ -27,14 +27,14 @@ class Unpicklable(Exception):
 
 
 class TwoArguments(Exception):
-    """Is pickled without complaint, and cannot be unpickled."""
+    """Can be pickled but not unpickled, because it needs two arguments."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{code}: {text}")
 
 
 class Act(Furu[Any]):
-    """Does one thing, by name."""
+    """Does one thing, which the field `does` names."""
 
     does: str
     folder: Path | None = dataclasses.field(default=None, compare=False)
@@ -107,7 +107,7 @@ class Act(Furu[Any]):
 
 
 class AsyncAct(Act):
-    """The same, on the event loop."""
+    """An Act that runs on the event loop."""
 
     async def _create(self) -> Any:
         if self.does == "gate":
@@ -116,13 +116,13 @@ class AsyncAct(Act):
             return os.getpid()
         if self.does == "sum":
             return 1 + sum([await node.aget() for node in self.below])
-        if self.does == "log":  # what touches the disk does not belong on the loop
+        if self.does == "log":  # writing to the disk would block the event loop
             return await anyio.to_thread.run_sync(self._act)
         return self._act()
 
 
 class StatusError(ConnectionError):
-    """Can be pickled, and not unpickled, as some errors of HTTP clients."""
+    """Can be pickled but not unpickled, like some errors of HTTP clients."""
 
     def __init__(self, message: str, *, response: object) -> None:
         super().__init__(message)
@@ -130,14 +130,14 @@ class StatusError(ConnectionError):
 
 
 class Transient(Exception, abc.ABC):
-    """Has subclasses that it does not know."""
+    """A virtual base class: ZeroDivisionError is registered as its subclass."""
 
 
 Transient.register(ZeroDivisionError)
 
 
 class Flaky(Act):
-    """Fails once in one way, if its class is to be tried again for that; otherwise for good."""
+    """Fails in one way at its first attempt, and succeeds at its second."""
 
     _retry = Retry(attempts=2, on=(ConnectionError, Transient), delay_sec=0)
 
@@ -167,17 +167,17 @@ class Flaky(Act):
 
 
 class AsyncFlaky(Flaky, AsyncAct):
-    """The same, on the event loop."""
+    """A Flaky node that runs on the event loop."""
 
 
 class Late(Act):
-    """Takes longer than it may."""
+    """Takes longer than its time limit."""
 
     _timeout_sec = 0.2
 
 
 class Link(Furu[int]):
-    """One node of a chain. It only needs the previous one to exist."""
+    """One node of a chain. It depends on the previous node but does not load its result."""
 
     number: int
     below: Furu[int] | None = None
@@ -187,7 +187,7 @@ class Link(Furu[int]):
 
 
 class Gate:
-    """Blocks nodes in any process until it is opened, and reports when one has come."""
+    """Blocks nodes in any process until it is opened. The test can wait for a node to arrive."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -208,7 +208,7 @@ class Gate:
 
 
 def pass_gate(folder: Path) -> None:
-    """Report a node, and wait until the gate is open."""
+    """Report that a node has arrived, and wait until the gate is open."""
     with open(folder / "arrivals", "wb", buffering=0) as arrivals:
         arrivals.write(b"!")
     with open(folder / "lock", "rb") as lock:

@@ -1,4 +1,4 @@
-"""Runs in child processes, and programs that run nodes."""
+"""Helpers that run nodes in child processes or in a separate program."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from furu.execution.workers import ProcessWorkers
 
 
 def run_in_one_child(*nodes: Furu[Any]) -> furu.RunReport:
-    """Run nodes in processes, one after another in the same child."""
+    """Run nodes one after another in the same child process."""
     return run_local(nodes, workers=ProcessWorkers(), max_workers=1)
 
 
 def environment() -> dict[str, str]:
-    """Variables with which a program finds furu."""
+    """Return environment variables with which a program can import furu."""
     paths = [str(Path(furu.__file__).parent.parent), *(path for path in sys.path if path)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def run_script(source: str, folder: Path, *options: str, **arguments: Any) -> str:
-    """Run a program in a folder, and return what it prints."""
+    """Run a program in a folder, and return its output."""
     (folder / "script.py").write_text(textwrap.dedent(source))
     done = subprocess.run(
         [sys.executable, *options, "script.py"],

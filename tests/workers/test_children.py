@@ -1,4 +1,4 @@
-"""The children of `ProcessWorkers`: how they start, what they inherit, and what is left when they end."""
+"""The children of `ProcessWorkers`: how they start, what they inherit, and what they leave behind."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from furu.execution.workers import ProcessWorkers
 from tests.workers.nodes import Act, Gate
 from tests.workers.programs import environment, run_in_one_child, run_script
 
-# ---- children that die before they begin ----
+# ---- children that die before they start a node ----
 
 
 class Pid(Furu[int]):
@@ -35,7 +35,7 @@ class Pid(Furu[int]):
 
 
 class Kills(Furu[int]):
-    """Kills the idle children that computed the nodes below, from the parent."""
+    """Runs in the parent, and kills the idle children that computed the nodes below."""
 
     below: tuple[Pid, ...]
 
@@ -58,15 +58,15 @@ class After(Furu[int]):
 @pytest.mark.anyio
 @pytest.mark.parametrize("count", [1, 4])
 async def test_idle_child_that_was_killed_fails_no_node(count: int) -> None:
-    """For any number of children, because none of their nodes has begun."""
+    """The next nodes are sent to new children, because the killed ones had not started any."""
     kills = Kills(below=tuple(Pid(number=number) for number in range(count)))
     nodes = [After(kills=kills, number=number) for number in range(count)]
     report = await run_local_async(nodes, workers=ProcessWorkers(), max_workers=count)
     assert (2 * count + 1, 0) == (report.computed, report.failed)
 
 
-def test_node_for_which_children_die_at_once_fails_after_a_few(tmp_path: Path) -> None:
-    """The error says how the last child ended."""
+def test_node_fails_after_a_few_children_have_died_at_their_start(tmp_path: Path) -> None:
+    """The error reports the exit code of the last child."""
     printed = run_script(
         """
         import os
@@ -92,7 +92,7 @@ def test_node_for_which_children_die_at_once_fails_after_a_few(tmp_path: Path) -
 
 
 def test_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
-    """While the process is made, and while it imports the main module; on both backends."""
+    """The run is cancelled while the process is created, and while it imports the main module."""
     printed = run_script(
         """
         import logging, os, signal, sys
@@ -142,7 +142,7 @@ def test_start_that_is_cancelled_leaves_no_process(tmp_path: Path) -> None:
     assert [f"{when} TODO" for when in expected] == printed.splitlines()
 
 
-# ---- what a child has of its parent ----
+# ---- what a child inherits from its parent ----
 
 OPTIONS = [
     ["-O", "-b", "-W", "error::UserWarning", "-X", "utf8"],
@@ -154,7 +154,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=" ".join)
 def test_child_has_the_options_of_the_interpreter(options: list[str], tmp_path: Path) -> None:
-    """A node sees the same flags, filters of warnings and -X options as in a thread."""
+    """A node sees the same flags, warning filters and -X options as in a thread."""
     path = [str(Path(furu.__file__).parent.parent), *(path for path in sys.path if path)]
     printed = run_script(
         f"""
@@ -184,8 +184,8 @@ def test_child_has_the_options_of_the_interpreter(options: list[str], tmp_path: 
     sys.version_info[:3] == (3, 13, 0),
     reason="`python -c` of 3.13.0 fails to import socket there (SystemError)",
 )
-def test_working_directory_that_was_removed_does_not_matter(tmp_path: Path) -> None:
-    """Neither for the start of a child nor for a relative store."""
+def test_removed_working_directory_does_not_matter(tmp_path: Path) -> None:
+    """Children start, and a relative store is found, without the working directory."""
     printed = run_script(
         """
         import os
@@ -205,8 +205,8 @@ def test_working_directory_that_was_removed_does_not_matter(tmp_path: Path) -> N
     assert "1 1\n" == printed
 
 
-def test_sent_names_lead_to_the_same_module(tmp_path: Path) -> None:
-    """A script that is also imported is two modules, which a child does not confuse."""
+def test_child_finds_a_class_in_the_same_module_as_its_parent(tmp_path: Path) -> None:
+    """A script that is also imported exists as two modules. A child does not confuse them."""
     (tmp_path / "pipeline.py").write_text(
         textwrap.dedent(
             """
@@ -242,8 +242,8 @@ def test_sent_names_lead_to_the_same_module(tmp_path: Path) -> None:
     assert "[True, True]\n" == printed
 
 
-def test_package_without_a_guard_does_not_start_processes_without_end(tmp_path: Path) -> None:
-    """A child imports `package.__main__`, and refuses the run there."""
+def test_package_without_a_guard_does_not_start_endless_processes(tmp_path: Path) -> None:
+    """A child imports `package.__main__` and refuses to start a run during that import."""
     package = tmp_path / "package"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -272,8 +272,10 @@ def test_package_without_a_guard_does_not_start_processes_without_end(tmp_path: 
 
 @pytest.mark.parametrize("how", ["SIGCHLD ignored", "SIGPIPE default", "standard error closed"])
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-def test_unusual_host_computes_and_notices_deaths(how: str, backend: str, tmp_path: Path) -> None:
-    """The host's signals and streams neither block nor end the run."""
+def test_run_in_an_unusual_host_computes_nodes_and_notices_deaths(
+    how: str, backend: str, tmp_path: Path
+) -> None:
+    """The host's signal handlers and streams neither block nor stop the run."""
     printed = run_script(
         f"""
         import os, signal
@@ -335,7 +337,7 @@ def test_idle_child_that_was_killed_does_not_kill_a_host_with_the_default_sigpip
 
 
 def test_fork_of_the_parent_during_a_start_does_not_hide_the_death_of_the_child(tmp_path: Path) -> None:
-    """The fork closes its copies of the connection."""
+    """The fork closes its copies of the connection to the child."""
     printed = run_script(
         """
         import os, signal, sys
@@ -365,7 +367,7 @@ def test_fork_of_the_parent_during_a_start_does_not_hide_the_death_of_the_child(
 
 
 def test_parent_that_is_killed_leaves_a_published_node_and_no_traceback(tmp_path: Path, gate: Gate) -> None:
-    """The child finishes its node, and ends without a parent to answer."""
+    """The child finishes its node, and exits without a traceback although its parent is gone."""
     (tmp_path / "script.py").write_text(
         textwrap.dedent(
             f"""
@@ -389,14 +391,14 @@ def test_parent_that_is_killed_leaves_a_published_node_and_no_traceback(tmp_path
     assert b"!" == os.read(gate._arrivals, 1)
     os.killpg(program.pid, signal.SIGKILL)
     gate.open()
-    assert (b"", -signal.SIGKILL) == (program.communicate()[1], program.returncode)  # the child has ended
+    assert (b"", -signal.SIGKILL) == (program.communicate()[1], program.returncode)  # the child has exited
     assert Status.DONE == Act(does="gate", folder=gate.folder).status()
 
 
 # ---- limits ----
 
 
-def test_child_that_cannot_be_started_is_the_nodes_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_child_that_cannot_be_started_is_the_nodes_error(monkeypatch: pytest.MonkeyPatch) -> None:
     import multiprocessing.spawn
 
     executable = multiprocessing.spawn.get_executable()
@@ -411,7 +413,7 @@ def test_child_that_cannot_be_started_is_the_nodes_clear_error(monkeypatch: pyte
 
 
 def test_start_without_free_descriptors_leaks_nothing(tmp_path: Path) -> None:
-    """For any number of free descriptors: no descriptor, no process, and the next run works."""
+    """With any number of free descriptors, no descriptor and no process leaks, and the next run works."""
     printed = run_script(
         """
         import os, resource

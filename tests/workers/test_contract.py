@@ -1,4 +1,4 @@
-"""What a node meets, and what a run hears of it, whatever kind of worker computes it."""
+"""The behaviour that all kinds of workers share, towards nodes and towards the run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KINDS = ["threads", "event loop", "processes", "dask"]
 
 
 class Kind:
-    """A kind of worker, with the nodes that go to it."""
+    """A kind of worker, and the class of the nodes that it computes."""
 
     def __init__(self, name: str, workers: Workers | None) -> None:
         self.name = name
@@ -49,7 +49,7 @@ class Kind:
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest, anyio_backend: str) -> Kind:
-    """Every kind, on each backend that it allows."""
+    """Yield every kind of worker, on each backend that it supports."""
     if request.param == "dask":
         if anyio_backend == "trio":
             pytest.skip("Dask does not run on trio")
@@ -63,19 +63,19 @@ def kind(request: pytest.FixtureRequest, anyio_backend: str) -> Kind:
 
 
 async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Ask the store off the loop."""
+    """Call a function that reads the store, outside the event loop."""
     return await anyio.to_thread.run_sync(function, *arguments)
 
 
 async def failure(kind: Kind, does: str) -> tuple[Act, FuruComputeError]:
-    """Run one node that fails."""
+    """Run a node that fails, and return the node and the run's error."""
     node = kind.node(does)
     with pytest.raises(FuruComputeError) as caught:
         await kind.run(node)
     return node, caught.value
 
 
-async def test_result_is_stored_after_those_it_needs(kind: Kind) -> None:
+async def test_result_is_stored_after_the_results_it_needs(kind: Kind) -> None:
     """
     a   b
      \\ /
@@ -108,7 +108,7 @@ async def test_two_runs_at_once_may_share_workers(kind: Kind) -> None:
 
 
 async def test_nodes_own_error_arrives_with_its_traceback(kind: Kind) -> None:
-    """As the cause, with its own type, and in the file that the error names."""
+    """The node's exception is the cause of the run's error. The state file has it too."""
     node, error = await failure(kind, "fail")
     assert node is error.node
     assert isinstance(error.__cause__, ValueError)
@@ -125,7 +125,7 @@ async def test_nodes_own_error_arrives_with_its_traceback(kind: Kind) -> None:
     ("does", "text"), [("unpicklable", "cannot travel"), ("two", "7: cannot come back")]
 )
 async def test_error_that_cannot_be_pickled_arrives_as_text(kind: Kind, does: str, text: str) -> None:
-    """With its traceback."""
+    """The traceback is part of the text."""
     _, error = await failure(kind, does)
     assert text in str(error)
     assert text in str(error.__cause__)
@@ -144,7 +144,7 @@ async def test_error_that_cannot_be_pickled_is_retried_as_its_class_says(
     assert "tried again" == await in_thread(node.get)
 
 
-async def test_error_that_cannot_be_pickled_is_not_retried_unless_it_is_named(
+async def test_error_that_cannot_be_pickled_is_not_retried_if_on_does_not_name_it(
     kind: Kind, tmp_path: Path
 ) -> None:
     cls = AsyncFlaky if kind.name == "event loop" else Flaky
@@ -157,7 +157,7 @@ async def test_error_that_cannot_be_pickled_is_not_retried_unless_it_is_named(
 async def test_exit_in_a_node_is_that_nodes_failure(
     kind: Kind, does: str, cause: type[BaseException]
 ) -> None:
-    """The other node is computed."""
+    """The other node is still computed."""
     other = kind.node("sum")
     with pytest.raises(FuruComputeError) as caught:
         await kind.run(kind.node(does), other, on_failure="continue")
@@ -167,14 +167,14 @@ async def test_exit_in_a_node_is_that_nodes_failure(
 
 
 async def test_context_inside_a_node_has_the_settings_of_the_run(kind: Kind, store: Path) -> None:
-    """Even if the worker's own environment names another store."""
+    """The environment of the worker may name another store."""
     node = kind.node("context")
     await kind.run(node)
     assert ["executor", "default", node.furu_hash, str(store)] == await in_thread(node.get)
 
 
 async def test_logger_writes_to_the_attempts_log(kind: Kind) -> None:
-    """In any process."""
+    """The node's logger works in every process."""
     node = kind.node("log")
     await kind.run(node)
     log = await in_thread(lambda: (node.furu_dir / "furu.log").read_text())
@@ -182,7 +182,7 @@ async def test_logger_writes_to_the_attempts_log(kind: Kind) -> None:
 
 
 async def test_owner_in_the_store_is_the_process_that_computes(kind: Kind, gate: Gate) -> None:
-    """The node is IN_PROGRESS for all others."""
+    """Other processes see the node as IN_PROGRESS."""
     node = kind.node("gate", folder=gate.folder)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(kind.run, node)
@@ -195,8 +195,8 @@ async def test_owner_in_the_store_is_the_process_that_computes(kind: Kind, gate:
     assert kind.is_elsewhere is (owner["pid"] != os.getpid())
 
 
-async def test_cancelled_run_ends_and_the_next_one_finishes(kind: Kind, gate: Gate) -> None:
-    """The running node finishes, is killed, or is left to the cluster."""
+async def test_next_run_finishes_a_node_of_a_cancelled_run(kind: Kind, gate: Gate) -> None:
+    """Depending on the workers, the running node finishes, is killed, or continues on the cluster."""
     node = kind.node("gate", folder=gate.folder)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(kind.run, node)
@@ -208,8 +208,8 @@ async def test_cancelled_run_ends_and_the_next_one_finishes(kind: Kind, gate: Ga
     assert Status.DONE == await in_thread(node.status)
 
 
-async def test_no_more_nodes_are_started_than_the_limit_of_their_kind(kind: Kind) -> None:
-    """The third starts when one has ended."""
+async def test_no_more_nodes_run_at_once_than_the_limit_of_their_kind(kind: Kind) -> None:
+    """With a limit of two, the third node starts after another has finished."""
     events: list[Event] = []
     nodes = [kind.node(f"sum {number}") for number in range(6)]
     await kind.run(*nodes, on_event=events.append)
@@ -221,8 +221,7 @@ async def test_no_more_nodes_are_started_than_the_limit_of_their_kind(kind: Kind
     assert 6 == sum(isinstance(event, NodeDone) for event in events)
 
 
-async def test_failure_stops_jobs_that_have_not_begun(kind: Kind) -> None:
-    """="""
+async def test_jobs_do_not_start_after_a_failure(kind: Kind) -> None:
     nodes = [kind.node("fail"), *(kind.node(f"sum {number}") for number in range(5))]
     events: list[Event] = []
     with pytest.raises(FuruComputeError):
@@ -230,7 +229,7 @@ async def test_failure_stops_jobs_that_have_not_begun(kind: Kind) -> None:
     assert 1 == sum(isinstance(event, NodeStarted) for event in events)
 
 
-async def test_job_that_has_not_begun_when_workers_stop_is_handed_back(kind: Kind) -> None:
+async def test_job_that_has_not_started_when_workers_stop_is_handed_back(kind: Kind) -> None:
     node = kind.node("nothing")
     job = make_job(node, Lane(kind.name == "event loop", "default"))
     delivered: list[News] = []
@@ -245,8 +244,10 @@ async def test_job_that_has_not_begun_when_workers_stop_is_handed_back(kind: Kin
     assert Status.TODO is await in_thread(node.status)
 
 
-async def test_run_whose_tasks_are_all_cancelled_ends(kind: Kind, gate: Gate, anyio_backend: str) -> None:
-    """As asyncio does to all tasks when it closes a loop."""
+async def test_run_whose_tasks_are_all_cancelled_finishes(
+    kind: Kind, gate: Gate, anyio_backend: str
+) -> None:
+    """`asyncio.run` cancels all tasks like this before it closes the loop."""
     if anyio_backend == "trio":
         pytest.skip("on trio only scopes cancel")
     node = kind.node("gate", folder=gate.folder)
@@ -255,6 +256,6 @@ async def test_run_whose_tasks_are_all_cancelled_ends(kind: Kind, gate: Gate, an
     await gate.wait_for_arrival()
     for task in asyncio.all_tasks() - before:
         task.cancel()
-    gate.open()  # a thread ends with its node
+    gate.open()  # a thread exits only after its node has finished
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(run, 10)

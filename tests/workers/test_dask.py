@@ -1,4 +1,4 @@
-"""A Dask cluster of two worker processes: clients of every kind, lost workers, what is sent, bad input."""
+"""A Dask cluster of two worker processes: kinds of clients, what is sent, lost workers, and bad input."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def test_asynchronous_client_is_used_on_its_own_loop(dask_cluster: Any) ->
 
 @pytest.mark.anyio
 async def test_scheduler_may_be_given_by_address(dask_cluster: Any) -> None:
-    """A client is made for the run."""
+    """The run creates a client and closes it."""
     before = set(dask_cluster.scheduler.clients)
     assert 1 == (await run_on(DaskWorkers(dask_cluster.scheduler_address), Act(does="sum"))).computed
     assert set() == {
@@ -85,7 +85,7 @@ def test_trio_is_rejected(dask_client: Any) -> None:
 def test_hash_is_in_the_key_and_resources_go_with_the_spec_key(
     dask_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No key is used twice, and Dask takes no task for one that it knows."""
+    """`pure` is false, so that Dask does not mistake a new task for one that it knows."""
     sent: list[dict[str, Any]] = []
     submit = dask_client.submit
 
@@ -114,7 +114,7 @@ def test_spec_key_without_resources_is_the_nodes_error(dask_client: Any) -> None
 
 
 def test_class_that_workers_cannot_import_is_the_nodes_error(dask_client: Any) -> None:
-    """The error suggests threads."""
+    """The error suggests threads instead."""
 
     class Local(Furu[int]):
         def _create(self) -> int:
@@ -128,7 +128,7 @@ def test_class_that_workers_cannot_import_is_the_nodes_error(dask_client: Any) -
 
 
 def test_node_of_a_lost_worker_does_not_fail(dask_client: Any, tmp_path: Path) -> None:
-    """Another worker computes it."""
+    """Another worker computes the node."""
     node = Act(does="die_once", folder=tmp_path)
     report = run_local([node, Act(does="sum")], workers=DaskWorkers(dask_client), poll_interval_sec=0.01)
     assert (2, 0, 0) == (report.computed, report.failed, report.retried)
@@ -138,7 +138,7 @@ def test_node_of_a_lost_worker_does_not_fail(dask_client: Any, tmp_path: Path) -
 def test_node_that_kills_every_worker_fails(
     dask_cluster: Any, dask_client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After as many as the cluster allows."""
+    """The node fails after the number of lost workers that the cluster allows."""
     monkeypatch.setattr(dask_cluster.scheduler, "allowed_failures", 0)
     node = Act(does="die kill")
     with pytest.raises(FuruComputeError, match="1 Dask worker died while computing it") as caught:
@@ -148,7 +148,7 @@ def test_node_that_kills_every_worker_fails(
 
 
 def test_node_that_takes_too_long_is_stopped_with_its_worker(dask_client: Any, gate: Gate) -> None:
-    """The time limit starts when a worker starts the node. The cluster gets a new worker."""
+    """The time limit counts from the start of the node. The cluster then starts a new worker."""
     node = Late(does="gate", folder=gate.folder)
     with pytest.raises(FuruComputeError) as caught:
         run_local([node], workers=DaskWorkers(dask_client))
@@ -160,9 +160,9 @@ def test_node_that_takes_too_long_is_stopped_with_its_worker(dask_client: Any, g
 
 
 @pytest.mark.anyio
-async def test_run_that_fails_does_not_wait_for_its_workers(dask_client: Any, gate: Gate) -> None:
-    """Their nodes finish and publish."""
-    await anyio.to_thread.run_sync(dask_client.wait_for_workers, 2)  # one may have been killed just now
+async def test_failed_run_does_not_wait_for_its_workers(dask_client: Any, gate: Gate) -> None:
+    """Running nodes finish on their workers and are published."""
+    await anyio.to_thread.run_sync(dask_client.wait_for_workers, 2)  # an earlier test may have killed one
     held, failing = Act(does="gate", folder=gate.folder), Act(does="fail")
     workers = DaskWorkers(dask_client)
 
@@ -182,7 +182,7 @@ async def test_run_that_fails_does_not_wait_for_its_workers(dask_client: Any, ga
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With what to install."""
+    """The error says what to install."""
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(FuruUsageError, match=r"install furu\[dask\]"):
         DaskWorkers("tcp://127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""Programs that a node in a child process starts: they are killed with the child, or outlive the node."""
+"""Programs that a node in a child process starts. They are killed with the child, or continue."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.workers.programs import run_in_one_child
 
 
 class Starts(Furu[int]):
-    """Starts a program that holds a FIFO open, and then does one thing."""
+    """Starts a program that keeps a FIFO open, and then dies, waits or returns."""
 
     fifo: Path
     then: str
@@ -45,7 +45,7 @@ class StartsForTooLong(Starts):
 
 
 class Fifo:
-    """Whether a program runs that has the FIFO open."""
+    """A FIFO that shows whether a program is running: the program keeps the FIFO open."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
@@ -54,11 +54,11 @@ class Fifo:
 
     def wait_for_writer(self) -> None:
         os.set_blocking(self.descriptor, True)
-        with open(self.path, "rb", buffering=0) as file:  # waits for it
+        with open(self.path, "rb", buffering=0) as file:  # waits for a writer
             assert b"!" == file.read(1)
 
     def wait_until_closed(self) -> None:
-        """Return when no program has it open: the end of the file is not read before."""
+        """Wait until no program has the FIFO open. Only then does reading reach the end of the file."""
         os.set_blocking(self.descriptor, True)
         while os.read(self.descriptor, 10):
             pass
@@ -73,7 +73,7 @@ class Fifo:
 
 @pytest.fixture
 def fifo(tmp_path: Path) -> Iterator[Fifo]:
-    """A FIFO that nothing has open for writing."""
+    """A FIFO that no program has open for writing."""
     fifo = Fifo(tmp_path / "fifo")
     yield fifo
     os.close(fifo.descriptor)
@@ -98,7 +98,7 @@ async def test_cancelled_run_kills_the_programs_of_its_nodes(fifo: Fifo) -> None
 
 
 def test_programs_of_a_child_that_dies_are_killed(fifo: Fifo) -> None:
-    """The exit code is the child's own."""
+    """The error has the exit code of the child, not of its programs."""
     with pytest.raises(FuruComputeError) as caught:
         run_in_one_child(Starts(fifo=fifo.path, then="die"))
     assert isinstance(caught.value.__cause__, FuruWorkerError)
@@ -107,7 +107,7 @@ def test_programs_of_a_child_that_dies_are_killed(fifo: Fifo) -> None:
 
 
 def test_program_that_a_finished_node_left_running_continues(fifo: Fifo) -> None:
-    """Even after the run has ended."""
+    """The program is still running after the run has finished."""
     node = Starts(fifo=fifo.path, then="return")
     run_in_one_child(node)
     assert fifo.is_open()

@@ -1,4 +1,4 @@
-"""Processes: what crosses to a child and comes back, how a child dies, and that it can be killed."""
+"""Processes: what is sent to a child and back, and what happens if a child dies or is killed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from tests.workers.nodes import Act, Gate, Late, Link
 
 
 class Wants(Furu[int]):
-    """Holds what a test gives it, outside identity."""
+    """Carries a value that does not count for the identity of the node."""
 
     value: Any = dataclasses.field(default=None, compare=False)
     name: str = ""
@@ -54,7 +54,7 @@ class Wants(Furu[int]):
 
 
 class Stubborn(Act):
-    """Tried again when its process dies."""
+    """Is retried if its process dies."""
 
     _retry = Retry(attempts=2, on=FuruWorkerError, delay_sec=0)
 
@@ -68,24 +68,24 @@ def chain(length: int) -> Link:
 
 
 def run_failing(*nodes: Furu[Any], **options: Any) -> FuruComputeError:
-    """Run nodes in processes, of which one fails."""
+    """Run nodes in processes, and return the error of the run, which fails."""
     with pytest.raises(FuruComputeError) as caught:
         run_local(nodes, workers=ProcessWorkers(), max_workers=2, **options)
     return caught.value
 
 
 def record_of(error: FuruComputeError) -> dict[str, Any]:
-    """What the store says of the attempt that an error names."""
+    """Read the record of the attempt that an error names."""
     assert error.state_path is not None
     found: dict[str, Any] = json.loads(error.state_path.read_text())
     return found
 
 
-# ---- what crosses ----
+# ---- what is sent ----
 
 
 def test_node_at_the_end_of_a_long_chain_is_sent_without_recursion() -> None:
-    """With the whole chain."""
+    """The whole chain is sent with the node."""
     end = chain(10_000)
     assert sys.getrecursionlimit() <= 1000
     copy = unpack(pack(end))
@@ -97,7 +97,6 @@ def test_node_at_the_end_of_a_long_chain_is_sent_without_recursion() -> None:
 
 
 def test_size_of_a_request_is_linear_in_the_number_of_nodes() -> None:
-    """="""
     short, long = len(pack(chain(100))), len(pack(chain(1_000)))
     assert long < 12 * short
     rung: Act = Act(does="sum")
@@ -107,7 +106,7 @@ def test_size_of_a_request_is_linear_in_the_number_of_nodes() -> None:
 
 
 def test_long_chain_is_computed_in_a_child() -> None:
-    """The last node; the others are DONE."""
+    """Only the last node runs in the child, because the others are DONE."""
     end = chain(2_000)
     run_local([end.below])  # type: ignore[list-item]
     assert 1 == run_local([end], workers=ProcessWorkers(), max_workers=1).computed
@@ -129,7 +128,7 @@ def test_equal_nodes_with_different_uncounted_fields_stay_different() -> None:
 
 
 def test_file_keeps_its_stamp(tmp_path: Path) -> None:
-    """So the child notices if the file changes."""
+    """With the stamp, the child notices that the file has changed."""
     path = tmp_path / "data"
     path.write_text("old")
     content = pack(File(path=path))
@@ -140,7 +139,7 @@ def test_file_keeps_its_stamp(tmp_path: Path) -> None:
 
 
 def test_class_that_differs_in_the_child_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another `_version` would compute another node under this name."""
+    """With another `_version` the child would compute a different node."""
     content = pack(Wants(name="n"))
     monkeypatch.setattr(Wants, "_version", 2)
     with pytest.raises(FuruError, match="differs between this process"):
@@ -148,7 +147,7 @@ def test_class_that_differs_in_the_child_is_rejected(monkeypatch: pytest.MonkeyP
 
 
 def test_value_that_cannot_be_pickled_is_the_nodes_error() -> None:
-    """The error suggests threads."""
+    """The error suggests threads instead."""
     error = run_failing(Wants(value=threading.Lock()))
     assert "Wants(" in str(error)
     assert "cannot be pickled" in str(error.__cause__)
@@ -175,7 +174,7 @@ def test_modified_node_is_rejected() -> None:
 
 
 def test_settings_are_sent_with_the_node(tmp_path: Path) -> None:
-    """Those of the block, not of the environment."""
+    """The child uses the settings of the `use_settings` block, not of its environment."""
     with use_settings(store=tmp_path / "other"):
         node = Act(does="context")
         run_local([node], workers=ProcessWorkers())
@@ -186,7 +185,7 @@ def test_settings_are_sent_with_the_node(tmp_path: Path) -> None:
 
 
 def test_output_of_a_node_goes_to_its_log(capfd: pytest.CaptureFixture[str]) -> None:
-    """On both streams, also from programs that it starts."""
+    """The log has both streams, also of programs that the node starts."""
     node = Act(does="print")
     run_local([node], workers=ProcessWorkers())
     assert ["printed", "complained", "from a program"] == (node.furu_dir / "furu.log").read_text().split(
@@ -208,10 +207,10 @@ def test_node_that_prints_nothing_leaves_no_directory() -> None:
     ("how", "text", "exit_code"),
     [("exit", "exit code 3", 3), ("kill", "killed by SIGKILL (out of memory?)", -signal.SIGKILL)],
 )
-def test_child_that_dies_is_its_nodes_failure_and_the_run_goes_on(
+def test_death_of_a_child_is_its_nodes_failure_and_the_run_continues(
     how: str, text: str, exit_code: int
 ) -> None:
-    """The store has the failed attempt with the node's output; the others are computed."""
+    """The store has the failed attempt and the node's output. The other nodes are computed."""
     node = Act(does=f"die {how}")
     error = run_failing(node, *(Act(does=f"sum {number}") for number in range(4)), on_failure="continue")
     assert isinstance(error.__cause__, FuruWorkerError)
@@ -224,7 +223,7 @@ def test_child_that_dies_is_its_nodes_failure_and_the_run_goes_on(
 
 
 def test_claim_of_an_owner_that_is_dying_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of a process is known before its locks are released."""
+    """The parent can learn that a process has died before the locks of the process are released."""
     node = Act(does="nothing")
     with OtherProcess() as dying:
         dying.begin(artifact_of(node))
@@ -242,7 +241,7 @@ def test_node_of_a_dead_child_can_be_retried(tmp_path: Path) -> None:
 
 
 def test_node_that_takes_too_long_is_killed(gate: Gate) -> None:
-    """The store has the failed attempt."""
+    """The store records the attempt as failed."""
     error = run_failing(Late(does="gate", folder=gate.folder))
     assert isinstance(error.__cause__, FuruTimeoutError)
     assert "failed" == record_of(error)["outcome"]
@@ -250,8 +249,8 @@ def test_node_that_takes_too_long_is_killed(gate: Gate) -> None:
 
 
 @pytest.mark.anyio
-async def test_cancelled_run_kills_the_child_and_the_store_says_so(gate: Gate) -> None:
-    """The node is neither running nor failed: the next run computes it."""
+async def test_cancelled_run_kills_the_child_and_records_the_cancellation(gate: Gate) -> None:
+    """The node is neither running nor failed, so the next run computes it."""
     node = Act(does="gate", folder=gate.folder)
 
     def owner() -> int:
@@ -284,7 +283,7 @@ def test_children_leave_no_owner_and_no_process_behind(store: Path) -> None:
     for pid in {node.get() for node in nodes}:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-    assert 1 == len(list((store / "owners").iterdir()))  # this process's own
+    assert 1 == len(list((store / "owners").iterdir()))  # the owner file of this process
 
 
 # ---- the program's main module ----
@@ -321,7 +320,7 @@ def main():
 
 
 def run_python(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a program in a folder, with furu on its path."""
+    """Run a Python program in a folder, with furu on its path."""
     paths = [str(Path(furu.__file__).parent.parent), *(path for path in sys.path if path)]
     return subprocess.run(
         [sys.executable, *arguments],
@@ -337,14 +336,14 @@ GUARDED = SCRIPT + '\nif __name__ == "__main__":\n    main()\n'
 
 
 def test_nodes_of_a_script_are_computed_in_processes(tmp_path: Path) -> None:
-    """With enums, types and exceptions of the script."""
+    """The nodes use enums, types and exceptions that the script defines."""
     (tmp_path / "script.py").write_text(GUARDED)
     done = run_python("script.py", folder=tmp_path)
     assert ("1 red True\nTrue\n", "") == (done.stdout, done.stderr)
 
 
 def test_nodes_of_a_module_run_with_m_are_computed_in_processes(tmp_path: Path) -> None:
-    """With relative imports."""
+    """The module uses relative imports."""
     package = tmp_path / "package"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -355,7 +354,7 @@ def test_nodes_of_a_module_run_with_m_are_computed_in_processes(tmp_path: Path) 
 
 
 def test_script_without_a_guard_is_an_error(tmp_path: Path) -> None:
-    """Otherwise processes would start processes."""
+    """Without the error, each child would start more children."""
     (tmp_path / "script.py").write_text(SCRIPT + "\nmain()\n")
     done = run_python("script.py", folder=tmp_path)
     assert 0 != done.returncode
@@ -363,14 +362,14 @@ def test_script_without_a_guard_is_an_error(tmp_path: Path) -> None:
 
 
 def test_class_of_a_main_without_a_file_is_an_error(tmp_path: Path) -> None:
-    """As in a notebook. The error suggests threads."""
+    """Notebooks have such a main module. The error suggests threads instead."""
     done = run_python("-c", SCRIPT + "\nmain()\n", folder=tmp_path)
     assert "a notebook?" in done.stderr
     assert "threads" in done.stderr
 
 
 def test_ctrl_c_cancels_the_run_and_kills_its_children(tmp_path: Path) -> None:
-    """Only the program gets it, because children have their own session."""
+    """Only the program receives the signal, because children have their own session."""
     (tmp_path / "script.py").write_text(
         textwrap.dedent(
             """

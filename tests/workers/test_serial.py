@@ -1,4 +1,4 @@
-"""When thread workers go from serial to parallel mode and back: on numbers, without threads."""
+"""When thread workers switch between serial and parallel mode, tested on numbers without threads."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def after(
     jobs_wall: float = 0.0,
     jobs_cpu: float = 0.0,
 ) -> Usage:
-    """Return the usage at a later moment: what came on top, in milliseconds."""
+    """Return the usage at a later moment. The arguments are the additions to it, in milliseconds."""
     more = (wall / 1e3, process / 1e3, runner / 1e3, ended, jobs_wall / 1e3, jobs_cpu / 1e3)
     return Usage._make(a + b for a, b in zip(before, more, strict=True))
 
 
 def in_parallel(policy: SerialPolicy, ended: int = 0) -> Usage:
-    """Leave serial mode; return the usage at that moment."""
+    """Leave serial mode, and return the usage at that moment."""
     now = after(START, wall=1, ended=ended)
     policy.leave(now)
     return now
 
 
-def test_serial_mode_continues_while_jobs_end() -> None:
+def test_serial_mode_continues_while_jobs_finish() -> None:
     policy, now = SerialPolicy(), START
     for _ in range(100):
         before, now = now, after(now, wall=2.5, ended=1)
@@ -41,20 +41,19 @@ def test_serial_mode_continues_while_jobs_end() -> None:
 @pytest.mark.parametrize(
     ("process", "runner"), [(0.1, 0.1), (2.5, 2.5)], ids=["a job sleeps", "a job computes"]
 )
-def test_serial_mode_ends_when_no_job_ends(process: float, runner: float) -> None:
+def test_serial_mode_stops_when_no_job_finishes(process: float, runner: float) -> None:
     now = after(START, wall=2.5, process=process, runner=runner)
     assert SerialPolicy().is_slow(START, now, is_late=False)
 
 
-def test_late_look_counts_half() -> None:
-    """="""
+def test_late_check_counts_half() -> None:
     policy, now = SerialPolicy(), after(START, wall=6)
     assert not policy.is_slow(START, now, is_late=True)
     assert policy.is_slow(now, after(now, wall=6), is_late=True)
 
 
 def test_runner_that_waits_for_the_interpreter_gets_more_time() -> None:
-    """Others compute and it does not. It may also be sleeping, so the time is limited."""
+    """Other threads compute instead. The runner may also be asleep, so the extra time is limited."""
     policy, now, looks = SerialPolicy(), START, 1
     while True:
         before, now = now, after(now, wall=2.5, process=2.4, runner=0.2)
@@ -64,7 +63,7 @@ def test_runner_that_waits_for_the_interpreter_gets_more_time() -> None:
     assert looks == 8
 
 
-def test_serial_mode_is_not_tried_again_before_enough_jobs_have_ended() -> None:
+def test_serial_mode_is_not_tried_again_before_enough_jobs_have_finished() -> None:
     policy = SerialPolicy(try_after=10)
     in_parallel(policy, ended=5)
     assert not policy.is_due(14)
@@ -103,8 +102,8 @@ def test_other_jobs_stay_in_parallel_mode(usage: dict[str, float], why: str) -> 
     assert not policy.is_serial
 
 
-def test_next_try_comes_later_after_a_failed_one_and_soon_after_a_good_one() -> None:
-    """A try fails if serial mode does not last."""
+def test_next_try_comes_later_after_a_failed_try_and_soon_after_a_good_one() -> None:
+    """A try fails if serial mode is left again after a few jobs."""
     policy = SerialPolicy(try_after=10)
     now = in_parallel(policy)
     tries = []
@@ -120,14 +119,14 @@ def test_next_try_comes_later_after_a_failed_one_and_soon_after_a_good_one() -> 
     assert [10, 20, 40, 10] == tries
 
 
-# ---- jobs that may gain from threads ----
+# ---- jobs that may be faster in threads ----
 
 WAITING = {"wall": 2.5, "process": 0.8, "runner": 0.7, "ended": 5}
 HEAVY = {"wall": 2.5, "process": 2.5, "runner": 2.4, "ended": 5}
 
 
 @pytest.mark.parametrize("usage", [WAITING, HEAVY], ids=["waits", "computes for 0.5 ms"])
-def test_parallel_mode_is_tried_within_5_ms_if_jobs_may_gain(usage: dict[str, float]) -> None:
+def test_parallel_mode_is_tried_within_5_ms_if_threads_may_help(usage: dict[str, float]) -> None:
     assert SerialPolicy().is_slow(START, after(START, **usage), is_late=False)
 
 
@@ -140,12 +139,14 @@ def test_parallel_mode_is_tried_within_5_ms_if_jobs_may_gain(usage: dict[str, fl
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_parallel_mode_is_not_tried_for_jobs_that_cannot_gain(usage: dict[str, float], why: str) -> None:
+def test_parallel_mode_is_not_tried_for_jobs_that_threads_cannot_help(
+    usage: dict[str, float], why: str
+) -> None:
     assert not SerialPolicy().is_slow(START, after(START, **usage), is_late=False), why
 
 
 def tried(policy: SerialPolicy, before: Usage) -> Usage:
-    """Try parallel mode with jobs that end every 0.5 ms; return the usage then."""
+    """Leave serial mode while jobs finish every 0.5 ms, and return the usage at that moment."""
     now = after(before, **WAITING)
     assert policy.is_slow(before, now, is_late=False)
     policy.leave(now)
@@ -153,8 +154,8 @@ def tried(policy: SerialPolicy, before: Usage) -> Usage:
 
 
 @pytest.mark.parametrize(("pace_ms", "is_serial"), [(0.2, False), (0.44, False), (0.46, True), (0.6, True)])
-def test_mode_that_ends_more_jobs_per_second_is_kept(pace_ms: float, is_serial: bool) -> None:
-    """Parallel mode must end a tenth more."""
+def test_mode_that_finishes_more_jobs_per_second_is_kept(pace_ms: float, is_serial: bool) -> None:
+    """Parallel mode must finish a tenth more jobs per second."""
     policy = SerialPolicy()
     now = tried(policy, START)
     assert is_serial is policy.try_again(after(now, wall=64 * pace_ms, ended=64))

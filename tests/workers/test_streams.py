@@ -1,4 +1,4 @@
-"""What a node in a child process does to its standard streams, and to processes that it forks."""
+"""Nodes in child processes that change their standard streams, or that fork."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Pid(Furu[int]):
 
 
 class Streams(Furu[str]):
-    """Does something to its standard streams."""
+    """Closes, replaces or writes to its standard streams."""
 
     does: str
 
@@ -52,8 +52,10 @@ def log_of(node: Furu[Any]) -> str:
 @pytest.mark.parametrize(
     "does", ["close", "close descriptors", "replace", "close the first ones", "half a line"]
 )
-def test_streams_of_a_node_are_its_own(does: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """The next node of the child is not affected."""
+def test_node_cannot_break_the_streams_of_the_next_node(
+    does: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Both nodes run in the same child process."""
     first, second = Streams(does=does), Streams(does="nothing")
     run_in_one_child(first, second)
     assert log_of(first).startswith(f"before {does}\n")
@@ -63,7 +65,7 @@ def test_streams_of_a_node_are_its_own(does: str, capfd: pytest.CaptureFixture[s
 
 
 class Forks(Furu[list[int]]):
-    """Forks a process that leaves `_create` in one way, and returns how it ended."""
+    """Forks a process that leaves `_create`. Returns its exit code, and 1 if the node is in progress."""
 
     how: str
 
@@ -83,8 +85,8 @@ class Forks(Furu[list[int]]):
     ("how", "code", "log"),
     [("raise", 1, "ValueError: raised in the fork"), ("exit", 5, ""), ("return", 1, "returned from it")],
 )
-def test_fork_that_leaves_the_node_is_ended(how: str, code: int, log: str) -> None:
-    """It neither answers for the child nor ends its attempt."""
+def test_fork_that_leaves_create_exits(how: str, code: int, log: str) -> None:
+    """The fork neither answers the parent nor finishes the attempt of the child."""
     node, other = Forks(how=how), Act(does="sum")
     report = run_in_one_child(node, other)
     assert (2, 0) == (report.computed, report.failed)
@@ -93,7 +95,7 @@ def test_fork_that_leaves_the_node_is_ended(how: str, code: int, log: str) -> No
 
 
 class ForksTwice(Furu[list[int]]):
-    """A fork opens files, and its own fork says which of them it cannot use."""
+    """Forks a process that opens files and forks again. Returns the files closed in the second fork."""
 
     in_parent: bool
 
@@ -105,7 +107,7 @@ class ForksTwice(Furu[list[int]]):
 
 
 class AsyncForksTwice(ForksTwice):
-    """In the parent of the children."""
+    """Forks in the parent of the children, because async nodes run there."""
 
     below: Pid
 
@@ -140,14 +142,14 @@ def is_open(descriptor: int) -> bool:
 
 
 def test_fork_of_a_fork_in_a_child_keeps_its_files() -> None:
-    """The first fork closes the connection; the second one does not close another file with that number."""
+    """The first fork closes the connection. The second one does not close a file that reuses its number."""
     node = ForksTwice(in_parent=False)
     run_in_one_child(node)
     assert [] == node.get()
 
 
 def test_fork_of_a_fork_of_the_parent_keeps_its_files() -> None:
-    """While an idle child is connected to the parent."""
+    """The parent has a connection to an idle child, which its fork closes."""
     node = AsyncForksTwice(in_parent=True, below=Pid())
     run_in_one_child(node)
     assert [] == node.get()

@@ -1,4 +1,4 @@
-"""Threads: which nodes run beside each other, and which one after another."""
+"""Threads: which nodes run in parallel, and which run one after another."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from tests.graphs import AsyncNode, Computed, Node, actions, chain, flat, record
 
 @pytest.fixture(autouse=True)
 def record() -> Iterator[Computed]:
-    """What this test's nodes computed."""
+    """Record what this test's nodes compute."""
     with recording() as computed:
         yield computed
 
 
 def test_slow_nodes_get_every_thread() -> None:
-    """Each of eight waits until all eight run."""
+    """Each of eight nodes waits until all eight are running."""
     barrier = threading.Barrier(8)
     for number in range(8):
         actions[f"f{number}"] = lambda: barrier.wait(10)
@@ -38,7 +38,7 @@ def test_slow_nodes_get_every_thread() -> None:
 
 
 def test_slow_node_does_not_delay_short_ones(record: Computed) -> None:
-    """It ends only after a thousand others, before and after it in the order."""
+    """The slow node finishes after a thousand short nodes, most of which come later in the order."""
     short = flat(1000)
     slow = Node(name="slow")
     last_but_one = threading.Event()
@@ -51,8 +51,8 @@ def test_slow_node_does_not_delay_short_ones(record: Computed) -> None:
     assert 1001 == run_local([*short[:100], slow, *short[100:]], max_workers=2).computed
 
 
-def test_as_many_slow_nodes_as_threads_but_one_leave_one_for_the_short(record: Computed) -> None:
-    """Three of four threads are held until a chain of short nodes has ended."""
+def test_slow_nodes_in_all_threads_but_one_leave_that_thread_for_short_nodes(record: Computed) -> None:
+    """Three of four threads are blocked until a chain of short nodes has been computed."""
     ended = threading.Event()
     for number in range(3):
         actions[f"f{number}"] = lambda: ended.wait(15)
@@ -62,8 +62,7 @@ def test_as_many_slow_nodes_as_threads_but_one_leave_one_for_the_short(record: C
 
 
 @pytest.mark.anyio
-async def test_async_node_behind_one_that_waits_for_a_thread_is_not_delayed() -> None:
-    """="""
+async def test_async_node_is_not_delayed_by_an_earlier_one_that_waits_for_a_thread() -> None:
     held = threading.Event()
     below = Node(name="below")
     first, second = AsyncNode(name="first", below=(below,)), AsyncNode(name="second")
@@ -81,7 +80,7 @@ async def test_async_node_behind_one_that_waits_for_a_thread_is_not_delayed() ->
 
 
 def test_short_nodes_after_slow_ones_are_computed_in_one_thread() -> None:
-    """Even on a slow machine."""
+    """The patience is long, so that this also works on a slow machine."""
     policy = SerialPolicy(short_sec=1.0)
     barrier = threading.Barrier(4)
     slow, short = flat(1000)[:4], flat(1000)[4:]
@@ -89,7 +88,7 @@ def test_short_nodes_after_slow_ones_are_computed_in_one_thread() -> None:
 
     def hold() -> None:
         barrier.wait(10)
-        policy.patience_sec = 60.0  # takes no short node for a slow one
+        policy.patience_sec = 60.0  # from now on, no short node counts as slow
 
     for node in slow:
         actions[node.name] = hold
@@ -100,7 +99,7 @@ def test_short_nodes_after_slow_ones_are_computed_in_one_thread() -> None:
 
 
 def test_failure_in_serial_mode_hands_back_later_jobs(record: Computed) -> None:
-    """Dependents do not begin, and independent nodes end."""
+    """Dependents of the failed node do not start, and independent nodes are computed."""
     top = chain(30)
     actions["n9"] = lambda: 1 / 0
     with pytest.raises(FuruComputeError, match="ZeroDivisionError"):
@@ -115,7 +114,7 @@ def test_failure_in_serial_mode_hands_back_later_jobs(record: Computed) -> None:
 async def test_nothing_begins_serially_after_a_failure_that_the_loop_does_not_know(
     record: Computed, no_blocking_calls: BlockBuster
 ) -> None:
-    """The loop is blocked until the next node of the chain would have begun."""
+    """The event loop stays blocked until the next node of the chain would have started."""
     no_blocking_calls.deactivate()
     patient = ThreadWorkers(policy=lambda: SerialPolicy(patience_sec=60.0))
     known, held, begun = threading.Event(), threading.Event(), threading.Event()
@@ -142,7 +141,7 @@ async def test_nothing_begins_serially_after_a_failure_that_the_loop_does_not_kn
 
 
 class Leaving(SerialPolicy):
-    """Leaves serial mode at the first look, and calls a function just before."""
+    """Leaves serial mode at the first check, and calls a function just before."""
 
     def __init__(self, just_before: Callable[[], None]) -> None:
         self._just_before = just_before
@@ -155,7 +154,7 @@ class Leaving(SerialPolicy):
 
     @property
     def is_serial(self) -> bool:  # type: ignore[override]
-        """Asked for on the loop, after all news was delivered and before the mode is left."""
+        """The event loop reads this after it has delivered all news and before it leaves serial mode."""
         if self._leaving == threading.get_ident():
             self._leaving = None
             self._just_before()
@@ -166,11 +165,11 @@ class Leaving(SerialPolicy):
         self._is_serial = value
 
 
-def test_outcome_of_a_node_that_ends_as_serial_mode_is_left_is_delivered(
+def test_outcome_of_a_node_that_finishes_as_serial_mode_is_left_is_delivered(
     no_blocking_calls: BlockBuster,
 ) -> None:
-    """Nothing else wakes the loop, because the next node does not end earlier."""
-    no_blocking_calls.deactivate()  # the loop is to be held here
+    """Nothing else wakes the loop: the next node waits for the delivery."""
+    no_blocking_calls.deactivate()  # this test blocks the event loop
     let_go, next_began, delivered = threading.Event(), threading.Event(), threading.Event()
     ended_in_time: list[bool] = []
 
@@ -196,13 +195,13 @@ def test_outcome_of_a_node_that_ends_as_serial_mode_is_left_is_delivered(
 
 
 class Limited(Node):
-    """Has a time limit that it never reaches."""
+    """A node with a time limit that it never reaches."""
 
     _timeout_sec = 3600.0
 
 
 class Briefly(Node):
-    """Has a time limit that it reaches."""
+    """A node that exceeds its time limit."""
 
     _timeout_sec = 0.01
 
@@ -248,7 +247,7 @@ async def test_each_overrun_is_reported_once(max_workers: int) -> None:
 
 @pytest.fixture
 def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], bool]], None]:
-    """Have the n-th thread for nodes, from 0, not started where a function says so."""
+    """Fail to start the n-th thread for nodes, counted from 0, if a function returns true for n."""
     run_sync = anyio.to_thread.run_sync
 
     def refuse(refused: Callable[[int], bool]) -> None:
@@ -268,7 +267,7 @@ def refuse_threads(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int],
 async def test_thread_that_cannot_be_started_is_not_counted(
     refuse_threads: Callable[[Callable[[int], bool]], None],
 ) -> None:
-    """Later threads can be started."""
+    """A thread that failed to start leaves room for a later thread."""
     refuse_threads(lambda number: number < 4)
     with (
         anyio.fail_after(20),
@@ -281,10 +280,10 @@ async def test_thread_that_cannot_be_started_is_not_counted(
 
 
 @pytest.mark.anyio
-async def test_nodes_of_threads_that_cannot_be_started_are_left_to_those_that_run(
+async def test_running_threads_compute_the_nodes_of_threads_that_cannot_be_started(
     refuse_threads: Callable[[Callable[[int], bool]], None],
 ) -> None:
-    """With only one thread, slow nodes are computed one after another."""
+    """With only one thread, even slow nodes are computed one after another."""
     let_go = threading.Event()
     actions["f0"] = functools.partial(let_go.wait, 10)
     refuse_threads(lambda number: number > 0)
