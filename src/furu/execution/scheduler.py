@@ -27,6 +27,7 @@ from furu.execution.walk import Walk
 from furu.execution.window import Window
 from furu.execution.workers.base import Begun, Crew, Job, Lane, News, Outcome, Overran, Withdrawn, Workers
 from furu.node.base import describe, retry_of, timeout_sec_of
+from furu.node.failure import run_error
 from furu.observing.critical_path import Chain, CriticalPath
 from furu.store.artifact import Status
 
@@ -146,7 +147,7 @@ class Scheduler:
         if self._error is not None:
             raise self._error
         if self._failures:
-            raise _run_error(self._failures)
+            raise run_error(self._failures)
 
     def _open(self, tasks: TaskGroup) -> None:
         for is_async, (workers, limit) in self._kinds.items():
@@ -435,17 +436,4 @@ def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     error: BaseException = rest or group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return error
-
-
-def _run_error(failures: list[Failure]) -> FuruComputeError:
-    """Return one error for all failures of a run. Its message is the first failure's, with the number of
-    other failures."""
-    first = failures[0]
-    message = first.message
-    if len(failures) > 1:
-        others = len(failures) - 1
-        message += f" {others} other node{'s' if others > 1 else ''} failed too: see the report."
-    error = FuruComputeError(message, node=first.node, state_path=first.state_path, failures=failures)
-    error.__cause__ = first.error
     return error

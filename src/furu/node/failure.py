@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,19 @@ def compute_error(node: Node[Any], error: BaseException, state_path: Path) -> Fu
     text = f"failed: {sentence(describe_error(error))} State: {state_path}. Run again to retry."
     failure = Failure(node, error, state_path, f"{describe(node)} {text}")
     return FuruComputeError(failure.message, node=node, state_path=state_path, failures=[failure])
+
+
+def run_error(failures: Sequence[Failure]) -> FuruComputeError:
+    """Return one error for all failures of a run. Its message is the first failure's, with the number of
+    other failures."""
+    first = failures[0]
+    message = first.message
+    if len(failures) > 1:
+        others = len(failures) - 1
+        message += f" {others} other node{'s' if others > 1 else ''} failed too: see the report."
+    error = FuruComputeError(message, node=first.node, state_path=first.state_path, failures=failures)
+    error.__cause__ = first.error
+    return error
 
 
 def timeout_error(node: Node[Any]) -> FuruTimeoutError:
