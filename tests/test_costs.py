@@ -12,7 +12,7 @@ import pytest
 
 from furu import Furu, run_local
 from furu.observing import critical_path
-from tests.benchmarks.costs import count_calls, count_operations, plan_bytes
+from tests.benchmarks.costs import count_calls, count_inodes, count_operations, plan_bytes
 from tests.benchmarks.graphs import SHAPES
 from tests.benchmarks.nodes import Small
 
@@ -23,10 +23,15 @@ def test_cold_node_takes_ten_system_calls_and_a_warm_one_a_single_stat(tmp_path:
     assert (10.0, 1.0) == count_calls(tmp_path, 20)
 
 
+def test_node_without_files_takes_one_inode(tmp_path: Path) -> None:
+    """Inode quotas are what users of shared clusters run out of first."""
+    assert 1.0 == count_inodes(tmp_path, 20)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
-def test_live_plan_takes_at_most_2_kib_a_node(shape: str) -> None:
+def test_live_plan_takes_at_most_half_a_kib_a_node(shape: str) -> None:
     """The plan of a whole graph is measured before any node is computed, without the caller's objects."""
-    assert plan_bytes(1000, shape) <= 2048
+    assert plan_bytes(1000, shape) <= 512
 
 
 @pytest.mark.parametrize("shape", SHAPES)

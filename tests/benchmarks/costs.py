@@ -67,6 +67,15 @@ def count_calls(place: Path, size: int) -> tuple[float, float]:
     return (cold.total() - fixed) / size, (warm.total() - fixed) / size
 
 
+def count_inodes(place: Path, size: int) -> float:
+    """Return the inodes of a stored node, without those of an empty run."""
+    with tempfile.TemporaryDirectory(dir=place) as directory, use_settings(store=directory):
+        run_local([Small(number=-1)])
+        before = len(list(Path(directory).rglob("*")))
+        run_local([Small(number=number) for number in range(size)])
+        return (len(list(Path(directory).rglob("*"))) - before) / size
+
+
 def plan_bytes(size: int, shape: str = "layered") -> float:
     """Return the bytes that a run keeps for each node of a fully known graph, without the node itself."""
     edges = SHAPES[shape](size)

@@ -48,10 +48,10 @@ class Plain:
     below: tuple[Plain, ...] = ()
 
 
-def make_small(edges: Edges) -> list[Small]:
+def make_small(edges: Edges, node_class: type[Small] = Small) -> list[Small]:
     nodes: list[Small] = []
     for number, below in enumerate(edges):
-        nodes.append(Small(number=number, below=tuple([nodes[n] for n in below])))
+        nodes.append(node_class(number=number, below=tuple([nodes[n] for n in below])))
     return nodes
 
 

@@ -4,6 +4,7 @@ which may be missing."""
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from typing import Any
 
@@ -95,10 +96,72 @@ def joblib_memory(edges: Edges, store: str) -> None:
         values.append(node(number, [values[n] for n in below]))
 
 
+def doit_run(edges: Edges, store: str) -> None:
+    """One task for each node, with the done markers as targets and file dependencies."""
+    from doit.cmd_base import ModuleTaskLoader
+    from doit.doit_cmd import DoitMain
+
+    def task_node() -> Any:
+        for number, below in enumerate(edges):
+            yield {
+                "name": str(number),
+                "actions": [(compute_and_store, [edges, store, number])],
+                "targets": [f"{store}/{number}/done"],
+                "file_dep": [f"{store}/{n}/done" for n in below],
+            }
+
+    options = {"dep_file": f"{store}/doit.db", "reporter": "zero"}
+    if DoitMain(ModuleTaskLoader({"task_node": task_node, "DOIT_CONFIG": options})).run(["run"]):
+        raise RuntimeError("doit did not finish")
+
+
+def pipefunc_run(edges: Edges, store: str) -> None:
+    """One function for each node. The results are stored in the run's folder."""
+    import pipefunc
+
+    def make(number: int, below: tuple[int, ...]) -> Any:
+        def node(**values: int) -> int:
+            return (1 + sum(values.values())) % MODULUS
+
+        names = [inspect.Parameter(f"v{n}", inspect.Parameter.KEYWORD_ONLY) for n in below]
+        node.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
+        return pipefunc.PipeFunc(node, output_name=f"v{number}")
+
+    pipeline = pipefunc.Pipeline([make(number, below) for number, below in enumerate(edges)])
+    pipeline.map({}, run_folder=store, parallel=False, show_progress=False)
+
+
+def stardag_build(edges: Edges, store: str) -> None:
+    """One task for each node, with JSON files as targets, and no registry."""
+    import stardag
+    from stardag.registry import NoOpRegistry
+    from stardag.target import TargetFactory
+
+    class Node(stardag.Task[int]):  # type: ignore[misc]
+        number: int
+        below: tuple[stardag.SubClass[stardag.Task[int]], ...] = ()
+
+        def requires(self) -> Any:
+            return self.below
+
+        def run(self) -> None:
+            self._save((1 + sum(node.target().load() for node in self.below)) % MODULUS)
+
+    Node.model_rebuild(_types_namespace={"stardag": stardag})
+    nodes: list[Any] = []
+    with stardag.target_factory_provider.override(TargetFactory(target_roots={"default": store})):
+        for number, below in enumerate(edges):
+            nodes.append(Node(number=number, below=tuple([nodes[n] for n in below])))
+        stardag.build([nodes[number] for number in sinks(edges)], registry=NoOpRegistry())
+
+
 PEERS = {
     "dask.threaded": dask_threaded,
     "dask.distributed": dask_distributed,
     "luigi": luigi_build,
     "joblib.Memory": joblib_memory,
     "redun": redun_run,
+    "pipefunc": pipefunc_run,
+    "stardag": stardag_build,
+    "doit": doit_run,
 }

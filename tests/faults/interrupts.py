@@ -42,7 +42,7 @@ from tests.faults.interrupt_nodes import KINDS, expected, make, nodes_of
 from tests.faults.observer import HangError, Observer, within
 
 SOURCE = str(Path(furu.__file__).parent) + os.sep
-LATER_GET_SEC = 4.0
+LATER_GET_SEC = 15.0
 # After this many trials in a row without an interrupt, all places have been interrupted.
 MISSES = 3
 MOST_TRIALS = 20_000
@@ -53,7 +53,7 @@ EXAMPLES = 12
 # After this many hanging calls, the program gives up.
 MOST_HANGS = 5
 # A `get()` in the main thread that takes longer is waiting for a lock that an interrupt left taken.
-LOCKED_SEC = 10.0
+LOCKED_SEC = 20.0
 
 
 class LockedError(BaseException):

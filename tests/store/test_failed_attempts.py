@@ -17,6 +17,7 @@ from furu import Furu, FuruComputeError, FuruStoreError, Status
 from furu._common.text import describe_error
 from furu.store.artifact import Artifact, survey
 from furu.store.claim import claim
+from furu.store.files import AttemptFiles
 from furu.store.record import EndedRecord
 from tests.store.processes import (
     artifact,
@@ -244,6 +245,21 @@ def test_record_that_cannot_be_written_does_not_hide_the_nodes_own_error() -> No
     assert "No space left" in "".join(caught.value.__cause__.__notes__)
     _mended.add(1)
     assert 1 == node.get()
+
+
+def test_release_that_fails_once_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may fail for want of memory. A later `get()` in this process must not wait forever."""
+    node, close = Failing(of=2), AttemptFiles.close
+
+    def fail_once(files: AttemptFiles) -> None:
+        monkeypatch.setattr(AttemptFiles, "close", close)
+        raise MemoryError
+
+    monkeypatch.setattr(AttemptFiles, "close", fail_once)
+    with pytest.raises(MemoryError):
+        node.get()
+    _mended.add(2)
+    assert 2 == node.get()
 
 
 def test_node_removed_after_an_unwritten_end_is_computed_normally(

@@ -126,8 +126,8 @@ class Attempt:
 
     def held(self, owner: Owner, number: int, nonce: str) -> None:
         """Change the state to HELD: the attempt's name is linked, and no other attempt holds the node."""
-        self.owner, self.number, self.nonce = owner, number, nonce
         self._files = AttemptFiles(self.artifact, number, nonce, self.process)
+        self.owner, self.number, self.nonce = owner, number, nonce
         self.started_at, self._started = time.time(), time.monotonic()
         self.state = State.HELD
 
@@ -394,12 +394,14 @@ class Attempt:
 
     def _let_go(self, *, ended: bool) -> None:
         """Release the node in this process. If `ended` is False, the attempt's name is still on disk. Then
-        the owner is retired: once the owner has ended, all processes see that the attempt is dead."""
-        self.state = State.OVER
+        the owner is retired: once the owner has ended, all processes see that the attempt is dead.
+
+        The attempt is OVER only after that, so that `close` can repeat a release that failed.
+        """
         if self.nonce:  # the attempt was HELD
             self._files.close()
-        owner, self.owner = self.owner, None
-        self.process.leave(self, owner, retire=not ended)
+        self.process.leave(self, self.owner, retire=not ended)
+        self.state, self.owner = State.OVER, None
 
     def _is_ours(self) -> bool:
         """Whether the attempt's name is a link to its owner's file. Raises `OSError`."""

@@ -79,13 +79,12 @@ def take(attempt: Attempt, rejects: Rejects | None = None, *, set_aside: bool = 
     with attempt.steps:
         if attempt.state is not State.NEW:
             return False
-        other = attempt.process.enter(attempt)
-        if other is not None:
-            attempt.state = State.OVER
-            record = other.owner.record if other.owner is not None else None
-            raise in_progress(attempt.artifact, other.number, record)
         held = False
         try:
+            other = attempt.process.enter(attempt)
+            if other is not None:
+                record = other.owner.record if other.owner is not None else None
+                raise in_progress(attempt.artifact, other.number, record)
             held = _take(attempt, rejects, set_aside)
         except OSError as error:
             raise store_failed("claim", os.fspath(attempt.state_path), error) from error

@@ -17,7 +17,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -259,19 +259,23 @@ class Process:
             return other
 
     def leave(self, attempt: Running, owner: Owner | None, *, retire: bool) -> None:
-        """Forget an attempt, give back its owner, and call the callbacks that wait for its node."""
+        """Forget an attempt, give back its owner, and call the callbacks that wait for its node.
+
+        Does nothing if the attempt was never entered, or has already left.
+        """
         node = attempt.node
-        waiters: list[Callable[[], object]] = []
+        waiters: Sequence[Callable[[], object]] = ()
         with self.lock:
+            if self._attempts.get(node) is not attempt:
+                return
             try:
                 if owner is not None:
                     if retire:
                         self.retire(owner)
                     self.give_back(owner)
             finally:
-                if self._attempts.get(node) is attempt:
-                    del self._attempts[node]
-                    waiters = self._waiters.pop(node, waiters)
+                del self._attempts[node]
+                waiters = self._waiters.pop(node, waiters)
         for tell in tuple(waiters):
             try:
                 tell()
