@@ -6,7 +6,7 @@ import pytest
 
 from furu.execution.workers.serial import SerialPolicy, Usage
 
-START = Usage(0.0, 0.0, 0.0, 0, 0.0, 0.0)
+START = Usage(0.0, 0.0, 0.0, 0, 0.0, 0.0, 0.0)
 
 
 def after(
@@ -18,9 +18,10 @@ def after(
     ended: int = 0,
     jobs_wall: float = 0.0,
     jobs_cpu: float = 0.0,
+    create: float = 0.0,
 ) -> Usage:
     """Return the usage at a later moment. The arguments are the additions to it, in milliseconds."""
-    more = (wall / 1e3, process / 1e3, runner / 1e3, ended, jobs_wall / 1e3, jobs_cpu / 1e3)
+    more = (wall / 1e3, process / 1e3, runner / 1e3, ended, jobs_wall / 1e3, jobs_cpu / 1e3, create / 1e3)
     return Usage._make(a + b for a, b in zip(before, more, strict=True))
 
 
@@ -122,10 +123,10 @@ def test_next_try_comes_later_after_a_failed_try_and_soon_after_a_good_one() -> 
 # ---- jobs that may be faster in threads ----
 
 WAITING = {"wall": 2.5, "process": 0.8, "runner": 0.7, "ended": 5}
-HEAVY = {"wall": 2.5, "process": 2.5, "runner": 2.4, "ended": 5}
+HEAVY = {"wall": 2.5, "process": 2.5, "runner": 2.4, "create": 1.8, "ended": 5}
 
 
-@pytest.mark.parametrize("usage", [WAITING, HEAVY], ids=["waits", "computes for 0.5 ms"])
+@pytest.mark.parametrize("usage", [WAITING, HEAVY], ids=["waits", "computes for 0.4 ms"])
 def test_parallel_mode_is_tried_within_5_ms_if_threads_may_help(usage: dict[str, float]) -> None:
     assert SerialPolicy().is_slow(START, after(START, **usage), is_late=False)
 
@@ -133,7 +134,9 @@ def test_parallel_mode_is_tried_within_5_ms_if_threads_may_help(usage: dict[str,
 @pytest.mark.parametrize(
     ("usage", "why"),
     [
-        ({"wall": 2.5, "process": 2.5, "runner": 2.0, "ended": 20}, "each computes for 0.1 ms"),
+        ({**HEAVY, "ended": 20}, "each computes for 0.1 ms"),
+        ({**HEAVY, "create": 0.2}, "the store takes most of the time"),
+        ({**HEAVY, "process": 2.4, "runner": 0.8}, "`_create` waits for the interpreter"),
         ({"wall": 2.5, "process": 2.4, "runner": 0.4, "ended": 5}, "the runner waits for the interpreter"),
         ({**WAITING, "ended": 1}, "one job is no sample"),
     ],

@@ -64,10 +64,11 @@ AROUND_CREATE: ContextVar[Callable[[Attempt], AbstractContextManager[object]]] =
 
 
 class Fetched(msgspec.Struct, Generic[T], frozen=True):
-    """A node's value, and whether it was computed for this call."""
+    """A node's value, whether it was computed for this call, and how long `_create` took."""
 
     value: T
     computed: bool
+    create_sec: float = 0.0
 
 
 def compute(node: Node[T]) -> Fetched[T]:
@@ -224,7 +225,7 @@ def refuse_changed(node: Node[Any]) -> None:
 def _publish(node: Node[T], attempt: Attempt, value: Any, step: Callable[..., bool]) -> Fetched[T]:
     """Encode a value and publish it. Encoding runs in this thread, because it calls the value's methods.
     Publishing runs through `step`: `uninterrupted` if Ctrl-C may arrive in this thread, else `_call`."""
-    cls = type(node)
+    cls, create_sec = type(node), attempt.running_sec
     config, source = configuration(node), cls._facts.origin
     if overrides(cls, "_load"):
         published = step(attempt.publish, "load", b"null", config, source)
@@ -235,7 +236,7 @@ def _publish(node: Node[T], attempt: Attempt, value: Any, step: Callable[..., bo
     else:
         content, value = _encode(node, attempt, value)
         published = step(attempt.publish, "json", content, config, source)
-    return Fetched(value, computed=True) if published else _winner(node)
+    return Fetched(value, True, create_sec) if published else _winner(node)
 
 
 def _call(function: Callable[[*Ts], R], *args: *Ts) -> R:

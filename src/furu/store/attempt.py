@@ -117,6 +117,11 @@ class Attempt:
         return not self.process.is_parents
 
     @property
+    def running_sec(self) -> float:
+        """The time since the attempt was claimed."""
+        return time.monotonic() - self._started
+
+    @property
     def is_lost(self) -> bool:
         """Whether the attempt has lost its name, because the node was taken over or removed."""
         try:
@@ -203,7 +208,7 @@ class Attempt:
                 codec=codec,
                 config=config,
                 started_at=self.started_at,
-                duration_sec=time.monotonic() - self._started,
+                duration_sec=self.running_sec,
                 files=self._files.name if self._files.are_made else "",
                 result=msgspec.Raw(result),
                 source=origin.file,
@@ -297,7 +302,7 @@ class Attempt:
                 self.close()
                 return None
             assert self.owner is not None  # noqa: S101  # the attempt is HELD
-            duration_sec = time.monotonic() - self._started
+            duration_sec = self.running_sec
             problem: BaseException | None = None
             try:
                 self.write_ended(self.number, self.owner.record, outcome, error, config, duration_sec)

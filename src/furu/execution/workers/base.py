@@ -76,13 +76,15 @@ class Outcome(msgspec.Struct, frozen=True):
     """How a job ended. `reused`: the node was DONE when the worker tried to claim it. `elsewhere`: another
     live owner is computing the node, and `error` names that owner. `failed`: `error` names the node and the
     path of its state. `cancelled`: the job was ended early because the run ends. If the job ran in another
-    process, `judged` is the value of `matches_retry` in that process."""
+    process, `judged` is the value of `matches_retry` in that process. `create_sec` is the time in
+    `_create`, if it is known."""
 
     job: Job
     end: Literal["computed", "reused", "elsewhere", "failed", "cancelled"]
     duration_sec: float
     error: FuruComputeError | FuruInProgressError | None = None
     judged: bool | None = None
+    create_sec: float = 0.0
 
     @property
     def went_well(self) -> bool:

@@ -8,6 +8,7 @@ import time
 import traceback
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Literal
 
 import anyio
 
@@ -25,12 +26,13 @@ def call(job: Job, backend: str, cancellation: Cancellation) -> Outcome:
     with _worker_context(job, backend, cancellation):
         try:
             # `force` permits this worker to compute the job's node. A node that is DONE is reused.
-            computed = fetch(job.node, force=True).computed
+            fetched = fetch(job.node, force=True)
         except BaseException as error:
             if isinstance(error, FuruCancelledError) and cancellation.requested:
                 return Outcome(job, "cancelled", time.monotonic() - started)
             return failed_outcome(job, error, started)
-    return Outcome(job, "computed" if computed else "reused", time.monotonic() - started)
+    end: Literal["computed", "reused"] = "computed" if fetched.computed else "reused"
+    return Outcome(job, end, time.monotonic() - started, create_sec=fetched.create_sec)
 
 
 async def acall(job: Job, backend: str, cancellation: Cancellation) -> Outcome:

@@ -25,6 +25,7 @@ _BUSY = 0.7
 _ONE_CORE = 1.5
 _LONGER_BY_TURNS = 3
 _MOST_TRY_AFTER = 4096
+_MOST_WAIT = 16384
 # Parallel mode is kept if its jobs per second are at least this many times those of serial mode.
 _GAIN = 1.1
 # The rate of serial mode is used for this many comparisons. After that, jobs may be of another kind.
@@ -33,7 +34,7 @@ _MOST_COMPARISONS = 8
 
 class Usage(NamedTuple):
     """The time that a run has used so far, by several clocks, and the number of jobs that have ended.
-    `jobs_cpu_sec` includes only jobs that ran in parallel mode.
+    `jobs_cpu_sec` includes only jobs that ran in parallel mode. `create_sec` is the time in `_create`.
     """
 
     wall_sec: float
@@ -42,13 +43,14 @@ class Usage(NamedTuple):
     ended: int
     jobs_wall_sec: float
     jobs_cpu_sec: float
+    create_sec: float
 
 
 class SerialPolicy:
     """Decides between serial and parallel mode, and begins with serial mode.
 
     Serial mode ends if no job ends within `patience_sec`, if the runner waits for half of that time, or if
-    its jobs compute for `heavy_sec` each. After `try_after` jobs in parallel mode, serial mode is tried
+    `_create` computes for `heavy_sec` a job. After `try_after` jobs in parallel mode, serial mode is tried
     again if these jobs took less than `short_sec` each, or did not end at a higher rate than before. If
     serial mode soon ends again, the next try comes later.
     """
@@ -68,9 +70,9 @@ class SerialPolicy:
         self._serial_rate: float | None = None  # jobs per second, while parallel mode is compared with it
         self._comparisons = 0
         self._may_gain_from = 0  # the number of jobs that must have ended before the next comparison
-        self._wait = 2 * try_after  # jobs between comparisons; a comparison that finds no gain doubles it
+        self._wait = 2 * try_after  # jobs between comparisons; multiplied by 4 if there was no gain
         self._shortest_try_after = self._try_after = try_after
-        self._since = Usage(0.0, 0.0, 0.0, 0, 0.0, 0.0)
+        self._since = Usage(0.0, 0.0, 0.0, 0, 0.0, 0.0, 0.0)
         self._quiet = 0  # how many checks in a row saw no job end
         self._seen_ended = 0
 
@@ -98,7 +100,10 @@ class SerialPolicy:
         runner_sec = now.runner_cpu_sec - before.runner_cpu_sec
         busy_sec = now.process_cpu_sec - before.process_cpu_sec
         waits = runner_sec < wall_sec / 2 and busy_sec < _BUSY * wall_sec
-        if not waits and runner_sec < ended * self._heavy_sec:
+        # Only `_create` can be faster in threads: the rest of a job is furu's own work. If the runner waits
+        # for the lock, it does so in `_create` too.
+        create_sec = (now.create_sec - before.create_sec) * runner_sec / wall_sec
+        if not waits and create_sec < ended * self._heavy_sec:
             return False
         self._serial_rate, self._comparisons = ended / wall_sec, 0
         return True
@@ -148,7 +153,7 @@ class SerialPolicy:
         self._comparisons += 1
         if self.is_serial:
             self._may_gain_from = ended + self._wait
-            self._wait = min(2 * self._wait, _MOST_TRY_AFTER)
+            self._wait = min(4 * self._wait, _MOST_WAIT)
         if self.is_serial or self._comparisons == _MOST_COMPARISONS:
             self._serial_rate = None
         return self.is_serial

@@ -117,7 +117,7 @@ class _ThreadCrew:
         self._runner: _Thread | None = None  # the thread that computes jobs in serial mode
         self._held = False  # a job in serial mode did not succeed, and the loop does not know this yet
         self._ended = 0  # the number of jobs that have ended
-        self._jobs_wall_sec = self._jobs_cpu_sec = 0.0
+        self._jobs_wall_sec = self._jobs_cpu_sec = self._create_sec = 0.0
         self._stopped = False
         self._cancellation = Cancellation()
         self._running: dict[str, Job] = {}  # jobs that the loop knows to be running
@@ -240,6 +240,7 @@ class _ThreadCrew:
             ended=self._ended,
             jobs_wall_sec=self._jobs_wall_sec,
             jobs_cpu_sec=self._jobs_cpu_sec,
+            create_sec=self._create_sec,
         )
 
     def _tell(self) -> None:
@@ -379,6 +380,7 @@ class _ThreadCrew:
         self._ended += 1
         self._jobs_wall_sec += outcome.duration_sec
         self._jobs_cpu_sec += cpu_sec
+        self._create_sec += outcome.create_sec
         # Only a job of the current runner affects serial mode.
         self._held |= self._runner is thread and not outcome.went_well
         self._stopped |= outcome.ends_a_run and self._stop_on_failure
