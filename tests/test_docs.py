@@ -96,7 +96,7 @@ def test_readme_links_lead_to_existing_files() -> None:
 
 
 def test_readme_has_exactly_two_set_up_commands() -> None:
-    """The first command tries furu, the second one runs its tests."""
+    """The first command installs furu and runs its demo, and the second runs furu's tests."""
     commands = re.findall(r"^    (python -m pip .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert [
         'python -m pip install ".[cli]" && furu demo',

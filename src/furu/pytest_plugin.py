@@ -9,8 +9,8 @@ import pytest
 
 @pytest.fixture
 def furu_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The path of a store for this test only, which its threads and child processes use too. The directory
-    is created when the first node is computed."""
+    """The path of a store that only this test uses, with its threads and child processes. The directory is
+    created when the first node is computed."""
     path = tmp_path / "furu-store"
     monkeypatch.setenv("FURU_PATH", str(path))
     return path

@@ -62,7 +62,7 @@ class Syscalls:
         setattr(module, name, wrapper)
 
     def _path(self, args: tuple[Any, ...], directory: int | None, *, by_descriptor: bool) -> str | None:
-        """Return the path of a call in the store, or None. Of two paths, return the second."""
+        """Return the path that a call operates on, or the second of two; None if it is not in the store."""
         if by_descriptor and args and isinstance(args[0], int):
             return self._paths.get(args[0])
         if directory in self._paths:  # a relative path, as in `shutil.rmtree`; of two, the second

@@ -47,7 +47,8 @@ def limiters(monkeypatch: pytest.MonkeyPatch) -> list[anyio.CapacityLimiter]:
 
 
 class Steps:
-    """Counts the steps of tasks, and calls a function after each of `times` steps from step `at` on."""
+    """Counts the steps of tasks. Calls a function `times` times: after step number `at`, and after each
+    following step."""
 
     def __init__(self, at: int, times: int = 1) -> None:
         self.count = 0

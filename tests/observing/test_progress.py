@@ -47,7 +47,7 @@ def end(estimate: Estimate, name: str, duration_sec: float) -> None:
 
 
 def test_remaining_time_is_remaining_work_divided_by_work_per_second() -> None:
-    """Two of eight nodes took 2 s each within 1 s. 12 s of work remain, at 4 s of work per second."""
+    """In its first second, the run did 4 s of work: two of eight nodes. The other six take 12 s of work."""
     estimate = follow()
     for name in "abcdefgh":
         plan(estimate, name)

@@ -208,8 +208,8 @@ def test_class_whose_directory_is_on_another_disk_has_an_owner_there(
 def test_copy_of_a_virtual_machine_waits_for_two_beats_before_it_takes_over(
     place: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The copy has the boot id and the device numbers of the original. On a filesystem that both can reach,
-    one may not see the locks of the other."""
+    """The copy has the boot id and the device numbers of the original. If both machines can reach a
+    filesystem, each may be unable to see the other's locks."""
     path = leave_attempt(place)
     assert Status.TODO is survey(place).status
     monkeypatch.setattr(owner_module, "locks_are_all_here", lambda directory: False)

@@ -44,8 +44,10 @@ async def in_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
 
 
 async def in_own_thread(function: Callable[[*Ts], R], *args: *Ts) -> R:
-    """Run a function that calls methods of a user's class off the event loop. The function may take long or
-    wait for a node, so these threads are separate from those of `in_thread`."""
+    """Run a function off the event loop. The function calls methods of a user's class.
+
+    It may take a long time or wait for a node, so it does not use the limited threads of `in_thread`.
+    """
     try:
         limiter = _long_limiter.get()
     except LookupError:

@@ -1,7 +1,7 @@
 """Drives discovery during a run: one step at a time, in a worker thread.
 
-A root is read only when the window has room for it. Nodes that other owners compute are checked again when
-they are due. The scheduler processes each batch on the loop.
+A root is read only when the window has room for it. A node that another owner is computing is checked again
+when its next check is due. The scheduler processes each batch on the loop.
 """
 
 from __future__ import annotations

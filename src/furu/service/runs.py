@@ -110,7 +110,7 @@ class Runs:
         assert self._tasks is not None  # noqa: S101
         self.stop()
         try:
-            # Pass no exception, so that runs still drain when the service itself failed.
+            # Pass no exception, so that runs drain even if the service itself has failed.
             await self._tasks.__aexit__(None, None, None)
         finally:
             for run in self.live():  # their tasks were cancelled before they could begin

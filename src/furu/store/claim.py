@@ -4,10 +4,10 @@ A claim is a hard link named `try-<n>`. Creating a link fails if the name is tak
 freed until `done` exists. So one claimer wins, and no lock ever has to be broken. After linking, a claimer
 checks that it has not overlooked another claim:
 
-    try-1, blind    The claimer links `try-1` without listing the directory. The name is free only if the
-                    node has no other attempt, or if `done` exists. So the claimer checks `done` after
-                    linking. For this check to suffice, a claim of a later number also takes `try-1`, and
-                    no record of a later attempt is kept without `try-1`.
+    try-1, blind    The claimer links `try-1` without listing the directory. The name is free in two
+                    cases: the node has no other attempt, or `done` exists. So the claimer checks
+                    `done` after linking. For this check to suffice, a claim of a later number also
+                    takes `try-1`, and no record of a later attempt is kept without `try-1`.
     try-<n>, n > 1  The number comes from a listing that may be out of date. So the claimer lists again
                     after linking, gives way to an attempt that is alive or has a higher number, and checks
                     `done` once more.

@@ -108,7 +108,7 @@ class AttemptFiles:
                     self._remove_log()
 
     def close(self) -> None:
-        """Drop the log's descriptor. The descriptor is closed when no thread uses it any more."""
+        """Drop the log's descriptor. The descriptor itself is closed once no thread is using it."""
         self._log = None
 
     def _open_log(self) -> Descriptor:
