@@ -18,7 +18,7 @@ from tests.benchmarks.measure import NotMeasured, What, import_sec, interleaved,
 from tests.benchmarks.peers import PEERS
 
 # Slow engines get fewer nodes: the cost of a node hardly depends on the number of nodes.
-_PEER_NODES = {"redun": 100, "pipefunc": 100}
+_PEER_NODES = {"redun": 100, "pipefunc": 100, "stardag": 100}
 _EXTRAS = {"dask", "distributed", "rich", "typer", "trio"}
 
 

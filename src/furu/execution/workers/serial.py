@@ -50,9 +50,9 @@ class SerialPolicy:
     """Decides between serial and parallel mode, and begins with serial mode.
 
     Serial mode ends if no job ends within `patience_sec`, if the runner waits for half of that time, or if
-    `_create` computes for `heavy_sec` a job. After `try_after` jobs in parallel mode, serial mode is tried
-    again if these jobs took less than `short_sec` each, or did not end at a higher rate than before. If
-    serial mode soon ends again, the next try comes later.
+    `_create` computes for at least `heavy_sec` in an average job. After `try_after` jobs in parallel mode,
+    serial mode is tried again if these jobs took less than `short_sec` each, or did not end at a higher rate
+    than before. If serial mode soon ends again, the next try comes later.
     """
 
     def __init__(
