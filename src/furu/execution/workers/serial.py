@@ -51,8 +51,8 @@ class SerialPolicy:
 
     Serial mode ends if no job ends within `patience_sec`, if the runner waits for half of that time, or if
     `_create` computes for at least `heavy_sec` in an average job. After `try_after` jobs in parallel mode,
-    serial mode is tried again if these jobs took less than `short_sec` each, or did not end at a higher rate
-    than before. If serial mode soon ends again, the next try comes later.
+    serial mode is tried again if these jobs took less than `short_sec` each, or did not end at a higher
+    rate than before. If serial mode soon ends again, the next try comes later.
     """
 
     def __init__(
