@@ -124,7 +124,29 @@ def test_class_that_workers_cannot_import_is_the_nodes_error(dask_client: Any) -
         run_local([Local()], workers=DaskWorkers(dask_client))
 
 
+# ---- runs that fail ----
+
+
+@pytest.mark.anyio
+async def test_failed_run_does_not_wait_for_its_workers(dask_client: Any, gate: Gate) -> None:
+    """Running nodes finish on their workers and are published."""
+    held, failing = Act(does="gate", folder=gate.folder), Act(does="fail")
+    workers = DaskWorkers(dask_client)
+
+    async def run() -> None:
+        with pytest.raises(FuruComputeError, match="bad split"):
+            await run_on(workers, held, failing)
+
+    await run()
+    await gate.wait_for_arrival()
+    assert Status.IN_PROGRESS == await anyio.to_thread.run_sync(held.status)
+    gate.open()
+    assert 0 == (await run_on(workers, held, poll_interval_sec=0.01)).failed
+    assert Status.DONE == await anyio.to_thread.run_sync(held.status)
+
+
 # ---- workers that are lost, or late ----
+# These tests kill workers, so they are the last ones that use the cluster.
 
 
 def test_node_of_a_lost_worker_does_not_fail(dask_client: Any, tmp_path: Path) -> None:
@@ -157,25 +179,6 @@ def test_node_that_takes_too_long_is_stopped_with_its_worker(dask_client: Any, g
     assert "failed" == json.loads(caught.value.state_path.read_text())["outcome"]
     assert Status.FAILED == node.status()
     assert 2 == run_local([Act(does="sum"), Act(does="pid")], workers=DaskWorkers(dask_client)).computed
-
-
-@pytest.mark.anyio
-async def test_failed_run_does_not_wait_for_its_workers(dask_client: Any, gate: Gate) -> None:
-    """Running nodes finish on their workers and are published."""
-    await anyio.to_thread.run_sync(dask_client.wait_for_workers, 2)  # an earlier test may have killed one
-    held, failing = Act(does="gate", folder=gate.folder), Act(does="fail")
-    workers = DaskWorkers(dask_client)
-
-    async def run() -> None:
-        with pytest.raises(FuruComputeError, match="bad split"):
-            await run_on(workers, held, failing)
-
-    await run()
-    await gate.wait_for_arrival()
-    assert Status.IN_PROGRESS == await anyio.to_thread.run_sync(held.status)
-    gate.open()
-    assert 0 == (await run_on(workers, held, poll_interval_sec=0.01)).failed
-    assert Status.DONE == await anyio.to_thread.run_sync(held.status)
 
 
 # ---- bad input ----
