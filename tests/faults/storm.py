@@ -17,7 +17,6 @@ import itertools
 import logging
 import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
@@ -56,7 +55,10 @@ from furu import (  # noqa: E402
     run_local_async,
 )
 from furu.execution.workers import ProcessWorkers  # noqa: E402
+from furu.node.base import artifact_of  # noqa: E402
 from furu.store import catalog  # noqa: E402
+from furu.store.leftovers import remove_name  # noqa: E402
+from furu.store.removal import remove as remove_artifact  # noqa: E402
 from tests.faults.observer import HangError, Observer, within  # noqa: E402
 from tests.faults.storm_nodes import NODES, SEED, TornError, note, value_of  # noqa: E402
 
@@ -170,23 +172,16 @@ def collect(chance: random.Random) -> None:
         note("window", "gc", "ends")
 
 
-def directory_of(node: Furu[int]) -> Path:
-    """Return the directory with all files of a node."""
-    return node.furu_dir.parent
-
-
 def remove(chance: random.Random) -> None:
-    """Remove a node by hand: a sturdy node all at once, a fragile node file by file."""
+    """Remove a node: a sturdy node as `furu gc` does, a fragile node by hand, name by name."""
     node: Any = pick(chance, 1)[0]
     note("window", node.furu_hash, "begins")
     try:
         with contextlib.suppress(OSError, FuruError):
-            directory = directory_of(node)
-            if not node.fragile:
-                aside = current_settings().store.parent / f"aside-{os.getpid()}-{time.monotonic_ns()}"
-                os.rename(directory, aside)
-                directory = aside
-            shutil.rmtree(directory, ignore_errors=True)
+            if node.fragile:
+                _remove_fragile(node)
+            else:
+                remove_artifact(artifact_of(node))
     finally:
         note("window", node.furu_hash, "ends")
 
@@ -197,9 +192,9 @@ def damage(chance: random.Random) -> None:
     note("window", node.furu_hash, "begins")
     try:
         with contextlib.suppress(OSError, FuruError):
-            directory = directory_of(node)
-            paths = sorted(path for path in directory.rglob("*") if path.is_file())
-            path = chance.choice(paths or [directory / "done"])
+            done, *others = map(Path, artifact_of(node).files.all)
+            paths = [path for name in others for path in (name, *name.rglob("*"))]
+            path = chance.choice([done, *sorted(path for path in paths if path.is_file())])
             content = path.read_bytes() if path.exists() else b""
             how = chance.choice(["truncate", "garble", "empty", "unlink", "directory"])
             note("damage", node.furu_hash, path.name, how)
@@ -278,9 +273,8 @@ def _remove_fragile(node: Furu[int]) -> None:
     note("window", node.furu_hash, "begins")
     try:
         with contextlib.suppress(OSError, FuruError):
-            store = current_settings().store
-            for path in store.glob(f"*/*/{node.furu_hash}"):
-                shutil.rmtree(path, ignore_errors=True)
+            for path in artifact_of(node).files.all:
+                remove_name(path)
     finally:
         note("window", node.furu_hash, "ends")
 

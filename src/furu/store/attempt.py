@@ -376,6 +376,7 @@ class Attempt:
             removed = False
             try:
                 if self.owner is not None and self.number and (self._name_is_ours or self._is_ours()):
+                    self._name_is_ours = False  # another attempt may take the name after this
                     os.unlink(self.artifact.files.attempt(self.number))
                     if self.number > 1 or self.replaces:
                         remove_if_empty(self.artifact.files.directory)
