@@ -2,7 +2,7 @@
 parallel.
 
 Nodes
-    Furu, File, Status, register_canonical_form
+    Furu, field, File, Status, register_canonical_form
 Runs
     run_local, run_local_async, stream_local, plan_local, Retry, check_cancelled
 Results of runs
@@ -38,6 +38,7 @@ from furu.execution.workers import ThreadWorkers
 from furu.node.file import File
 from furu.node.furu import Furu
 from furu.node.identity import register_canonical_form
+from furu.node.marks import field
 from furu.report import ClassTime, NodeTime, RunReport
 from furu.retry import Retry
 from furu.settings import Settings, current_settings, use_settings
@@ -77,6 +78,7 @@ __all__ = [
     "check_cancelled",
     "current_settings",
     "events",
+    "field",
     "plan_local",
     "register_canonical_form",
     "run_local",

@@ -2,6 +2,7 @@
 
     FuruError
     ├── FuruUsageError (TypeError)        a call or a class definition is wrong
+    │   ├── FuruFieldError                a field value does not fit its declared type
     │   └── FuruIdentityError             a field value has no canonical form
     ├── FuruSettingsError (ValueError)    a setting has a wrong value
     ├── FuruRunningLoopError (RuntimeError)   a blocking call while an event loop is running
@@ -35,6 +36,7 @@ __all__ = [
     "FuruComputeError",
     "FuruCycleError",
     "FuruError",
+    "FuruFieldError",
     "FuruIdentityError",
     "FuruInProgressError",
     "FuruLoadError",
@@ -60,6 +62,19 @@ class FuruError(Exception):
 
 class FuruUsageError(FuruError, TypeError):
     """A call or a class definition is wrong. The message says how to correct it."""
+
+
+class FuruFieldError(FuruUsageError):
+    """A field was given a value that does not fit its declared type.
+
+    `field_path` is the path to the value, such as ``TrainModel.sizes[1]``, and `declared` the declared type
+    of the field as text.
+    """
+
+    def __init__(self, message: str, *, field_path: str = "", declared: str = "") -> None:
+        super().__init__(message)
+        self.field_path = field_path
+        self.declared = declared
 
 
 class FuruIdentityError(FuruUsageError):

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from furu._common.origin import class_name
 from furu.events import class_labels
-from furu.node.base import Node
+from furu.node.base import Node, class_name_of
 from furu.node.dependencies import ClassNames, dependencies, postorder
 
 __all__ = ["UNNEEDED", "ClassNode", "Graph", "GraphNode", "make_graph", "walk"]
@@ -126,7 +125,7 @@ def make_graph(roots: Iterable[Node[Any]], max_nodes: int | None = None) -> Grap
         depends_on = tuple([dependency.furu_hash for dependency in below])
         levels[key] = 1 + max((levels[other] for other in depends_on if other in levels), default=-1)
         sources[key] = node
-        nodes.append(GraphNode(key, class_name(type(node)), levels[key], depends_on))
+        nodes.append(GraphNode(key, class_name_of(node), levels[key], depends_on))
     named = root_hashes.union(*(node.depends_on for node in nodes))
     return Graph(tuple(nodes), len(named) > len(nodes), sources, root_hashes)
 

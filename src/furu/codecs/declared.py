@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import inspect
 import typing
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from furu._common.origin import globals_of
+from furu._common.annotations import arguments_by_variable, evaluate, substituted
 from furu.errors import FuruResultError, FuruUsageError
 
+_NO_NAMES: Mapping[str, Any] = {}
 
-def result_type(cls: type, generic_base: type) -> Any:
-    """Return the T that a class or one of its bases passes to `Furu[T]`; Any if there is none."""
+
+def result_type(cls: type, generic_base: type, known: Mapping[str, Any] = _NO_NAMES) -> Any:
+    """Return the T that a class or one of its bases passes to `Furu[T]`; Any if there is none.
+
+    `known` are names that were local when the class was created.
+    """
     for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
         origin = typing.get_origin(base) or base
         if not isinstance(origin, type) or not issubclass(origin, generic_base):
@@ -20,9 +26,10 @@ def result_type(cls: type, generic_base: type) -> Any:
         if origin is generic_base:
             declared = arguments[0] if arguments else Any
         else:
-            declared = _substitute(result_type(origin, generic_base), origin, arguments)
+            given = arguments_by_variable(origin, arguments)
+            declared = substituted(result_type(origin, generic_base), given)
         if declared is not Any:  # if it is Any, another base may declare a type
-            return _resolve(declared, cls)
+            return _resolve(declared, cls, known)
     return Any
 
 
@@ -37,26 +44,12 @@ def refuse_awaitable(name: str, value: Any) -> None:
         )
 
 
-def _substitute(declared: Any, origin: type, arguments: tuple[Any, ...]) -> Any:
-    """Replace type variables in a generic base's declared type with the base's type arguments."""
-    parameters = getattr(origin, "__parameters__", ())
-    if not parameters or not arguments:
-        return declared
-    given = dict(zip(parameters, arguments, strict=False))
-    if isinstance(declared, TypeVar):
-        return given.get(declared, Any)
-    inner = getattr(declared, "__parameters__", ())
-    return declared[tuple(given.get(p, Any) for p in inner)] if inner else declared
-
-
-def _resolve(declared: Any, cls: type) -> Any:
+def _resolve(declared: Any, cls: type, known: Mapping[str, Any]) -> Any:
     """Resolve quoted names in a declared type, as Python does in annotations."""
     if isinstance(declared, TypeVar):
         return declared
-    holder = type("_Holder", (), {"__annotations__": {"result": declared}})
-    names = {**globals_of(cls), cls.__name__: cls}
     try:
-        return typing.get_type_hints(holder, globalns=names, include_extras=True)["result"]
+        return evaluate(declared, cls, known)
     except (NameError, AttributeError, TypeError, SyntaxError) as error:
         raise FuruUsageError(
             f"{cls.__qualname__} declares a result of {declared!r}, and that name is not known in "

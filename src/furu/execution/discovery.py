@@ -15,12 +15,11 @@ from typing import Any, Protocol
 
 import msgspec
 
-from furu._common.origin import class_name
 from furu._common.text import a_type, sentence, shown
 from furu.errors import Failure, FuruStoreError, FuruUsageError
 from furu.execution.workers.base import Job, Lane, make_job
 from furu.execution.workers.call import drop_frames
-from furu.node.base import Node, artifact_of, describe, is_async
+from furu.node.base import Node, artifact_of, class_name_of, describe, is_async
 from furu.node.dependencies import ClassNames, dependencies, postorder
 from furu.node.failure import compute_error
 from furu.node.furu import Furu
@@ -191,7 +190,7 @@ class Discovery:
 
     def _from_root(self, root: Node[Any], number: int) -> Iterator[Fact]:
         self._classes.add(root)
-        yield RootRead(root.furu_hash, class_name(type(root)), number)
+        yield RootRead(root.furu_hash, class_name_of(root), number)
         yield from self._below(root)
         yield RootWalked(root.furu_hash)
 

@@ -5,32 +5,35 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import inspect
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from furu._common.origin import class_name, module_name, origin
+from furu._common.origin import origin
 from furu._common.text import shown
 from furu.codecs.declared import result_type
 from furu.errors import FuruUsageError
-from furu.node.identity import Identified, node_hash
+from furu.node.identity import CountingField, encoded, node_hash
+from furu.node.marks import marks_of
+from furu.node.names import Identified, stored_name
 from furu.node.readable import readable_fields
 from furu.retry import Retry
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Artifact
 from furu.store.layout import NodeFiles, class_directory
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 F = TypeVar("F")
 
 # Whether the repr of a node is being computed in this context.
 SHOWING: ContextVar[bool] = ContextVar("furu_showing", default=False)
 
 
-class Node(Identified, Generic[T]):
+class Node(Identified, Generic[T_co]):
     """A configuration: a class, its `_version` and its field values. `Furu` adds `get()` and `status()`."""
 
     _version: ClassVar[int | str] = 0
+    _name: ClassVar[str | None] = None
     _codec: ClassVar[Literal["json", "pickle"]] = "json"
     _retry: ClassVar[Retry | None] = None
     _timeout_sec: ClassVar[float | None] = None
@@ -40,11 +43,11 @@ class Node(Identified, Generic[T]):
 
     # ---- what a subclass defines ----
 
-    def _create(self) -> T | Awaitable[T]:
+    def _create(self) -> T_co | Awaitable[T_co]:
         """Compute the value. May be an `async def`, which runs on the event loop."""
         raise FuruUsageError(f"{type(self).__qualname__} defines no _create()")
 
-    def _load(self) -> T:
+    def _load(self) -> T_co:
         """Read the value from the files that `_create` wrote to `furu_dir`."""
         raise FuruUsageError(f"{type(self).__qualname__} defines no _load()")
 
@@ -60,7 +63,7 @@ class Node(Identified, Generic[T]):
         """Return the kind of worker that the node needs. The kind does not count in identity."""
         return "default"
 
-    def _read_input(self) -> T:
+    def _read_input(self) -> T_co:
         """Return the value of an input. An input is never computed or stored, and is always DONE."""
         raise NotImplementedError
 
@@ -175,7 +178,7 @@ def is_changed(node: Node[Any]) -> bool:
 def hash_of(node: Node[Any]) -> tuple[str, bool]:
     """Return the hash of a node's current values, and whether all these values are immutable."""
     cls = type(node)
-    return node_hash(node, cls._version, cls._facts.identity_names)
+    return node_hash(node, cls._version, cls._facts.identity_fields)
 
 
 def overrides(cls: type[Node[Any]], name: str) -> bool:
@@ -198,11 +201,19 @@ class _once(Generic[F]):  # noqa: N801  # used like a property
 class ClassFacts:
     """Facts about a class that are computed once."""
 
-    def __init__(self, cls: type[Node[Any]]) -> None:
+    def __init__(
+        self,
+        cls: type[Node[Any]],
+        local_names: Mapping[str, Any],
+        normalised: Callable[[str, Any], Any],
+    ) -> None:
         fields = dataclasses.fields(cls)
         self.field_names = tuple(field.name for field in fields)
         self.hidden_names = tuple(field.name for field in fields if not field.repr)
-        self.identity_names = tuple(sorted(field.name for field in fields if field.compare))
+        self.secret_names = frozenset(field.name for field in fields if marks_of(field).secret)
+        # Names for the annotations of a class in a function, and how a field's value is normalised.
+        self.local_names = local_names
+        self._normalised = normalised
         self.fields = cls.__dataclass_fields__  # a second @dataclass would replace the class's fields
         self.origin = origin(cls)
         # The settings whose store was checked for artifacts of another script, and the source file, other
@@ -217,14 +228,29 @@ class ClassFacts:
         cached, because each node needs it several times."""
         known = self._directory
         if known is None or known[0] is not settings:
-            module, qualname = module_name(self._cls), self._cls.__qualname__
+            module, _, qualname = self.name.partition(":")
             known = self._directory = settings, class_directory(settings.store, module, qualname)
         return known[1]
 
     @_once
+    def identity_fields(self) -> tuple[CountingField, ...]:
+        """The fields that count in the hash, sorted by the names that count."""
+        fields = [field for field in dataclasses.fields(self._cls) if field.compare]
+        return tuple(sorted((self._counting(field) for field in fields), key=lambda field: field.counts_as))
+
+    def _counting(self, field: dataclasses.Field[Any]) -> CountingField:
+        marks, left_out = marks_of(field), None
+        if marks.added:
+            made: Any = field.default
+            if field.default_factory is not dataclasses.MISSING:
+                made = field.default_factory()
+            left_out = encoded(self._normalised(field.name, made))
+        return CountingField(marks.known_as or field.name, field.name, left_out)
+
+    @_once
     def name(self) -> str:
         """The full name of the class, as it is stored in records."""
-        return class_name(self._cls)
+        return stored_name(self._cls)
 
     @_once
     def is_input(self) -> bool:
@@ -239,4 +265,4 @@ class ClassFacts:
     @_once
     def result_type(self) -> Any:
         """The `T` of `Node[T]`. Evaluated late, because it may name a class that is defined later."""
-        return result_type(self._cls, Node)
+        return result_type(self._cls, Node, self.local_names)

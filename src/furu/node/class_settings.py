@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from furu._common.checks import check_choice, check_seconds
 from furu.errors import FuruUsageError
 from furu.retry import Retry
+
+# The module and the qualified name of a class.
+_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.([^\W\d]\w*|<locals>))*\Z")
 
 
 def _is_number(value: object) -> bool:
@@ -16,6 +20,7 @@ def _is_number(value: object) -> bool:
 
 # The settings of a node class, each with a check of its value. Then the hooks of a node class.
 _SETTINGS: dict[str, Callable[[Any], bool]] = {
+    "_name": lambda value: isinstance(value, str) and bool(_NAME.match(value)),
     "_version": lambda value: isinstance(value, (int, str)),
     "_codec": lambda value: isinstance(value, str) and value in ("json", "pickle"),
     "_retry": lambda value: isinstance(value, Retry),
@@ -34,6 +39,11 @@ def check_class_settings(cls: Any) -> None:
                 "your own, choose one that looks less similar."
             )
     name = cls.__qualname__
+    fixed = vars(cls).get("_name")
+    if fixed is not None and not _SETTINGS["_name"](fixed):
+        raise FuruUsageError(
+            f"{name}._name must be the name of a class in the store, such as 'nodes:{name}', not {fixed!r}"
+        )
     if not isinstance(cls._retry, Retry | None):
         raise FuruUsageError(f"{name}._retry must be a Retry or None, not {cls._retry!r}")
     try:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from furu._common.origin import class_name, place
+from furu._common.origin import place
 from furu._common.text import a_type, shown
 from furu.errors import FuruCycleError, FuruUsageError
 from furu.node.base import Node, describe, overrides
 from furu.node.hooks import ask
-from furu.node.identity import MAX_DEPTH, Identified, all_fields, canonical_form
+from furu.node.identity import MAX_DEPTH, canonical_form
+from furu.node.names import Identified, stored_name
+from furu.node.shapes import field_values
 
 N = TypeVar("N", bound=Identified)
 _LEAVES = frozenset({type(None), bool, int, float, str, bytes})
@@ -23,9 +25,9 @@ def nodes_within(values: Iterable[Any], kind: type[N]) -> list[N]:
     """Return the nodes of `kind` inside values, each once, in an order that does not depend on the hash
     seed.
 
-    Searches lists, tuples, dicts (keys too), sets, dataclasses, msgspec structs and values of registered
-    types, but not the fields of the nodes that it finds. Raises `FuruUsageError` if a container contains
-    itself, or if nodes of different classes have the same hash.
+    Searches lists, tuples, dicts (keys too), sets, objects with fields and values of registered types, but
+    not the fields of the nodes that it finds. Raises `FuruUsageError` if a container contains itself, or if
+    nodes of different classes have the same hash.
     """
     found: dict[str, N] = {}
     pending = [iter(values)]
@@ -57,7 +59,7 @@ def _contents(value: Any, kind: type[N]) -> Iterator[Any] | None:
         return iter([part for pair in value.items() for part in pair])
     if isinstance(value, (set, frozenset)):  # the order of a set depends on the hash seed
         return iter(sorted(nodes_within(value, kind), key=lambda node: node._furu_hash))
-    fields = all_fields(value)
+    fields = field_values(value)
     return None if fields is None else iter(fields.values())
 
 
@@ -74,7 +76,7 @@ class ClassNames:
         cls = type(node)
         if cls in self._classes:
             return
-        other = self._by_name.setdefault(class_name(cls), cls)
+        other = self._by_name.setdefault(stored_name(cls), cls)
         if other is not cls:
             raise _two_classes(other, cls)
         self._classes.add(cls)
@@ -82,7 +84,7 @@ class ClassNames:
 
 def _two_classes(one: type, other: type) -> FuruUsageError:
     return FuruUsageError(
-        f"two classes in one graph are called {class_name(one)}, and their nodes would share artifacts: "
+        f"two classes in one graph are called {stored_name(one)}, and their nodes would share artifacts: "
         f"one is defined in {place(one)}, the other in {place(other)}. Give them different names. If the "
         "class was defined again (a notebook cell, a reload), make the nodes of the old class again."
     )
@@ -136,7 +138,7 @@ def _cycle(path: list[N], again: N) -> FuruCycleError:
 
 def dependencies(node: Node[Any]) -> list[Node[Any]]:
     """Return a node's dependencies, each once: nodes in its fields, then nodes from `_dependencies()`."""
-    values = list((all_fields(node) or {}).values())
+    values = list((field_values(node) or {}).values())
     if not overrides(type(node), "_dependencies"):
         return nodes_within(values, Node)
     added = ask(node, "_dependencies")

@@ -10,28 +10,31 @@ import threading
 from pathlib import Path
 from typing import Any, TypeVar, dataclass_transform
 
+from furu._common.annotations import local_names
 from furu._common.logs import NodeLogger
 from furu.errors import FuruUsageError
 from furu.node.base import ClassFacts, Node, artifact_of, seal
 from furu.node.class_settings import check_class_settings
 from furu.node.fetch import afetch, fetch
+from furu.node.fields import FieldChecks
 from furu.node.load import exists, status
+from furu.node.marks import counting_name, field
 from furu.node.shapes import builtin_base
 from furu.store.artifact import Artifact, Status, survey
 from furu.store.attempt import Attempt, running_attempt
 
 __all__ = ["Furu"]
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @dataclass_transform(
     eq_default=False,
     kw_only_default=True,
     frozen_default=True,
-    field_specifiers=(dataclasses.field,),
+    field_specifiers=(dataclasses.field, field),
 )
-class Furu(Node[T]):
+class Furu(Node[T_co]):
     """A cached computation of a value of type `T`. A subclass is a frozen, keyword-only dataclass.
 
     A node is one configuration: a class, its `_version` and its field values. Equal configurations have the
@@ -107,7 +110,7 @@ class Furu(Node[T]):
         """Return the status of this node in the store: TODO, IN_PROGRESS, DONE or FAILED."""
         return status(self)
 
-    def get(self, force: bool = False) -> T:
+    def get(self, force: bool = False) -> T_co:
         """Return the value: load it, or compute it if the context allows that.
 
         In interactive code a missing node is computed at once in this thread, after its missing
@@ -119,7 +122,7 @@ class Furu(Node[T]):
         """
         return fetch(self, force).value
 
-    async def aget(self, force: bool = False) -> T:
+    async def aget(self, force: bool = False) -> T_co:
         """Like `get()`, for async code. Async nodes run on the event loop, all other code in threads."""
         return (await afetch(self, force)).value
 
@@ -132,19 +135,19 @@ class Furu(Node[T]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         _check_bases(cls)
+        has_own_init = "__init__" in vars(cls)
+        annotations = vars(cls).get("__annotations__", {}).values()
+        declared = [*annotations, *vars(cls).get("__orig_bases__", ())]
         dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
         # `Node` has equivalent methods. If these stayed, an unneeded @dataclass on the class would fail
         # with an unclear message.
         del cls.__setattr__, cls.__delattr__
-        cls._facts = ClassFacts(cls)
-        for name in cls._facts.field_names:
-            if name in _RESERVED:
-                raise FuruUsageError(
-                    f"the field {cls.__qualname__}.{name} hides Furu's own {name}. Use another name; "
-                    f"a setting of the class is written without a type: {name} = ..."
-                )
+        local = local_names(cls, declared)
+        checks = FieldChecks(cls, local, has_own_init=has_own_init)
+        cls._facts = ClassFacts(cls, local, checks.normalised)
+        _check_fields(cls)
         check_class_settings(cls)
-        cls.__init__ = _sealing(cls.__init__)  # type: ignore[method-assign]
+        cls.__init__ = _sealing(cls.__init__, checks)  # type: ignore[method-assign]
 
 
 def _interrupt(*_: object) -> None:
@@ -162,16 +165,19 @@ def _attempt_at(artifact: Artifact) -> Attempt | None:
     return attempt
 
 
-def _sealing(init: Any) -> Any:
+def _sealing(init: Any, checks: FieldChecks) -> Any:
     @functools.wraps(init)
     def sealed(self: Furu[Any], *args: Any, **kwargs: Any) -> None:
-        init(self, *args, **kwargs)
-        # The constructor of a base class does not seal the node: the class's own constructor does it later.
         cls = type(self)
-        if cls.__init__ is sealed:
-            if cls.__dataclass_fields__ is not cls._facts.fields:
-                raise _decorated(cls)
-            seal(self)
+        if cls.__init__ is not sealed:  # the constructor of a base class: the class's own seals the node
+            init(self, *args, **kwargs)
+            return
+        if cls.__dataclass_fields__ is not cls._facts.fields:
+            raise _decorated(cls)
+        checks.before(kwargs)
+        init(self, *args, **kwargs)
+        checks.after(vars(self), kwargs)
+        seal(self)
 
     return sealed
 
@@ -192,6 +198,24 @@ def _check_bases(cls: type[Furu[Any]]) -> None:
         facts = vars(base).get("_facts")
         if facts is not None and vars(base)["__dataclass_fields__"] is not facts.fields:
             raise _decorated(base)
+
+
+def _check_fields(cls: type[Furu[Any]]) -> None:
+    counting: dict[str, str] = {}
+    for declared in dataclasses.fields(cls):
+        name = declared.name
+        if name in _RESERVED:
+            raise FuruUsageError(
+                f"the field {cls.__qualname__}.{name} hides Furu's own {name}. Use another name; "
+                f"a setting of the class is written without a type: {name} = ..."
+            )
+        if declared.compare:
+            other = counting.setdefault(counting_name(declared), name)
+            if other != name:
+                raise FuruUsageError(
+                    f"the fields {other} and {name} of {cls.__qualname__} both count in the hash as "
+                    f"{counting_name(declared)}. Give one of them another known_as."
+                )
 
 
 def _decorated(cls: type[Furu[Any]]) -> FuruUsageError:

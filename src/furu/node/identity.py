@@ -20,11 +20,13 @@ import struct
 import uuid
 import zoneinfo
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from furu._common.origin import module_name, once_a_class
+from furu._common.origin import once_a_class
 from furu.errors import FuruIdentityError, FuruUsageError
-from furu.node.shapes import Shape, field_names, shape_of
+from furu.node.forms import NoCanonicalForm, foreign_form
+from furu.node.names import Identified, stored_name
+from furu.node.shapes import Shape, shape_of
 
 T = TypeVar("T")
 
@@ -44,10 +46,15 @@ class _Parts(list[bytes]):
 _Encoder = Callable[[Any, _Parts, int], None]
 
 
-class Identified:
-    """Base class of values that are encoded by their own hash when they are inside another value."""
+class CountingField(NamedTuple):
+    """A field that counts in a node's hash: the name that counts, and the name of the attribute.
 
-    _furu_hash: str
+    If `left_out` is not None, the field does not count while the encoding of its value is `left_out`.
+    """
+
+    counts_as: str
+    name: str
+    left_out: bytes | None = None
 
 
 class _NoForm(Exception):
@@ -69,9 +76,9 @@ class _NoForm(Exception):
         self.steps.append(template.format(shown))
 
 
-def node_hash(node: object, version: object, names: Iterable[str]) -> tuple[str, bool]:
-    """Return the hash of a node's class, its `_version` and the fields in `names`, which must be sorted;
-    and whether all values in these fields are immutable, so that the hash cannot change.
+def node_hash(node: object, version: object, fields: Iterable[CountingField]) -> tuple[str, bool]:
+    """Return the hash of a node's class, its `_version` and `fields`, which must be sorted; and whether all
+    values in these fields are immutable, so that the hash cannot change.
 
     The hash is 128 bits of blake2b as 32 hexadecimal digits. Raises `FuruIdentityError`, with the path to
     the value, if a value has no canonical form.
@@ -82,14 +89,28 @@ def node_hash(node: object, version: object, names: Iterable[str]) -> tuple[str,
     try:
         _encode_class(cls, parts)
         _encode(version, parts, 0)
-        for name in names:  # the error below names the field
-            parts.append(_name_bytes(name))
+        for counts_as, name, left_out in fields:  # the error below names the field
+            begin = len(parts)
+            parts.append(_name_bytes(counts_as))
             _encode(_field_value(node, name), parts, 0)
+            if left_out is not None and left_out == b"".join(parts[begin + 1 :]):
+                del parts[begin:]
     except _NoForm as error:
         path = f"{cls.__qualname__}.{name}{''.join(reversed(error.steps))}"
         raise FuruIdentityError(f"{path}{error.reason}", field_path=path) from None
     digest = hashlib.blake2b(b"".join(parts), digest_size=DIGEST_BYTES, person=_ENCODING_VERSION)
     return digest.hexdigest(), parts.is_fixed
+
+
+def encoded(value: Any) -> bytes:
+    """Return the canonical bytes of a value. Raises `FuruIdentityError` if it has no canonical form."""
+    parts = _Parts()
+    try:
+        _encode(value, parts, 0)
+    except _NoForm as error:
+        path = f"the value{''.join(reversed(error.steps))}"
+        raise FuruIdentityError(f"{path}{error.reason}", field_path=path) from None
+    return b"".join(parts)
 
 
 def register_canonical_form(cls: type[T], form: Callable[[T], Any]) -> None:
@@ -131,13 +152,6 @@ def canonical_form(value: Any) -> Any:
     raise FuruUsageError(f"the canonical form of a {type(value).__qualname__} has no end")
 
 
-def all_fields(value: Any) -> dict[str, Any] | None:
-    """Return all fields of a dataclass or msgspec struct by name, except fields without a value. Returns
-    None for other values."""
-    names = field_names(type(value))
-    return None if names is None else {name: getattr(value, name) for name in names if hasattr(value, name)}
-
-
 # ---- the encoders, one for each exact type ----
 
 
@@ -159,31 +173,43 @@ def _encoder_of_kind(value: Any) -> _Encoder:
     if isinstance(value, type):
         return _encode_type
     shape = shape_of(type(value))
-    if shape is None:
+    if shape is not None:
+        return lambda value, parts, depth: _encode_fields(shape, value, parts, depth)
+    foreign = foreign_form(type(value))
+    if foreign is None:
         raise _without_form(value)
-    return lambda value, parts, depth: _encode_fields(shape, value, parts, depth)
+    cls, form = foreign
+    return lambda value, parts, depth: _encode_foreign(cls, form, value, parts, depth)
+
+
+def _encode_foreign(cls: type, form: Callable[[Any], Any], value: Any, parts: _Parts, depth: int) -> None:
+    try:
+        plain = form(value)
+    except NoCanonicalForm as error:
+        raise _NoForm(str(error), joint=" ") from None
+    parts.append(b"R")
+    parts.is_fixed = False
+    _encode_class(cls, parts)
+    _encode(plain, parts, depth + 1)
 
 
 def _without_form(value: Any) -> _NoForm:
     kind = type(value)
     name = f"{kind.__module__}.{kind.__qualname__}"
-    if kind.__module__ == "numpy" and hasattr(value, "ndim"):
-        if value.ndim:
-            return _NoForm(
-                f"is a {name}: write x.tolist() if it is small; otherwise save it and pass a furu.File, "
-                "or pass the node that makes it",
-                joint=" ",
-            )
-        plain = type(value.item())
-        if not plain.__module__.startswith("numpy"):
-            how = f"{plain.__name__}(x)" if plain.__module__ == "builtins" else "x.item()"
-            return _NoForm(f"is a {name}: write {how}", joint=" ")
+    if kind.__module__.partition(".")[0] in _LIBRARIES_OF_TABLES:
+        return _NoForm(
+            f"is a {name}: pass the node that makes it, or save it and pass a furu.File", joint=" "
+        )
     return _NoForm(
         f"a value of type {name} has no canonical form. Use plain "
-        "values (numbers, strings, paths, dates, enums, dataclasses, lists, tuples, dicts, sets, nodes), "
-        "exclude the field with dataclasses.field(compare=False), or give the type a form with "
+        "values (numbers, strings, paths, dates, enums, dataclasses, lists, tuples, dicts, sets, arrays, "
+        "nodes), exclude the field with furu.field(counts=False), or give the type a form with "
         "furu.register_canonical_form(type, to_plain_value)"
     )
+
+
+# Their values are large, and belong to results rather than to configurations.
+_LIBRARIES_OF_TABLES = frozenset({"numpy", "pandas", "polars", "pyarrow", "torch", "PIL", "scipy"})
 
 
 def _field_value(value: Any, name: str) -> Any:
@@ -317,7 +343,8 @@ def _encode_class(cls: type, parts: _Parts) -> None:
 
 @once_a_class
 def _class_bytes(cls: type) -> bytes:
-    return _name_bytes(module_name(cls)) + _name_bytes(cls.__qualname__)
+    module, _, qualname = stored_name(cls).partition(":")
+    return _name_bytes(module) + _name_bytes(qualname)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -6,7 +6,7 @@ import contextvars
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from furu._common.origin import Origin, class_name, is_other_script
+from furu._common.origin import Origin, is_other_script
 from furu._common.text import describe_error, sentence
 from furu.codecs.json import decode_json
 from furu.codecs.pickle import decode_pickle
@@ -108,11 +108,13 @@ def check_script(node: Node[Any], artifact: Artifact) -> None:
 def refuse_other_script(node: Node[Any], artifact: Artifact, record: DoneRecord) -> None:
     """Raise `FuruLoadError` if an artifact was computed by another script with the same file name."""
     facts = type(node)._facts
+    if "_name" in vars(type(node)):  # the class claims the artifacts of that name, wherever they were made
+        return
     own, other = facts.origin, Origin(facts.origin.module, record.source, record.from_script)
     if record.source != facts.accepted and is_other_script(own, other):
         raise FuruLoadError(
             f"{describe(node)} was computed by another file of the same name: {record.source}. The class "
-            f"here is in {own.file}, and both are called {class_name(type(node))} in the store. Rename one "
+            f"here is in {own.file}, and both are called {facts.name} in the store. Rename one "
             "of the files, give one of them another store (FURU_PATH or use_settings), or move the class "
             f"into a module that both import. Artifact: {artifact.files.done}",
             path=Path(artifact.files.done),

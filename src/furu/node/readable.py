@@ -11,15 +11,19 @@ from collections.abc import Iterable
 from operator import itemgetter
 from typing import Any
 
-from furu._common.origin import class_name, once_a_class
+from furu._common.origin import once_a_class
 from furu._common.text import INTERRUPTS, MAX_VALUE_CHARS, UNSHOWN, plain_text, unshown
-from furu.node.identity import MAX_DEPTH, Identified, all_fields, canonical_form
+from furu.node.identity import MAX_DEPTH, canonical_form
+from furu.node.names import Identified, stored_name
+from furu.node.shapes import field_values, hidden_fields
 
 # The approximate limit for one field. Needed because a record that is too large is stored without any
 # configuration.
 _MAX_FIELD_CHARS = 2**17
 # Replaces the value of a field that is declared with `repr=False`.
 HIDDEN = "<hidden>"
+# This many items of an array are written.
+_FIRST_ITEMS = 8
 # All JSON readers read integers exactly up to this limit.
 _EXACT = 2**53
 _HASH = re.compile(r"[0-9a-f]{32}\Z")
@@ -94,7 +98,7 @@ def _reference(kind: type[Identified], value: Identified) -> dict[str, str]:
 
 @once_a_class
 def _readable_name(cls: type) -> str:
-    return plain_text(class_name(cls))
+    return plain_text(stored_name(cls))
 
 
 class _Writer:
@@ -129,22 +133,32 @@ class _Writer:
         if issubclass(kind, pathlib.PurePath):
             return self._text(str(value))
         if issubclass(kind, type):
-            return self._text(class_name(value))
+            return self._text(stored_name(value))
         if issubclass(kind, (list, tuple)):
             return self._items(value, depth)
         if issubclass(kind, (set, frozenset)):
             return self._set(value, depth)
         if issubclass(kind, dict):
             return self._dict(value, depth)
-        if (fields := all_fields(value)) is not None:
-            declared: dict[str, Any] = getattr(kind, "__dataclass_fields__", {})
-            hidden = [name for name, field in declared.items() if not field.repr]
-            return self._named(fields.items(), depth, hidden)
+        if (fields := field_values(value)) is not None:
+            return self._named(fields.items(), depth, hidden_fields(kind))
+        if kind.__module__ == "numpy" and hasattr(value, "dtype"):
+            return self._array(value, depth)
         text = repr(value)
         if text == object.__repr__(value):  # the text contains an address
             form = canonical_form(value)
             return self.write(form, depth + 1) if form is not value else f"<{kind.__qualname__}>"
         return self._text(text, MAX_VALUE_CHARS)
+
+    def _array(self, value: Any, depth: int) -> Any:
+        """Write a numpy number as the number that it is, and an array with its shape and first items."""
+        if value.ndim == 0:
+            plain = value.item()
+            return self.write(plain, depth) if type(plain) is not type(value) else self._text(str(plain))
+        first = [str(item) for item in value.flat[:_FIRST_ITEMS]]
+        more = ["..."] if value.size > _FIRST_ITEMS else []
+        shape = " x ".join(map(str, value.shape))
+        return self._text(f"array {shape} of {value.dtype}: {', '.join(first + more)}")
 
     def _text(self, text: str, most: int = _MAX_FIELD_CHARS) -> str:
         text, most = plain_text(text), min(most, max(self._left, 0))

@@ -14,7 +14,7 @@ from furu._common.origin import once_a_class
 
 
 class Shape:
-    """Facts about a dataclass, struct or named tuple class. `names` are the fields that count in identity.
+    """Facts about a class with fields. `names` are the fields that count in identity.
     `is_frozen` is True if fields cannot be assigned."""
 
     def __init__(
@@ -57,26 +57,70 @@ def shape_of(cls: type) -> Shape | None:
     """Return the shape of a class, or None if its values have no fields.
 
     The shape's names are sorted, except for a named tuple. A dataclass field with `compare=False` does not
-    count, just as Python's `==` ignores it.
+    count, just as Python's `==` ignores it; nor does an attrs field with `eq=False`.
     """
     fields = field_names(cls)
     if dataclasses.is_dataclass(cls):
         counting = sorted(field.name for field in dataclasses.fields(cls) if field.compare)
         is_frozen = bool(getattr(cls, "__dataclass_params__").frozen)  # noqa: B009  # every dataclass has it
         return Shape(cls, counting, fields or (), is_tuple=False, is_frozen=is_frozen)
-    if fields is not None:
-        is_frozen = cls.__struct_config__.frozen  # type: ignore[attr-defined]
+    if fields is not None and issubclass(cls, msgspec.Struct):
+        is_frozen = cls.__struct_config__.frozen
         return Shape(cls, sorted(fields), fields, is_tuple=False, is_frozen=is_frozen)
+    if fields is not None:
+        counting = sorted(one.name for one in getattr(cls, "__attrs_attrs__") if one.eq)  # noqa: B009
+        return Shape(cls, counting, fields, is_tuple=False, is_frozen=False)
     names = getattr(cls, "_fields", None) if issubclass(cls, tuple) else None
     return Shape(cls, names, names, is_tuple=True, is_frozen=True) if isinstance(names, tuple) else None
 
 
+def all_field_names(cls: type) -> tuple[str, ...] | None:
+    """Return the names of all fields of a dataclass, struct, attrs class or named tuple, in order; None for
+    other classes."""
+    names = field_names(cls)
+    if names is None and issubclass(cls, tuple):
+        named = getattr(cls, "_fields", None)
+        names = named if isinstance(named, tuple) else None
+    return names
+
+
 @once_a_class
 def field_names(cls: type) -> tuple[str, ...] | None:
-    """Return the names of all fields of a dataclass or msgspec struct, in order; None for other classes."""
+    """Return the names of all fields of a dataclass, msgspec struct or attrs class, in order. Returns None
+    for other classes."""
     if dataclasses.is_dataclass(cls):
         return tuple([field.name for field in dataclasses.fields(cls)])
-    return cls.__struct_fields__ if issubclass(cls, msgspec.Struct) else None
+    if issubclass(cls, msgspec.Struct):
+        return cls.__struct_fields__
+    attributes = getattr(cls, "__attrs_attrs__", None)  # attrs
+    return None if attributes is None else tuple(attribute.name for attribute in attributes)
+
+
+def field_values(value: Any) -> dict[str, Any] | None:
+    """Return all fields of a dataclass, msgspec struct, attrs class or pydantic model by name, except those
+    without a value. Returns None for other values."""
+    cls = type(value)
+    if is_pydantic_model(cls):
+        fields = {name: getattr(value, name) for name in cls.__pydantic_fields__}
+        return {**fields, **(value.__pydantic_extra__ or {})}
+    names = field_names(cls)
+    return None if names is None else {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
+@once_a_class
+def hidden_fields(cls: type) -> frozenset[str]:
+    """Return the names of the fields of a dataclass, attrs class or pydantic model with `repr=False`."""
+    fields: dict[str, Any] = {**getattr(cls, "__dataclass_fields__", {})}
+    fields.update({one.name: one for one in getattr(cls, "__attrs_attrs__", ())})
+    if is_pydantic_model(cls):
+        fields.update(cls.__pydantic_fields__)  # type: ignore[attr-defined]
+    return frozenset(name for name, field in fields.items() if not field.repr)
+
+
+@once_a_class
+def is_pydantic_model(cls: type) -> bool:
+    """Whether a class is a model of pydantic, which need not be imported."""
+    return isinstance(vars(cls).get("__pydantic_fields__"), dict) and hasattr(cls, "model_validate")
 
 
 def builtin_base(cls: type) -> type | None:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import furu.store.catalog as catalog
-from furu._common.origin import class_name
 from furu.node.base import Node, artifact_of, configuration
 from furu.node.file import File
+from furu.node.names import stored_name
 from furu.node.readable import HIDDEN
 from furu.planning.compare import differences, is_node
 from furu.settings import Settings
@@ -31,7 +31,7 @@ Reason = _StateReason | Literal["version raised", "stale input"]
 
 # The largest number of artifacts of a class that are read to find the node that is replaced.
 _MAX_READ = 2000
-_FILE = class_name(File)
+_FILE = stored_name(File)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +86,14 @@ class Reasons:
         return any(name == _FILE or node_hash in self._changed for name, node_hash in new - old)
 
     def _of_class(self, cls: type[Node[Any]]) -> dict[str, list[Mapping[str, Any]]]:
-        name = class_name(cls)
+        name = stored_name(cls)
         if name not in self._before:
             self._before[name] = self._read(cls)
         return self._before[name]
 
     def _read(self, cls: type[Node[Any]]) -> dict[str, list[Mapping[str, Any]]]:
         before: dict[str, list[Mapping[str, Any]]] = {}
-        artifacts = catalog.walk(self._settings, node_class=class_name(cls))
+        artifacts = catalog.walk(self._settings, node_class=stored_name(cls))
         unwanted = (artifact for artifact in artifacts if artifact.hash not in self._wanted)
         for artifact in itertools.islice(unwanted, _MAX_READ):
             record = catalog.read_small(artifact)

@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any, get_args
 
 from furu._common.checks import check_choice
-from furu._common.origin import class_name
 from furu._common.text import printable, seconds
 from furu.errors import Failure
 from furu.execution.discovery import Discovery, Fact, Found
@@ -18,7 +17,7 @@ from furu.execution.options import DEFAULT_MAX_ASYNC, DEFAULT_MAX_WORKERS, check
 from furu.execution.scheduler import Order
 from furu.execution.window import parse_window_size
 from furu.execution.workers.base import Job
-from furu.node.base import describe
+from furu.node.base import class_name_of, describe
 from furu.node.furu import Furu
 from furu.observing.critical_path import longest_chain
 from furu.observing.durations import fill_unknown, mean_duration_sec
@@ -143,7 +142,7 @@ def summarize(
     nodes: list[PlannedNode] = []
     for fact in to_compute:
         because = finder.find(fact.job.node)
-        reasons.setdefault(class_name(type(fact.job.node)), Counter())[because.reason] += 1
+        reasons.setdefault(class_name_of(fact.job.node), Counter())[because.reason] += 1
         if len(nodes) < _NAMED_NODES:
             nodes.append(_planned(fact.job, because))
     classes = dict.fromkeys(fact.job.node_class for fact in to_compute)
@@ -190,7 +189,7 @@ def _facts(discovery: Discovery) -> Iterator[Fact]:
 
 
 def _planned(job: Job, because: Because) -> PlannedNode:
-    cls = class_name(type(job.node))
+    cls = class_name_of(job.node)
     return PlannedNode(job.key, cls, describe(job.node), because.reason, because.fields)
 
 
