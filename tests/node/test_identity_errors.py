@@ -56,7 +56,7 @@ def test_error_names_the_path_of_the_value_without_a_form(fields: dict[str, Any]
         TrainModel(**fields)
     assert path == caught.value.field_path
     assert str(caught.value).startswith(f"{path}: a value of type builtins.object has no canonical form")
-    assert "compare=False" in str(caught.value)
+    assert "furu.field(counts=False)" in str(caught.value)
     assert "furu.register_canonical_form" in str(caught.value)
 
 

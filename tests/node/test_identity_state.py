@@ -277,21 +277,6 @@ def test_key_whose_repr_raises_does_not_hide_the_error() -> None:
         Holder(value={Unshowable()})
 
 
-def test_numpy_values_are_rejected_with_advice() -> None:
-    numpy = pytest.importorskip("numpy")
-    for value, advice in {
-        "float64": "float(x)",
-        "float32": "float(x)",
-        "int64": "int(x)",
-        "str_": "str(x)",
-    }.items():
-        with pytest.raises(FuruIdentityError) as caught:
-            Holder(value=[getattr(numpy, value)(1)])
-        assert f"Holder.value[0] is a numpy.{value}: write {advice}" == str(caught.value)
-    with pytest.raises(FuruIdentityError, match=r"^Holder\.value is a numpy\.ndarray: write x\.tolist\(\)"):
-        Holder(value=numpy.zeros(3))
-
-
 # ---- time zones ----
 
 

@@ -90,7 +90,7 @@ def test_changed_file_makes_its_dependents_stale(tmp_path: Path) -> None:
     """The reason names the field. Nodes with an unchanged file are not stale."""
     run_local([Joins(parts=tuple(Reads(source=one) for one in files(tmp_path, "a", "b")))])
     plan = plan_local([Joins(parts=tuple(Reads(source=one) for one in files(tmp_path, "a", "c")))])
-    assert {"Reads": "stale input (source)", "Joins": "stale input (parts)"} == reasons(plan)
+    assert {"Reads": "stale input: source", "Joins": "stale input: parts"} == reasons(plan)
     assert 2 == plan.to_compute
 
 
@@ -105,14 +105,14 @@ def test_added_file_makes_the_node_that_combines_files_stale(tmp_path: Path) -> 
     run_local([Joins(parts=tuple(Reads(source=one) for one in files(tmp_path, "a")))])
     two = tuple(Reads(source=one, mark=number) for number, one in enumerate(files(tmp_path, "a", "b")))
     plan = plan_local([Joins(parts=two)])
-    assert {"Reads": "missing", "Joins": "stale input (parts)"} == reasons(plan)
+    assert {"Reads": "missing", "Joins": "stale input: parts"} == reasons(plan)
 
 
 def test_raised_version_is_a_reason_and_makes_dependents_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     run_local([Above(below=Seeded(seed=1))])
     monkeypatch.setattr(Seeded, "_version", 2)
     plan = plan_local([Above(below=Seeded(seed=1))])
-    assert {"Seeded": "version raised", "Above": "stale input (below)"} == reasons(plan)
+    assert {"Seeded": "version raised", "Above": "stale input: below"} == reasons(plan)
 
 
 def test_failed_node_has_the_reason_failed() -> None:

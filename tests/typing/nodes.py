@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any, TypeVar, assert_type
 
+import furu
 from furu import File, Furu, RunReport, Status, run_local, run_local_async
 
 T = TypeVar("T")
@@ -38,6 +39,29 @@ class Concrete(Base[bytes]):
     def _load(self) -> bytes:
         return (self.furu_dir / "x").read_bytes()
 
+
+class Tuned(Furu[float]):
+    rate: float = furu.field(known_as="lr")
+    stratify: bool = furu.field(default=False, added=True)
+    tags: list[str] = furu.field(default_factory=list, added=True)
+    device: str = furu.field(default="cpu", counts=False)
+    token: str = furu.field(default="", secret=True)
+
+
+class Over(Furu[float]):
+    part: Furu[float]
+    parts: tuple[Furu[float | None], ...] = ()
+
+
+tuned = Tuned(rate=0.1, tags=["a"])
+assert_type(tuned.stratify, bool)
+assert_type(tuned.tags, list[str])
+# A node of ints is accepted where a node of floats is declared.
+Over(part=Count(source=Tokens(text="a")), parts=(tuned,))
+floats: Furu[float] = Count(source=Tokens(text="a"))
+Tuned()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+Tuned(rate="0.1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+Over(part=Tokens(text="a"))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 tokens = Tokens(text="a b")
 assert_type(tokens.get(), list[str])

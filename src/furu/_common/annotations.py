@@ -75,8 +75,13 @@ def substituted(declared: Any, given: Mapping[TypeVar, Any]) -> Any:
     or become Any inside a larger type."""
     if isinstance(declared, TypeVar):
         return given.get(declared, declared)
-    inner = () if isinstance(declared, type) else getattr(declared, "__parameters__", ())
-    return declared[tuple(given.get(variable, Any) for variable in inner)] if inner else declared
+    inner: tuple[TypeVar, ...] = (
+        () if isinstance(declared, type) else getattr(declared, "__parameters__", ())
+    )
+    if not inner:
+        return declared
+    generic: Any = declared
+    return generic[tuple(given.get(variable, Any) for variable in inner)]
 
 
 def type_text(declared: Any) -> str:

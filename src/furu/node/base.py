@@ -13,8 +13,8 @@ from furu._common.origin import origin
 from furu._common.text import shown
 from furu.codecs.declared import result_type
 from furu.errors import FuruUsageError
-from furu.node.identity import CountingField, encoded, node_hash
-from furu.node.marks import marks_of
+from furu.node.identity import encoded, node_hash
+from furu.node.marks import CountingField, counting_name, marks_of
 from furu.node.names import Identified, stored_name
 from furu.node.readable import readable_fields
 from furu.retry import Retry
@@ -245,7 +245,7 @@ class ClassFacts:
             if field.default_factory is not dataclasses.MISSING:
                 made = field.default_factory()
             left_out = encoded(self._normalised(field.name, made))
-        return CountingField(marks.known_as or field.name, field.name, left_out)
+        return CountingField(counting_name(field), field.name, left_out)
 
     @_once
     def name(self) -> str:

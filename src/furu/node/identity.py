@@ -20,11 +20,12 @@ import struct
 import uuid
 import zoneinfo
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from furu._common.origin import once_a_class
 from furu.errors import FuruIdentityError, FuruUsageError
 from furu.node.forms import NoCanonicalForm, foreign_form
+from furu.node.marks import CountingField
 from furu.node.names import Identified, stored_name
 from furu.node.shapes import Shape, shape_of
 
@@ -44,17 +45,6 @@ class _Parts(list[bytes]):
 
 
 _Encoder = Callable[[Any, _Parts, int], None]
-
-
-class CountingField(NamedTuple):
-    """A field that counts in a node's hash: the name that counts, and the name of the attribute.
-
-    If `left_out` is not None, the field does not count while the encoding of its value is `left_out`.
-    """
-
-    counts_as: str
-    name: str
-    left_out: bytes | None = None
 
 
 class _NoForm(Exception):

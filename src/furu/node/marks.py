@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 from furu.errors import FuruUsageError
 
@@ -140,3 +140,14 @@ def marks_of(declared: dataclasses.Field[Any]) -> Marks:
 def counting_name(declared: dataclasses.Field[Any]) -> str:
     """Return the name of a field that counts in the hash."""
     return marks_of(declared).known_as or declared.name
+
+
+class CountingField(NamedTuple):
+    """A field that counts in a node's hash: the name that counts, and the name of the attribute.
+
+    If `left_out` is not None, the field does not count while the encoding of its value is `left_out`.
+    """
+
+    counts_as: str
+    name: str
+    left_out: bytes | None = None

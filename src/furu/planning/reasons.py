@@ -19,6 +19,7 @@ from furu.node.file import File
 from furu.node.names import stored_name
 from furu.node.readable import HIDDEN
 from furu.planning.compare import differences, is_node
+from furu.planning.evolution import Configurations, EditKind, Edits, by_names
 from furu.settings import Settings
 from furu.store.artifact import Status, survey
 from furu.store.record import EndedRecord
@@ -27,7 +28,8 @@ from furu.store.record import EndedRecord
 # say how the last attempt ended; "interrupted" means that its process died.
 _StateReason = Literal["missing", "invalid", "failed", "cancelled", "interrupted"]
 # "version raised": there is an artifact with another `_version`. "stale input": one with other inputs.
-Reason = _StateReason | Literal["version raised", "stale input"]
+# The kinds of edits say how the class was edited, so that it lost its artifacts.
+Reason = _StateReason | Literal["version raised", "stale input"] | EditKind
 
 # The largest number of artifacts of a class that are read to find the node that is replaced.
 _MAX_READ = 2000
@@ -36,10 +38,12 @@ _FILE = stored_name(File)
 
 @dataclass(frozen=True, slots=True)
 class Because:
-    """The reason why a node has to be computed. For a stale input, `fields` names the changed fields."""
+    """The reason why a node has to be computed. For a stale input, `fields` names the changed fields. For
+    an edited class, `fields` are the names of the `Edit`, and `advice` is its line."""
 
     reason: Reason
     fields: tuple[str, ...] = ()
+    advice: str = ""
 
 
 class Reasons:
@@ -49,6 +53,8 @@ class Reasons:
     def __init__(self, settings: Settings, wanted: set[str]) -> None:
         self._settings = settings
         self._wanted = wanted
+        self._edits = Edits(settings, wanted)
+        self._by_names: dict[str, Configurations] = {}
         self._before: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
         self._changed: set[str] = set()
 
@@ -75,7 +81,16 @@ class Reasons:
             changed = [name for name in fields if self._has_changed(before.get(name), config.get(name))]
             if changed and (best is None or len(found) < best[0]):
                 best = (len(found), Because("stale input", tuple(changed)))
-        return best[1] if best else None
+        return best[1] if best else self._edited(node, config)
+
+    def _edited(self, node: Node[Any], config: Mapping[str, Any]) -> Because | None:
+        name = stored_name(type(node))
+        if name not in self._by_names:
+            self._by_names[name] = by_names(
+                itertools.chain.from_iterable(self._of_class(type(node)).values())
+            )
+        edit = self._edits.find(node, config, self._by_names[name])
+        return Because(edit.kind, edit.names, edit.line) if edit else None
 
     def _has_changed(self, before: Any, after: Any) -> bool:
         """Whether the nodes in a field are changed versions of the earlier nodes, not unrelated nodes. This

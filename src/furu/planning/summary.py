@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, get_args
 
@@ -41,7 +41,7 @@ _OTHER_WINDOWS = ("dfs", "bfs")
 @dataclass(frozen=True, slots=True)
 class PlannedNode:
     """A node that would be computed. `name` is its class, and `text` describes it. For a stale input,
-    `fields` names the fields that have changed."""
+    `fields` names the fields that have changed; for an edited class, the new or the old names."""
 
     hash: str
     name: str
@@ -50,7 +50,7 @@ class PlannedNode:
     fields: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        because = f" ({', '.join(self.fields)})" if self.fields else ""
+        because = f": {', '.join(self.fields)}" if self.fields else ""
         text = self.text if len(self.text) <= _SHOWN_CHARS else f"{self.text[: _SHOWN_CHARS - 3]}..."
         return f"{text} {self.hash[:8]}: {self.reason}{because}"
 
@@ -78,7 +78,9 @@ class PlanSummary:
     ``missing``: there is no artifact. ``invalid``: `_validate` rejects the artifact. ``failed``,
     ``cancelled``, ``interrupted``: how the last attempt ended. ``version raised``: there is an artifact
     with the same fields and another `_version`. ``stale input``: there is an artifact that differs only in
-    nodes, and these have changed.
+    nodes, and these have changed. ``field added``, ``field renamed``, ``looks renamed``: there is an
+    artifact that was made before the class was edited in this way. `advice` then says, for each class, what
+    to write in the class so that such artifacts stay valid.
 
     `forecasts` are the makespans of simulated runs, based on recorded durations of the same classes: first
     with the given options, then with other numbers of workers and other windows. More workers cannot make a
@@ -97,6 +99,7 @@ class PlanSummary:
     forecasts: tuple[Forecast, ...] = ()
     unknown_durations: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
+    advice: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [
@@ -106,6 +109,8 @@ class PlanSummary:
         for name, reasons in self.reasons.items():
             counts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
             lines.append(f"  {name}: {counts}")
+            if name in self.advice:
+                lines.append(f"    to keep the older artifacts, write in the class: {self.advice[name]}")
         lines += [f"  {printable(failure.message)}" for failure in self.failures[:_SHOWN_FAILURES]]
         return "\n".join([*lines, *self._times()])
 
@@ -140,9 +145,12 @@ def summarize(
     finder = Reasons(settings, {fact.job.key for fact in found})
     reasons: dict[str, Counter[str]] = {}
     nodes: list[PlannedNode] = []
+    advice: dict[str, str] = {}
     for fact in to_compute:
         because = finder.find(fact.job.node)
         reasons.setdefault(class_name_of(fact.job.node), Counter())[because.reason] += 1
+        if because.advice:
+            advice.setdefault(class_name_of(fact.job.node), because.advice)
         if len(nodes) < _NAMED_NODES:
             nodes.append(_planned(fact.job, because))
     classes = dict.fromkeys(fact.job.node_class for fact in to_compute)
@@ -171,6 +179,7 @@ def summarize(
         forecasts=tuple(forecasts),
         unknown_durations=tuple(name for name in classes if recorded[name] is None) if forecasts else (),
         failures=tuple(fact.failure for fact in found if fact.failure is not None),
+        advice=MappingProxyType(advice),
     )
 
 
