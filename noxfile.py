@@ -166,6 +166,13 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session
+def torch(session: nox.Session) -> None:
+    """Test the codec of torch, which is too large to be installed for every run of the tests."""
+    session.install(".[all]", *group("torch"))
+    session.run("pytest", "-q", "tests/codecs/test_torch.py", *session.posargs)
+
+
+@nox.session
 def load(session: nox.Session) -> None:
     """Measure a service under load: its latencies, its leaks and its shutdown."""
     session.install(".[all]", *group("test"))

@@ -108,6 +108,7 @@ def test_readme_has_exactly_two_set_up_commands() -> None:
     "page",
     [
         "index.md",
+        "how-to/store-arrays-tables-models-and-figures.md",
         "how-to/store-files-and-large-results.md",
         "how-to/change-a-class-and-keep-its-artifacts.md",
         "how-to/retry-time-out-and-limit.md",

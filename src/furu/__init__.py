@@ -2,7 +2,7 @@
 parallel.
 
 Nodes
-    Furu, field, File, Status, register_canonical_form
+    Furu, field, File, Status, Codec, register_codec, register_canonical_form
 Runs
     run_local, run_local_async, stream_local, plan_local, Retry, check_cancelled
 Results of runs
@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 import furu.errors as errors
 import furu.events as events
+from furu.codecs.protocol import Codec
+from furu.codecs.registry import register_codec
 from furu.context import EXEC_CONTEXT, ExecContext, check_cancelled
 from furu.errors import *  # noqa: F403
 from furu.events import Event
@@ -55,6 +57,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ClassTime",
+    "Codec",
     "DaskWorkers",
     "EXEC_CONTEXT",
     "Event",
@@ -81,6 +84,7 @@ __all__ = [
     "field",
     "plan_local",
     "register_canonical_form",
+    "register_codec",
     "run_local",
     "run_local_async",
     "stream_local",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import gc
+import subprocess
+import sys
 import types
 from typing import Any
 
@@ -17,6 +18,11 @@ def made(name: str, fields: dict[str, Any], **body: Any) -> type[Furu[Any]]:
     annotations = {key: type(getattr(default, "default", default)) for key, default in fields.items()}
     names = {"__annotations__": annotations, "__module__": __name__, "_create": lambda self: 1}
     return types.new_class(name, (Furu[Any],), {}, lambda space: space.update({**names, **fields, **body}))
+
+
+def in_another_process(code: str) -> None:
+    """Run code in a process whose classes end with it."""
+    subprocess.run([sys.executable, "-c", f"import furu\n{code}"], check=True)
 
 
 def only(node: Furu[Any]) -> tuple[str, str]:
@@ -46,8 +52,11 @@ def test_renamed_field_is_named_with_the_line_that_keeps_the_artifacts() -> None
 
 
 def test_renamed_class_is_named_with_the_line_that_keeps_the_artifacts() -> None:
-    run_local([made("Split", {"seed": 1})()])
-    gc.collect()  # the class must not be alive any more
+    in_another_process(
+        "class Split(furu.Furu[int]):\n    seed: int = 1\n    def _create(self): return 1\n"
+        f"    __module__ = {__name__!r}\n"
+        "furu.run_local([Split()])"
+    )
     halves = made("Halves", {"seed": 1})
     assert (f"looks renamed: {__name__}:Split", f'_name = "{__name__}:Split"') == only(halves())
     assert ("missing", "") == only(halves(seed=2))

@@ -15,6 +15,7 @@ import typer
 import furu.store.catalog as catalog
 from furu._common.text import printable
 from furu.cli.output import complain, console, say, show_table, size
+from furu.codecs.typed import described
 from furu.errors import FuruError, FuruStoreError
 from furu.planning.compare import Difference, differences, is_node
 from furu.settings import Settings, current_settings
@@ -85,7 +86,7 @@ def show(node: Hash, as_json: AsJson = False) -> None:
     if info.config is not None:
         _show_block(out, "configuration", json.dumps(info.config, indent=2, ensure_ascii=False))
     if info.result is not None:
-        _show_block(out, "result", info.result.decode("utf-8", "replace"))
+        _show_block(out, "result", described(info.codec, info.result).decode("utf-8", "replace"))
     for attempt in info.attempts:
         _show_attempt(out, info.artifact, attempt)
 
@@ -122,7 +123,7 @@ def _when(at: float | None) -> str:
 
 
 def _as_json(info: catalog.NodeInfo) -> dict[str, Any]:
-    result = json.loads(info.result) if info.result is not None else None
+    result = json.loads(described(info.codec, info.result)) if info.result is not None else None
     return {**node_json(info, read_logs(info)), "path": str(info.artifact.path), "result": result}
 
 

@@ -1,4 +1,4 @@
-"""Encodes results as JSON, and decodes them as the type that the class declares.
+"""Encodes plain results as JSON, and decodes them as the type that the class declares.
 
 A value is stored only if decoding it gives an equal value. So every later load returns a value equal to the
 one that `_create` returned.
@@ -7,15 +7,19 @@ one that `_create` returned.
 from __future__ import annotations
 
 import functools
-import math
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from furu._common.annotations import type_text
+from furu.codecs.custom import convert_custom, without_mixed_unions
 from furu.codecs.declared import refuse_awaitable
 from furu.errors import FuruResultError, FuruUsageError
 
-_ADVICE = (
+__all__ = ["ADVICE", "decode_json", "encode_json", "first_difference"]
+
+ADVICE = (
     "Return plain data that fits the declared type, or define _load() and write files to "
     "self.furu_dir in _create(), or set _codec = 'pickle' on the class"
 )
@@ -26,37 +30,36 @@ def encode_json(cls: type, declared: Any, value: Any, max_bytes: int) -> tuple[b
 
     Raises `FuruResultError` if that value is not equal to the result, or if the result cannot be stored.
     """
-    name = cls.__qualname__
+    name, expected = cls.__qualname__, type_text(declared)
     try:
         content = _encoder.encode(value)
     except Exception as error:  # the value's methods may raise anything
         refuse_awaitable(name, value)
         raise FuruResultError(
             f"{name}._create() returned a {type(value).__qualname__} that JSON cannot hold: {error}. "
-            f"{_ADVICE}."
+            f"{ADVICE}."
         ) from error
     if len(content) > max_bytes:
         raise FuruResultError(
             f"{name}._create() returned a value of {len(content):,} bytes as JSON, more than the "
-            f"{max_bytes:,} of the setting max_result_bytes. {_ADVICE}."
+            f"{max_bytes:,} of the setting max_result_bytes. {ADVICE}."
         )
     try:
         read_back = decode_json(cls, declared, content)
     except msgspec.ValidationError as error:
         if value is None:
             raise FuruResultError(
-                f"{name}._create() returned None, but declares {_show(declared)}: is a `return` missing?"
+                f"{name}._create() returned None, but declares {expected}: is a `return` missing?"
             ) from error
-        hint = " (NaN and infinity are null in JSON)" if _holds_nan_or_infinity(value) else ""
         raise FuruResultError(
-            f"{name}._create() returned a value that does not fit its declared {_show(declared)}: "
-            f"{error}{hint}. {_ADVICE}."
+            f"{name}._create() returned a value that does not fit its declared {expected}: "
+            f"{error}. {ADVICE}."
         ) from error
     if not _equal(read_back, value):
         raise FuruResultError(
-            f"{name}._create() returned a value that changes when it is read back as {_show(declared)}: "
-            f"{_first_difference(value, read_back)}. Declare a more exact type as T in Furu[T], or: "
-            f"{_ADVICE}."
+            f"{name}._create() returned a value that changes when it is read back as {expected}: "
+            f"{first_difference(value, read_back, _equal)}. Declare a more exact type as T in Furu[T], or: "
+            f"{ADVICE}."
         )
     return content, read_back
 
@@ -74,28 +77,14 @@ def _decoder(cls: type, declared: Any) -> msgspec.json.Decoder[Any]:
         return _cached_decoder(declared)
     except (TypeError, NameError) as error:
         raise FuruUsageError(
-            f"{cls.__qualname__} declares a result of {_show(declared)}, which cannot be read back from "
-            f"JSON: {error}. {_ADVICE}."
+            f"{cls.__qualname__} declares a result of {type_text(declared)}, which cannot be read back "
+            f"from JSON: {error}. {ADVICE}."
         ) from error
 
 
 @functools.lru_cache(maxsize=1024)
 def _cached_decoder(declared: Any) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(declared)
-
-
-def _holds_nan_or_infinity(value: Any) -> bool:
-    """Whether an encodable value contains NaN or infinity, which become null in JSON."""
-    items = [msgspec.to_builtins(value)]
-    while items:
-        item = items.pop()
-        if isinstance(item, float) and not math.isfinite(item):
-            return True
-        if isinstance(item, dict):
-            items += [*item.keys(), *item.values()]
-        elif isinstance(item, (list, tuple, set, frozenset)):
-            items += item
-    return False
+    return msgspec.json.Decoder(without_mixed_unions(declared), dec_hook=convert_custom)
 
 
 def _equal(left: Any, right: Any) -> bool:
@@ -107,7 +96,8 @@ def _equal(left: Any, right: Any) -> bool:
         return False
 
 
-def _first_difference(value: Any, read_back: Any) -> str:
+def first_difference(value: Any, read_back: Any, equal: Callable[[Any, Any], bool]) -> str:
+    """Return the place at which two values differ, and what stands there, for messages."""
     where = ""
     while type(value) is type(read_back):
         if isinstance(value, dict) and value.keys() == read_back.keys():
@@ -116,7 +106,7 @@ def _first_difference(value: Any, read_back: Any) -> str:
             steps = [(f"[{i}]", old, read_back[i]) for i, old in enumerate(value)]
         else:
             break
-        step = next((step for step in steps if not _equal(step[1], step[2])), None)
+        step = next((step for step in steps if not equal(step[1], step[2])), None)
         if step is None:
             break
         where += step[0]
@@ -128,7 +118,3 @@ def _short(value: Any) -> str:
     text = repr(value)
     text = text if len(text) <= 80 else f"{text[:77]}..."
     return f"{text} ({type(value).__qualname__})"
-
-
-def _show(declared: Any) -> str:
-    return declared.__qualname__ if isinstance(declared, type) else str(declared)

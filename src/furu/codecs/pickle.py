@@ -73,16 +73,25 @@ def is_main(module: str) -> bool:
     return module == module_name(type("OfMain", (), {"__module__": _MAIN}))
 
 
-def encode_pickle(cls: type, value: Any) -> bytes:
-    """Return a result as a pickle. Raises `FuruResultError` if it cannot be pickled."""
+def encode_pickle(cls: type, value: Any) -> tuple[bytes, Any]:
+    """Return a result as a pickle, and the value that loading this pickle gives. Raises `FuruResultError`
+    if the result cannot be pickled or loaded."""
     try:
-        return dumps(value)
+        content = dumps(value)
     except Exception as error:  # the value's methods may raise anything
         refuse_awaitable(cls.__qualname__, value)
         raise FuruResultError(
             f"{cls.__qualname__}._create() returned a {type(value).__qualname__} that cannot be pickled: "
             f"{describe_error(error)}. Return plain data, or define _load() and write files to "
             "self.furu_dir in _create()."
+        ) from error
+    try:
+        return content, _StoredUnpickler(io.BytesIO(content)).load()
+    except Exception as error:
+        raise FuruResultError(
+            f"{cls.__qualname__}._create() returned a {type(value).__qualname__} whose pickle cannot be "
+            f"loaded: {describe_error(error)}. Define _load() and write files to self.furu_dir in "
+            "_create()."
         ) from error
 
 

@@ -19,7 +19,7 @@ from furu._common.text import a_type, sentence, shown
 from furu.errors import Failure, FuruStoreError, FuruUsageError
 from furu.execution.workers.base import Job, Lane, make_job
 from furu.execution.workers.call import drop_frames
-from furu.node.base import Node, artifact_of, class_name_of, describe, is_async
+from furu.node.base import Node, artifact_of, class_name_of, describe, is_async, refuse_unstorable
 from furu.node.dependencies import ClassNames, dependencies, postorder
 from furu.node.failure import compute_error
 from furu.node.furu import Furu
@@ -228,6 +228,7 @@ class Discovery:
         """Return the fact about a node and, if the node is TODO, its dependencies."""
         status = self._status(node, thorough=thorough)
         if status is Status.TODO:
+            refuse_unstorable(node)
             below = dependencies(node)
             keys = tuple([dependency.furu_hash for dependency in below])
             job = _job(node)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 from furu._common.origin import origin
 from furu._common.text import shown
 from furu.codecs.declared import result_type
+from furu.codecs.storable import check_storable
 from furu.errors import FuruUsageError
 from furu.node.identity import encoded, node_hash
 from furu.node.marks import CountingField, counting_name, marks_of
@@ -123,6 +124,11 @@ def is_async(node: Node[Any]) -> bool:
     return type(node)._facts.is_async
 
 
+def refuse_unstorable(node: Node[Any]) -> None:
+    """Raise `FuruUsageError` if nothing can store the results that the node's class declares."""
+    type(node)._facts.check_storable()
+
+
 def retry_of(node: Node[Any]) -> Retry | None:
     """Return the retry policy of the node's class."""
     return node._retry
@@ -222,6 +228,7 @@ class ClassFacts:
         self.accepted: str | None = None
         self._cls = cls
         self._directory: tuple[Settings, str] | None = None
+        self._is_storable = False
 
     def directory(self, settings: Settings) -> str:
         """Return the directory of the class's nodes in a store. The directory for the last settings is
@@ -261,6 +268,13 @@ class ClassFacts:
     def is_async(self) -> bool:
         """Whether `_create` is an `async def`."""
         return inspect.iscoroutinefunction(self._cls._create)
+
+    def check_storable(self) -> None:
+        """Raise `FuruUsageError` if results of the declared type cannot be stored."""
+        if not self._is_storable:
+            if self._cls._codec == "json" and not overrides(self._cls, "_load"):
+                check_storable(self._cls.__qualname__, self.result_type)
+            self._is_storable = True
 
     @_once
     def result_type(self) -> Any:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Generic, TypeVar, TypeVarTuple
+from typing import Any, Generic, TypeVar, TypeVarTuple, cast
 
 import anyio
 import msgspec
@@ -27,9 +27,9 @@ from furu._common.loops import (
     shielded,
 )
 from furu._common.steps import hand_over, uninterrupted
-from furu._common.text import describe_error
-from furu.codecs.json import encode_json
+from furu._common.text import describe_error, sentence
 from furu.codecs.pickle import encode_pickle
+from furu.codecs.typed import encode_result
 from furu.context import EXEC_CONTEXT
 from furu.errors import (
     FuruCancelledError,
@@ -40,9 +40,18 @@ from furu.errors import (
     FuruStoreError,
     FuruUsageError,
 )
-from furu.node.base import Node, artifact_of, configuration, describe, is_async, is_changed, overrides
+from furu.node.base import (
+    Node,
+    artifact_of,
+    configuration,
+    describe,
+    is_async,
+    is_changed,
+    overrides,
+    refuse_unstorable,
+)
 from furu.node.failure import compute_error, timeout_error
-from furu.node.hooks import is_in_node
+from furu.node.hooks import call_method, is_in_node
 from furu.node.load import is_rejected, load
 from furu.node.threads import install as let_threads_inherit
 from furu.node.waiting import COMPUTING
@@ -50,6 +59,7 @@ from furu.store.artifact import Done, Status, survey
 from furu.store.attempt import Attempt, State
 from furu.store.claim import in_progress, take
 from furu.store.layout import PICKLE
+from furu.store.record import StoredAs
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -137,6 +147,7 @@ async def acompute(node: Node[T]) -> Fetched[T]:
 
 def _new_attempt(node: Node[Any]) -> Attempt:
     refuse_changed(node)
+    refuse_unstorable(node)
     let_threads_inherit(is_in_node)
     return Attempt(artifact_of(node))
 
@@ -223,20 +234,41 @@ def refuse_changed(node: Node[Any]) -> None:
 
 
 def _publish(node: Node[T], attempt: Attempt, value: Any, step: Callable[..., bool]) -> Fetched[T]:
-    """Encode a value and publish it. Encoding runs in this thread, because it calls the value's methods.
+    """Store a value and publish it. Encoding runs in this thread, because it calls the value's methods.
     Publishing runs through `step`: `uninterrupted` if Ctrl-C may arrive in this thread, else `_call`."""
-    cls, create_sec = type(node), attempt.running_sec
-    config, source = configuration(node), cls._facts.origin
-    if overrides(cls, "_load"):
-        published = step(attempt.publish, "load", b"null", config, source)
-    elif cls._codec == "pickle":
-        content = _encode(node, attempt, value)[0]
-        Path(attempt.files_directory(), PICKLE).write_bytes(content)
-        published = step(attempt.publish, "pickle", b"null", config, source)
-    else:
-        content, value = _encode(node, attempt, value)
-        published = step(attempt.publish, "json", content, config, source)
+    create_sec = attempt.running_sec
+    try:
+        codec, content, value = _store(node, attempt, value)
+    except FuruResultError as error:
+        error.node = node
+        raise
+    published = step(attempt.publish, codec, content, configuration(node), type(node)._facts.origin)
     return Fetched(value, True, create_sec) if published else _winner(node)
+
+
+def _store(node: Node[T], attempt: Attempt, value: Any) -> tuple[StoredAs, bytes, T]:
+    """Write a value as the class says. Returns how it is stored, its JSON, and the value that every later
+    load returns."""
+    cls = type(node)
+    if overrides(cls, "_load"):
+        return "load", b"null", _load_written(node)
+    if cls._codec == "pickle":
+        content, loaded = encode_pickle(cls, value)
+        Path(attempt.files_directory(), PICKLE).write_bytes(content)
+        return "pickle", b"null", loaded
+    max_bytes = attempt.artifact.settings.max_result_bytes
+    return encode_result(cls, cls._facts.result_type, value, attempt.files_directory, max_bytes)
+
+
+def _load_written(node: Node[T]) -> T:
+    """Return what `_load` reads from the files that `_create` has just written."""
+    try:
+        return cast(T, contextvars.copy_context().run(call_method, node, "_load"))
+    except Exception as error:
+        raise FuruResultError(
+            f"{type(node).__qualname__}._load() cannot read what _create() has written: "
+            f"{sentence(describe_error(error))} Nothing was published."
+        ) from error
 
 
 def _call(function: Callable[[*Ts], R], *args: *Ts) -> R:
@@ -260,18 +292,6 @@ def _winner(node: Node[T]) -> Fetched[T]:
         f"it. Its artifact: {artifact.files.done}",
         path=Path(artifact.files.done),
     )
-
-
-def _encode(node: Node[T], attempt: Attempt, value: T) -> tuple[bytes, T]:
-    """Return the encoded value, and the value as it will be read back."""
-    cls = type(node)
-    try:
-        if cls._codec == "pickle":
-            return encode_pickle(cls, value), value
-        return encode_json(cls, cls._facts.result_type, value, attempt.artifact.settings.max_result_bytes)
-    except FuruResultError as error:
-        error.node = node
-        raise
 
 
 class _End(enum.Enum):

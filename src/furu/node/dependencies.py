@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from furu._common.origin import place
+from furu._common.shapes import field_values
 from furu._common.text import a_type, shown
 from furu.errors import FuruCycleError, FuruUsageError
 from furu.node.base import Node, describe, overrides
 from furu.node.hooks import ask
 from furu.node.identity import MAX_DEPTH, canonical_form
 from furu.node.names import Identified, stored_name
-from furu.node.shapes import field_values
 
 N = TypeVar("N", bound=Identified)
 _LEAVES = frozenset({type(None), bool, int, float, str, bytes})

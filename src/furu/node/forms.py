@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from furu._common.origin import once_a_class
+from furu._common.shapes import field_values, is_pydantic_model
 from furu.errors import FuruUsageError
-from furu.node.shapes import field_values, is_pydantic_model
 
 __all__ = ["NoCanonicalForm", "foreign_form"]
 

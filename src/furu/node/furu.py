@@ -12,6 +12,7 @@ from typing import Any, TypeVar, dataclass_transform
 
 from furu._common.annotations import local_names
 from furu._common.logs import NodeLogger
+from furu._common.shapes import builtin_base
 from furu.errors import FuruUsageError
 from furu.node.base import ClassFacts, Node, artifact_of, seal
 from furu.node.class_settings import check_class_settings
@@ -19,7 +20,6 @@ from furu.node.fetch import afetch, fetch
 from furu.node.fields import FieldChecks
 from furu.node.load import exists, status
 from furu.node.marks import counting_name, field
-from furu.node.shapes import builtin_base
 from furu.store.artifact import Artifact, Status, survey
 from furu.store.attempt import Attempt, running_attempt
 

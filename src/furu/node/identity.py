@@ -23,11 +23,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from furu._common.origin import once_a_class
+from furu._common.shapes import Shape, shape_of
 from furu.errors import FuruIdentityError, FuruUsageError
 from furu.node.forms import NoCanonicalForm, foreign_form
 from furu.node.marks import CountingField
 from furu.node.names import Identified, stored_name
-from furu.node.shapes import Shape, shape_of
 
 T = TypeVar("T")
 

@@ -10,6 +10,7 @@ from furu._common.origin import Origin, is_other_script
 from furu._common.text import describe_error, sentence
 from furu.codecs.json import decode_json
 from furu.codecs.pickle import decode_pickle
+from furu.codecs.typed import decode_parts
 from furu.errors import FuruLoadError, FuruMissingArtifactError, FuruStoreError, FuruUsageError
 from furu.node.base import Node, artifact_of, describe, overrides
 from furu.node.hooks import VALIDATING, ask, call_method
@@ -79,9 +80,13 @@ def decode(node: Node[T], artifact: Artifact, record: DoneRecord) -> T:
         if record.codec == "json":
             value: T = decode_json(cls, cls._facts.result_type, record.result)
             return value
+        if record.codec == "parts":
+            files = artifact.files_of(record) if record.files else ""
+            whole: T = decode_parts(cls._facts.result_type, record.result, files)
+            return whole
         if cls._codec != "pickle":
             raise FuruUsageError("it is stored as a pickle, and the class does not set _codec = 'pickle'")
-        unpickled: T = decode_pickle(f"{artifact.files.directory}/{record.files}/{PICKLE}")
+        unpickled: T = decode_pickle(f"{artifact.files_of(record)}/{PICKLE}")
         return unpickled
     except Exception as error:
         raise FuruLoadError(

@@ -12,10 +12,10 @@ from operator import itemgetter
 from typing import Any
 
 from furu._common.origin import once_a_class
+from furu._common.shapes import field_values, hidden_fields
 from furu._common.text import INTERRUPTS, MAX_VALUE_CHARS, UNSHOWN, plain_text, unshown
 from furu.node.identity import MAX_DEPTH, canonical_form
 from furu.node.names import Identified, stored_name
-from furu.node.shapes import field_values, hidden_fields
 
 # The approximate limit for one field. Needed because a record that is too large is stored without any
 # configuration.

@@ -134,6 +134,13 @@ class Artifact(msgspec.Struct, frozen=True):
             )
         return record
 
+    def files_of(self, record: DoneRecord) -> str:
+        """Return the directory of a published artifact's files. Raises `FuruStoreError` if the record names
+        another directory."""
+        if parse_numbered(record.files) is None:
+            raise unusable(self.files.done, f"it has no directory of files, but {record.files!r}")
+        return f"{self.files.directory}/{record.files}"
+
     def numbered(self) -> dict[str, tuple[str, int]]:
         """Return the paths of the node's numbered files, each with its kind and number."""
         files = self.files

@@ -38,6 +38,7 @@ from furu.store.record import (
     DoneRecord,
     EndedRecord,
     OwnerRecord,
+    StoredAs,
     encode_done,
     encode_ended,
     link_new,
@@ -155,7 +156,7 @@ class Attempt:
 
     def publish(
         self,
-        codec: Literal["json", "load", "pickle"],
+        codec: StoredAs,
         result: bytes,
         config: dict[str, Any],
         origin: Origin = _UNKNOWN,
@@ -194,7 +195,7 @@ class Attempt:
 
     def _done_record(
         self,
-        codec: Literal["json", "load", "pickle"],
+        codec: StoredAs,
         result: bytes,
         config: dict[str, Any],
         origin: Origin,

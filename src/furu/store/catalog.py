@@ -77,8 +77,9 @@ class NodeInfo:
 
     `config` is the recorded configuration, with each nested node as ``{"node": class, "hash": hash}``. It
     comes from the published artifact, or else from the last attempt that ended; None if neither exists.
-    `result` is the stored JSON; None if the result is in files or nothing is published. `problem` names the
-    files that could not be read, and the reasons.
+    `result` is the stored JSON; None if the result is in files or nothing is published. If `codec` is
+    ``"parts"``, the JSON has placeholders for the parts that are in files. `problem` names the files that
+    could not be read, and the reasons.
     """
 
     artifact: Artifact
@@ -179,7 +180,7 @@ def inspect(artifact: Artifact) -> NodeInfo:
         config=known.config if known else None,
         attempts=tuple(sorted(attempts, key=lambda attempt: attempt.number)),
         codec=done.codec if done else None,
-        result=bytes(done.result) if done and done.codec == "json" else None,
+        result=bytes(done.result) if done and done.codec in ("json", "parts") else None,
         started_at=done.started_at if done else None,
         duration_sec=done.duration_sec if done else None,
         problem="; ".join(problems),

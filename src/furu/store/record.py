@@ -22,6 +22,8 @@ from furu._common.text import traceback_text
 from furu.errors import FuruStoreError
 
 FORMAT = 1
+# How a result is stored: as JSON, as JSON with parts in files, in files that `_load` reads, as a pickle.
+StoredAs = Literal["json", "parts", "load", "pickle"]
 # Most records are far smaller. Tracebacks have their own, lower limit.
 MAX_RECORD_BYTES = 2**20
 MAX_TRACEBACK_CHARS = 64 * 2**10
@@ -65,7 +67,8 @@ class EndedRecord(msgspec.Struct, frozen=True, tag="ended", tag_field="record"):
 class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record"):
     """The record of a published artifact.
 
-    `result` is the value as JSON, or null if the result is in files. `files` is the name of the directory
+    `result` is the value as JSON, with placeholders for its parts if `codec` is "parts", or null if the
+    result is in files. `files` is the name of the directory
     with the attempt's files, or empty if there are none. `source` is the path of the file that defines the
     class. `from_script` is True if that file was run as a script rather than imported.
     """
@@ -74,7 +77,7 @@ class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record"):
     node_class: str
     hash: str
     attempt: int
-    codec: Literal["json", "load", "pickle"]
+    codec: StoredAs
     config: dict[str, Any]
     started_at: float
     duration_sec: float

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 import furu.web.parts as parts
 from furu._common.text import printable
+from furu.codecs.typed import described
 from furu.drawing import DrawnNode
 from furu.graph import UNNEEDED, ClassNode, Graph, GraphNode
 from furu.service.progress import NodeProgress
@@ -129,7 +130,7 @@ class Pages:
             el("ul", *(el("li", self._node_link(key)) for key in node.depends_on[:MAX_LISTED])),
             parts.left_out(len(node.depends_on), MAX_LISTED),
             el("h2", "Result") if info.result is not None else None,
-            parts.result_block(info.result) if info.result is not None else None,
+            parts.result_block(described(info.codec, info.result)) if info.result is not None else None,
             el("h2", f"Attempts: {node.attempt_count}"),
             *reversed(attempts),
             parts.left_out(node.attempt_count, len(attempts)),

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from furu._common.annotations import arguments_by_variable, substituted
+from furu._common.shapes import all_field_names
 from furu.codecs.declared import result_type
 from furu.errors import FuruUsageError
 from furu.node.base import Node
@@ -25,7 +26,6 @@ from furu.node.declared.mismatch import Convert, Make, Mismatch, check_if, unwra
 from furu.node.declared.nodes import is_assignable
 from furu.node.declared.records import record_converter
 from furu.node.declared.scalars import SCALARS, number_converter, path_converter
-from furu.node.shapes import all_field_names
 
 __all__ = ["converter"]
 

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from furu._common.annotations import arguments_by_variable, substituted, type_arguments
+from furu._common.shapes import all_field_names
 from furu.node.declared.mismatch import Convert, Mismatch, converted
-from furu.node.shapes import all_field_names
 
 __all__ = ["record_converter"]
 
