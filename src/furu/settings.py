@@ -25,6 +25,7 @@ __all__ = [
     "Settings",
     "SettingsChanges",
     "current_settings",
+    "project_of",
     "use_settings",
 ]
 
@@ -222,11 +223,16 @@ def _switch(name: str, text: str) -> bool:
     return text == "1"
 
 
-@functools.lru_cache(maxsize=64)
 def _project_store(start: str) -> Path:
     """Return the store beside the nearest pyproject.toml in or above `start`, or else in `start`."""
-    directory = Path(start)
-    for above in (directory, *directory.parents):
-        if (above / "pyproject.toml").is_file():
-            return above / "furu-data"
-    return directory / "furu-data"
+    return _path(project_of(start) or start, "furu-data")
+
+
+@functools.lru_cache(maxsize=1024)
+def project_of(directory: str) -> str | None:
+    """Return the project that contains a directory: the nearest one, in or above it, with a pyproject.toml.
+    None if there is none."""
+    for above in (Path(directory), *Path(directory).parents):
+        if os.path.isfile(above / "pyproject.toml"):
+            return str(above)
+    return None
