@@ -127,8 +127,9 @@ def walk(
             yield Artifact(settings, NodeFiles(f"{directory}/{node_hash}"), name, node_hash)
 
 
-def find(settings: Settings, prefix: str) -> Artifact:
-    """Return the node whose hash begins with `prefix`, which may be the whole hash.
+def find(settings: Settings, prefix: str, *, node_class: str | None = None) -> Artifact:
+    """Return the node whose hash begins with `prefix`, which may be the whole hash. With `node_class`
+    (``module:Class``), looks only among the nodes of that class.
 
     Raises `FuruStoreError` if no node matches, or if several match. The error names the first matches.
     """
@@ -139,13 +140,14 @@ def find(settings: Settings, prefix: str) -> Artifact:
             path=settings.store,
         )
     problems: list[str] = []
-    nodes = list(walk(settings, prefix=text, problems=problems))
+    nodes = list(walk(settings, node_class=node_class, prefix=text, problems=problems))
     if len(nodes) == 1:
         return nodes[0]
     if not nodes:
         unread = "".join(f"; {problem}" for problem in problems[:5])
+        kind = f" of {printable(node_class)}" if node_class else ""
         raise FuruStoreError(
-            f"the store {settings.store} has no node whose hash begins with {text}{unread}",
+            f"the store {settings.store} has no node{kind} whose hash begins with {text}{unread}",
             path=settings.store,
         )
     named = ", ".join(f"{node}" for node in nodes[:5])

@@ -11,7 +11,7 @@ from typing import Any
 
 from furu.store.layout import is_identifier
 
-__all__ = ["is_reference", "references_within", "same_node"]
+__all__ = ["is_reference", "references_within", "same_node", "same_value"]
 
 _KEYS = frozenset({"node", "hash"})
 _ALL_KEYS = _KEYS | {"path"}
@@ -30,6 +30,13 @@ def same_node(one: Any, other: Any) -> bool:
     if not (is_reference(one) and is_reference(other)):
         return False
     return bool(one["node"] == other["node"] and one["hash"] == other["hash"])
+
+
+def same_value(one: Any, other: Any) -> bool:
+    """Whether two recorded values are equal. True is not 1."""
+    if isinstance(one, bool) != isinstance(other, bool):
+        return False
+    return same_node(one, other) or bool(one == other)
 
 
 def references_within(value: Any) -> Iterator[dict[str, Any]]:
