@@ -220,6 +220,9 @@ class ClassFacts:
         # than the class's own, whose artifacts were accepted last.
         self.checked: Settings | None = None
         self.accepted: str | None = None
+        # Whether loaded values are worth keeping in memory; None if that is not known yet. See `cache.py`.
+        self.is_cached: bool | None = None
+        self.small_values = 0
         self._cls = cls
         self._directory: tuple[Settings, str] | None = None
 
