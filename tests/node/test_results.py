@@ -134,7 +134,7 @@ def test_stored_yields_only_nodes_with_the_wanted_field_values() -> None:
     assert {node for node in nodes if node.rate == 0.5} == {node for node, _ in Train.stored(rate=0.5)}
     wanted = Train.stored(rate=2.0, data=Data(seed=3))
     assert [(nodes[3], 6.0)] == list(wanted)
-    assert [] == list(Train.stored(rate=True))
+    assert [] == list(Train.stored(rate=7.0))
 
 
 def test_stored_is_lazy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,3 +319,43 @@ def test_load_of_a_failed_node_says_that_it_failed() -> None:
         Failing().get()
     with pytest.raises(FuruStoreError, match="is FAILED, so it has no value"):
         furu.load(Failing().furu_hash)
+
+
+# ---- classes that changed with `furu.field` ----
+
+
+class Old(Furu[int]):
+    _name = "changing:Model"
+    lr: float
+
+    def _create(self) -> int:
+        return 1
+
+
+class New(Furu[int]):
+    """`Old` with a field renamed, a field added, and a field that is never recorded."""
+
+    _name = "changing:Model"
+    rate: float = furu.field(known_as="lr")
+    more: tuple[int, ...] = furu.field(default=(), added=True)
+    token: str = furu.field(default="", secret=True)
+
+    def _create(self) -> int:
+        return 2
+
+
+def test_nodes_of_before_a_compatible_change_are_made_again() -> None:
+    """Their artifacts are still valid, so they are nodes of the class."""
+    Old(lr=0.5).get()
+    node = New(rate=0.25, more=(1,), token="secret")
+    node.get()
+    assert {New(rate=0.5): 1, node: 2} == dict(New.stored())
+    assert [(New(rate=0.5), 1)] == list(New.stored(rate=0.5, more=()))
+    assert [(node, 2)] == list(New.stored(more=[1]))
+    assert {"changing:Model"} == {furu.table(New).node_class}
+    assert 2 == len(furu.table("Model"))
+
+
+def test_wanted_value_of_a_wrong_type_is_an_error() -> None:
+    with pytest.raises(furu.FuruFieldError, match=r"Train\.rate is declared as float"):
+        Train.stored(rate="0.5")

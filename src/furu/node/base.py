@@ -213,7 +213,7 @@ class ClassFacts:
         self.secret_names = frozenset(field.name for field in fields if marks_of(field).secret)
         # Names for the annotations of a class in a function, and how a field's value is normalised.
         self.local_names = local_names
-        self._normalised = normalised
+        self.normalised = normalised
         self.fields = cls.__dataclass_fields__  # a second @dataclass would replace the class's fields
         self.origin = origin(cls)
         # The settings whose store was checked for artifacts of another script, and the source file, other
@@ -242,13 +242,15 @@ class ClassFacts:
         return tuple(sorted((self._counting(field) for field in fields), key=lambda field: field.counts_as))
 
     def _counting(self, field: dataclasses.Field[Any]) -> CountingField:
-        marks, left_out = marks_of(field), None
-        if marks.added:
-            made: Any = field.default
-            if field.default_factory is not dataclasses.MISSING:
-                made = field.default_factory()
-            left_out = encoded(self._normalised(field.name, made))
+        left_out = encoded(self.default(field)) if marks_of(field).added else None
         return CountingField(counting_name(field), field.name, left_out)
+
+    def default(self, field: dataclasses.Field[Any]) -> Any:
+        """Return the normalised default of a field that has one."""
+        made: Any = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            made = field.default_factory()
+        return self.normalised(field.name, made)
 
     @_once
     def name(self) -> str:

@@ -23,6 +23,7 @@ import sys
 import types
 import typing
 import uuid
+import weakref
 import zoneinfo
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
@@ -89,7 +90,8 @@ def load_shared(node: Node[T], artifact: Artifact, read: Callable[[], T]) -> T:
     if done is not Done.PUBLISHED:
         return read()
     memory = this_process().loaded
-    key = (type(node), artifact.files.done)  # a class that is defined again may declare another type
+    # Part of the key is the class, because one that is defined again may declare another type.
+    key = (weakref.ref(type(node)), artifact.files.done)
     kept: _Kept | None = memory.find(key, identity)
     if kept is None and memory.begin(key):
         try:

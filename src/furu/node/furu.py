@@ -128,7 +128,7 @@ class Furu(Node[T_co]):
         return (await afetch(self, force)).value
 
     @classmethod
-    def stored(cls, **where: Any) -> Iterator[tuple[Self | dict[str, Any], T]]:
+    def stored(cls, **where: Any) -> Iterator[tuple[Self | dict[str, Any], T_co]]:
         """Yield each stored node of this class and its value, in the order of the hashes.
 
         With `where`, yields only nodes whose fields have these values: ``Train.stored(rate=0.1)``. Values

@@ -8,14 +8,14 @@ hash. Only classes that the program has imported are used: nothing that a record
 from __future__ import annotations
 
 import os
-import typing
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import Field, dataclass, fields
 from typing import Any, TypeVar, cast
 
-from furu._common.origin import globals_of, once_a_class
 from furu.errors import FuruStoreError
 from furu.node.base import Node
+from furu.node.fields import field_types
+from furu.node.marks import counting_name
 from furu.node.readable import HIDDEN
 from furu.node.restore import restore
 from furu.settings import Settings, project_of
@@ -106,24 +106,20 @@ class Rebuilder:
         declared = field_types(visit.cls)
         given: dict[str, Any] = {}
         for field in fields(visit.cls):
-            written = visit.config.get(field.name, HIDDEN)
+            written = recorded(field, visit.config)
             if not field.init or written == HIDDEN:  # the default may be what the node had
                 continue
             try:
-                given[field.name] = restore(declared.get(field.name, Any), written, self._nodes)
+                given[field.name] = restore(declared[field.name], written, self._nodes)
             except Exception:  # from the class of a value
                 if field.compare:
                     return None
         return _first_equal(visit.cls, visit.hash, [given])
 
 
-@once_a_class
-def field_types(cls: type) -> dict[str, Any]:
-    """Return the declared types of a class's fields. Empty if they name types that are not known."""
-    try:
-        return typing.get_type_hints(cls, localns={**globals_of(cls), cls.__name__: cls})
-    except Exception:  # evaluating an annotation may raise anything
-        return {}
+def recorded(field: Field[Any], config: Mapping[str, Any]) -> Any:
+    """Return the recorded value of a field, perhaps under its former name; `HIDDEN` if there is none."""
+    return config.get(field.name, config.get(counting_name(field), HIDDEN))
 
 
 def _first_equal(

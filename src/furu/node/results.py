@@ -11,8 +11,9 @@ from furu._common.text import printable
 from furu.errors import FuruError, FuruStoreError, FuruUsageError
 from furu.node.base import Node, overrides
 from furu.node.load import decode, is_rejected
+from furu.node.marks import marks_of
 from furu.node.readable import HIDDEN, readable
-from furu.node.rebuild import Rebuilder, living_classes
+from furu.node.rebuild import Rebuilder, living_classes, recorded
 from furu.settings import current_settings
 from furu.store.artifact import Artifact
 from furu.store.record import DoneRecord
@@ -90,10 +91,15 @@ def _matcher(cls: type[Node[Any]], where: Mapping[str, Any]) -> Callable[[Mappin
                 f"the field {cls.__qualname__}.{name} is declared with repr=False, so its value is not "
                 "recorded, and nodes cannot be chosen by it"
             )
-    wanted = {name: readable(value) for name, value in where.items()}
+    fields = cls.__dataclass_fields__
+    wanted = {name: readable(facts.normalised(name, value)) for name, value in where.items()}
+    added = [fields[name] for name in where if marks_of(fields[name]).added]
+    defaults = {field.name: readable(facts.default(field)) for field in added}
 
     def matches(config: Mapping[str, Any]) -> bool:
-        return all(same_value(config.get(name, HIDDEN), value) for name, value in wanted.items())
+        found = {name: recorded(fields[name], config) for name in wanted}
+        found |= {name: default for name, default in defaults.items() if found[name] == HIDDEN}
+        return all(same_value(found[name], value) for name, value in wanted.items())
 
     return matches
 
