@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from furu import Furu, FuruComputeError, run_local
+from furu import File, Furu, FuruComputeError, run_local
 from furu.cli.app import app
 
 
@@ -99,6 +99,29 @@ def test_wrong_arguments_are_errors(arguments: tuple[str, ...], code: int, messa
     done = furu(*arguments)
     assert (code, "") == (done.exit_code, done.stdout)
     assert message in " ".join(done.stderr.replace("│", "").split())
+
+
+class Words(Furu[int]):
+    source: File
+
+    def _create(self) -> int:
+        return 1
+
+
+def test_explain_and_show_name_the_path_of_a_changed_file(tmp_path: Path) -> None:
+    path = tmp_path / "project" / "raw" / "words"
+    path.parent.mkdir(parents=True)
+    (tmp_path / "project" / "pyproject.toml").touch()
+    nodes = []
+    for text in "ab":
+        path.write_text(text)
+        nodes.append(Words(source=File(path=path)))
+        nodes[-1].get()
+    before, after = (node.source.furu_hash[:8] for node in nodes)
+    told = f"source: furu.node.file:File raw/words {before} -> furu.node.file:File raw/words {after}"
+    assert told in furu("explain", nodes[1].furu_hash).stdout
+    assert '"path": "raw/words"' in furu("show", nodes[1].furu_hash).stdout
+    assert "raw/words" in furu("ls", "Words").stdout
 
 
 def test_unreadable_nodes_are_named_on_stderr(nodes: list[Train], store: Path) -> None:

@@ -42,7 +42,7 @@ def _options(
     pass
 
 
-_COMMANDS: tuple[Callable[..., None], ...] = (run, plan, status, ls, table, show, explain, graph, gc, demo)
+_COMMANDS: tuple[Callable[..., None], ...] = (run, plan, explain, status, ls, table, show, graph, gc, demo)
 for _command in _COMMANDS:
     app.command()(ending_well(_command))
 app.command(hidden=True)(ending_well(closure))

@@ -153,9 +153,10 @@ def _show(node: Node[Any]) -> str:
 
 def configuration(node: Node[Any]) -> dict[str, Any]:
     """Return a node's fields as plain JSON for records. Values of fields with `repr=False` are hidden,
-    except for the nodes in them."""
+    except for the nodes in them. The path of an input file is relative to its project."""
     facts = type(node)._facts
-    return readable_fields(node, facts.field_names, facts.hidden_names)
+    config = readable_fields(node, facts.field_names, facts.hidden_names)
+    return {**config, "path": node._furu_path} if node._furu_path else config
 
 
 # The attributes that `seal` sets.
