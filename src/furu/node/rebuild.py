@@ -56,6 +56,7 @@ class Rebuilder:
         self._settings = settings
         self._classes = living_classes()
         self._nodes: dict[str, Node[Any] | None] = {}
+        self._types: dict[type[Node[Any]], dict[str, Any]] = {}
 
     def rebuild(self, cls: type[N], node_hash: str, config: dict[str, Any]) -> N | None:
         """Return the node of a class with this hash; None if the configuration does not give it.
@@ -103,7 +104,9 @@ class Rebuilder:
         return None if record is None else self._visit(cls, node_hash, record.config)
 
     def _make(self, visit: _Visit) -> Node[Any] | None:
-        declared = field_types(visit.cls)
+        declared = self._types.get(visit.cls)
+        if declared is None:
+            declared = self._types[visit.cls] = field_types(visit.cls)
         given: dict[str, Any] = {}
         for field in fields(visit.cls):
             written = recorded(field, visit.config)
