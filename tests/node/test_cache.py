@@ -230,10 +230,11 @@ def test_readers_of_a_read_only_array_get_views_that_cannot_be_written(reads: li
         return numpy.frombuffer(LARGE.encode(), dtype="u1")
 
     node = pickled(make)
+    assert not node.get().flags.owndata
     views = [node.get() for _ in range(3)]
     assert 3 == len({id(view) for view in views})
     assert all(numpy.shares_memory(view, views[0]) for view in views)
-    for view in views[1:]:
+    for view in views:
         with pytest.raises(ValueError, match="WRITEABLE"):
             view.flags.writeable = True
     assert 1 == len(reads)
@@ -398,3 +399,17 @@ def test_forked_child_starts_with_an_empty_cache(process: Process) -> None:
             is_empty = child.loaded.size_bytes == 0
             os._exit(0 if is_empty and node.get().endswith(LARGE) else 1)
     assert 0 == os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+class Weird(tuple[str, ...]):
+    """A tuple that has attributes, and cannot be examined."""
+
+    def __iter__(self) -> Any:
+        raise RuntimeError("no")
+
+
+def test_value_that_cannot_be_examined_is_loaded() -> None:
+    node = pickled(lambda: Weird((LARGE,)))
+    first, second = node.get(), node.get()
+    first.note = "changed"
+    assert not hasattr(second, "note")

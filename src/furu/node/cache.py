@@ -98,9 +98,10 @@ def load_shared(node: Node[T], artifact: Artifact, read: Callable[[], T]) -> T:
             value = read()
             new = _kept(value, limit_bytes)
             if new is None:
-                facts.is_cached = False  # nor are other values of the class likely to be unmodifiable
-            elif _is_worth_keeping(facts, new.size_bytes):
+                facts.is_cached = False  # other values of the class can probably be modified too
+            elif _is_worth_keeping(facts, new.size_bytes) and new.size_bytes <= limit_bytes:
                 memory.keep(key, identity, new, new.size_bytes, limit_bytes)
+                return cast(T, new.for_reader())
             return value
         finally:
             memory.end(key)
@@ -172,12 +173,19 @@ def _of_all(members: Any, depth: int) -> typing.Literal["small", "large", "modif
 
 
 def _kept(value: Any, limit_bytes: int) -> _Kept | None:
-    """Return what to keep for a value, or None if the value could be modified."""
-    library = type(value).__module__.partition(".")[0]
-    if library in _LIBRARIES and library in sys.modules:
-        return _LIBRARIES[library](sys.modules[library], value)
-    size_bytes = _size_if_fixed(value, limit_bytes)
+    """Return what to keep for a value, or None if the value could be modified, or cannot be examined."""
+    try:
+        library = _library(type(value))
+        if library in _LIBRARIES and library in sys.modules:
+            return _LIBRARIES[library](sys.modules[library], value)
+        size_bytes = _size_if_fixed(value, limit_bytes)
+    except Exception:  # from a method of the value; a cache must not make loading fail
+        return None
     return None if size_bytes is None else _Kept(value, size_bytes)
+
+
+def _library(cls: type) -> str:
+    return cls.__module__.partition(".")[0]
 
 
 def _size_if_fixed(value: Any, limit_bytes: int) -> int | None:
@@ -210,10 +218,10 @@ def _size_if_fixed(value: Any, limit_bytes: int) -> int | None:
 
 def _kept_array(numpy: Any, array: Any) -> _Kept | None:
     is_array = type(array) in (numpy.ndarray, numpy.memmap)
-    # An array that owns its data could be made writable again.
-    if not is_array or array.flags.writeable or array.flags.owndata or array.dtype.hasobject:
+    if not is_array or array.flags.writeable or array.dtype.hasobject:
         return None
-    return _Kept(array.view(), int(array.nbytes), lambda array: array.view())
+    # A view of a read-only array cannot be made writable; the array itself could, if it owns its data.
+    return _Kept(array, int(array.nbytes), lambda array: array.view())
 
 
 def _kept_in_pandas(pandas: Any, value: Any) -> _Kept | None:
@@ -224,14 +232,12 @@ def _kept_in_pandas(pandas: Any, value: Any) -> _Kept | None:
     indexes = [value.index, value.columns] if is_frame else [value.index]
     levels = [level for index in indexes for level in getattr(index, "levels", [index])]
     for part in [*columns, *levels]:
+        if _library(type(part.dtype)) not in ("numpy", "pandas"):
+            return None
         if part.dtype == object and not set(map(type, part.array)) <= _LEAVES:
             return None
     used = value.memory_usage(deep=True)
-    return _Kept(value.copy(deep=True), int(used.sum() if is_frame else used), _copied)
-
-
-def _copied(value: Any) -> Any:
-    return value.copy(deep=True)
+    return _Kept(value, int(used.sum() if is_frame else used), lambda value: value.copy(deep=True))
 
 
 def _kept_in_polars(polars: Any, value: Any) -> _Kept | None:
@@ -240,7 +246,7 @@ def _kept_in_polars(polars: Any, value: Any) -> _Kept | None:
     dtypes = value.dtypes if type(value) is polars.DataFrame else [value.dtype]
     if any(dtype.is_nested() or dtype == polars.Object for dtype in dtypes):
         return None
-    return _Kept(value.clone(), int(value.estimated_size()), lambda value: value.clone())
+    return _Kept(value, int(value.estimated_size()), lambda value: value.clone())
 
 
 def _kept_in_pyarrow(pyarrow: Any, value: Any) -> _Kept | None:
