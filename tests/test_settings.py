@@ -19,7 +19,7 @@ from furu.settings import DEFAULT_LEASE_SEC, DEFAULT_MAX_RESULT_BYTES
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, with no FURU_* variable set."""
-    for name in ("PATH", "LEASE_SEC", "DURABILITY", "MAX_RESULT_BYTES", "ALLOW_SHARED"):
+    for name in ("PATH", "LEASE_SEC", "DURABILITY", "MAX_RESULT_BYTES", "ALLOW_SHARED", "CACHE_BYTES"):
         monkeypatch.delenv(f"FURU_{name}", raising=False)
     folder = tmp_path / "work" / "deep"
     folder.mkdir(parents=True)
@@ -74,6 +74,7 @@ def test_environment_sets_each_field(folder: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("FURU_DURABILITY", "power")
     monkeypatch.setenv("FURU_MAX_RESULT_BYTES", "1000")
     monkeypatch.setenv("FURU_ALLOW_SHARED", "1")
+    monkeypatch.setenv("FURU_CACHE_BYTES", "1e6")
     assert (
         Settings(
             store=Path("/tmp/store"),
@@ -81,6 +82,7 @@ def test_environment_sets_each_field(folder: Path, monkeypatch: pytest.MonkeyPat
             durability="power",
             max_result_bytes=1000,
             allow_shared=True,
+            cache_bytes=1_000_000,
         )
         == current_settings()
     )
@@ -102,7 +104,9 @@ def test_relative_path_in_the_environment_is_below_the_working_directory(
     assert folder / "here" == first.store
 
 
-@pytest.mark.parametrize("name", ["PATH", "LEASE_SEC", "DURABILITY", "MAX_RESULT_BYTES", "ALLOW_SHARED"])
+@pytest.mark.parametrize(
+    "name", ["PATH", "LEASE_SEC", "DURABILITY", "MAX_RESULT_BYTES", "ALLOW_SHARED", "CACHE_BYTES"]
+)
 def test_empty_variable_counts_as_unset(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = current_settings()
     monkeypatch.setenv(f"FURU_{name}", "")
@@ -124,6 +128,9 @@ def test_empty_variable_counts_as_unset(name: str, folder: Path, monkeypatch: py
         ("MAX_RESULT_BYTES", "-5", "max_result_bytes must be 1 or more"),
         ("MAX_RESULT_BYTES", "nan", "(?i)max_result_bytes must be"),
         ("MAX_RESULT_BYTES", "inf", "(?i)max_result_bytes must be"),
+        ("CACHE_BYTES", "much", "FURU_CACHE_BYTES must be a number, not 'much'"),
+        ("CACHE_BYTES", "-1", "cache_bytes must be 0 or more"),
+        ("CACHE_BYTES", "0.5", "cache_bytes must be an int"),
     ],
 )
 def test_variable_with_a_wrong_value_is_an_error_that_names_allowed_values(
@@ -176,6 +183,9 @@ def test_settings_are_frozen_and_picklable() -> None:
         ("max_result_bytes", True),
         ("max_result_bytes", 0),
         ("max_result_bytes", "9"),
+        ("cache_bytes", -1),
+        ("cache_bytes", True),
+        ("cache_bytes", 1.5),
     ],
 )
 def test_wrong_value_is_an_error_that_names_the_field(field: str, wrong: Any) -> None:

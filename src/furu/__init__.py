@@ -5,6 +5,8 @@ Nodes
     Furu, field, File, Status, Codec, register_codec, register_canonical_form
 Runs
     run_local, run_local_async, stream_local, plan_local, Retry, check_cancelled
+Stored results
+    load, table, Table (and Furu.stored)
 Results of runs
     RunReport, events, EventStream, Trace
 Workers
@@ -49,9 +51,11 @@ from furu.store.artifact import Status
 if TYPE_CHECKING:
     from furu.execution.stream import EventsDropped, EventStream, stream_local
     from furu.execution.workers import DaskWorkers, ProcessWorkers
+    from furu.node.results import load, table
     from furu.observing.trace import Trace
     from furu.planning.summary import Forecast, PlannedNode, PlanSummary, plan_local
     from furu.store import catalog
+    from furu.store.table import Table
 
 __version__ = "0.1.0"
 
@@ -75,6 +79,7 @@ __all__ = [
     "RunReport",
     "Settings",
     "Status",
+    "Table",
     "ThreadWorkers",
     "Trace",
     "catalog",
@@ -82,12 +87,14 @@ __all__ = [
     "current_settings",
     "events",
     "field",
+    "load",
     "plan_local",
     "register_canonical_form",
     "register_codec",
     "run_local",
     "run_local_async",
     "stream_local",
+    "table",
     "use_settings",
 ]
 __all__ += errors.__all__
@@ -101,10 +108,13 @@ _ON_DEMAND = {
     "PlanSummary": "furu.planning.summary",
     "PlannedNode": "furu.planning.summary",
     "ProcessWorkers": "furu.execution.workers",
+    "Table": "furu.store.table",
     "Trace": "furu.observing.trace",
     "catalog": "furu.store",
+    "load": "furu.node.results",
     "plan_local": "furu.planning.summary",
     "stream_local": "furu.execution.stream",
+    "table": "furu.node.results",
 }
 
 

@@ -19,12 +19,14 @@ from furu._common.checks import check_choice, check_flag, check_int, check_secon
 from furu.errors import FuruSettingsError
 
 __all__ = [
+    "DEFAULT_CACHE_BYTES",
     "DEFAULT_LEASE_SEC",
     "DEFAULT_MAX_RESULT_BYTES",
     "Durability",
     "Settings",
     "SettingsChanges",
     "current_settings",
+    "project_of",
     "use_settings",
 ]
 
@@ -34,6 +36,8 @@ Durability = Literal["process", "power"]
 DEFAULT_LEASE_SEC = 90.0
 # Larger results belong in files in `furu_dir` rather than in a JSON document.
 DEFAULT_MAX_RESULT_BYTES = 256 * 2**20
+# Enough for the few inputs that many nodes of a sweep share.
+DEFAULT_CACHE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +53,9 @@ class Settings:
         max_result_bytes: The maximum size of a result that is stored as JSON (`FURU_MAX_RESULT_BYTES`).
         allow_shared: Whether to accept a store in which every user of the machine can create files
             (`FURU_ALLOW_SHARED`, 1 or 0).
+        cache_bytes: How much memory each process may use for values that it has loaded, so that several
+            nodes that read a value load it once (`FURU_CACHE_BYTES`). 0 turns the cache off. None, the
+            default, is 64 MiB, but 0 in the runs of `furu.service.Runs`.
 
     Raises:
         FuruSettingsError: A value is not allowed.
@@ -59,6 +66,12 @@ class Settings:
     durability: Durability = "process"
     max_result_bytes: int = DEFAULT_MAX_RESULT_BYTES
     allow_shared: bool = False
+    cache_bytes: int | None = None
+
+    @property
+    def cache_limit_bytes(self) -> int:
+        """How much memory this process may use for loaded values."""
+        return DEFAULT_CACHE_BYTES if self.cache_bytes is None else self.cache_bytes
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "store", _absolute(self.store))
@@ -67,6 +80,8 @@ class Settings:
             check_choice("durability", self.durability, get_args(Durability))
             check_int("max_result_bytes", self.max_result_bytes, least=1)
             check_flag("allow_shared", self.allow_shared)
+            if self.cache_bytes is not None:
+                check_int("cache_bytes", self.cache_bytes, least=0)
         except (TypeError, ValueError) as error:
             raise FuruSettingsError(str(error)) from None
 
@@ -79,6 +94,7 @@ class SettingsChanges(TypedDict, total=False):
     durability: Durability
     max_result_bytes: int
     allow_shared: bool
+    cache_bytes: int | None
 
 
 _OVERRIDE: ContextVar[Settings | None] = ContextVar("furu_settings", default=None)
@@ -141,12 +157,18 @@ def _from_environment(*, named: bool) -> Settings:
         environ.get("FURU_DURABILITY"),
         environ.get("FURU_MAX_RESULT_BYTES"),
         environ.get("FURU_ALLOW_SHARED"),
+        environ.get("FURU_CACHE_BYTES"),
     )
 
 
 @functools.lru_cache(maxsize=64)
 def _from_variables(
-    store: Path, lease: str | None, durability: str | None, size: str | None, shared: str | None
+    store: Path,
+    lease: str | None,
+    durability: str | None,
+    size: str | None,
+    shared: str | None,
+    cache: str | None,
 ) -> Settings:
     return Settings(
         store=store,
@@ -158,6 +180,7 @@ def _from_variables(
             cast(int, _whole(_number("FURU_MAX_RESULT_BYTES", size))) if size else DEFAULT_MAX_RESULT_BYTES
         ),
         allow_shared=_switch("FURU_ALLOW_SHARED", shared) if shared else False,
+        cache_bytes=cast(int, _whole(_number("FURU_CACHE_BYTES", cache))) if cache else None,
     )
 
 
@@ -222,11 +245,16 @@ def _switch(name: str, text: str) -> bool:
     return text == "1"
 
 
-@functools.lru_cache(maxsize=64)
 def _project_store(start: str) -> Path:
     """Return the store beside the nearest pyproject.toml in or above `start`, or else in `start`."""
-    directory = Path(start)
-    for above in (directory, *directory.parents):
-        if (above / "pyproject.toml").is_file():
-            return above / "furu-data"
-    return directory / "furu-data"
+    return _path(project_of(start) or start, "furu-data")
+
+
+@functools.lru_cache(maxsize=1024)
+def project_of(directory: str) -> str | None:
+    """Return the project that contains a directory: the nearest one, in or above it, with a pyproject.toml.
+    None if there is none."""
+    for above in (Path(directory), *Path(directory).parents):
+        if os.path.isfile(above / "pyproject.toml"):
+            return str(above)
+    return None

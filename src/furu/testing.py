@@ -19,7 +19,7 @@ from furu.node.furu import Furu
 from furu.node.load import exists
 from furu.retry import INSTANT
 from furu.settings import use_settings
-from furu.store.layout import OWNERS
+from furu.store.layout import INTERNAL
 
 __all__ = ["Total", "chain", "check_declared", "diamond", "flat", "from_edges", "instant_retries"]
 
@@ -99,7 +99,7 @@ def check_declared(*roots: Node[Any]) -> None:
 
 def _compute_alone(node: Node[Any], below: list[Node[Any]], alone: Path, whole: Path) -> None:
     for directory in alone.glob("*"):
-        if directory.name != OWNERS:
+        if directory.name not in INTERNAL:
             shutil.rmtree(directory)
     for dependency in below:
         _take_over(dependency, whole, alone)

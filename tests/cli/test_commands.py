@@ -385,7 +385,7 @@ def test_help_lists_the_commands_in_order_of_use() -> None:
     assert 0 == done.exit_code
     lines = done.stdout.partition("Commands:\n")[2].splitlines()
     names = [line.split()[0] for line in lines]
-    assert ["run", "plan", "explain", "status", "show", "graph", "gc", "demo"] == names
+    assert ["run", "plan", "explain", "status", "ls", "table", "show", "graph", "gc", "demo"] == names
     assert not [line for line in lines if line.endswith("...")]  # no description is truncated
 
 

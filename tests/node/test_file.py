@@ -16,7 +16,17 @@ from typing import Any
 import anyio.to_thread
 import pytest
 
-from furu import File, Furu, FuruError, FuruIdentityError, Status, run_local
+from furu import (
+    File,
+    Furu,
+    FuruComputeError,
+    FuruError,
+    FuruIdentityError,
+    Status,
+    catalog,
+    current_settings,
+    run_local,
+)
 
 
 class Words(Furu[int]):
@@ -24,6 +34,18 @@ class Words(Furu[int]):
 
     def _create(self) -> int:
         return len(self.source.get().read_text().split())
+
+
+class Number(Words):
+    def _create(self) -> int:
+        return int(self.source.get().read_text())
+
+
+class Hidden(Furu[int]):
+    source: File = dataclasses.field(repr=False)
+
+    def _create(self) -> int:
+        return 1
 
 
 def test_file_is_identified_by_its_content_and_not_by_its_path(tmp_path: Path) -> None:
@@ -330,6 +352,54 @@ def test_node_that_holds_a_file_shows_its_path(tmp_path: Path) -> None:
     path = tmp_path / "words"
     path.write_text("a b")
     assert f"Words(source=File(path='{path}'))" == repr(Words(source=File(path=path)))
+
+
+def in_project(folder: Path, text: str = "a b") -> Path:
+    """Write `raw/words` in a new project, and return its path."""
+    path = folder / "raw" / "words"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    (folder / "pyproject.toml").touch()
+    return path
+
+
+def test_path_is_shown_and_recorded_relative_to_the_project(tmp_path: Path) -> None:
+    """So a record means the same in every checkout. `get()` still returns the absolute path."""
+    path = in_project(tmp_path / "project")
+    source = File(path=path)
+    assert "File(path='raw/words')" == repr(source)
+    assert path == source.get() == source.path
+    node = Words(source=source)
+    node.get()
+    config = catalog.inspect(catalog.find(current_settings(), node.furu_hash)).config
+    reference = {"node": "furu.node.file:File", "hash": source.furu_hash, "path": "raw/words"}
+    assert {"source": reference} == config
+    assert source.path == pickle.loads(pickle.dumps(source)).path
+    assert repr(source) == repr(pickle.loads(pickle.dumps(source)))
+
+
+def test_file_in_no_project_is_recorded_with_its_absolute_path(tmp_path: Path) -> None:
+    path = tmp_path / "words"
+    path.write_text("a b")
+    node = Words(source=File(path=path))
+    node.get()
+    info = catalog.inspect(catalog.find(current_settings(), node.furu_hash))
+    assert str(path) == (info.config or {})["source"]["path"]
+    assert (node.source.furu_hash,) == info.depends_on
+
+
+def test_failure_names_the_file(tmp_path: Path) -> None:
+    source = File(path=in_project(tmp_path / "project", "not a number"))
+    with pytest.raises(FuruComputeError, match=r"Number\(source=File\(path='raw/words'\)\)"):
+        run_local([Number(source=source)])
+
+
+def test_path_in_a_hidden_field_is_not_recorded(tmp_path: Path) -> None:
+    source = File(path=in_project(tmp_path / "project"))
+    node = Hidden(source=source)
+    node.get()
+    config = catalog.inspect(catalog.find(current_settings(), node.furu_hash)).config
+    assert {"source": [{"node": "furu.node.file:File", "hash": source.furu_hash}]} == config
 
 
 @pytest.mark.usefixtures("later")

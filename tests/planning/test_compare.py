@@ -38,6 +38,9 @@ configurations = st.dictionaries(
             [Difference("a", NODE, {**NODE, "hash": "1" * 32})],
         ),
         ({"a": []}, {"a": {}}, [Difference("a", [], {})]),
+        # A file that was moved is the same input.
+        ({"a": {**NODE, "path": "x"}}, {"a": {**NODE, "path": "y"}}, []),
+        ({"a": {**NODE, "path": "x"}}, {"a": NODE}, []),
     ],
 )
 def test_difference_has_its_path(before: Any, after: Any, expected: list[Difference]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, assert_type
 
 import furu
-from furu import File, Furu, RunReport, Status, run_local, run_local_async
+from furu import File, Furu, RunReport, Status, Table, load, run_local, run_local_async, table
 
 T = TypeVar("T")
 
@@ -72,6 +72,19 @@ assert_type(Count(source=tokens).get(), int)
 assert_type(Concrete(name="x").get(), bytes)
 assert_type(File(path="x").get(), Path)
 assert_type(run_local([tokens, Count(source=tokens)]), RunReport)
+
+assert_type(load("3fa9", Tokens), list[str])
+assert_type(load("3fa9"), Any)
+assert_type(table(Tokens), Table)
+assert_type(table("module:Tokens", limit=3)[0], dict[str, Any])
+assert_type(table(Tokens).sorted_by("limit").to_csv(), str)
+for found, value in Tokens.stored(limit=3):
+    assert_type(value, list[str])
+    if isinstance(found, Tokens):
+        assert_type(found.limit, int)
+for stored_node, concrete in Concrete.stored():
+    assert_type(stored_node, Concrete | dict[str, Any])
+    assert_type(concrete, bytes)
 
 
 async def on_a_loop() -> None:

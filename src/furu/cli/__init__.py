@@ -3,7 +3,7 @@
 roots.py    finding the nodes that MODULE:NAME names
 output.py   printing, and exit codes
 running.py  a run that Ctrl-C can end
-run.py, plan.py, look.py, graph.py, gc.py, demo.py   the commands
+run.py, plan.py, look.py, tables.py, graph.py, gc.py, demo.py   the commands
 app.py      the application with all commands
 
 exit codes  0  success     1  a node failed, or the store cannot be used; stderr has the reason

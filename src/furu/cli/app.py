@@ -15,6 +15,7 @@ from furu.cli.look import explain, show, status
 from furu.cli.output import ending_well
 from furu.cli.plan import plan
 from furu.cli.run import run
+from furu.cli.tables import ls, table
 
 app = typer.Typer(
     name="furu",
@@ -41,7 +42,7 @@ def _options(
     pass
 
 
-_COMMANDS: tuple[Callable[..., None], ...] = (run, plan, explain, status, show, graph, gc, demo)
+_COMMANDS: tuple[Callable[..., None], ...] = (run, plan, explain, status, ls, table, show, graph, gc, demo)
 for _command in _COMMANDS:
     app.command()(ending_well(_command))
 app.command(hidden=True)(ending_well(closure))

@@ -21,6 +21,7 @@ from furu.errors import FuruError
 from furu.graph import walk
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Artifact, Status
+from furu.store.digests import remove_stale_digests
 from furu.store.layout import is_identifier
 from furu.store.removal import remove, remove_left_over
 
@@ -56,7 +57,8 @@ def gc(
     removes nodes that are old and not kept.
 
     Shows what would be removed, and asks for confirmation. Never removes a node that is being computed, or
-    that has changed since it was shown. If nodes cannot be read or removed, names them and exits with 1.
+    that has changed since it was shown. Also removes kept digests of files that are gone or have changed.
+    If nodes cannot be read or removed, names them and exits with 1.
     """
     if not keep and older_than is None:
         raise typer.BadParameter("say what to remove: --keep MODULE:NAME, --older-than AGE, or both")
@@ -121,6 +123,7 @@ def _choose(settings: Settings, kept: set[str], before: float | None, problems: 
 def _remove(settings: Settings, chosen: _Chosen, problems: list[str]) -> None:
     try:
         remove_left_over(settings)
+        remove_stale_digests(settings)
     except (FuruError, OSError) as error:
         problems.append(f"the rest of earlier removals could not be removed: {error}")
     removed = spared = 0

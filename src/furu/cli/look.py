@@ -17,10 +17,11 @@ from furu._common.text import printable
 from furu.cli.output import complain, console, say, show_table, size
 from furu.codecs.typed import described
 from furu.errors import FuruError, FuruStoreError
-from furu.planning.compare import Difference, differences, is_node
+from furu.planning.compare import Difference, differences
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Artifact, Status
 from furu.store.node_json import node_json, read_logs
+from furu.store.references import is_reference
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -157,7 +158,7 @@ def _explained(
         yield f"{indent}no recorded field differs: the _version of the class does, or a hidden field"
     for one in found:
         yield f"{indent}{one.path}: {_told(one)}"
-        if is_node(one.before) and is_node(one.after) and depth < _MAX_EXPLAINED_DEPTH:
+        if is_reference(one.before) and is_reference(one.after) and depth < _MAX_EXPLAINED_DEPTH:
             below = [_of_node(settings, value) for value in (one.before, one.after)]
             if below[0] is not None and below[1] is not None:
                 yield from _explained(settings, below[0], below[1], depth + 1)
@@ -172,8 +173,9 @@ def _told(one: Difference) -> str:
 
 
 def _value(value: Any) -> str:
-    if is_node(value):
-        return f"{value['node']} {str(value['hash'])[:8]}"
+    if is_reference(value):
+        path = f" {value['path']}" if "path" in value else ""
+        return printable(f"{value['node']}{path} {value['hash'][:8]}")
     text = json.dumps(value, ensure_ascii=False)
     return printable(text if len(text) <= 100 else f"{text[:97]}...")
 

@@ -159,9 +159,10 @@ def _show(node: Node[Any]) -> str:
 
 def configuration(node: Node[Any]) -> dict[str, Any]:
     """Return a node's fields as plain JSON for records. Values of fields with `repr=False` are hidden,
-    except for the nodes in them."""
+    except for the nodes in them. The path of an input file is relative to its project."""
     facts = type(node)._facts
-    return readable_fields(node, facts.field_names, facts.hidden_names)
+    config = readable_fields(node, facts.field_names, facts.hidden_names)
+    return {**config, "path": node._furu_path} if node._furu_path else config
 
 
 # The attributes that `seal` sets.
@@ -219,13 +220,16 @@ class ClassFacts:
         self.secret_names = frozenset(field.name for field in fields if marks_of(field).secret)
         # Names for the annotations of a class in a function, and how a field's value is normalised.
         self.local_names = local_names
-        self._normalised = normalised
+        self.normalised = normalised
         self.fields = cls.__dataclass_fields__  # a second @dataclass would replace the class's fields
         self.origin = origin(cls)
         # The settings whose store was checked for artifacts of another script, and the source file, other
         # than the class's own, whose artifacts were accepted last.
         self.checked: Settings | None = None
         self.accepted: str | None = None
+        # Whether loaded values are worth keeping in memory; None if that is not known yet. See `cache.py`.
+        self.is_cached: bool | None = None
+        self.small_values = 0
         self._cls = cls
         self._directory: tuple[Settings, str] | None = None
         self._is_storable = False
@@ -246,13 +250,15 @@ class ClassFacts:
         return tuple(sorted((self._counting(field) for field in fields), key=lambda field: field.counts_as))
 
     def _counting(self, field: dataclasses.Field[Any]) -> CountingField:
-        marks, left_out = marks_of(field), None
-        if marks.added:
-            made: Any = field.default
-            if field.default_factory is not dataclasses.MISSING:
-                made = field.default_factory()
-            left_out = encoded(self._normalised(field.name, made))
+        left_out = encoded(self.default(field)) if marks_of(field).added else None
         return CountingField(counting_name(field), field.name, left_out)
+
+    def default(self, field: dataclasses.Field[Any]) -> Any:
+        """Return the normalised default of a field that has one."""
+        made: Any = field.default
+        if field.default_factory is not dataclasses.MISSING:
+            made = field.default_factory()
+        return self.normalised(field.name, made)
 
     @_once
     def name(self) -> str:

@@ -5,6 +5,7 @@ Workers, too, compute their nodes by calling `fetch`, with `force=True`.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ from furu.node.base import Node, artifact_of, describe
 from furu.node.compute import Fetched, acompute, compute
 from furu.node.dependencies import dependencies, postorder
 from furu.node.hooks import ask
-from furu.node.load import decode, exists, load
+from furu.node.load import exists, load
 from furu.node.waiting import COMPUTING, Wait
 from furu.store.attempt import running_attempt
 from furu.store.claim import when_released
@@ -127,10 +128,8 @@ def _is_given(node: Node[Any], context: ExecContext) -> bool:
 
 def _load_in_worker(node: Node[T], force: bool, context: ExecContext) -> Fetched[T]:
     """Load a node that this worker must not compute. If it is missing, raise an error with the reason."""
-    artifact = artifact_of(node)
-    record = artifact.read()
-    if record is not None:
-        return Fetched(decode(node, artifact, record), computed=False)
+    with contextlib.suppress(FuruMissingArtifactError):
+        return Fetched(load(node), computed=False)
     spec_key = ask(node, "_executor_spec_key")
     if force and spec_key != context.spec_key:
         raise FuruSpecMismatchError(

@@ -104,11 +104,11 @@ class FieldChecks:
 
     def _made(self) -> dict[str, _Check]:
         """Evaluate the declared types, and decide which fields are checked when."""
-        arguments = type_arguments(self._cls)
+        declared_types = field_types(self._cls)
         fields = dataclasses.fields(self._cls)
         checks: dict[str, _Check] = {}
         for field in fields:
-            declared = substituted(self._declared(field.name), arguments)
+            declared = declared_types[field.name]
             exact = declared if isinstance(declared, type) and declared in _EXACT else _NoType
             checks[field.name] = _Check(
                 field.name, _EXACT_PATH if declared is Path else exact, converter(declared), declared
@@ -129,20 +129,29 @@ class FieldChecks:
             return field.default_factory is dataclasses.MISSING
         return self._converted(check, field.default) is field.default
 
-    def _declared(self, name: str) -> Any:
-        """Return the declared type of a field."""
-        defining = next(base for base in self._cls.__mro__ if name in vars(base).get("__annotations__", {}))
-        annotation = vars(defining)["__annotations__"][name]
-        facts = vars(defining).get("_facts")
-        known = facts.local_names if facts is not None else {}
-        try:
-            return evaluate(annotation, defining, known)
-        except Exception as error:
-            raise FuruUsageError(
-                f"{defining.__qualname__}.{name} is declared as {annotation}, which cannot be evaluated: "
-                f"{describe_error(error)}. furu checks values against declared types, so import what the "
-                "annotation names at run time, not only under TYPE_CHECKING."
-            ) from error
+
+def field_types(cls: type[Node[Any]]) -> dict[str, Any]:
+    """Return the declared type of each field of a class. Raises `FuruUsageError` if one is not known."""
+    arguments = type_arguments(cls)
+    return {
+        field.name: substituted(_declared(cls, field.name), arguments) for field in dataclasses.fields(cls)
+    }
+
+
+def _declared(cls: type[Node[Any]], name: str) -> Any:
+    """Return the declared type of a field."""
+    defining = next(base for base in cls.__mro__ if name in vars(base).get("__annotations__", {}))
+    annotation = vars(defining)["__annotations__"][name]
+    facts = vars(defining).get("_facts")
+    known = facts.local_names if facts is not None else {}
+    try:
+        return evaluate(annotation, defining, known)
+    except Exception as error:
+        raise FuruUsageError(
+            f"{defining.__qualname__}.{name} is declared as {annotation}, which cannot be evaluated: "
+            f"{describe_error(error)}. furu checks values against declared types, so import what the "
+            "annotation names at run time, not only under TYPE_CHECKING."
+        ) from error
 
 
 def _told(value: Any, *, is_shown: bool) -> str:

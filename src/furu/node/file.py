@@ -10,9 +10,11 @@ import time
 from dataclasses import field
 from pathlib import Path
 
-from furu.errors import FuruError, FuruIdentityError
+from furu.errors import FuruError, FuruIdentityError, FuruSettingsError
 from furu.node.furu import Furu
 from furu.node.identity import DIGEST_BYTES
+from furu.settings import current_settings, project_of
+from furu.store.digests import Stamp, keep_digest, known_digest, stamp_of
 
 __all__ = ["File"]
 
@@ -21,9 +23,8 @@ __all__ = ["File"]
 _SETTLED_NS = 2 * 10**9
 # How many times to try to read a file that changes during the read.
 _MAX_READS = 3
-
-# Device, inode, size, mtime and ctime. A program can set the mtime back, but not the ctime.
-_Stamp = tuple[int, int, int, int, int]
+# Smaller files are hashed again in each process, because that is as fast as reading a digest from a store.
+_KEPT_BYTES = 2**20
 
 
 class File(Furu[Path]):
@@ -31,7 +32,12 @@ class File(Furu[Path]):
 
     The content is read when the node is created. If the file changes later, a new node for it has another
     identity, and everything that depends on the file is computed again. A relative path is made absolute
-    when the node is created. Nothing is stored: a `File` is always DONE.
+    when the node is created. Nothing is computed: a `File` is always DONE.
+
+    Messages and records show the path relative to the project: the nearest directory above the file with a
+    `pyproject.toml`. They show the absolute path of a file that is in no project. If the store exists, it
+    keeps the digests of files of at least 1 MiB, so that other processes need not read these files unless
+    they change.
 
     Raises `FuruIdentityError` if the path is not a readable regular file. `get()` raises `FuruError` if the
     content has changed since the node was created.
@@ -56,15 +62,15 @@ class File(Furu[Path]):
                 "A file must be there when its node is made.",
                 field_path="File.path",
             ) from error
-        vars(self).update(path=path, content=content, _stamp=stamp)
+        vars(self).update(path=path, content=content, _stamp=stamp, _furu_path=_shown_path(str(path)))
 
     def __repr__(self) -> str:
-        return f"File(path={str(self.path)!r})"  # inside another node too, so that messages name the file
+        return f"File(path={self._furu_path!r})"  # inside another node too, so that messages name the file
 
     def _read_input(self) -> Path:
         path = Path(self.path)
         try:
-            if _stamp(os.stat(path)) != vars(self)["_stamp"]:
+            if stamp_of(os.stat(path)) != vars(self)["_stamp"]:
                 content, stamp = _read(path)
                 if content != self.content:
                     raise FuruError(
@@ -79,7 +85,13 @@ class File(Furu[Path]):
         return path
 
 
-def _read(path: Path) -> tuple[str, _Stamp | None]:
+def _shown_path(path: str) -> str:
+    """Return an absolute path relative to the file's project, or unchanged if the file is in no project."""
+    project = project_of(os.path.dirname(path))
+    return path if project is None else path.removeprefix(project).lstrip("/")
+
+
+def _read(path: Path) -> tuple[str, Stamp | None]:
     """Return a file's digest and stamp. The stamp is None if the file is so new that another write could
     leave the same stamp.
 
@@ -88,7 +100,7 @@ def _read(path: Path) -> tuple[str, _Stamp | None]:
     for _ in range(_MAX_READS):
         info = os.stat(path)
         _refuse_special(info)  # before opening, because that can disturb a device or a pipe
-        stamp = _stamp(info)
+        stamp = stamp_of(info)
         is_settled = time.time_ns() - max(info.st_mtime_ns, info.st_ctime_ns) > _SETTLED_NS
         try:
             digest = (_digest_of_settled if is_settled else _digest)(path, stamp)
@@ -98,27 +110,35 @@ def _read(path: Path) -> tuple[str, _Stamp | None]:
     raise OSError("it changes while it is read")
 
 
-def _digest(path: Path, stamp: _Stamp) -> str:
+def _digest(path: Path, stamp: Stamp) -> str:
     with open(path, "rb", opener=_open_without_waiting) as file:
         info = os.fstat(file.fileno())
         _refuse_special(info)
         hasher = functools.partial(hashlib.blake2b, digest_size=DIGEST_BYTES)
         digest = hashlib.file_digest(file, hasher).hexdigest()
-        if not stamp == _stamp(info) == _stamp(os.fstat(file.fileno())):
+        if not stamp == stamp_of(info) == stamp_of(os.fstat(file.fileno())):
             raise _ChangedError
         return digest
 
 
 # Cached, because a sweep may use one large file in thousands of nodes.
-_digest_of_settled = functools.lru_cache(maxsize=4096)(_digest)
+@functools.lru_cache(maxsize=4096)
+def _digest_of_settled(path: Path, stamp: Stamp) -> str:
+    if stamp[2] < _KEPT_BYTES:
+        return _digest(path, stamp)
+    try:
+        settings = current_settings()
+    except FuruSettingsError:  # reported where a store is needed
+        return _digest(path, stamp)
+    digest = known_digest(settings, stamp)
+    if digest is None:
+        digest = _digest(path, stamp)
+        keep_digest(settings, path, stamp, digest)
+    return digest
 
 
 class _ChangedError(Exception):
     """The file was replaced or written during the read."""
-
-
-def _stamp(info: os.stat_result) -> _Stamp:
-    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns
 
 
 def _refuse_special(info: os.stat_result) -> None:

@@ -7,8 +7,9 @@ import functools
 import logging
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, Self, TypeVar, dataclass_transform
 
 from furu._common.annotations import local_names
 from furu._common.logs import NodeLogger
@@ -125,6 +126,33 @@ class Furu(Node[T_co]):
     async def aget(self, force: bool = False) -> T_co:
         """Like `get()`, for async code. Async nodes run on the event loop, all other code in threads."""
         return (await afetch(self, force)).value
+
+    @classmethod
+    def stored(cls, **where: Any) -> Iterator[tuple[Self | dict[str, Any], T_co]]:
+        """Yield each stored node of this class and its value, in the order of the hashes.
+
+        With `where`, yields only nodes whose fields have these values: ``Train.stored(rate=0.1)``. Values
+        are loaded one at a time, and nothing is computed. A node is made from its recorded configuration.
+        If that does not give a node with the recorded hash, as after a change of the class's fields, the
+        configuration itself is yielded: a dict, with nodes as ``{"node": class, "hash": hash}``.
+
+        Artifacts that cannot be read are left out, and a warning at the end names them.
+
+        Raises `FuruUsageError` if the class has no field in `where`, and `FuruStoreError` if the store
+        cannot be listed.
+
+        >>> class Square(Furu[int]):
+        ...     of: int
+        ...     def _create(self) -> int:
+        ...         return self.of ** 2
+        >>> Square(of=4).get()
+        16
+        >>> list(Square.stored(of=4))
+        [(Square(of=4), 16)]
+        """
+        from furu.node.results import stored  # few programs need it, and `import furu` should be fast
+
+        return stored(cls, where)
 
     @staticmethod
     def _setup_signal_handlers() -> None:

@@ -13,6 +13,7 @@ from furu.codecs.pickle import decode_pickle
 from furu.codecs.typed import decode_parts
 from furu.errors import FuruLoadError, FuruMissingArtifactError, FuruStoreError, FuruUsageError
 from furu.node.base import Node, artifact_of, describe, overrides
+from furu.node.cache import load_shared
 from furu.node.hooks import VALIDATING, ask, call_method
 from furu.store.artifact import Artifact, Status, survey
 from furu.store.layout import PICKLE
@@ -63,10 +64,14 @@ def is_rejected(node: Node[Any]) -> bool:
 def load(node: Node[T]) -> T:
     """Return the value of a published node. Raises `FuruMissingArtifactError` or `FuruLoadError`."""
     artifact = artifact_of(node)
-    record = artifact.read()
-    if record is None:
-        raise FuruMissingArtifactError(f"{describe(node)} has no artifact any more", node=node)
-    return decode(node, artifact, record)
+
+    def read() -> T:
+        record = artifact.read()
+        if record is None:
+            raise FuruMissingArtifactError(f"{describe(node)} has no artifact any more", node=node)
+        return decode(node, artifact, record)
+
+    return load_shared(node, artifact, read)
 
 
 def decode(node: Node[T], artifact: Artifact, record: DoneRecord) -> T:

@@ -11,6 +11,7 @@ class Identified:
     """Base class of values that are encoded by their own hash when they are inside another value."""
 
     _furu_hash: str
+    _furu_path: str = ""  # the path of an input file, which is recorded for people
 
 
 def stored_name(cls: type) -> str:

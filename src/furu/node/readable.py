@@ -6,7 +6,6 @@ import enum
 import json
 import math
 import pathlib
-import re
 from collections.abc import Iterable
 from operator import itemgetter
 from typing import Any
@@ -16,6 +15,7 @@ from furu._common.shapes import field_values, hidden_fields
 from furu._common.text import INTERRUPTS, MAX_VALUE_CHARS, UNSHOWN, plain_text, unshown
 from furu.node.identity import MAX_DEPTH, canonical_form
 from furu.node.names import Identified, stored_name
+from furu.store.references import is_reference
 
 # The approximate limit for one field. Needed because a record that is too large is stored without any
 # configuration.
@@ -26,7 +26,6 @@ HIDDEN = "<hidden>"
 _FIRST_ITEMS = 8
 # All JSON readers read integers exactly up to this limit.
 _EXACT = 2**53
-_HASH = re.compile(r"[0-9a-f]{32}\Z")
 
 
 def readable(value: Any) -> Any:
@@ -75,8 +74,8 @@ def _nodes_of(written: Any) -> list[Any] | str:
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
-            if set(value) == {"node", "hash"} and _HASH.match(str(value["hash"])):
-                nodes.append(value)
+            if is_reference(value):
+                nodes.append({name: value[name] for name in ("node", "hash")})  # a path stays hidden
             else:
                 pending += reversed(value.values())
         elif isinstance(value, list):
@@ -93,7 +92,9 @@ def _is_plain(value: Any) -> bool:
 
 
 def _reference(kind: type[Identified], value: Identified) -> dict[str, str]:
-    return {"node": _readable_name(kind), "hash": value._furu_hash}
+    reference = {"node": _readable_name(kind), "hash": value._furu_hash}
+    path = value._furu_path
+    return {**reference, "path": plain_text(path)} if path else reference
 
 
 @once_a_class
@@ -125,7 +126,7 @@ class _Writer:
         if _is_plain(value) or kind is bool or value is None or (kind is float and math.isfinite(value)):
             return value
         if issubclass(kind, Identified):
-            self._left -= len(_readable_name(kind))
+            self._left -= len(_readable_name(kind)) + len(value._furu_path)
             return _reference(kind, value)
         if issubclass(kind, enum.Enum):
             member = value._value_ if value._name_ is None else value._name_

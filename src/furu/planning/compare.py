@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from furu.store.references import is_reference, same_node
+
 _MISSING = object()
 
 
@@ -30,7 +32,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Dif
             found.append(Difference(path, None, other, "after"))
         elif other is _MISSING:
             found.append(Difference(path, one, None, "before"))
-        elif type(one) is not type(other) or one != other:
+        elif (type(one) is not type(other) or one != other) and not same_node(one, other):
             found.append(Difference(path, one, other))
     return found
 
@@ -40,15 +42,10 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     pending = [(path, value)]
     while pending:
         path, value = pending.pop()
-        if isinstance(value, dict) and value and not is_node(value):
+        if isinstance(value, dict) and value and not is_reference(value):
             inside = [(f"{path}.{key}" if path else str(key), item) for key, item in value.items()]
             pending += reversed(inside)
         elif isinstance(value, list) and value:
             pending += reversed([(f"{path}[{number}]", item) for number, item in enumerate(value)])
         else:
             yield path, value
-
-
-def is_node(value: Any) -> bool:
-    """Whether a value in a configuration is a reference to a node: a dict of its class and hash."""
-    return isinstance(value, dict) and set(value) == {"node", "hash"}

@@ -18,11 +18,12 @@ from furu.node.base import Node, artifact_of, configuration
 from furu.node.file import File
 from furu.node.names import stored_name
 from furu.node.readable import HIDDEN
-from furu.planning.compare import differences, is_node
+from furu.planning.compare import differences
 from furu.planning.evolution import Configurations, EditKind, Edits, by_names
 from furu.settings import Settings
 from furu.store.artifact import Status, survey
 from furu.store.record import EndedRecord
+from furu.store.references import is_reference, references_within
 
 # "missing": there is no artifact and no attempt. "invalid": `_validate` rejects the artifact. The others
 # say how the last attempt ended; "interrupted" means that its process died.
@@ -124,10 +125,10 @@ def _outline(config: Mapping[str, Any]) -> str:
 
 
 def _outlined(value: Any) -> Any:
-    if is_node(value):
+    if is_reference(value):
         return {"node": value["node"]}
     if isinstance(value, list):
-        if value and all(map(is_node, value)):
+        if value and all(map(is_reference, value)):
             return {"nodes": sorted({str(one["node"]) for one in value})}
         return [_outlined(one) for one in value]
     if isinstance(value, dict):
@@ -136,15 +137,7 @@ def _outlined(value: Any) -> Any:
 
 
 def _nodes(value: Any) -> Iterator[tuple[str, str]]:
-    pending = [value]
-    while pending:
-        one = pending.pop()
-        if is_node(one):
-            yield str(one["node"]), str(one["hash"])
-        elif isinstance(one, dict):
-            pending += one.values()
-        elif isinstance(one, list):
-            pending += one
+    return ((str(found["node"]), found["hash"]) for found in references_within(value))
 
 
 def _why_missing(node: Node[Any]) -> _StateReason:

@@ -6,6 +6,7 @@ Everything except `stop` runs on one event loop, so no locks are needed.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -292,7 +293,10 @@ def _key_and_title(roots: tuple[Furu[Any], ...], title: str) -> tuple[RunKey, st
     roots, and the settings may need the disk."""
     for number, root in enumerate(roots):
         check_root(root, number)
-    key = current_settings(), tuple(sorted({root.furu_hash for root in roots}))
+    settings = current_settings()
+    if settings.cache_bytes is None:  # the memory of a service is for its requests
+        settings = dataclasses.replace(settings, cache_bytes=0)
+    key = settings, tuple(sorted({root.furu_hash for root in roots}))
     return key, title or _title_of(roots)
 
 

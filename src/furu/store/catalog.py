@@ -21,7 +21,7 @@ from furu._common.text import printable
 from furu.errors import FuruStoreError
 from furu.settings import Settings
 from furu.store.artifact import Artifact, Status
-from furu.store.layout import LOG, OWNERS, TRY, NodeFiles, class_directory, is_identifier, parse_hash
+from furu.store.layout import INTERNAL, LOG, TRY, NodeFiles, class_directory, is_identifier, parse_hash
 from furu.store.record import (
     MAX_RECORD_BYTES,
     READ_FLAGS,
@@ -30,6 +30,7 @@ from furu.store.record import (
     OwnerRecord,
     store_failed,
 )
+from furu.store.references import references_within
 
 __all__ = [
     "AttemptInfo",
@@ -75,11 +76,11 @@ class AttemptInfo:
 class NodeInfo:
     """Everything that the store knows about one node.
 
-    `config` is the recorded configuration, with each nested node as ``{"node": class, "hash": hash}``. It
-    comes from the published artifact, or else from the last attempt that ended; None if neither exists.
-    `result` is the stored JSON; None if the result is in files or nothing is published. If `codec` is
-    ``"parts"``, the JSON has placeholders for the parts that are in files. `problem` names the files that
-    could not be read, and the reasons.
+    `config` is the recorded configuration, with each nested node as ``{"node": class, "hash": hash}``, and
+    with the ``"path"`` of a nested file too. It comes from the published artifact, or else from the last
+    attempt that ended; None if neither exists. `result` is the stored JSON; None if the result is in files
+    or nothing is published. If `codec` is ``"parts"``, the JSON has placeholders for the parts that are in
+    files. `problem` names the files that could not be read, and the reasons.
     """
 
     artifact: Artifact
@@ -96,7 +97,7 @@ class NodeInfo:
     @property
     def depends_on(self) -> tuple[str, ...]:
         """The hashes of the nodes in the configuration, in order, without duplicates."""
-        return tuple(dict.fromkeys(_hashes_within(self.config)))
+        return tuple(dict.fromkeys(found["hash"] for found in references_within(self.config)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,9 @@ def walk(
             yield Artifact(settings, NodeFiles(f"{directory}/{node_hash}"), name, node_hash)
 
 
-def find(settings: Settings, prefix: str) -> Artifact:
-    """Return the node whose hash begins with `prefix`, which may be the whole hash.
+def find(settings: Settings, prefix: str, *, node_class: str | None = None) -> Artifact:
+    """Return the node whose hash begins with `prefix`, which may be the whole hash. With `node_class`
+    (``module:Class``), looks only among the nodes of that class.
 
     Raises `FuruStoreError` if no node matches, or if several match. The error names the first matches.
     """
@@ -139,13 +141,14 @@ def find(settings: Settings, prefix: str) -> Artifact:
             path=settings.store,
         )
     problems: list[str] = []
-    nodes = list(walk(settings, prefix=text, problems=problems))
+    nodes = list(walk(settings, node_class=node_class, prefix=text, problems=problems))
     if len(nodes) == 1:
         return nodes[0]
     if not nodes:
         unread = "".join(f"; {problem}" for problem in problems[:5])
+        kind = f" of {printable(node_class)}" if node_class else ""
         raise FuruStoreError(
-            f"the store {settings.store} has no node whose hash begins with {text}{unread}",
+            f"the store {settings.store} has no node{kind} whose hash begins with {text}{unread}",
             path=settings.store,
         )
     named = ", ".join(f"{node}" for node in nodes[:5])
@@ -270,7 +273,7 @@ def class_directories(
     except OSError as error:
         raise store_failed("list", root, error) from error
     for module in modules:
-        if module != OWNERS:
+        if module not in INTERNAL:
             for cls in _list(_directories, f"{root}/{module}", problems):
                 name = f"{_readable_name(module)}:{_readable_name(cls)}"
                 if node_class in (None, name):
@@ -360,18 +363,3 @@ def _ended(number: int, record: EndedRecord) -> AttemptInfo:
         record.started_at,
         record.duration_sec,
     )
-
-
-def _hashes_within(value: Any) -> Iterator[str]:
-    """Yield the hashes of the nodes in a configuration, at any depth."""
-    pending = [value]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            node_hash = value.get("hash")
-            if set(value) == {"node", "hash"} and isinstance(node_hash, str) and is_identifier(node_hash):
-                yield node_hash
-            else:
-                pending += reversed(value.values())
-        elif isinstance(value, list):
-            pending += reversed(value)

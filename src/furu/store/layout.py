@@ -2,6 +2,7 @@
 
 <store>/owners/<id>                     one file for each process that computes
 <store>/owners/<id>.<n>                 a document that this process is writing for its claim number n
+<store>/files/<device>-<inode>          the digest of a large input file; see `digests.py`
 <store>/<module>/<Class>/<hash>         `done`: the published record: the result, or its directory
                         <hash>.try-1    attempt 1: a link to its owner's file, later a record of its outcome
                         <hash>.d/       created only when needed:
@@ -22,6 +23,9 @@ from pathlib import Path
 import msgspec
 
 OWNERS = "owners"
+DIGESTS = "files"
+# Directories in a store that contain no nodes.
+INTERNAL = frozenset({OWNERS, DIGESTS})
 TRY = "try-"
 LOG = "furu.log"
 PICKLE = "furu.pickle"
@@ -115,7 +119,7 @@ def encode_component(name: str) -> str:
     """
     raw = name.encode("utf-8", "surrogatepass")
     encoded = "".join(chr(byte) if byte in _PLAIN else f"%{byte:02X}" for byte in raw)
-    if encoded.startswith(".") or encoded in ("", OWNERS):
+    if encoded.startswith(".") or not encoded or encoded in INTERNAL:
         encoded = f"%{raw[0]:02X}{encoded[1:]}" if raw else "%"
     if len(encoded) > _MAX_COMPONENT_BYTES:
         encoded = f"{encoded[:80]}~{hashlib.blake2b(raw, digest_size=16).hexdigest()}"

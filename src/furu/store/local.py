@@ -1,4 +1,5 @@
-"""What this process remembers about its stores: owners, running attempts, and callbacks that wait for them.
+"""What this process remembers about its stores: owners, running attempts, and callbacks that wait for them;
+also the values that it has loaded.
 
 One `Process` object contains all of this. After a fork, a hook gives the child a new object, which knows
 the parent's attempts only in order to find their files. A test uses a second object as a second process.
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from furu.errors import FuruStoreError
+from furu.store.memory import Memory
 from furu.store.owner import (
     Owner,
     boot_id,
@@ -109,6 +111,7 @@ class Process:
         self.forks = 0
         self.directory_syncs = DirectorySyncs()
         self.trusted = Trusted()
+        self.loaded = Memory()
         # Where the owner's file is, for each class directory that is a symbolic link to another filesystem.
         self.places: dict[str, Path] = {}
         self.owners: list[Owner] = []
