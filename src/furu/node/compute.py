@@ -29,7 +29,6 @@ from furu._common.loops import (
 from furu._common.steps import hand_over, uninterrupted
 from furu._common.text import describe_error
 from furu.codecs.json import encode_json
-from furu.codecs.pickle import encode_pickle
 from furu.context import EXEC_CONTEXT
 from furu.errors import (
     FuruCancelledError,
@@ -267,6 +266,8 @@ def _encode(node: Node[T], attempt: Attempt, value: T) -> tuple[bytes, T]:
     cls = type(node)
     try:
         if cls._codec == "pickle":
+            from furu.codecs.pickle import encode_pickle  # imports pickle, which few classes need
+
             return encode_pickle(cls, value), value
         return encode_json(cls, cls._facts.result_type, value, attempt.artifact.settings.max_result_bytes)
     except FuruResultError as error:

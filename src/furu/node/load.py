@@ -9,7 +9,6 @@ from typing import Any, TypeVar, cast
 from furu._common.origin import Origin, is_other_script
 from furu._common.text import describe_error, sentence
 from furu.codecs.json import decode_json
-from furu.codecs.pickle import decode_pickle
 from furu.errors import FuruLoadError, FuruMissingArtifactError, FuruStoreError, FuruUsageError
 from furu.node.base import Node, artifact_of, describe, overrides
 from furu.node.hooks import VALIDATING, ask, call_method
@@ -81,6 +80,8 @@ def decode(node: Node[T], artifact: Artifact, record: DoneRecord) -> T:
             return value
         if cls._codec != "pickle":
             raise FuruUsageError("it is stored as a pickle, and the class does not set _codec = 'pickle'")
+        from furu.codecs.pickle import decode_pickle  # imports pickle, which few classes need
+
         unpickled: T = decode_pickle(f"{artifact.files.directory}/{record.files}/{PICKLE}")
         return unpickled
     except Exception as error:
