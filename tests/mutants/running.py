@@ -50,8 +50,8 @@ RUNNING = (
     Mutant(
         "what a node's own method raises ends the walk",
         DISCOVERY,
-        "            except BaseException as error:  # from the node's",
-        "            except ZeroDivisionError as error:  # from the node's",
+        "        except BaseException as error:  # from the node's",
+        "        except ZeroDivisionError as error:  # from the node's",
         ("node/test_one_bad_node.py::test_exception_in_a_hook_fails_only_its_node",),
     ),
     Mutant(

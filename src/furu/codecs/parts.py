@@ -14,7 +14,6 @@ import functools
 import hashlib
 import math
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Callable, Iterator
@@ -45,7 +44,7 @@ class PartWriter:
     of the attempt's files, which it creates when it is first called."""
 
     def __init__(self, directory: Callable[[], str]) -> None:
-        self.key = f"furu:{secrets.token_hex(8)}"
+        self.key = f"furu:{os.urandom(8).hex()}"
         # Whether the data has placeholders, and whether anything in it was converted.
         self.has_placeholders = False
         self.has_changed = False

@@ -29,9 +29,13 @@ from furu.store.artifact import Status, survey
 from furu.store.record import EndedRecord
 
 # A step returns after this many facts or this time, whichever comes first. Both limits are small, so that
-# the first nodes start at once and the loop processes each batch within two milliseconds.
-_STEP_FACTS = 256
-_STEP_SEC = 0.02
+# the first nodes start at once and the loop processes each batch within two milliseconds. The time is that
+# of the interpreter's switch interval: a longer step would keep the interpreter's lock from the loop. While
+# a step has only a few facts, it may take longer, so that a small graph is planned as a whole.
+_STEP_FACTS = 768
+_STEP_SEC = 0.005
+_FEW_FACTS = 32
+_STEP_OF_FEW_SEC = 0.02
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -124,7 +128,11 @@ class Discovery:
         self._known: set[str] = set()
         self._classes = ClassNames()
         self._again: deque[Node[Any]] = deque()
-        self._walk: Iterator[Fact] | None = None
+        self._walk: Iterator[Node[Any]] | None = None
+        self._top = ""  # the hash of the node at which the walk began
+        self._from_root = False  # whether that node is a root, or one that is looked at again
+        self._facts: deque[Fact] = deque()  # what the walk has found and no step has returned yet
+        self._todo: dict[str, Found] = {}  # TODO nodes whose dependencies are being visited
         self._room: int | None = 0
         self._exhausted = False
         self._roots_error: BaseException | None = None
@@ -141,18 +149,19 @@ class Discovery:
         self._room = room
         self._again.extend(again)
         facts: list[Fact] = []
-        deadline = time.monotonic() + _STEP_SEC
+        now = time.monotonic()
+        deadline, deadline_of_few = now + _STEP_SEC, now + _STEP_OF_FEW_SEC
         try:
-            while len(facts) < _STEP_FACTS and time.monotonic() < deadline:
-                if self._walk is None:
-                    self._walk = self._next_walk()
-                    if self._walk is None:
-                        return Batch(facts, True, self._exhausted, self._roots_error)
-                fact = next(self._walk, None)
-                if fact is None:
-                    self._walk = None
-                    continue
-                facts.append(fact)
+            while len(facts) < _STEP_FACTS and now < (
+                deadline if len(facts) >= _FEW_FACTS else deadline_of_few
+            ):
+                now = time.monotonic()
+                if self._facts:
+                    facts.append(self._facts.popleft())
+                elif self._walk is not None:
+                    self._walk_on(self._walk)
+                elif not self._begin_walk(facts):
+                    return Batch(facts, True, self._exhausted, self._roots_error)
         except _Stopped:
             return Batch([], True, True)
         return Batch(facts, False, self._exhausted, self._roots_error)
@@ -167,11 +176,36 @@ class Discovery:
         """Make the current step, and every later one, return at the next node."""
         self._stopped = True
 
-    def _next_walk(self) -> Iterator[Fact] | None:
+    def _walk_on(self, walk: Iterator[Node[Any]]) -> None:
+        """Walk to the next TODO node, which comes after its dependencies, or to the end of the walk."""
+        node = next(walk, None)
+        if node is not None:
+            self._begin_work()
+            self._facts.append(self._todo.pop(node.furu_hash))
+            return
+        self._walk = None
+        if self._from_root:
+            self._facts.append(RootWalked(self._top))
+
+    def _begin_walk(self, facts: list[Fact]) -> bool:
+        """Begin the next walk: from a node that is looked at again, or from the next root, which is added
+        to the step's facts: the window must count a root before the next step. Returns False if nothing is
+        left to walk."""
         if self._again:
             node = self._again.popleft()
             self._known.discard(node.furu_hash)
-            return self._below(node, again=node.furu_hash)
+            self._from_root = False
+        elif (item := self._next_root()) is not None:
+            number, node = item
+            facts.append(RootRead(node.furu_hash, class_name_of(node), number))
+            self._from_root = True
+        else:
+            return False
+        self._top = node.furu_hash
+        self._walk = postorder(node, self._visit, self._classes, self._known)
+        return True
+
+    def _next_root(self) -> tuple[int, Node[Any]] | None:
         if self._exhausted or self._room == 0:
             return None
         try:
@@ -182,47 +216,29 @@ class Discovery:
             self._roots_error, item = error, None
         if item is None:
             self._exhausted = True
-            return None
-        number, root = item
-        if self._room is not None:
+        elif self._room is not None:
             self._room -= 1
-        return self._from_root(root, number)
+        return item
 
-    def _from_root(self, root: Node[Any], number: int) -> Iterator[Fact]:
-        self._classes.add(root)
-        yield RootRead(root.furu_hash, class_name_of(root), number)
-        yield from self._below(root)
-        yield RootWalked(root.furu_hash)
+    def _visit(self, node: Node[Any]) -> list[Node[Any]] | None:
+        """Look at a node that is not known yet. Returns its dependencies if it is TODO, and otherwise None.
 
-    def _below(self, top: Node[Any], again: str | None = None) -> Iterator[Fact]:
-        """Find a node and the nodes below it, dependencies first. The exact status is read for the node
-        whose hash is `again`."""
-        found: deque[Found] = deque()
-        todo: dict[str, Found] = {}
-
-        def visit(node: Node[Any]) -> list[Node[Any]] | None:
-            if self._stopped:
-                raise _Stopped
-            key = node.furu_hash
-            if key in self._known:
-                return None
-            self._known.add(key)
-            try:
-                fact, below = self._look_at(node, thorough=self._thorough or key == again)
-            except BaseException as error:  # from the node's own methods, which may raise SystemExit too
-                fact, below = self._failed(node, error), None
-            if below is None:
-                found.append(fact)
-            else:
-                todo[key] = fact
-            return below
-
-        for node in postorder(top, visit, self._classes):
-            while found:
-                yield found.popleft()
-            self._begin_work()
-            yield todo.pop(node.furu_hash)
-        yield from found
+        The exact status is read for a node that is looked at again.
+        """
+        if self._stopped:
+            raise _Stopped
+        key = node.furu_hash
+        self._known.add(key)
+        is_again = key == self._top and not self._from_root
+        try:
+            fact, below = self._look_at(node, thorough=self._thorough or is_again)
+        except BaseException as error:  # from the node's own methods, which may raise SystemExit too
+            fact, below = self._failed(node, error), None
+        if below is None:
+            self._facts.append(fact)
+        else:
+            self._todo[key] = fact
+        return below
 
     def _look_at(self, node: Node[Any], *, thorough: bool) -> tuple[Found, list[Node[Any]] | None]:
         """Return the fact about a node and, if the node is TODO, its dependencies."""

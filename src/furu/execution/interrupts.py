@@ -25,6 +25,7 @@ logger = logging.getLogger("furu.run")
 
 EXIT_CODE = 130  # the code that shells report for a program that SIGINT ended
 _NAMED = 5
+_NO_LONGER_RUNNING = (NodeDone, NodeFailed, NodeRetried, NodeReused, NodeWaiting)
 # After this time, the loop knows which nodes are running, and most short nodes have finished.
 _TELL_SEC = 0.1
 
@@ -47,7 +48,7 @@ class Interrupts:
         """Update the set of running nodes from an event of the run."""
         if isinstance(event, NodeStarted):
             self._running[event.hash] = event
-        elif isinstance(event, (NodeDone, NodeFailed, NodeRetried, NodeReused, NodeWaiting)):
+        elif self._running and isinstance(event, _NO_LONGER_RUNNING):
             self._running.pop(event.hash, None)
 
     def run(self, run: Callable[[], Awaitable[R]]) -> R | None:

@@ -28,7 +28,6 @@ from furu._common.loops import (
 )
 from furu._common.steps import hand_over, uninterrupted
 from furu._common.text import describe_error, sentence
-from furu.codecs.pickle import encode_pickle
 from furu.codecs.typed import encode_result
 from furu.context import EXEC_CONTEXT
 from furu.errors import (
@@ -253,6 +252,8 @@ def _store(node: Node[T], attempt: Attempt, value: Any) -> tuple[StoredAs, bytes
     if overrides(cls, "_load"):
         return "load", b"null", _load_written(node)
     if cls._codec == "pickle":
+        from furu.codecs.pickle import encode_pickle  # imports pickle, which few classes need
+
         content, loaded = encode_pickle(cls, value)
         Path(attempt.files_directory(), PICKLE).write_bytes(content)
         return "pickle", b"null", loaded

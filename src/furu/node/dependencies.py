@@ -5,7 +5,7 @@ This module does not read the store: the caller decides whether to visit a node'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, TypeVar
 
 from furu._common.origin import place
@@ -19,6 +19,7 @@ from furu.node.names import Identified, stored_name
 
 N = TypeVar("N", bound=Identified)
 _LEAVES = frozenset({type(None), bool, int, float, str, bytes})
+_NO_VALUE = object()
 
 
 def nodes_within(values: Iterable[Any], kind: type[N]) -> list[N]:
@@ -35,7 +36,8 @@ def nodes_within(values: Iterable[Any], kind: type[N]) -> list[N]:
         for value in pending[-1]:
             if type(value) in _LEAVES:
                 continue
-            value = canonical_form(value)
+            if not isinstance(value, kind):
+                value = canonical_form(value)
             if isinstance(value, kind):
                 known = found.setdefault(value._furu_hash, value)
                 if type(known) is not type(value):
@@ -91,37 +93,38 @@ def _two_classes(one: type, other: type) -> FuruUsageError:
 
 
 def postorder(
-    root: N, below: Callable[[N], Iterable[N] | None], classes: ClassNames | None = None
+    root: N,
+    below: Callable[[N], Iterable[N] | None],
+    classes: ClassNames | None = None,
+    known: Container[str] = (),
 ) -> Iterator[N]:
     """Yield `root` and everything it depends on in post-order: each node after its dependencies.
 
     `below(node)` returns the dependencies to visit before `node`, or None to skip `node`. The walk calls it
-    each time that it reaches `node`. Pass the same `classes` to all walks over parts of one graph. The walk
-    does not recurse, so that it works for long chains of nodes.
+    each time that it reaches `node`, unless the node's hash is in `known`. Pass the same `classes` to all
+    walks over parts of one graph. The walk does not recurse, so that it works for long chains of nodes.
 
     Raises `FuruCycleError` if a node depends on itself, directly or through other nodes, and
     `FuruUsageError` if two classes have the same name.
     """
-    first = below(root)
-    if first is None:
-        return
     classes = ClassNames() if classes is None else classes
-    classes.add(root)
-    path: dict[str, N] = {root._furu_hash: root}
-    branches = [iter(first)]
+    path: dict[str, N] = {}
+    branches = [iter((root,))]
     while branches:
+        # This runs for every edge of the graph, and most edges lead to known nodes.
         for node in branches[-1]:
+            key = node._furu_hash
             classes.add(node)
-            if node._furu_hash in path:
+            if key in path:
                 raise _cycle(list(path.values()), node)
-            under = below(node)
-            if under is not None:
-                path[node._furu_hash] = node
+            if key not in known and (under := below(node)) is not None:
+                path[key] = node
                 branches.append(iter(under))
                 break
         else:
             branches.pop()
-            yield path.popitem()[1]
+            if path:
+                yield path.popitem()[1]
 
 
 def _cycle(path: list[N], again: N) -> FuruCycleError:
@@ -138,7 +141,8 @@ def _cycle(path: list[N], again: N) -> FuruCycleError:
 
 def dependencies(node: Node[Any]) -> list[Node[Any]]:
     """Return a node's dependencies, each once: nodes in its fields, then nodes from `_dependencies()`."""
-    values = list((field_values(node) or {}).values())
+    fields = [getattr(node, name, _NO_VALUE) for name in type(node)._facts.field_names]
+    values = [value for value in fields if value is not _NO_VALUE]
     if not overrides(type(node), "_dependencies"):
         return nodes_within(values, Node)
     added = ask(node, "_dependencies")

@@ -9,7 +9,6 @@ from typing import Any, TypeVar, cast
 from furu._common.origin import Origin, is_other_script
 from furu._common.text import describe_error, sentence
 from furu.codecs.json import decode_json
-from furu.codecs.pickle import decode_pickle
 from furu.codecs.typed import decode_parts
 from furu.errors import FuruLoadError, FuruMissingArtifactError, FuruStoreError, FuruUsageError
 from furu.node.base import Node, artifact_of, describe, overrides
@@ -91,6 +90,8 @@ def decode(node: Node[T], artifact: Artifact, record: DoneRecord) -> T:
             return whole
         if cls._codec != "pickle":
             raise FuruUsageError("it is stored as a pickle, and the class does not set _codec = 'pickle'")
+        from furu.codecs.pickle import decode_pickle  # imports pickle, which few classes need
+
         unpickled: T = decode_pickle(f"{artifact.files_of(record)}/{PICKLE}")
         return unpickled
     except Exception as error:

@@ -23,22 +23,22 @@ class Sinks:
     no more events."""
 
     def __init__(self, *sinks: Sink | None) -> None:
-        self._sinks: list[Sink] = []
+        self._sinks: tuple[Sink, ...] = ()
         for sink in sinks:
             if isinstance(sink, Sinks):
                 self._sinks += sink._sinks
             elif sink is not None:
-                self._sinks.append(sink)
+                self._sinks += (sink,)
 
     def __bool__(self) -> bool:
         return bool(self._sinks)
 
     def __call__(self, event: events.Event) -> None:
-        for sink in tuple(self._sinks):
+        for sink in self._sinks:
             try:
                 sink(event)
             except Exception:
-                self._sinks.remove(sink)
+                self._sinks = tuple([other for other in self._sinks if other is not sink])
                 kind = type(event).__name__
                 logger.exception("on_event raised for %s and gets no more events; the run goes on", kind)
 
