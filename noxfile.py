@@ -14,6 +14,10 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.sessions = ["tests", "lint", "typing", "docs"]
 nox.options.error_on_missing_interpreters = True
 
+# uv does not compile what it installs. Where Python writes no bytecode, each of the hundreds of processes
+# that the tests start would compile furu and its dependencies again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 OLDEST = (3, 11)
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 
@@ -60,13 +64,23 @@ def group(name: str) -> list[str]:
 SIDE_BY_SIDE = ("-n", "2", "--dist", "loadfile", "--max-worker-restart=0")
 
 
+def ignore(*paths: str) -> list[str]:
+    """Return the options with which pytest does not run these files and directories of `tests`."""
+    return [f"--ignore=tests/{path}" for path in paths]
+
+
 # The oldest Python runs all tests, with the newest dependencies. Slow tests that do not depend on the
 # versions of Python or of the dependencies run only there.
-ONCE = ["tests/faults", "tests/test_costs.py", "tests/web/test_server.py"]
-NOT_OF_PYTHON = [f"--ignore={path}" for path in (*ONCE, "tests/web", "tests/service")]
-PROGRAMS = ["cli/test_files", "node/test_main_module", "common/test_origin"]
-PROGRAMS += ["workers/test_children", "workers/test_streams"]
-NOT_OF_DEPENDENCIES = [f"--ignore={path}" for path in (*ONCE, *(f"tests/{name}.py" for name in PROGRAMS))]
+ONCE = ["faults", "test_costs.py", "web/test_server.py"]
+NOT_OF_PYTHON = ignore(*ONCE, "web", "service")
+
+# Tests that mostly start programs. What a version changes in how Python starts, forks and imports is nearly
+# always in later versions too: the oldest and the newest Python run them, and those between do not.
+PROGRAMS = ["cli/test_files.py", "node/test_main_module.py", "common/test_origin.py"]
+PROGRAMS += ["workers/test_children.py", "workers/test_streams.py", "store/test_forks.py"]
+NOT_BETWEEN = ignore("cli/test_commands.py", "workers/test_processes.py", "workers/test_node_programs.py")
+NOT_BETWEEN += [*NOT_OF_PYTHON, *ignore(*PROGRAMS, "test_docs.py")]
+NOT_OF_DEPENDENCIES = ignore(*ONCE, *PROGRAMS, "test_layers.py")
 
 
 @nox.session
@@ -74,8 +88,9 @@ NOT_OF_DEPENDENCIES = [f"--ignore={path}" for path in (*ONCE, *(f"tests/{name}.p
 def tests(session: nox.Session) -> None:
     """Run the tests on every CPython that is found. Arguments are passed to pytest."""
     session.install(".[all]", *group("test"))
-    is_oldest = session.python == next(iter(PYTHONS.values()))
-    session.run("pytest", "-q", *SIDE_BY_SIDE, *([] if is_oldest else NOT_OF_PYTHON), *session.posargs)
+    pythons = list(PYTHONS.values())
+    ignored = {pythons[-1]: NOT_OF_PYTHON, pythons[0]: []}.get(str(session.python), NOT_BETWEEN)
+    session.run("pytest", "-q", *SIDE_BY_SIDE, *ignored, *session.posargs)
 
 
 @nox.session(venv_backend="uv", python=PYTHONS.get("3.11", "3.11"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -67,8 +68,9 @@ if __name__ in ("__main__", "<run_path>"):
 """
 
 
+@functools.cache
 def hashes(*arguments: str, folder: Path) -> list[str]:
-    """Run Python in a folder, and return the hashes that the program prints."""
+    """Run Python in a folder once, and return the hashes that the program prints."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
@@ -84,9 +86,13 @@ def hashes(*arguments: str, folder: Path) -> list[str]:
     return found
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder with two scripts, a package and a program directory, which all define the same classes."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two scripts, a package and a program directory, which all define the same classes.
+
+    The tests of this module share it, so that `hashes` starts each program once.
+    """
+    tmp_path = tmp_path_factory.mktemp("programs")
     (tmp_path / "package" / "inner").mkdir(parents=True)
     (tmp_path / "program").mkdir()
     (tmp_path / "package" / "__init__.py").touch()

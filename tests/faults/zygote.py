@@ -24,6 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio
+
 from furu import Furu, FuruComputeError, FuruError, Status, run_local, use_settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -194,7 +196,7 @@ def inject(number: int, fault: Any, from_then_on: bool) -> tuple[bool, list[str]
             return code
 
         code, said = in_child(run)
-        calls = int(said.rpartition("calls ")[2]) if "calls " in said else number
+        calls = int(said.rpartition("calls ")[2].split()[0]) if "calls " in said else number
         if code not in (FINISHED, FAILED_CLEARLY, -signal.SIGKILL):
             problems.append(f"run with a fault at call {number}: exit {code}: {said}")
         before = done_nodes()
@@ -204,7 +206,7 @@ def inject(number: int, fault: Any, from_then_on: bool) -> tuple[bool, list[str]
         for node_hash, identity in before.items():
             if done_nodes().get(node_hash) != identity:
                 problems.append(f"after a fault at call {number} a DONE artifact was replaced")
-    took = float(said.rpartition("took ")[2]) if "took " in said else 0.0
+    took = float(said.rpartition("took ")[2].split()[0]) if "took " in said else 0.0
     shutil.rmtree(directory)
     return calls >= number, problems, took
 
@@ -219,6 +221,7 @@ def main() -> None:
         from_then_on = rest[1] == "always"
         rest = rest[2:]
     every = int(rest[0]) if rest else 1
+    anyio.run(anyio.sleep, 0)  # imports the backend once here, instead of in every child
     number, injected, problems, longest = 1, 0, list[str](), 0.0
     while True:
         reached, found, took = inject(number, fault, from_then_on)

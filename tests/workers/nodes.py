@@ -173,7 +173,7 @@ class AsyncFlaky(Flaky, AsyncAct):
 class Late(Act):
     """Takes longer than its time limit."""
 
-    _timeout_sec = 0.2
+    _timeout_sec = 1.0
 
 
 class Link(Furu[int]):
