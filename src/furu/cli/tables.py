@@ -16,6 +16,8 @@ from furu.store.references import same_value
 from furu.store.table import Flattener, Table, find_class, read_table
 
 _SHOWN_DIGITS = 12
+# A cell is cut after this many characters; CSV and JSON have all of it.
+_SHOWN_CHARS = 60
 _STATES = ("DONE", "FAILED", "IN_PROGRESS", "TODO")
 _STATE_HELP = f"Only nodes in this state: {', '.join(_STATES)}."
 
@@ -75,7 +77,7 @@ def _show_nodes(name: str, nodes: Sequence[dict[str, Any]]) -> None:
         for node in nodes
     ]
     out = console()
-    say(out, f"{name}: {len(nodes):,} nodes")
+    say(out, f"{name}: {_counted(nodes)}")
     show_table(out, ["hash", "state", "duration", *columns], rows)
 
 
@@ -110,7 +112,7 @@ def table(
 def _show(found: Table) -> None:
     out = console()
     same = [] if len(found) < 2 else [name for name in found.columns if _is_same(found, name)]
-    say(out, f"{found.node_class}: {len(found):,} nodes")
+    say(out, f"{found.node_class}: {_counted(found)}")
     if same:
         say(out, f"in every row: {', '.join(f'{name}={_shown(found[0][name])}' for name in same)}")
     columns = [name for name in found.columns if name not in same]
@@ -125,10 +127,17 @@ def _is_same(found: Table, name: str) -> bool:
     return all(same_value(row[name], found[0][name]) for row in found)
 
 
+def _counted(nodes: Sequence[Any]) -> str:
+    return "1 node" if len(nodes) == 1 else f"{len(nodes):,} nodes"
+
+
 def _shown(cell: Any) -> str:
+    if cell is None:
+        return ""
     if isinstance(cell, float):
         return f"{cell:.6g}"
-    return cell if isinstance(cell, str) else "" if cell is None else json.dumps(cell, ensure_ascii=False)
+    text = cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False)
+    return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 3]}..."
 
 
 def _parsed(where: Sequence[str] | None) -> dict[str, Any]:
