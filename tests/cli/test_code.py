@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from furu import current_settings, run_local, use_settings
-from furu.cli import main
+from furu import run_local, use_settings
+from furu.cli.app import app
 
 SOURCE = """
 from furu import Furu
@@ -38,39 +39,35 @@ def write(project: Path, text: str) -> Any:
     return __import__("coded")
 
 
-def output(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    with pytest.raises(SystemExit) as exit_info:
-        main(list(arguments))
-    assert exit_info.value.code in (None, 0)
-    return " ".join(capsys.readouterr().out.split())
+def output(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments, prog_name="furu")
+    assert 0 == result.exit_code, result.output
+    return " ".join(result.output.split())
 
 
-def test_show_explain_and_status_describe_the_code(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_show_explain_and_status_describe_the_code(project: Path) -> None:
     first = write(project, SOURCE)
     run_local(first.roots[:2])
     second = write(project, SOURCE.replace("return self.number", "return -self.number"))
     run_local(second.roots)
-    shown = output(capsys, "show", second.roots[2].furu_hash)
+    shown = output("show", second.roots[2].furu_hash)
     assert "made by code " in shown
     assert f"Python {sys.version.split()[0]}, furu " in shown
     assert "coded.py" in shown
-    assert "made by other code: code " in output(capsys, "explain", second.roots[2].furu_hash)
-    assert "coded:Train: made by 2 versions of its code" in output(capsys, "status")
-    assert 2 == json.loads(output(capsys, "status", "--json"))["classes"]["coded:Train"]["codes"]
-    made_by = json.loads(output(capsys, "show", "--json", second.roots[2].furu_hash))["made_by"]
+    assert "made by other code: code " in output("explain", second.roots[2].furu_hash)
+    assert "coded:Train: made by 2 versions of its code" in output("status")
+    assert 2 == json.loads(output("status", "--json"))["classes"]["coded:Train"]["codes"]
+    made_by = json.loads(output("show", "--json", second.roots[2].furu_hash))["made_by"]
     assert made_by["source"] == str(project / "coded.py")
-    assert current_settings().store == project / "store"
 
 
-def test_plan_and_run_take_the_option(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_and_run_take_the_option(project: Path) -> None:
     run_local(write(project, SOURCE).roots)
     write(project, SOURCE.replace("return self.number", "return -self.number"))
-    assert "coded:Train: 3 of 3 made by other code" in output(capsys, "plan", "coded:roots")
-    assert "3 made by other code" in output(capsys, "plan", "coded:roots", "--on-code-change", "recompute")
-    ignored = output(capsys, "plan", "coded:roots", "--on-code-change", "ignore")
+    assert "coded:Train: 3 of 3 made by other code" in output("plan", "coded:roots")
+    assert "3 made by other code" in output("plan", "coded:roots", "--on-code-change", "recompute")
+    ignored = output("plan", "coded:roots", "--on-code-change", "ignore")
     assert "made by other code" not in ignored
     again = ("run", "coded:roots", "--no-progress", "--on-code-change", "recompute", "--json")
-    assert 3 == json.loads(output(capsys, *again))["computed"]
-    assert 0 == json.loads(output(capsys, *again))["computed"]
+    assert 3 == json.loads(output(*again))["computed"]
+    assert 0 == json.loads(output(*again))["computed"]

@@ -46,6 +46,9 @@ _GENERATED = frozenset({"__init__", "__replace__", "__match_args__"})
 # Flags of code objects that say what kind of function it is. The others depend on the compiler's options.
 _KIND_FLAGS = 0x2AF
 
+_MAX_DECORATORS = 20
+_Cached = type(functools.lru_cache(lambda: None))
+
 _Key = tuple[str, str]
 
 
@@ -272,11 +275,23 @@ def _functions(value: Any) -> Iterator[FunctionType]:
     for name, one in values:
         if name in _GENERATED:
             continue
-        for part in (one, *(getattr(one, role, None) for role in ("__func__", "fget", "fset", "func"))):
-            while hasattr(part, "__wrapped__"):
-                part = part.__wrapped__
+        if isinstance(one, property):
+            parts = [one.fget, one.fset]
+        else:
+            parts = [one.func if isinstance(one, functools.cached_property) else one]
+        for part in map(_undecorated, parts):
             if isinstance(part, FunctionType) and part.__module__ != "furu.node.furu":
                 yield part
+
+
+def _undecorated(value: Any) -> Any:
+    """Return the function inside decorators that say what they wrap. Does not call methods of the value."""
+    for _ in range(_MAX_DECORATORS):
+        if isinstance(value, staticmethod | classmethod):
+            value = value.__func__
+        elif isinstance(value, FunctionType | _Cached) and "__wrapped__" in vars(value):
+            value = vars(value)["__wrapped__"]
+    return value
 
 
 @functools.lru_cache(maxsize=64)

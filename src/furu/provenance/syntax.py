@@ -7,6 +7,7 @@ formatting or annotations of functions, and equal in every supported version of 
 from __future__ import annotations
 
 import ast
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeGuard
@@ -244,9 +245,9 @@ def _renamed_fields(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
 def _in_order(body: Sequence[ast.stmt]) -> list[ast.stmt]:
     """Return the statements of a class body, with the methods sorted by name after the other statements."""
     statements = [one for one in body if _has_effect(one)]
-    methods = [one for one in statements if isinstance(one, Function)]
+    methods: list[Function] = [one for one in statements if isinstance(one, Function)]
     others = [one for one in statements if not isinstance(one, Function)]
-    return [*others, *sorted(methods, key=lambda method: method.name)]
+    return [*others, *sorted(methods, key=operator.attrgetter("name"))]
 
 
 def _counts(statement: ast.stmt) -> bool:
