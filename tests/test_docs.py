@@ -112,6 +112,7 @@ def test_readme_has_exactly_two_set_up_commands() -> None:
         "how-to/store-files-and-large-results.md",
         "how-to/change-a-class-and-keep-its-artifacts.md",
         "how-to/read-results-of-many-nodes.md",
+        "how-to/notice-changed-code.md",
         "how-to/retry-time-out-and-limit.md",
         "how-to/run-many-roots-in-a-window.md",
         "how-to/choose-and-configure-a-store.md",

@@ -18,6 +18,7 @@ from tests.house import lines, modules, package, parsed, public_names
 HOUSE = [
     "errors",
     "_common",
+    "provenance",
     "retry",
     "settings",
     "context",

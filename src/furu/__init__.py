@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import furu.errors as errors
 import furu.events as events
+from furu._common.version import __version__ as __version__
 from furu.codecs.protocol import Codec
 from furu.codecs.registry import register_codec
 from furu.context import EXEC_CONTEXT, ExecContext, check_cancelled
@@ -43,7 +44,7 @@ from furu.node.file import File
 from furu.node.furu import Furu
 from furu.node.identity import register_canonical_form
 from furu.node.marks import field
-from furu.report import ClassTime, NodeTime, RunReport
+from furu.report import ClassTime, CodeChange, NodeTime, RunReport
 from furu.retry import Retry
 from furu.settings import Settings, current_settings, use_settings
 from furu.store.artifact import Status
@@ -57,11 +58,10 @@ if TYPE_CHECKING:
     from furu.store import catalog
     from furu.store.table import Table
 
-__version__ = "0.1.0"
-
 __all__ = [
     "ClassTime",
     "Codec",
+    "CodeChange",
     "DaskWorkers",
     "EXEC_CONTEXT",
     "Event",

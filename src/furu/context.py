@@ -20,13 +20,15 @@ class ExecContext(msgspec.Struct, frozen=True):
 
     In mode ``"interactive"``, `get()` computes missing nodes. In mode ``"executor"``, `get()` only loads.
     `get(force=True)` computes the node that the worker was given (`current_node_hash`), if that node needs
-    this kind of worker (`spec_key`). `backend` names the workers, such as ``"local"``.
+    this kind of worker (`spec_key`). `backend` names the workers, such as ``"local"``. If `replaces` is
+    set, the node is computed although it has the artifact that `replaces` identifies.
     """
 
     mode: Literal["interactive", "executor"] = "interactive"
     spec_key: str | None = None
     backend: str | None = None
     current_node_hash: str | None = None
+    replaces: tuple[int, int, int] | None = None
 
 
 @dataclass(slots=True)
@@ -62,10 +64,11 @@ class executor_context:  # noqa: N801  # used like a function
         spec_key: str,
         backend: str,
         node_hash: str,
+        replaces: tuple[int, int, int] | None = None,
         cancellation: Cancellation | None = None,
         timeout_sec: float | None = None,
     ) -> None:
-        self._context = ExecContext("executor", spec_key, backend, node_hash)
+        self._context = ExecContext("executor", spec_key, backend, node_hash, replaces)
         self._limits = _Limits(cancellation or Cancellation(), timeout_sec, time.monotonic())
 
     def __enter__(self) -> ExecContext:

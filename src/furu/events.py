@@ -14,9 +14,10 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from furu.report import RunReport
+from furu.report import CodeChange, RunReport
 
 __all__ = [
+    "CodeChanged",
     "End",
     "Event",
     "NodeAbandoned",
@@ -158,6 +159,12 @@ class NodeWaiting(_OfNode, frozen=True):
     owner: str
 
 
+class CodeChanged(msgspec.Struct, frozen=True):
+    """The run reuses artifacts of a class that were made by other code. Reported once for each class."""
+
+    change: CodeChange
+
+
 class RunFinished(msgspec.Struct, frozen=True):
     """The run finished, failed or was cancelled. This is always the last event."""
 
@@ -180,6 +187,7 @@ Event = (
     | NodeOverran
     | NodeAbandoned
     | NodeWaiting
+    | CodeChanged
     | RunFinished
 )
 

@@ -9,7 +9,7 @@ import msgspec
 from furu._common.text import printable, seconds
 from furu.errors import Failure
 
-__all__ = ["ClassTime", "NAMED", "NodeTime", "RunReport"]
+__all__ = ["ClassTime", "CodeChange", "NAMED", "NodeTime", "RunReport"]
 
 # The maximum number of nodes or classes in each list of a report.
 NAMED = 10
@@ -32,6 +32,37 @@ class ClassTime(msgspec.Struct, frozen=True):
     duration_sec: float
 
 
+class CodeChange(msgspec.Struct, frozen=True):
+    """Artifacts of a class that a run reused, or would reuse, although other code made them.
+
+    `made_by_other_code` of `seen` artifacts of the class were made by other code than the class has now.
+    Unless `is_exact`, only some were compared, and there may be more. `commits` are the commits that were
+    checked out when they were made, as far as they are known.
+    """
+
+    node_class: str
+    made_by_other_code: int
+    seen: int
+    is_exact: bool = False
+    commits: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> str:
+        """The numbers and the commits in words."""
+        number = f"{self.made_by_other_code:,}"
+        of_all = f"{number} of {self.seen:,}" if self.is_exact else f"at least {number}"
+        shown = ", ".join(self.commits[:3]) + (", ..." if len(self.commits) > 3 else "")
+        commits = f" (commit {printable(shown)})" if shown else ""
+        return f"{of_all} made by other code{commits}"
+
+    def __str__(self) -> str:
+        return (
+            f"artifacts of {printable(self.node_class)}: {self.counts}. They are used as they are. To "
+            "compute them again, set another _version in the class, or run with "
+            'on_code_change="recompute". If the change does not matter, run with on_code_change="ignore".'
+        )
+
+
 class RunReport(msgspec.Struct, frozen=True):
     """What a run did. The size of a report depends only on the number of failures.
 
@@ -47,6 +78,7 @@ class RunReport(msgspec.Struct, frozen=True):
     need no worker. `critical_path_sec` is the duration of the longest chain of computed nodes that depend
     on each other: more workers cannot shorten this chain. `critical_path` lists the ten slowest nodes of
     the chain, `slowest` the ten slowest of all nodes, and `classes` the ten slowest classes.
+    `code_changes` lists the classes with reused artifacts that other code made.
     """
 
     computed: int = 0
@@ -65,6 +97,7 @@ class RunReport(msgspec.Struct, frozen=True):
     critical_path: tuple[NodeTime, ...] = ()
     slowest: tuple[NodeTime, ...] = ()
     classes: tuple[ClassTime, ...] = ()
+    code_changes: tuple[CodeChange, ...] = ()
 
     @property
     def efficiency(self) -> float:
@@ -111,6 +144,8 @@ class RunReport(msgspec.Struct, frozen=True):
                     for one in self.classes
                 ),
             )
+        for change in self.code_changes[:NAMED]:
+            yield "other code", f"{printable(change.node_class)}: {change.counts}"
         for failure in self.failures[:NAMED]:
             yield "failed", printable(failure.message)
         if len(self.failures) > NAMED:

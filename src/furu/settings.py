@@ -23,6 +23,7 @@ __all__ = [
     "DEFAULT_LEASE_SEC",
     "DEFAULT_MAX_RESULT_BYTES",
     "Durability",
+    "OnCodeChange",
     "Settings",
     "SettingsChanges",
     "current_settings",
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 Durability = Literal["process", "power"]
+OnCodeChange = Literal["warn", "ignore", "recompute"]
 
 # Long enough for network filesystems that show a changed mtime a minute late.
 DEFAULT_LEASE_SEC = 90.0
@@ -56,6 +58,8 @@ class Settings:
         cache_bytes: How much memory each process may use for values that it has loaded, so that several
             nodes that read a value load it once (`FURU_CACHE_BYTES`). 0 turns the cache off. None, the
             default, is 64 MiB, but 0 in the runs of `furu.service.Runs`.
+        on_code_change: What runs do with artifacts that were made by other code, unless the run's own
+            `on_code_change` says otherwise (`FURU_ON_CODE_CHANGE`).
 
     Raises:
         FuruSettingsError: A value is not allowed.
@@ -66,6 +70,7 @@ class Settings:
     durability: Durability = "process"
     max_result_bytes: int = DEFAULT_MAX_RESULT_BYTES
     allow_shared: bool = False
+    on_code_change: OnCodeChange = "warn"
     cache_bytes: int | None = None
 
     @property
@@ -82,6 +87,7 @@ class Settings:
             check_flag("allow_shared", self.allow_shared)
             if self.cache_bytes is not None:
                 check_int("cache_bytes", self.cache_bytes, least=0)
+            check_choice("on_code_change", self.on_code_change, get_args(OnCodeChange))
         except (TypeError, ValueError) as error:
             raise FuruSettingsError(str(error)) from None
 
@@ -95,6 +101,7 @@ class SettingsChanges(TypedDict, total=False):
     max_result_bytes: int
     allow_shared: bool
     cache_bytes: int | None
+    on_code_change: OnCodeChange
 
 
 _OVERRIDE: ContextVar[Settings | None] = ContextVar("furu_settings", default=None)
@@ -158,6 +165,7 @@ def _from_environment(*, named: bool) -> Settings:
         environ.get("FURU_MAX_RESULT_BYTES"),
         environ.get("FURU_ALLOW_SHARED"),
         environ.get("FURU_CACHE_BYTES"),
+        environ.get("FURU_ON_CODE_CHANGE"),
     )
 
 
@@ -169,6 +177,7 @@ def _from_variables(
     size: str | None,
     shared: str | None,
     cache: str | None,
+    on_code_change: str | None,
 ) -> Settings:
     return Settings(
         store=store,
@@ -181,6 +190,7 @@ def _from_variables(
         ),
         allow_shared=_switch("FURU_ALLOW_SHARED", shared) if shared else False,
         cache_bytes=cast(int, _whole(_number("FURU_CACHE_BYTES", cache))) if cache else None,
+        on_code_change=cast(OnCodeChange, on_code_change) if on_code_change else "warn",
     )
 
 

@@ -107,7 +107,7 @@ def warm(plan: Plan) -> Iterator[Row]:
 
 def calls(plan: Plan) -> Iterator[Row]:
     """The number of system calls for a node."""
-    cold_calls, warm_calls = count_calls(plan.fast, 100)
+    cold_calls, warm_calls, _ = count_calls(plan.fast, 100)
     yield at_most("system calls of a cold node beyond the user's files", cold_calls, 9, "calls")
     yield at_most("system calls of a warm node", warm_calls, 1, "calls")
     yield at_most("inodes of a node without files", count_inodes(plan.fast, 100), 1, "inodes")

@@ -69,8 +69,8 @@ STORE = (
     Mutant(
         "a publish does not compare the attempt's name",
         ATTEMPT,
-        "self._is_ours() and link_new(",
-        "link_new(",
+        "self._is_ours() and self._link(",
+        "self._link(",
         ("store/test_races.py::test_attempt_whose_name_is_anothers_does_not_publish",),
     ),
     Mutant(

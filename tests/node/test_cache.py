@@ -136,7 +136,8 @@ def test_value_of_a_load_method_is_read_each_time(reads: list[str]) -> None:
 def test_nodes_of_a_run_read_an_input_once(reads: list[str]) -> None:
     run_local([Text()])
     reads.clear()
-    run_local([Uses(text=Text(), n=n) for n in range(20)])
+    # Otherwise the run reads the record once more, to compare the code that made the artifact.
+    run_local([Uses(text=Text(), n=n) for n in range(20)], on_code_change="ignore")
     assert 1 == reads.count("Text")
 
 

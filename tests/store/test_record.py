@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from furu import Furu, FuruComputeError, FuruError, FuruStoreError, Status
@@ -323,7 +324,7 @@ def test_written_record_reads_back_and_is_readable_json() -> None:
 
 
 def test_result_is_kept_byte_for_byte() -> None:
-    record = DoneRecord(1, CLASS, artifact().hash, 1, "json", {}, 0.0, 0.0)
+    record = DoneRecord(1, CLASS, artifact().hash, 1, "json", {}, 0.0, 0.0, result=msgspec.Raw(b"null"))
     assert b'"result":null' in encode(record)
     place = artifact()
     assert begin(place).publish("json", b'{"x": 1.50, "x": 2}', {})

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+import furu
 from furu import Status
 from furu._common.origin import Origin
 from furu.node.base import artifact_of
+from furu.provenance.fingerprint import Provenance
 from furu.settings import use_settings
 from furu.store.artifact import Artifact, survey
 from furu.store.attempt import running_attempt
@@ -119,8 +121,8 @@ def test_each_step_leaves_exactly_these_files(store: Path, monkeypatch: pytest.M
 def test_done_holds_the_result_the_config_and_the_timings() -> None:
     place = artifact()
     attempt = begin(place)
-    origin = Origin("train", "/project/train.py", is_script=True)
-    assert attempt.publish("json", b"[1, 2]", {"lr": 0.1}, origin)
+    provenance = Provenance(Origin("train", "/project/train.py", is_script=True), "12ab", "34cd", "3.13.0")
+    assert attempt.publish("json", b"[1, 2]", {"lr": 0.1}, provenance)
     document = json.loads(Path(place.files.done).read_bytes())
     assert document.pop("started_at") == attempt.started_at
     assert document.pop("duration_sec") >= 0
@@ -132,10 +134,13 @@ def test_done_holds_the_result_the_config_and_the_timings() -> None:
         "attempt": 1,
         "codec": "json",
         "config": {"lr": 0.1},
-        "files": "",
         "result": [1, 2],
         "source": "/project/train.py",
         "from_script": True,
+        "code": "12ab",
+        "commit": "34cd",
+        "python": "3.13.0",
+        "furu": furu.__version__,
     } == document
 
 

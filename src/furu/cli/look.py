@@ -31,6 +31,8 @@ _MAX_RESULT_CHARS = 2000
 # `explain` reads at most this many nodes of a class. The nearest of them is near enough.
 _MAX_SIBLINGS = 5000
 _MAX_EXPLAINED_DEPTH = 8
+# `status` reads the records of this many published nodes of a class, to count the codes that made them.
+_MAX_CODES_READ = 1000
 _UNREADABLE = "unreadable"
 
 Hash = Annotated[str, typer.Argument(metavar="HASH", help="A node's hash, or the beginning of one.")]
@@ -41,14 +43,22 @@ def status(as_json: AsJson = False) -> None:
     """Count the nodes in the store by class and state."""
     settings = current_settings()
     counts: dict[str, Counter[str]] = {}
+    codes: dict[str, set[str]] = {}
     sizes: Counter[str] = Counter()
     problems: list[str] = []
     for artifact in catalog.walk(settings, problems=problems):
         counts.setdefault(artifact.node_class, Counter())[_state(artifact)] += 1
         sizes[artifact.node_class] += catalog.size_bytes(artifact)
+        known = codes.setdefault(artifact.node_class, set())
+        if counts[artifact.node_class][Status.DONE] <= _MAX_CODES_READ:
+            record = catalog.read_small(artifact)
+            known.update([record.code] if record is not None and record.code else [])
     out = console()
     if as_json:
-        classes = {name: {**count, "size_bytes": sizes[name]} for name, count in counts.items()}
+        classes = {
+            name: {**count, "size_bytes": sizes[name], "codes": len(codes[name])}
+            for name, count in counts.items()
+        }
         found = {"store": str(settings.store), "classes": classes, "problems": problems}
         say(out, json.dumps(found))
         return
@@ -59,6 +69,8 @@ def status(as_json: AsJson = False) -> None:
         [name, *(counts[name][state] for state in states), size(sizes[name])] for name in sorted(counts)
     ]
     show_table(out, ["class", *states, "size"], rows)
+    for name in sorted(name for name in codes if len(codes[name]) > 1):
+        say(out, f"{name}: made by {len(codes[name])} versions of its code; furu plan counts the old ones")
     for problem in problems:
         complain(f"not counted: {problem}")
 
@@ -84,6 +96,10 @@ def show(node: Hash, as_json: AsJson = False) -> None:
         say(out, f"problem    {info.problem}", "red")
     if info.duration_sec is not None:
         say(out, f"computed   {_when(info.started_at)}, in {info.duration_sec:.3f} s")
+    if info.made_by is not None:
+        say(out, f"made by    {info.made_by}")
+        if info.made_by.source:
+            say(out, f"source     {info.made_by.source}")
     if info.config is not None:
         _show_block(out, "configuration", json.dumps(info.config, indent=2, ensure_ascii=False))
     if info.result is not None:
@@ -147,6 +163,8 @@ def explain(node: Hash) -> None:
     say(out, f"  nearest  {nearest.artifact.hash}, {nearest.status}")
     for line in _explained(settings, nearest, info, 1):
         say(out, line)
+    if nearest.made_by and info.made_by and nearest.made_by.code != info.made_by.code:
+        say(out, f"  made by other code: {nearest.made_by} -> {info.made_by}")
 
 
 def _explained(

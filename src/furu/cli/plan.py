@@ -8,7 +8,7 @@ import typer
 
 from furu.cli.output import console, say
 from furu.cli.roots import HELP, load_roots
-from furu.cli.run import ORDER_HELP, parse_order, parse_window
+from furu.cli.run import CHANGE_HELP, ORDER_HELP, parse_on_code_change, parse_order, parse_window
 from furu.planning.summary import plan_local
 from furu.settings import current_settings
 
@@ -22,6 +22,7 @@ def plan(
     max_async: Annotated[int, typer.Option(min=1, help="How many async nodes would be computed.")] = 100,
     window: Annotated[str, typer.Option(help="How many roots at once: dfs, bfs or a number.")] = "bfs",
     order: Annotated[str, typer.Option(help=ORDER_HELP)] = "roots",
+    on_code_change: Annotated[str | None, typer.Option(help=CHANGE_HELP, show_default="warn")] = None,
     every: Annotated[bool, typer.Option("--all", help="Name a thousand nodes, not twenty.")] = False,
 ) -> None:
     """Show what `furu run` would compute, why, and how long it takes.
@@ -34,6 +35,7 @@ def plan(
         max_async=max_async,
         window_size=parse_window(window),
         order=parse_order(order),
+        on_code_change=parse_on_code_change(on_code_change),
     )
     out = console()
     say(out, f"{current_settings().store}:")

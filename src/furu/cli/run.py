@@ -14,12 +14,15 @@ from furu.cli.output import complain, console, say
 from furu.cli.roots import HELP, load_roots
 from furu.cli.running import Interruptible
 from furu.errors import Failure, FuruComputeError
+from furu.execution.options import check_on_code_change
 from furu.execution.scheduler import Order
 from furu.execution.window import parse_window_size
 from furu.execution.workers import DaskWorkers, ProcessWorkers, ThreadWorkers, Workers
 from furu.observing.trace import Trace
 from furu.report import RunReport
+from furu.settings import OnCodeChange
 
+CHANGE_HELP = "What to do with artifacts that other code made: warn, ignore or recompute."
 ORDER_HELP = "Which ready nodes start first: roots (in their order) or critical-path."
 
 
@@ -31,6 +34,7 @@ def run(
         str, typer.Option(help="How many roots are active at once: dfs, bfs or a number.")
     ] = "bfs",
     order: Annotated[str, typer.Option(help=ORDER_HELP)] = "roots",
+    on_code_change: Annotated[str | None, typer.Option(help=CHANGE_HELP, show_default="warn")] = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="After a failure, compute nodes that do not depend on it.")
     ] = False,
@@ -60,6 +64,7 @@ def run(
             max_async=max_async,
             window_size=parse_window(window),
             order=parse_order(order),
+            on_code_change=parse_on_code_change(on_code_change),
             workers=_workers(workers),
             on_event=traced,
             on_failure="continue" if keep_going else "stop",
@@ -93,6 +98,15 @@ def parse_order(text: str) -> Order:
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--order") from None
     return cast(Order, text)
+
+
+def parse_on_code_change(text: str | None) -> OnCodeChange | None:
+    """Return the option for `run_local`. Raises `typer.BadParameter` if the text is not such an option."""
+    try:
+        check_on_code_change(cast(OnCodeChange | None, text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--on-code-change") from None
+    return cast(OnCodeChange | None, text)
 
 
 def _workers(text: str) -> Workers:
@@ -130,6 +144,10 @@ def _as_json(report: RunReport) -> dict[str, Any]:
     return {
         **{name: getattr(report, name) for name in counts},
         **{name: round(getattr(report, name), 6) for name in times},
+        "code_changes": [
+            {"class": change.node_class, "made_by_other_code": change.made_by_other_code}
+            for change in report.code_changes
+        ],
         "failures": [
             {
                 "node": repr(failure.node),

@@ -17,15 +17,17 @@ import msgspec
 
 from furu._common.text import a_type, sentence, shown
 from furu.errors import Failure, FuruStoreError, FuruUsageError
+from furu.execution.recompute import Recompute
 from furu.execution.workers.base import Job, Lane, make_job
 from furu.execution.workers.call import drop_frames
 from furu.node.base import Node, artifact_of, class_name_of, describe, is_async, refuse_unstorable
+from furu.node.changes import CodeChanges
 from furu.node.dependencies import ClassNames, dependencies, postorder
 from furu.node.failure import compute_error
 from furu.node.furu import Furu
 from furu.node.load import look
 from furu.node.load import status as status_of
-from furu.store.artifact import Status, survey
+from furu.store.artifact import FileId, Status, is_being_replaced, survey
 from furu.store.record import EndedRecord
 
 # A step returns after this many facts or this time, whichever comes first. Both limits are small, so that
@@ -101,7 +103,9 @@ class Discovery:
     done, so that a run over a generator of roots keeps only the nodes below the active roots in memory.
     With `retry_failed`, nodes that failed in an earlier run count as TODO. With `thorough`, the exact
     status of every node is read. `before_work` is called once, before the first TODO node is returned.
-    `expected_sec` returns the expected duration of a node, given the name of its class.
+    `expected_sec` returns the expected duration of a node, given the name of its class. `changes` compares
+    the code that made reused artifacts with the code of their classes. If it recomputes, nodes whose
+    artifacts were made by other code count as TODO, and so do nodes that depend on them.
 
     An exception that is raised by a node's own methods, or by the store when it reads the node's files,
     becomes that node's failure.
@@ -116,6 +120,7 @@ class Discovery:
         thorough: bool = False,
         before_work: Callable[[], object] | None = None,
         expected_sec: Callable[[str], float] | None = None,
+        changes: CodeChanges | None = None,
     ) -> None:
         self._roots = enumerate(roots)
         self._remember = remember
@@ -125,6 +130,9 @@ class Discovery:
         self._thorough = thorough or not retry_failed
         self._before_work = before_work
         self._expected_sec = expected_sec
+        self._changes = changes
+        recomputes = changes is not None and changes.recomputes
+        self._recompute = Recompute(self._check_stopped) if recomputes else None
         self._known: set[str] = set()
         self._classes = ClassNames()
         self._again: deque[Node[Any]] = deque()
@@ -225,8 +233,7 @@ class Discovery:
 
         The exact status is read for a node that is looked at again.
         """
-        if self._stopped:
-            raise _Stopped
+        self._check_stopped()
         key = node.furu_hash
         self._known.add(key)
         is_again = key == self._top and not self._from_root
@@ -242,17 +249,24 @@ class Discovery:
 
     def _look_at(self, node: Node[Any], *, thorough: bool) -> tuple[Found, list[Node[Any]] | None]:
         """Return the fact about a node and, if the node is TODO, its dependencies."""
-        status = self._status(node, thorough=thorough)
+        status, replaces = self._status(node, thorough=thorough), None
+        if status is Status.DONE and self._recompute is not None:
+            replaces = self._recompute.replaced_by(node)
+            if replaces is not None:
+                is_taken = thorough and is_being_replaced(artifact_of(node))
+                status = Status.IN_PROGRESS if is_taken else Status.TODO
         if status is Status.TODO:
             refuse_unstorable(node)
             below = dependencies(node)
             keys = tuple([dependency.furu_hash for dependency in below])
-            job = _job(node)
+            job = _job(node, replaces)
             if self._expected_sec is None:
                 return Found(job, status, keys), below
             return Found(job, status, keys, expected_sec=self._expected_sec(job.node_class)), below
         if status is Status.DONE:
             self.forget(node.furu_hash)
+            if self._changes is not None:
+                self._changes.reused(node)
             return Found(_idle_job(node), status), None
         if status is Status.FAILED:
             return Found(_idle_job(node), status, failure=_earlier_failure(node)), None
@@ -276,6 +290,10 @@ class Discovery:
         status = status_of(node)
         return Status.TODO if status is Status.FAILED and self._retry_failed else status
 
+    def _check_stopped(self) -> None:
+        if self._stopped:
+            raise _Stopped
+
 
 class _Stopped(Exception):
     """Raised to end a step after `stop` was called."""
@@ -293,13 +311,13 @@ def check_root(root: object, number: int) -> None:
     raise FuruUsageError(f"every root must be a Furu node, and roots[{number}] is {what}")
 
 
-def _job(node: Node[Any]) -> Job:
+def _job(node: Node[Any], replaces: FileId | None = None) -> Job:
     spec_key = node._executor_spec_key()
     if not isinstance(spec_key, str) or not spec_key:
         raise FuruUsageError(
             f"{describe(node)}._executor_spec_key() must return a non-empty str, not {spec_key!r}"
         )
-    return make_job(node, _lane(is_async(node), spec_key))
+    return make_job(node, _lane(is_async(node), spec_key), replaces)
 
 
 def _idle_job(node: Node[Any]) -> Job:

@@ -25,10 +25,12 @@ from furu.execution.options import (
 from furu.execution.scheduler import OnFailure, Order, Scheduler
 from furu.execution.window import Window
 from furu.execution.workers import EventLoopWorkers, ThreadWorkers, Workers
+from furu.node.changes import CodeChanges
 from furu.node.furu import Furu
+from furu.observing.changes import ChangeReporter
 from furu.observing.report import Recorder, Sink, Sinks
 from furu.report import RunReport
-from furu.settings import Settings, current_settings, use_settings
+from furu.settings import OnCodeChange, Settings, current_settings, use_settings
 from furu.store.claim import open_store
 
 __all__ = ["run_local", "run_local_async"]
@@ -46,6 +48,7 @@ def run_local(
     on_failure: OnFailure = "stop",
     retry_failed: bool = True,
     spec_limits: Mapping[str, int] | None = None,
+    on_code_change: OnCodeChange | None = None,
     grace_sec: float | None = None,
     on_event: Callable[[Event], object] | None = None,
     progress: bool | None = None,
@@ -80,6 +83,7 @@ def run_local(
         on_failure=on_failure,
         retry_failed=retry_failed,
         spec_limits=spec_limits,
+        on_code_change=on_code_change,
         grace_sec=grace_sec,
         on_event=on_event if interrupts is None else Sinks(interrupts, on_event),
         progress=progress_is_wanted() if progress is None else progress,
@@ -107,6 +111,7 @@ async def run_local_async(
     on_failure: OnFailure = "stop",
     retry_failed: bool = True,
     spec_limits: Mapping[str, int] | None = None,
+    on_code_change: OnCodeChange | None = None,
     grace_sec: float | None = None,
     on_event: Callable[[Event], object] | None = None,
     progress: bool | None = None,
@@ -141,6 +146,12 @@ async def run_local_async(
             failures of this run.
         spec_limits: The maximum number of nodes that are computed at once for each spec key
             (`_executor_spec_key()`), such as ``{"gpu": 1}``. A key at its limit does not delay other keys.
+        on_code_change: What to do with artifacts that were made by other code than their classes have now.
+            ``"warn"``: reuse them, and log one warning for each class. Only a sample is compared: see
+            *Notice changed code* in the documentation. ``"ignore"``: reuse them. ``"recompute"``: compute
+            these nodes again, and the nodes that depend on them. This reads the record of every node of
+            the graph. The old artifacts stay readable until the new ones are published. None: what the
+            setting `on_code_change` says, which is ``"warn"`` by default.
         grace_sec: How long a run that was cancelled or stopped by a failure waits for its running nodes;
             None: until they finish. After this time, async nodes are cancelled, and threads are left to
             finish and publish on their own. The interpreter waits for these threads before it exits.
@@ -163,6 +174,7 @@ async def run_local_async(
         workers=workers,
         on_failure=on_failure,
         spec_limits=spec_limits,
+        on_code_change=on_code_change,
         grace_sec=grace_sec,
         progress=progress,
         order=order,
@@ -172,15 +184,12 @@ async def run_local_async(
     # working directory.
     settings = await in_thread(current_settings)
     async with _showing(settings, max_workers) if progress else contextlib.nullcontext() as shown:
-        recorder = Recorder(Sinks(shown, on_event), max_workers=max_workers)
+        changes = CodeChanges(on_code_change or settings.on_code_change)
+        reporter = ChangeReporter(changes)
+        recorder = Recorder(Sinks(shown, on_event, reporter), max_workers=max_workers)
+        reporter.emit = recorder
         scheduler = Scheduler(
-            discovery=Discovery(
-                roots,
-                remember=isinstance(roots, Collection),
-                retry_failed=retry_failed,
-                before_work=lambda: open_store(settings),
-                expected_sec=_expected_sec(settings) if order == "critical-path" else None,
-            ),
+            discovery=_discovery(roots, settings, changes, retry_failed, order),
             window=window,
             workers=workers or ThreadWorkers(),
             async_workers=EventLoopWorkers(),
@@ -194,9 +203,22 @@ async def run_local_async(
             order=order,
         )
         recorder(RunStarted(max_workers, max_async, window_size, time.time()))
-        with use_settings(settings):
-            return await _to_its_end(scheduler, recorder)
+        with use_settings(settings), reporter.noting():
+            return await _to_its_end(scheduler, recorder, reporter)
     raise AssertionError("unreachable: `_showing` suppresses no exception")
+
+
+def _discovery(
+    roots: Iterable[Furu[Any]], settings: Settings, changes: CodeChanges, retry_failed: bool, order: Order
+) -> Discovery:
+    return Discovery(
+        roots,
+        remember=isinstance(roots, Collection),
+        retry_failed=retry_failed,
+        before_work=lambda: open_store(settings),
+        expected_sec=_expected_sec(settings) if order == "critical-path" else None,
+        changes=changes,
+    )
 
 
 def _showing(settings: Settings, max_workers: int) -> AbstractAsyncContextManager[Sink]:
@@ -211,7 +233,7 @@ def _expected_sec(settings: Settings) -> Callable[[str], float]:
     return ExpectedDurations(settings)
 
 
-async def _to_its_end(scheduler: Scheduler, recorder: Recorder) -> RunReport:
+async def _to_its_end(scheduler: Scheduler, recorder: Recorder, reporter: ChangeReporter) -> RunReport:
     """Run to the end. The report is created even if the run fails or is cancelled."""
     end: End = "cancelled"
     failed: FuruComputeError | None = None
@@ -225,11 +247,13 @@ async def _to_its_end(scheduler: Scheduler, recorder: Recorder) -> RunReport:
         end = "failed"
         raise
     finally:
+        reporter.report()
         report = recorder.finish(
             end,
             skipped=scheduler.skipped,
             failures=scheduler.failures,
             critical_path=scheduler.critical_path,
+            code_changes=reporter.found,
         )
         if failed is not None:
             failed.report = report

@@ -15,6 +15,7 @@ from furu.execution.discovery import check_root
 from furu.execution.scheduler import OnFailure, Order
 from furu.execution.workers import Workers
 from furu.node.furu import Furu
+from furu.settings import OnCodeChange
 
 DEFAULT_MAX_WORKERS = 8
 DEFAULT_MAX_ASYNC = 100
@@ -48,6 +49,7 @@ def check_options(
     grace_sec: float | None,
     progress: bool | None,
     order: Order,
+    on_code_change: OnCodeChange | None = None,
 ) -> None:
     """Check these options of `run_local_async`. Raises `TypeError` or `ValueError`."""
     check_seconds("poll_interval_sec", poll_interval_sec)
@@ -58,9 +60,16 @@ def check_options(
         )
     check_choice("on_failure", on_failure, get_args(OnFailure))
     check_choice("order", order, get_args(Order))
+    check_on_code_change(on_code_change)
     _check_spec_limits({} if spec_limits is None else spec_limits)
     check_seconds("grace_sec", grace_sec, may_be_zero=True, none_means="to wait to the end")
     check_flag("progress", progress, none_means="which looks at stderr")
+
+
+def check_on_code_change(on_code_change: OnCodeChange | None) -> None:
+    """Check that the value is None, which means the setting, or one of the words."""
+    if on_code_change is not None:
+        check_choice("on_code_change", on_code_change, get_args(OnCodeChange))
 
 
 def _check_spec_limits(spec_limits: Mapping[str, int]) -> None:

@@ -21,6 +21,7 @@ from furu.execution.workers import Workers
 from furu.node.furu import Furu
 from furu.observing.report import Sink, Sinks
 from furu.report import RunReport
+from furu.settings import OnCodeChange
 
 __all__ = ["DEFAULT_BUFFER_EVENTS", "EventStream", "EventsDropped", "RunOptions", "stream_local"]
 
@@ -40,6 +41,7 @@ class RunOptions(TypedDict, total=False):
     on_failure: OnFailure
     retry_failed: bool
     spec_limits: Mapping[str, int] | None
+    on_code_change: OnCodeChange | None
     grace_sec: float | None
     on_event: Sink | None
     progress: bool | None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -18,6 +19,7 @@ from furu.node.identity import encoded, node_hash
 from furu.node.marks import CountingField, counting_name, marks_of
 from furu.node.names import Identified, stored_name
 from furu.node.readable import readable_fields
+from furu.provenance.fingerprint import Provenance, provenance
 from furu.retry import Retry
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Artifact
@@ -117,6 +119,11 @@ def artifact_of(node: Node[Any]) -> Artifact:
 def class_name_of(node: Node[Any]) -> str:
     """Return the full name of the node's class, ``module:Class``."""
     return type(node)._facts.name
+
+
+def is_input(node: Node[Any]) -> bool:
+    """Whether the node is an input, such as a file, which has no artifact."""
+    return type(node)._facts.is_input
 
 
 def is_async(node: Node[Any]) -> bool:
@@ -223,6 +230,7 @@ class ClassFacts:
         self.normalised = normalised
         self.fields = cls.__dataclass_fields__  # a second @dataclass would replace the class's fields
         self.origin = origin(cls)
+        self.made_at = time.time()
         # The settings whose store was checked for artifacts of another script, and the source file, other
         # than the class's own, whose artifacts were accepted last.
         self.checked: Settings | None = None
@@ -230,6 +238,8 @@ class ClassFacts:
         # Whether loaded values are worth keeping in memory; None if that is not known yet. See `cache.py`.
         self.is_cached: bool | None = None
         self.small_values = 0
+        # Whether interactive code was told that other code made an artifact of the class.
+        self.is_compared = False
         self._cls = cls
         self._directory: tuple[Settings, str] | None = None
         self._is_storable = False
@@ -242,6 +252,11 @@ class ClassFacts:
             module, _, qualname = self.name.partition(":")
             known = self._directory = settings, class_directory(settings.store, module, qualname)
         return known[1]
+
+    @property
+    def is_used(self) -> bool:
+        """Whether any code has looked for nodes of the class in a store."""
+        return self._directory is not None
 
     @_once
     def identity_fields(self) -> tuple[CountingField, ...]:
@@ -264,6 +279,11 @@ class ClassFacts:
     def name(self) -> str:
         """The full name of the class, as it is stored in records."""
         return stored_name(self._cls)
+
+    @_once
+    def provenance(self) -> Provenance:
+        """What makes the class's artifacts. The first use reads source files, and takes milliseconds."""
+        return provenance(self._cls, self.origin, self.made_at)
 
     @_once
     def is_input(self) -> bool:

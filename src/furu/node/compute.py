@@ -54,7 +54,7 @@ from furu.node.hooks import call_method, is_in_node
 from furu.node.load import is_rejected, load
 from furu.node.threads import install as let_threads_inherit
 from furu.node.waiting import COMPUTING
-from furu.store.artifact import Done, Status, survey
+from furu.store.artifact import Done, FileId, Status, survey
 from furu.store.attempt import Attempt, State
 from furu.store.claim import in_progress, take
 from furu.store.layout import PICKLE
@@ -147,17 +147,32 @@ async def acompute(node: Node[T]) -> Fetched[T]:
 def _new_attempt(node: Node[Any]) -> Attempt:
     refuse_changed(node)
     refuse_unstorable(node)
+    _ = type(node)._facts.provenance  # before `_create`, which may run while the user changes the source
     let_threads_inherit(is_in_node)
-    return Attempt(artifact_of(node))
+    attempt = Attempt(artifact_of(node))
+    attempt.replaced = _replaced(node)
+    return attempt
+
+
+def _replaced(node: Node[Any]) -> FileId | None:
+    """Return what identifies the artifact that a run computes again, if it still is the node's artifact."""
+    context = EXEC_CONTEXT.get()
+    if context.replaces is None or context.current_node_hash != node._furu_hash:
+        return None
+    return context.replaces if artifact_of(node).look_at_done()[1] == context.replaces else None
 
 
 def _rejection(node: Node[Any]) -> Callable[[], bool] | None:
     """Return a function with which `take` checks, during its claim, whether `done` counts as missing.
 
     The function returns True if `done` has not changed since this call, which found it rejected by
-    `_validate`, absent or damaged. Returns None if `done` is valid or the class defines no `_validate`.
-    `_validate` runs here, in the caller's thread, so that no user code runs in the middle of a claim.
+    `_validate`, absent or damaged, or which the run computes again. Returns None if `done` is valid or the
+    class defines no `_validate`. `_validate` runs here, in the caller's thread, so that no user code runs
+    in the middle of a claim.
     """
+    replaced = _replaced(node)
+    if replaced is not None:
+        return lambda: artifact_of(node).look_at_done()[1] == replaced
     if not overrides(type(node), "_validate"):
         return None
     artifact = artifact_of(node)
@@ -241,7 +256,7 @@ def _publish(node: Node[T], attempt: Attempt, value: Any, step: Callable[..., bo
     except FuruResultError as error:
         error.node = node
         raise
-    published = step(attempt.publish, codec, content, configuration(node), type(node)._facts.origin)
+    published = step(attempt.publish, codec, content, configuration(node), type(node)._facts.provenance)
     return Fetched(value, True, create_sec) if published else _winner(node)
 
 

@@ -16,6 +16,7 @@ from furu._common.logs import NodeLogger
 from furu._common.shapes import builtin_base
 from furu.errors import FuruUsageError
 from furu.node.base import ClassFacts, Node, artifact_of, seal
+from furu.node.changes import warn_if_redefined
 from furu.node.class_settings import check_class_settings
 from furu.node.fetch import afetch, fetch
 from furu.node.fields import FieldChecks
@@ -175,6 +176,7 @@ class Furu(Node[T_co]):
         cls._facts = ClassFacts(cls, local, checks.normalised)
         _check_fields(cls)
         check_class_settings(cls)
+        warn_if_redefined(cls)
         cls.__init__ = _sealing(cls.__init__, checks)  # type: ignore[method-assign]
 
 

@@ -13,6 +13,7 @@ from furu.codecs.typed import decode_parts
 from furu.errors import FuruLoadError, FuruMissingArtifactError, FuruStoreError, FuruUsageError
 from furu.node.base import Node, artifact_of, describe, overrides
 from furu.node.cache import load_shared
+from furu.node.changes import note_loaded
 from furu.node.hooks import VALIDATING, ask, call_method
 from furu.store.artifact import Artifact, Status, survey
 from furu.store.layout import PICKLE
@@ -78,6 +79,7 @@ def decode(node: Node[T], artifact: Artifact, record: DoneRecord) -> T:
     cls = type(node)
     if record.source != cls._facts.origin.file:
         refuse_other_script(node, artifact, record)
+    note_loaded(node, record)
     try:
         if record.codec == "load":
             return cast(T, contextvars.copy_context().run(call_method, node, "_load"))

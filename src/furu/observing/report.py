@@ -10,7 +10,7 @@ from collections.abc import Callable
 import furu.events as events
 from furu.errors import Failure
 from furu.observing.critical_path import Chain, add_slowest
-from furu.report import NAMED, ClassTime, NodeTime, RunReport
+from furu.report import NAMED, ClassTime, CodeChange, NodeTime, RunReport
 
 logger = logging.getLogger("furu.run")
 
@@ -63,7 +63,13 @@ class Recorder:
             self._sinks(event)
 
     def finish(
-        self, end: events.End, *, skipped: int, failures: tuple[Failure, ...], critical_path: Chain
+        self,
+        end: events.End,
+        *,
+        skipped: int,
+        failures: tuple[Failure, ...],
+        critical_path: Chain,
+        code_changes: tuple[CodeChange, ...] = (),
     ) -> RunReport:
         """Emit `RunFinished`, log the report, and return it."""
         times = self._times
@@ -84,6 +90,7 @@ class Recorder:
             critical_path=critical_path.slowest,
             slowest=times.slowest,
             classes=times.classes(),
+            code_changes=code_changes,
         )
         self(events.RunFinished(end, report, at=time.time()))
         # The error of a failed run has the report. For a cancelled run, only this line has it.

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import furu.store.catalog as catalog
 from furu.node.base import Node, artifact_of, configuration
+from furu.node.changes import is_by_other_code
 from furu.node.file import File
 from furu.node.names import stored_name
 from furu.node.readable import HIDDEN
@@ -29,8 +30,9 @@ from furu.store.references import is_reference, references_within
 # say how the last attempt ended; "interrupted" means that its process died.
 _StateReason = Literal["missing", "invalid", "failed", "cancelled", "interrupted"]
 # "version raised": there is an artifact with another `_version`. "stale input": one with other inputs.
-# The kinds of edits say how the class was edited, so that it lost its artifacts.
-Reason = _StateReason | Literal["version raised", "stale input"] | EditKind
+# "made by other code": there is an artifact, which the run replaces. The kinds of edits say how the class
+# was edited, so that it lost its artifacts.
+Reason = _StateReason | Literal["version raised", "stale input", "made by other code"] | EditKind
 
 # The largest number of artifacts of a class that are read to find the node that is replaced.
 _MAX_READ = 2000
@@ -59,8 +61,11 @@ class Reasons:
         self._before: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
         self._changed: set[str] = set()
 
-    def find(self, node: Node[Any]) -> Because:
-        """Return why a TODO node must be computed. Raises `FuruStoreError` if the store cannot be read."""
+    def find(self, node: Node[Any], *, replaced: bool = False) -> Because:
+        """Return why a TODO node must be computed. A `replaced` node has an artifact that is not reused.
+        Raises `FuruStoreError` if the store cannot be read."""
+        if replaced:
+            return Because("made by other code" if is_by_other_code(node) else "stale input")
         because = Because(_why_missing(node))
         if because.reason == "missing":
             because = self._against_before(node) or because

@@ -13,17 +13,25 @@ from furu._common.checks import check_choice
 from furu._common.text import printable, seconds
 from furu.errors import Failure
 from furu.execution.discovery import Discovery, Fact, Found
-from furu.execution.options import DEFAULT_MAX_ASYNC, DEFAULT_MAX_WORKERS, check_limits, check_roots
+from furu.execution.options import (
+    DEFAULT_MAX_ASYNC,
+    DEFAULT_MAX_WORKERS,
+    check_limits,
+    check_on_code_change,
+    check_roots,
+)
 from furu.execution.scheduler import Order
 from furu.execution.window import parse_window_size
 from furu.execution.workers.base import Job
 from furu.node.base import class_name_of, describe
+from furu.node.changes import CodeChanges
 from furu.node.furu import Furu
 from furu.observing.critical_path import longest_chain
 from furu.observing.durations import fill_unknown, mean_duration_sec
 from furu.planning.reasons import Because, Reason, Reasons
 from furu.planning.simulate import simulate
-from furu.settings import Settings, current_settings
+from furu.report import CodeChange
+from furu.settings import OnCodeChange, Settings, current_settings
 from furu.store.artifact import Status
 
 __all__ = ["Forecast", "PlanSummary", "PlannedNode", "plan_local", "summarize"]
@@ -78,9 +86,13 @@ class PlanSummary:
     ``missing``: there is no artifact. ``invalid``: `_validate` rejects the artifact. ``failed``,
     ``cancelled``, ``interrupted``: how the last attempt ended. ``version raised``: there is an artifact
     with the same fields and another `_version`. ``stale input``: there is an artifact that differs only in
-    nodes, and these have changed. ``field added``, ``field renamed``, ``looks renamed``: there is an
-    artifact that was made before the class was edited in this way. `advice` then says, for each class, what
-    to write in the class so that such artifacts stay valid.
+    nodes, and these have changed, or one whose inputs are computed again. ``made by other code``: there is
+    an artifact, and `on_code_change` is ``"recompute"``. ``field added``, ``field renamed``, ``looks
+    renamed``: there is an artifact that was made before the class was edited in this way. `advice` then
+    says, for each class, what to write in the class so that such artifacts stay valid.
+
+    `code_changes` lists the classes with artifacts that were made by other code, among those that would be
+    reused and those that they were made from.
 
     `forecasts` are the makespans of simulated runs, based on recorded durations of the same classes: first
     with the given options, then with other numbers of workers and other windows. More workers cannot make a
@@ -100,6 +112,7 @@ class PlanSummary:
     unknown_durations: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
     advice: Mapping[str, str] = field(default_factory=dict)
+    code_changes: tuple[CodeChange, ...] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -111,6 +124,7 @@ class PlanSummary:
             lines.append(f"  {name}: {counts}")
             if name in self.advice:
                 lines.append(f"    to keep the older artifacts, write in the class: {self.advice[name]}")
+        lines += [f"  {printable(change.node_class)}: {change.counts}" for change in self.code_changes]
         lines += [f"  {printable(failure.message)}" for failure in self.failures[:_SHOWN_FAILURES]]
         return "\n".join([*lines, *self._times()])
 
@@ -136,6 +150,7 @@ def summarize(
     max_async: int,
     window_size: str | int,
     order: Order,
+    changes: CodeChanges | None = None,
 ) -> PlanSummary:
     """Count the nodes that a discovery finds, find the reasons to compute them, and simulate runs."""
     facts = list(_facts(discovery))
@@ -147,7 +162,7 @@ def summarize(
     nodes: list[PlannedNode] = []
     advice: dict[str, str] = {}
     for fact in to_compute:
-        because = finder.find(fact.job.node)
+        because = finder.find(fact.job.node, replaced=fact.job.replaces is not None)
         reasons.setdefault(class_name_of(fact.job.node), Counter())[because.reason] += 1
         if because.advice:
             advice.setdefault(class_name_of(fact.job.node), because.advice)
@@ -180,6 +195,7 @@ def summarize(
         unknown_durations=tuple(name for name in classes if recorded[name] is None) if forecasts else (),
         failures=tuple(fact.failure for fact in found if fact.failure is not None),
         advice=MappingProxyType(advice),
+        code_changes=changes.found() if changes is not None else (),
     )
 
 
@@ -217,21 +233,34 @@ def plan_local(
     window_size: str | int = "bfs",
     retry_failed: bool = True,
     order: Order = "roots",
+    on_code_change: OnCodeChange | None = None,
 ) -> PlanSummary:
     """Return what `run_local(roots)` would compute, why, and how long it would take. Computes nothing.
 
-    Iterates over all `roots`. Raises the same errors as `run_local` for invalid roots, graphs and options.
+    Iterates over all `roots`. Compares the code that made each reused artifact, unless `on_code_change` is
+    ``"ignore"``; None means the setting of that name. Raises the same errors as `run_local` for invalid
+    roots, graphs and options.
     """
     check_roots(roots)
     check_limits(max_workers, max_async)
     parse_window_size(window_size)
     check_choice("order", order, get_args(Order))
-    discovery = Discovery(roots, remember=True, retry_failed=retry_failed, thorough=True)
+    check_on_code_change(on_code_change)
+    settings = current_settings()
+    changes = CodeChanges(on_code_change or settings.on_code_change, every=True)
+    discovery = Discovery(
+        roots,
+        remember=True,
+        retry_failed=retry_failed,
+        thorough=True,
+        changes=changes,
+    )
     return summarize(
         discovery,
-        current_settings(),
+        settings,
         max_workers=max_workers,
         max_async=max_async,
         window_size=window_size,
         order=order,
+        changes=changes,
     )

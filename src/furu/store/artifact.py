@@ -65,7 +65,11 @@ class Done(enum.Enum):
     DAMAGED = enum.auto()
 
 
-def identify(info: os.stat_result) -> tuple[int, int, int]:
+# Distinguishes a file from a later file with the same name or inode.
+FileId = tuple[int, int, int]
+
+
+def identify(info: os.stat_result) -> FileId:
     """Return values that distinguish a file from a later file with the same name or inode."""
     return info.st_ino, info.st_size, info.st_mtime_ns
 
@@ -105,7 +109,7 @@ class Artifact(msgspec.Struct, frozen=True):
         """Whether the node is published. Costs one `stat` call."""
         return self.look_at_done()[0] is Done.PUBLISHED
 
-    def look_at_done(self) -> tuple[Done, tuple[int, int, int] | None]:
+    def look_at_done(self) -> tuple[Done, FileId | None]:
         """Return the condition of `done` and its `identify` values (None if `done` is missing)."""
         try:
             info = os.lstat(self.files.done)
@@ -232,6 +236,13 @@ class Survey(msgspec.Struct, frozen=True):
     def record(self) -> AttemptRecord | None:
         """The record of the highest attempt; None if there is none."""
         return self.found.record if self.found else None
+
+
+def is_being_replaced(artifact: Artifact) -> bool:
+    """Whether a live owner computes a node that is published. Raises `FuruStoreError`."""
+    attempt = max((number for kind, number in artifact.numbers() if kind == TRY), default=0)
+    found = artifact.read_attempt(attempt) if attempt else None
+    return found is not None and found.alive
 
 
 def survey(artifact: Artifact) -> Survey:

@@ -27,7 +27,9 @@ import msgspec
 
 from furu._common.origin import Origin
 from furu._common.text import describe_error
-from furu.store.artifact import Artifact
+from furu._common.version import __version__
+from furu.provenance.fingerprint import Provenance
+from furu.store.artifact import Artifact, FileId
 from furu.store.files import AttemptFiles
 from furu.store.layout import TRY
 from furu.store.leftovers import remove_if_empty, remove_name, remove_superseded
@@ -52,7 +54,7 @@ logger = logging.getLogger("furu.store")
 
 Outcome = Literal["failed", "cancelled"]
 
-_UNKNOWN = Origin("")
+_UNKNOWN = Provenance(Origin(""))
 
 
 class State(enum.Enum):
@@ -78,6 +80,7 @@ class Attempt:
         "number",
         "owner",
         "process",
+        "replaced",
         "replaces",
         "sequence",
         "started_at",
@@ -95,6 +98,8 @@ class Attempt:
         self.nonce = ""
         self.sequence = 0
         self.replaces = False
+        # Identifies the artifact that stays readable until this attempt publishes, and is replaced then.
+        self.replaced: FileId | None = None
         self.started_at = 0.0
         self._started = 0.0
         # Whether a check has just shown that the attempt's name is a link to its owner's file.
@@ -159,7 +164,7 @@ class Attempt:
         codec: StoredAs,
         result: bytes,
         config: dict[str, Any],
-        origin: Origin = _UNKNOWN,
+        provenance: Provenance = _UNKNOWN,
     ) -> bool:
         """Publish the artifact. Readers see the whole artifact or none, and a node is published only once.
 
@@ -177,7 +182,7 @@ class Attempt:
             had_files = self._files.are_made
             try:
                 self._files.refresh()
-                content = self._done_record(codec, result, config, origin)
+                content = self._done_record(codec, result, config, provenance)
                 if had_files and not self._files.are_made and codec != "json" and not self.is_lost:
                     raise FileNotFoundError(
                         errno.ENOENT, f"the node's files in {self._files.path} were removed"
@@ -198,7 +203,7 @@ class Attempt:
         codec: StoredAs,
         result: bytes,
         config: dict[str, Any],
-        origin: Origin,
+        provenance: Provenance,
     ) -> bytes:
         return encode_done(
             DoneRecord(
@@ -212,8 +217,12 @@ class Attempt:
                 duration_sec=self.running_sec,
                 files=self._files.name if self._files.are_made else "",
                 result=msgspec.Raw(result),
-                source=origin.file,
-                from_script=origin.is_script,
+                source=provenance.origin.file,
+                from_script=provenance.origin.is_script,
+                code=provenance.code,
+                commit=provenance.commit,
+                python=provenance.python,
+                furu=__version__,
             )
         )
 
@@ -235,7 +244,7 @@ class Attempt:
             try:
                 # If the document was linked, the attempt's name was ours just before, so `close` can remove
                 # the name without checking again.
-                published = self._name_is_ours = self._is_ours() and link_new(document, files.done)
+                published = self._name_is_ours = self._is_ours() and self._link(document)
             finally:
                 remove_name(document)
             if published and written is not None:
@@ -247,6 +256,18 @@ class Attempt:
         if sync:
             self._sync_name()
         return published
+
+    def _link(self, document: str) -> bool:
+        """Give the document its final name. If the attempt replaces an artifact, the name leads to a whole
+        artifact at any time. Returns False if another artifact has been published."""
+        done = self.artifact.files.done
+        if self.replaced is not None:
+            current = self.artifact.look_at_done()[1]
+            if current is not None:
+                if current == self.replaced:
+                    os.replace(document, done)
+                return current == self.replaced
+        return link_new(document, done)
 
     def _document(self) -> str:
         """Return the path at which a document is written before it gets its final name."""

@@ -36,6 +36,7 @@ __all__ = [
     "AttemptInfo",
     "AttemptState",
     "LogText",
+    "MadeBy",
     "MAX_LOG_BYTES",
     "MAX_SIZED_FILES",
     "NodeInfo",
@@ -73,6 +74,22 @@ class AttemptInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class MadeBy:
+    """What made an artifact: the source file of the class, the fingerprint of its code, the commit that was
+    checked out, and versions. Unknown values are empty."""
+
+    source: str
+    code: str
+    commit: str
+    python: str
+    furu: str
+
+    def __str__(self) -> str:
+        parts = {"code": self.code, "commit": self.commit, "Python": self.python, "furu": self.furu}
+        return ", ".join(f"{name} {printable(value)}" for name, value in parts.items() if value)
+
+
+@dataclass(frozen=True, slots=True)
 class NodeInfo:
     """Everything that the store knows about one node.
 
@@ -80,7 +97,8 @@ class NodeInfo:
     with the ``"path"`` of a nested file too. It comes from the published artifact, or else from the last
     attempt that ended; None if neither exists. `result` is the stored JSON; None if the result is in files
     or nothing is published. If `codec` is ``"parts"``, the JSON has placeholders for the parts that are in
-    files. `problem` names the files that could not be read, and the reasons.
+    files. `made_by` describes the code of the published artifact. `problem` names the files that could not
+    be read, and the reasons.
     """
 
     artifact: Artifact
@@ -93,6 +111,7 @@ class NodeInfo:
     started_at: float | None = None
     duration_sec: float | None = None
     problem: str = ""
+    made_by: MadeBy | None = None
 
     @property
     def depends_on(self) -> tuple[str, ...]:
@@ -187,6 +206,7 @@ def inspect(artifact: Artifact) -> NodeInfo:
         started_at=done.started_at if done else None,
         duration_sec=done.duration_sec if done else None,
         problem="; ".join(problems),
+        made_by=MadeBy(done.source, done.code, done.commit, done.python, done.furu) if done else None,
     )
 
 

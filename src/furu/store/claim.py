@@ -71,7 +71,8 @@ def take(attempt: Attempt, rejects: Rejects | None = None, *, set_aside: bool = 
     """Claim the node for an attempt. Returns False if the node is DONE, or if the attempt is not NEW.
 
     If `done` exists, `rejects` returns whether to treat `done` as missing. A rejected or damaged `done` is
-    renamed, unless `set_aside` is False.
+    renamed, unless `set_aside` is False. If the attempt has a `replaced`, `done` stays until the attempt
+    publishes.
 
     Raises `FuruInProgressError` if a live owner holds the node, and `FuruStoreError` if the store cannot be
     used. After any exception the attempt does not hold the node.
@@ -182,7 +183,10 @@ def _make_good(attempt: Attempt, judged: tuple[int, int, int] | None, set_aside:
     if attempt.number > 1:
         _take_first_name(attempt.artifact)
     _give_way_to_others(attempt)
-    if set_aside:
+    if attempt.replaced is not None:  # `publish` replaces it
+        if attempt.artifact.look_at_done()[1] != judged:
+            raise _GiveWay
+    elif set_aside:
         _set_aside(attempt, judged)
     remove_old_records(attempt.artifact, attempt.number)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +25,7 @@ def node_json(info: NodeInfo, logs: Mapping[int, LogText]) -> dict[str, Any]:
         "duration_sec": info.duration_sec,
         "attempts": [_attempt_json(attempt, logs.get(attempt.number)) for attempt in info.attempts],
         "problem": info.problem,
+        "made_by": dataclasses.asdict(info.made_by) if info.made_by is not None else None,
     }
 
 

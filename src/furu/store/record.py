@@ -64,13 +64,15 @@ class EndedRecord(msgspec.Struct, frozen=True, tag="ended", tag_field="record"):
     pid: int
 
 
-class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record"):
-    """The record of a published artifact.
+class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record", omit_defaults=True):
+    """The record of a published artifact. Fields that have their default are not written.
 
     `result` is the value as JSON, with placeholders for its parts if `codec` is "parts", or null if the
     result is in files. `files` is the name of the directory
     with the attempt's files, or empty if there are none. `source` is the path of the file that defines the
-    class. `from_script` is True if that file was run as a script rather than imported.
+    class. `from_script` is True if that file was run as a script rather than imported. `code` is the
+    fingerprint of the class's code, `commit` the commit that was checked out, and `python` and `furu` are
+    versions. They are empty if they are unknown.
     """
 
     format: int
@@ -85,6 +87,10 @@ class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record"):
     result: msgspec.Raw = msgspec.Raw(b"null")
     source: str = ""
     from_script: bool = False
+    code: str = ""
+    commit: str = ""
+    python: str = ""
+    furu: str = ""
 
 
 AttemptRecord = OwnerRecord | EndedRecord

@@ -146,6 +146,9 @@ class Pages:
             facts.append(("Started", parts.when(info.started_at)))
         if info.duration_sec is not None:
             facts.append(("Took", parts.duration(info.duration_sec)))
+        if info.made_by is not None:
+            facts.append(("Made by", str(info.made_by)))
+            facts.append(("Source", printable(info.made_by.source)))
         if node.path:
             facts.append(("Path", printable(node.path)))
         return el("dl", *(join(el("dt", name), el("dd", value)) for name, value in facts))

@@ -194,7 +194,7 @@ def read_node(settings: Settings, node_hash: str, *, show_details: bool) -> Node
         info = dataclasses.replace(
             info, problem=f"A file of this node is damaged or cannot be read. {SEE_LOG}"
         )
-    info = dataclasses.replace(info, attempts=tuple(map(_without_details, info.attempts)))
+    info = dataclasses.replace(info, attempts=tuple(map(_without_details, info.attempts)), made_by=None)
     return NodeFacts(info, info.depends_on, attempt_count=count)
 
 

@@ -16,6 +16,7 @@ from anyio.abc import TaskGroup
 
 from furu.errors import FuruComputeError, FuruInProgressError
 from furu.node.base import Node, class_name_of, retry_of
+from furu.store.artifact import FileId
 
 __all__ = [
     "Begun",
@@ -41,13 +42,15 @@ class Lane(NamedTuple):
 
 class Job(msgspec.Struct, frozen=True, gc=False):  # there may be a million, and no node refers to its job
     """A node to compute, its key in the plan, its lane, the full name of its class, and the number of the
-    attempt in this run, from 1."""
+    attempt in this run, from 1. If the node has an artifact that this run replaces, `replaces` identifies
+    the artifact."""
 
     node: Node[Any]
     key: str
     lane: Lane
     node_class: str
     attempt: int = 1
+    replaces: FileId | None = None
 
     @property
     def spec_key(self) -> str:
@@ -58,9 +61,9 @@ class Job(msgspec.Struct, frozen=True, gc=False):  # there may be a million, and
         return type(self.node).__qualname__
 
 
-def make_job(node: Node[Any], lane: Lane) -> Job:
+def make_job(node: Node[Any], lane: Lane, replaces: FileId | None = None) -> Job:
     """Return the job for a node's first attempt in this run."""
-    return Job(node, node.furu_hash, lane, class_name_of(node))
+    return Job(node, node.furu_hash, lane, class_name_of(node), replaces=replaces)
 
 
 class Begun(msgspec.Struct, frozen=True):

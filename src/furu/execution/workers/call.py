@@ -58,6 +58,7 @@ def _worker_context(
         spec_key=job.spec_key,
         backend=backend,
         node_hash=job.key,
+        replaces=job.replaces,
         cancellation=cancellation,
         timeout_sec=timeout_sec_of(job.node),
     )

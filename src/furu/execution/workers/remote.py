@@ -25,18 +25,20 @@ from furu.node.base import artifact_of
 from furu.node.compute import refuse_changed
 from furu.node.failure import compute_error
 from furu.settings import Settings, current_settings, use_settings
+from furu.store.artifact import FileId
 from furu.store.record import MAX_TRACEBACK_CHARS
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A node to compute, as bytes, with the settings and the kind of worker."""
+    """A node to compute, as bytes, with the settings, the kind of worker, and the artifact to replace."""
 
     node: bytes
     key: str
     spec_key: str
     backend: str
     settings: Settings
+    replaces: FileId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,8 @@ def make_request(job: Job, backend: str) -> Request:
     """Pack a job's node with the current settings. Raises `FuruError` if the node cannot be packed, or has
     changed since its hash was computed."""
     refuse_changed(job.node)
-    return Request(pack(job.node), job.key, job.spec_key, backend, current_settings())
+    settings = current_settings()
+    return Request(pack(job.node), job.key, job.spec_key, backend, settings, job.replaces)
 
 
 def compute(
@@ -94,7 +97,7 @@ def _compute(
                 node = unpack(request.node)
         except BaseException as error:
             return Reply("failed", time.monotonic() - started, _send_error(error))
-        job = make_job(node, Lane(False, request.spec_key))
+        job = make_job(node, Lane(False, request.spec_key), request.replaces)
         outcome = call(job, request.backend, Cancellation())
     raised: BaseException | None = outcome.error
     state_path = None

@@ -1,0 +1,1 @@
+"""Which code made an artifact: fingerprints of the code of classes, and commits. Nothing is imported."""
