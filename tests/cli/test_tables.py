@@ -79,7 +79,7 @@ def test_ls_shows_state_duration_and_fields(nodes: list[Train]) -> None:
     assert " ms " in row
     failed = json.loads(furu("ls", "Train", "--state", "failed", "--json").stdout)["nodes"]
     assert [("FAILED", 9.0)] == [(node["state"], node["fields"]["rate"]) for node in failed]
-    assert "1 nodes" in furu("ls", "Train", "--where", "rate=0.5").stdout
+    assert "1 node\n" in furu("ls", "Train", "--where", "rate=0.5").stdout
 
 
 @pytest.mark.usefixtures("nodes")
