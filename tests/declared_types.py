@@ -153,3 +153,27 @@ EXAMPLES = [
     Example("Furu[float]", Furu[float], Number(value=2), (), 2.0),
     Example("Any", Any, [1, "a"], (), object()),
 ]
+
+# Types of fields that are no types of results: nothing stores a class or a node.
+NOT_STORED = {"type", "Furu[float]"}
+
+
+def table() -> str:
+    """Return the examples as the table of docs/reference/declared-types.md."""
+    lines = ["| declared | kept | converted | refused | as a result |", "|---|---|---|---|---|"]
+    for example in EXAMPLES:
+        converted = ", ".join(_text(given) for given, _ in example.converted) or "nothing"
+        result = "refused before it is computed" if example.name in NOT_STORED else "stored and read back"
+        cells = [example.name, _text(example.value), converted, _text(example.wrong), result]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _text(value: Any) -> str:
+    if type(value) is object:
+        return "`object()`"
+    return f"`{' '.join(repr(value).split())}`"
+
+
+if __name__ == "__main__":
+    print(table(), end="")

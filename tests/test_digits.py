@@ -52,10 +52,11 @@ def edit(old: str, new: str) -> Callable[[Path], None]:
     return apply
 
 
+@pytest.mark.timeout(300)  # it starts six programs that import scikit-learn
 def test_sweep_goes_on_after_it_was_killed_and_keeps_its_artifacts_when_classes_are_edited(
     program: Path,
 ) -> None:
-    """A field is added with `added=True`, and a class is renamed with `_name`."""
+    """A field is added with `added=True`, a class is renamed with `_name`, and the code of one changes."""
     watched = subprocess.Popen(
         [sys.executable, "-c", WATCHED], cwd=program.parent, stdout=subprocess.PIPE, text=True
     )
@@ -85,3 +86,13 @@ def test_sweep_goes_on_after_it_was_killed_and_keeps_its_artifacts_when_classes_
     )(program)
     assert (0, 1) == counts(program)
     assert NODES == stored()
+
+    edit("test_size=0.5", "test_size=0.4")(program)
+    plan = subprocess.run(
+        [sys.executable, "-c", "import digits, furu; print(furu.plan_local(digits.splits))"],
+        cwd=program.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "digits:Split: 3 of 3 made by other code" in plan.stdout

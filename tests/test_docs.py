@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import furu
+from tests.declared_types import table
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
@@ -123,6 +124,12 @@ def test_examples_of_a_page_print_its_output(page: str, tmp_path: Path) -> None:
     script = tmp_path / "page.py"
     script.write_text("".join(blocks(ROOT / "docs" / page, "python")))
     assert "".join(blocks(ROOT / "docs" / page, "text")) == run(script, tmp_path)
+
+
+def test_table_of_declared_types_shows_the_tested_examples() -> None:
+    """Write it anew with `python -m tests.declared_types`."""
+    page = (ROOT / "docs" / "reference" / "declared-types.md").read_text()
+    assert table() == page[page.index("| declared") :]
 
 
 def test_reference_shows_every_public_name() -> None:

@@ -28,7 +28,7 @@ from furu import (
     run_local,
 )
 from furu.codecs.typed import is_same
-from tests.declared_types import EXAMPLES, Example, Optimizer
+from tests.declared_types import EXAMPLES, NOT_STORED, Example, Optimizer
 
 COMPUTED: list[str] = []
 _NUMBERS = itertools.count()
@@ -51,9 +51,7 @@ def both(declared: Any, value: Any) -> tuple[Any, Any]:
     return node.get(), node.get()
 
 
-# Types of fields that are no types of results: nothing stores a class or a node.
-REFUSED = {"type", "Furu[float]"}
-STORED = [example for example in EXAMPLES if example.name not in REFUSED]
+STORED = [example for example in EXAMPLES if example.name not in NOT_STORED]
 
 
 @pytest.mark.parametrize("example", STORED, ids=lambda example: example.name)
@@ -66,7 +64,7 @@ def test_result_of_the_declared_type_is_read_back(example: Example) -> None:
 
 
 @pytest.mark.parametrize(
-    "example", [one for one in EXAMPLES if one.name in REFUSED], ids=lambda one: one.name
+    "example", [one for one in EXAMPLES if one.name in NOT_STORED], ids=lambda one: one.name
 )
 def test_result_that_nothing_stores_is_refused_before_it_is_computed(example: Example) -> None:
     COMPUTED.clear()
