@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import linecache
 import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -426,3 +429,41 @@ def test_scripts_modules_and_processes_give_the_same_fingerprint(tmp_path: Path)
     assert EXPECTED in run(tmp_path, "-c", code)
     for arguments in (["-m", "train"], [str(tmp_path / "train.py"), "processes"]):
         assert f'"code":"{EXPECTED}"' in run(tmp_path, *arguments, cwd=tmp_path.parent)
+
+
+def test_threads_that_ask_at_once_get_the_fingerprint_of_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's parser fails in two threads at once. Classes in several large files are read."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    padding = "".join(
+        f"def unused_{number}(a, b): return [a + b, (a, b), {{a: b}}]\n" for number in range(400)
+    )
+    classes = []
+    for number in range(4):
+        name = f"many_threads_{number}"
+        (tmp_path / f"{name}.py").write_text(
+            f"from furu import Furu\n{padding}\nclass Many(Furu[int]):\n    a: int\n"
+        )
+        classes.append(importlib.import_module(name).Many)
+        monkeypatch.delitem(sys.modules, name)
+    barrier = threading.Barrier(8)
+
+    def read(number: int) -> str:
+        barrier.wait()
+        return fingerprint(classes[number % 4], time.time() + number // 4)
+
+    def switch(phase: str, info: dict[str, int]) -> None:
+        time.sleep(0)  # lets another thread run
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(switch)  # Python code runs in the middle of parsing
+    gc.set_threshold(50)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(read, range(8)))
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(switch)
+    assert 1 == len(set(found))
+    assert "" not in found

@@ -21,9 +21,12 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import logging
 import os
 import re
 import sys
+import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType, FunctionType, MappingProxyType
@@ -35,6 +38,15 @@ from furu.provenance.repository import commit_of
 from furu.provenance.syntax import Imported, canonical, constant_text, is_definition
 
 __all__ = ["Provenance", "fingerprint", "is_redefined", "provenance"]
+
+logger = logging.getLogger("furu.code")
+
+# `ast.parse` may raise SystemError if two threads parse at once (CPython issue 106905). This is how often
+# to try again if the program itself parses in another thread.
+_MAX_READS = 20
+_reading = threading.RLock()
+# The fingerprints of living classes, and when the classes were created.
+_known: weakref.WeakKeyDictionary[type, tuple[float, str]] = weakref.WeakKeyDictionary()
 
 _DIGEST_BYTES = 8
 # A definition with more parts than this is not analysed: it is generated code.
@@ -73,17 +85,33 @@ def provenance(cls: type, source: Origin, made_at: float) -> Provenance:
 def fingerprint(cls: type, made_at: float) -> str:
     """Return the fingerprint of a class that was created at `made_at`; empty if there is none.
 
-    Reads and parses source files, so it takes milliseconds, and must not run on an event loop.
+    Reads and parses source files, so it takes milliseconds, and must not run on an event loop. Works in one
+    thread at a time: several threads that ask for one class wait for the first of them.
     """
-    try:
-        module = _module_of(cls)
-        if module is None or cls.__qualname__.partition(".")[0] not in module.statements:
+    with _reading:
+        known = _known.get(cls)
+        if known is None or known[0] != made_at:
+            known = _known[cls] = made_at, _read_fingerprint(cls, made_at)
+        return known[1]
+
+
+def _read_fingerprint(cls: type, made_at: float) -> str:
+    for _ in range(_MAX_READS):
+        try:
+            module = _module_of(cls)
+            if module is None or cls.__qualname__.partition(".")[0] not in module.statements:
+                return ""
+            code = _Code(cls, module)
+            code.read()
+            return code.digest() if code.is_running(made_at) else ""
+        except SystemError:  # from Python's parser, if another thread of the program parses too
+            continue
+        except (RecursionError, MemoryError):
             return ""
-        code = _Code(cls, module)
-        code.read()
-        return code.digest() if code.is_running(made_at) else ""
-    except (RecursionError, MemoryError):
-        return ""
+        except Exception:  # the source may contain anything, and no node may fail because of it
+            logger.debug("no fingerprint of %s", cls.__qualname__, exc_info=True)
+            return ""
+    return ""
 
 
 class _Code:
@@ -410,3 +438,12 @@ def _body(cls: type) -> Any:
         if type(value) in _SCALARS and name not in fields and not name.startswith("__")
     }
     return methods, attributes
+
+
+def _after_fork() -> None:
+    """Replace the lock in a forked child: the thread that holds it exists only in the parent."""
+    global _reading
+    _reading = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
