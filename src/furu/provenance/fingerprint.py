@@ -45,8 +45,7 @@ logger = logging.getLogger("furu.code")
 # to try again if the program itself parses in another thread.
 _MAX_READS = 20
 _reading = threading.RLock()
-# The fingerprints of living classes, and when the classes were created.
-_known: weakref.WeakKeyDictionary[type, tuple[float, str]] = weakref.WeakKeyDictionary()
+_known: weakref.WeakKeyDictionary[type, Provenance] = weakref.WeakKeyDictionary()
 
 _DIGEST_BYTES = 8
 # A definition with more parts than this is not analysed: it is generated code.
@@ -77,22 +76,23 @@ class Provenance:
 
 def provenance(cls: type, source: Origin, made_at: float) -> Provenance:
     """Return what makes a class's artifacts: its code, and the commit and the Python that run it."""
-    commit = commit_of(source.file) if source.file and not is_library(source.file) else ""
-    python = sys.version.partition(" ")[0]
-    return Provenance(source, fingerprint(cls, made_at), commit, python)
+    with _reading:  # so that of several threads that ask for one class, one reads it
+        known = _known.get(cls)
+        if known is None:
+            commit = commit_of(source.file) if source.file and not is_library(source.file) else ""
+            python = sys.version.partition(" ")[0]
+            known = _known[cls] = Provenance(source, fingerprint(cls, made_at), commit, python)
+        return known
 
 
 def fingerprint(cls: type, made_at: float) -> str:
     """Return the fingerprint of a class that was created at `made_at`; empty if there is none.
 
     Reads and parses source files, so it takes milliseconds, and must not run on an event loop. Works in one
-    thread at a time: several threads that ask for one class wait for the first of them.
+    thread at a time.
     """
     with _reading:
-        known = _known.get(cls)
-        if known is None or known[0] != made_at:
-            known = _known[cls] = made_at, _read_fingerprint(cls, made_at)
-        return known[1]
+        return _read_fingerprint(cls, made_at)
 
 
 def _read_fingerprint(cls: type, made_at: float) -> str:
