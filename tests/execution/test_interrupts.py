@@ -78,6 +78,30 @@ def test_first_ctrl_c_names_running_nodes_and_lets_them_finish() -> None:
     assert "interrupted\nDONE True\n" == output
 
 
+INTERRUPTS_ITS_THREAD = """
+import time
+write = os.write
+def write_and_interrupt(descriptor, content):
+    written = write(descriptor, content)
+    main, waits = threading.main_thread().ident, 0
+    while descriptor == 1 and waits < 100:  # until the loop has waited for some time
+        waits = waits + 1 if sys._current_frames()[main].f_code.co_name == "select" else 0
+        time.sleep(0.002)
+    if descriptor == 1:
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+    return written
+os.write = write_and_interrupt
+"""
+
+
+def test_interrupt_that_reaches_another_thread_wakes_the_run() -> None:
+    """The system may deliver a signal to any thread, and Python handles it in the main thread."""
+    with script(AT_FIRST + INTERRUPTS_ITS_THREAD) as process:
+        assert "waiting for 1 node to finish: Node " in said(process, "interrupted")
+        output, _ = process.communicate("\n")
+    assert "interrupted\nDONE True\n" == output
+
+
 def test_second_ctrl_c_exits_at_once() -> None:
     """The process does not wait for its threads. The next run can compute their nodes."""
     with script() as process:

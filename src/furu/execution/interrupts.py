@@ -3,13 +3,16 @@ nodes it still waits for; the second one ends the process at once."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import functools
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from types import FrameType
 from typing import TypeVar
 
@@ -62,7 +65,7 @@ class Interrupts:
                 signal.signal(number, handler)
 
     async def _run(self, run: Callable[[], Awaitable[R]]) -> R | None:
-        with anyio.CancelScope() as scope:
+        with anyio.CancelScope() as scope, _waking_on_signals():
             telling = threading.Timer(_TELL_SEC, self._tell)
             telling.daemon = True
             self._waker = Waker(functools.partial(self._drain, scope, telling))
@@ -94,6 +97,32 @@ class Interrupts:
         nodes = "1 node" if len(names) == 1 else f"{len(names)} nodes"
         waiting = f"waiting for {nodes} to finish: {', '.join(names[:_NAMED])}{more}"
         self._say(f"interrupted; {waiting if names else 'ending the run'}. Again: exit at once.")
+
+
+@contextlib.contextmanager
+def _waking_on_signals() -> Iterator[None]:
+    """Wake the loop of this thread, the main thread, for every signal, so that Python runs its handler.
+
+    Otherwise the loop may go on waiting: if the signal came just before the wait began, or if the system
+    delivered it to another thread.
+    """
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        reader.setblocking(False)
+        writer.setblocking(False)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(reader, _drain, reader)
+        before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            loop.remove_reader(reader)
+
+
+def _drain(reader: socket.socket) -> None:
+    with contextlib.suppress(BlockingIOError):
+        reader.recv(4096)
 
 
 def interrupts_of_scripts() -> Interrupts | None:
