@@ -22,7 +22,7 @@ python_maximum_signature_line_length = 90
 
 # Nothing is fetched from other projects' sites, so only references to furu's own names are checked.
 # Type variables, lists of options and the base of Furu have no page.
-WITHOUT_PAGE = r"furu\.(\w+\.)*(T|RunOptions|SettingsChanges|Node)"
+WITHOUT_PAGE = r"furu\.(\w+\.)*(T|T_co|RunOptions|SettingsChanges|Node)"
 nitpick_ignore_regex = [("py:.*", r"(?!furu\b).*"), ("py:class", WITHOUT_PAGE)]
 
 myst_heading_anchors = 3
