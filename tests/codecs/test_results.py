@@ -27,7 +27,7 @@ from furu import (
     register_codec,
     run_local,
 )
-from furu.codecs.typed import is_same
+from furu.codecs.comparison import is_same
 from tests.declared_types import EXAMPLES, NOT_STORED, Example, Optimizer
 
 COMPUTED: list[str] = []

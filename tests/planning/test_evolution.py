@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import subprocess
 import sys
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +18,15 @@ from furu import Furu, plan_local, run_local
 
 def made(name: str, fields: dict[str, Any], **body: Any) -> type[Furu[Any]]:
     """Return a class with fields, given with their defaults. A default's type is the field's type."""
-    annotations = {key: type(getattr(default, "default", default)) for key, default in fields.items()}
+    annotations = {key: _type_of(default) for key, default in fields.items()}
     names = {"__annotations__": annotations, "__module__": __name__, "_create": lambda self: 1}
     return types.new_class(name, (Furu[Any],), {}, lambda space: space.update({**names, **fields, **body}))
 
 
-def in_another_process(code: str) -> None:
-    """Run code in a process whose classes end with it."""
-    subprocess.run([sys.executable, "-c", f"import furu\n{code}"], check=True)
+def _type_of(default: Any) -> type:
+    if isinstance(default, dataclasses.Field):
+        return type(default.default_factory() if callable(default.default_factory) else default.default)
+    return type(default)
 
 
 def only(node: Furu[Any]) -> tuple[str, str]:
@@ -51,17 +55,81 @@ def test_renamed_field_is_named_with_the_line_that_keeps_the_artifacts() -> None
     assert 1 == plan_local([kept()]).reused
 
 
-def test_renamed_class_is_named_with_the_line_that_keeps_the_artifacts() -> None:
-    in_another_process(
-        "class Split(furu.Furu[int]):\n    seed: int = 1\n    def _create(self): return 1\n"
-        f"    __module__ = {__name__!r}\n"
-        "furu.run_local([Split()])"
+SPLIT = """
+import furu
+class Split(furu.Furu[int]):
+    seed: int = 1
+    def _create(self):
+        return self.seed
+"""
+
+
+def plan_in(directory: Path, source: str, node: str) -> str:
+    """Plan a node of a module in another process, and return the reason and the advice."""
+    (directory / "sweep.py").write_text(source)
+    code = f"import furu, sweep; plan = furu.plan_local([sweep.{node}]); print(plan.nodes[0], plan.advice)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=directory, check=True, capture_output=True, text=True
     )
-    halves = made("Halves", {"seed": 1})
-    assert (f"looks renamed: {__name__}:Split", f'_name = "{__name__}:Split"') == only(halves())
-    assert ("missing", "") == only(halves(seed=2))
-    kept = made("Halves", {"seed": 1}, _name=f"{__name__}:Split")
-    assert 1 == plan_local([kept()]).reused
+    return done.stdout
+
+
+@pytest.fixture
+def split_was_made(tmp_path: Path) -> Path:
+    """A directory with a module, of which one node has been computed."""
+    (tmp_path / "sweep.py").write_text(SPLIT)
+    run = "import furu, sweep; furu.run_local([sweep.Split()])"
+    subprocess.run([sys.executable, "-c", run], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_renamed_class_is_named_with_the_line_that_keeps_the_artifacts(split_was_made: Path) -> None:
+    halves = SPLIT.replace("Split", "Halves")
+    told = plan_in(split_was_made, halves, "Halves()")
+    assert "looks renamed: sweep:Split" in told
+    assert """'_name = "sweep:Split"'""" in told
+    assert "missing" in plan_in(split_was_made, halves, "Halves(seed=2)")
+
+
+def test_class_that_is_moved_and_changed_is_named(split_was_made: Path) -> None:
+    """Its name is the same, and the file that defined it is gone."""
+    (split_was_made / "sweep.py").rename(split_was_made / "nodes.py")
+    source = "from nodes import Split"
+    (split_was_made / "nodes.py").write_text(SPLIT.replace("self.seed", "self.seed + 1"))
+    assert "looks renamed: sweep:Split" in plan_in(split_was_made, source, "Split()")
+
+
+def test_class_that_is_merely_not_imported_is_not_taken_for_a_renamed_one(split_was_made: Path) -> None:
+    (split_was_made / "sweep.py").rename(split_was_made / "other.py")
+    run = "import furu, other; furu.run_local([other.Split()])"
+    subprocess.run([sys.executable, "-c", run], cwd=split_was_made, check=True)
+    halves = SPLIT.replace("Split", "Halves").replace("self.seed", "-self.seed")
+    assert "missing" in plan_in(split_was_made, halves, "Halves()")
+
+
+def test_class_with_other_code_is_not_taken_for_a_renamed_one(split_was_made: Path) -> None:
+    halves = SPLIT.replace("Split", "Halves").replace("self.seed", "-self.seed")
+    assert "missing" in plan_in(split_was_made, halves, "Halves()")
+
+
+def test_added_field_with_another_value_is_missing() -> None:
+    """The older artifacts were computed with the default."""
+    run_local([made("Fit", {"lr": 0.1})()])
+    after = made("Fit", {"lr": 0.1, "stratify": False})
+    assert ("missing", "") == only(after(stratify=True))
+
+
+class Kind(enum.Enum):
+    FAST = 1
+
+
+def test_printed_lines_are_python() -> None:
+    run_local([made("Fit", {"lr": 0.1})()])
+    after = made("Fit", {"lr": 0.1, "kind": Kind.FAST})
+    assert "kind: Kind = furu.field(default=Kind.FAST, added=True)" == only(after())[1]
+    run_local([made("Names", {"one": dataclasses.field(default_factory=list)})()])
+    renamed = made("Names", {"other": dataclasses.field(default_factory=list)})
+    assert only(renamed())[1].endswith('furu.field(default_factory=list, known_as="one")')
 
 
 def test_class_that_exists_is_not_taken_for_a_renamed_one() -> None:

@@ -10,12 +10,15 @@ from __future__ import annotations
 import sys
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, TypeVar
 
 from furu._common.origin import globals_of
 
 _LOCALS = ".<locals>."
+
+# What is passed for the type variables of each class.
+Arguments = Mapping[type, Mapping[TypeVar, Any]]
 
 
 def local_names(cls: type, annotations: Iterable[Any]) -> dict[str, Any]:
@@ -37,7 +40,10 @@ def evaluate(annotation: Any, cls: type, known: Mapping[str, Any]) -> Any:
     raises: `NameError` for an unknown name, or any other exception.
     """
     holder = type("_Holder", (), {"__annotations__": {"value": annotation}})
-    names: dict[str, Any] = {**globals_of(cls), cls.__name__: cls}
+    own = {variable.__name__: variable for variable in getattr(cls, "__type_params__", ())}
+    fields = vars(cls).get("__annotations__", {})
+    body = {name: value for name, value in vars(cls).items() if name not in fields}
+    names: dict[str, Any] = {**globals_of(cls), cls.__name__: cls, **own, **body}
     if _LOCALS in cls.__qualname__:
         # Classes that the function defined after this class are found if the function is still running.
         names.update(_locals_of_frames(cls, _names_in(annotation)))
@@ -45,23 +51,31 @@ def evaluate(annotation: Any, cls: type, known: Mapping[str, Any]) -> Any:
     return typing.get_type_hints(holder, globalns=names, include_extras=True)["value"]
 
 
-def type_arguments(cls: type) -> dict[TypeVar, Any]:
-    """Return what a class and its bases pass for the type variables of their generic base classes.
+def type_arguments(cls: type, given: Mapping[TypeVar, Any] = MappingProxyType({})) -> Arguments:
+    """Return what is passed for the type variables of a class and of each of its generic base classes.
 
-    In ``class Pair(Furu[T]): ...`` and ``class Ints(Pair[int]): ...`` it is `int` for the `T` of `Pair`. A
-    type variable for which nothing is passed is left out.
+    In ``class Pair(Furu[T]): ...`` and ``class Ints(Pair[int]): ...`` it is `int` for the `T` of `Pair`.
+    Two classes may use the same type variable for different types. A variable for which nothing is passed
+    is left out. `given` are the type arguments of `cls` itself.
     """
-    given: dict[TypeVar, Any] = {}
-    for base in vars(cls).get("__orig_bases__", ()):
-        generic = typing.get_origin(base)
-        if isinstance(generic, type):
-            passed = arguments_by_variable(generic, typing.get_args(base))
-            given.update(pair for pair in passed.items() if pair[0] is not pair[1])
+    found: dict[type, Mapping[TypeVar, Any]] = {cls: given}
+    generic_bases = {
+        origin: typing.get_args(base)
+        for base in vars(cls).get("__orig_bases__", ())
+        if isinstance(origin := typing.get_origin(base), type)
+    }
     for base in cls.__bases__:
-        given.update(
-            (variable, substituted(argument, given)) for variable, argument in type_arguments(base).items()
-        )
-    return given
+        passed = arguments_by_variable(base, generic_bases.get(base, ()))
+        known = {variable: substituted(argument, given) for variable, argument in passed.items()}
+        for ancestor, arguments in type_arguments(base, known).items():
+            if arguments or ancestor not in found:
+                found[ancestor] = arguments
+    return found
+
+
+def defining_class(cls: type, name: str) -> type:
+    """Return the class that annotates a field: `cls` or one of its bases."""
+    return next(base for base in cls.__mro__ if name in vars(base).get("__annotations__", {}))
 
 
 def arguments_by_variable(generic: type, arguments: Iterable[Any]) -> dict[TypeVar, Any]:
@@ -82,6 +96,12 @@ def substituted(declared: Any, given: Mapping[TypeVar, Any]) -> Any:
         return declared
     generic: Any = declared
     return generic[tuple(given.get(variable, Any) for variable in inner)]
+
+
+def array_items(arguments: tuple[Any, ...]) -> type:
+    """Return the class of the items that the type arguments of a numpy array declare; object for any."""
+    scalars = typing.get_args(arguments[1]) if len(arguments) > 1 else ()
+    return scalars[0] if scalars and isinstance(scalars[0], type) else object
 
 
 def type_text(declared: Any) -> str:

@@ -95,10 +95,9 @@ def origin(cls: type) -> Origin:
 
 def globals_of(cls: type) -> Mapping[str, Any]:
     """Return the globals of the module that defines a class."""
-    if cls.__module__ in _PROGRAMS:
+    if cls.__module__ in _PROGRAMS or cls.__module__ not in sys.modules:  # as in runpy.run_path
         return _program_of(cls)
-    module = sys.modules.get(cls.__module__)
-    return vars(module) if module else {}
+    return vars(sys.modules[cls.__module__])
 
 
 def is_other_script(one: Origin, other: Origin) -> bool:

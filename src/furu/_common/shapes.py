@@ -107,6 +107,23 @@ def field_values(value: Any) -> dict[str, Any] | None:
     return None if names is None else {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
+def state_outside_fields(value: Any) -> dict[str, Any]:
+    """Return the attributes that a value keeps outside its fields, by name. If it has no fields, return all
+    its attributes. What `functools.cached_property` keeps does not count.
+
+    State that has no name, such as the items of a dataclass that is a dict too, is returned as an object
+    that equals no other.
+    """
+    cls = type(value)
+    if is_pydantic_model(cls):
+        return dict(value.__pydantic_private__ or {})
+    shape = shape_of(cls)
+    if shape is None:
+        return dict(getattr(value, "__dict__", {}))
+    others = shape.other_state(value)
+    return {name: getattr(value, name, object()) for name in others}
+
+
 @once_a_class
 def hidden_fields(cls: type) -> frozenset[str]:
     """Return the names of the fields of a dataclass, attrs class or pydantic model with `repr=False`."""

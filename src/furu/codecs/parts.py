@@ -90,6 +90,8 @@ class PartWriter:
     def _relative(self, path: PurePath) -> list[str]:
         """Return how a path is stored: relative to the attempt's files if it is among them."""
         files = self._directory() if path.is_absolute() else ""
+        if files and not path.is_relative_to(files):  # the store may be reached through a link
+            files = os.path.realpath(files)
         if not files or not path.is_relative_to(files):
             return ["", str(path)]
         if not os.path.lexists(path):
@@ -99,7 +101,13 @@ class PartWriter:
     def _part(self, codec: Codec[Any], value: Any) -> dict[str, Any]:
         number, self._count = self._count, self._count + 1
         directory = Path(self._directory(), PARTS, str(number))
-        directory.mkdir(parents=True)
+        try:
+            directory.mkdir(parents=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise FuruResultError(
+                f"_create() wrote a file called {PARTS}, where furu stores the parts of the result: give "
+                "it another name"
+            ) from error
         try:
             metadata = codec.save(value, directory)
         except FuruResultError:
@@ -116,10 +124,10 @@ class PartWriter:
 
 
 class PartReader:
-    """Replaces placeholders in stored data by the values that they stand for. `directory` is the directory
-    of the artifact's files."""
+    """Replaces placeholders in stored data by the values that they stand for. `directory` returns the
+    directory of the artifact's files."""
 
-    def __init__(self, key: str, directory: str) -> None:
+    def __init__(self, key: str, directory: Callable[[], str]) -> None:
         self._key = key
         self._directory = directory
 
@@ -148,7 +156,8 @@ class PartReader:
     def _path(self, base: str, text: str) -> Path:
         if base == "":
             return Path(text)
-        path = Path(self._directory, _inside(text))
+        files = self._directory()
+        path = Path(files) if text == os.curdir else Path(files, _inside(text))
         if not os.path.lexists(path):
             raise FuruStoreError(f"the file {path} of the artifact is gone", path=path)
         return path
@@ -159,13 +168,18 @@ class PartReader:
             raise FuruStoreError(f"this process has no codec called {name!r}: register it first")
         if isinstance(codec, BuiltIn) and codec.library not in sys.modules:
             raise FuruStoreError(f"a part of the result is a value of {codec.library}: import it first")
-        parts = Path(self._directory, PARTS)
+        parts = Path(self._directory(), PARTS)
         directory = parts / str(int(number))
         for path in (parts, directory):
             if not stat.S_ISDIR(os.lstat(path).st_mode):
                 raise FuruStoreError(f"{path} is not a directory", path=path)
         for file, stamp in files.items():
             _check(os.fspath(directory / _inside(file)), stamp)
+        for file in _files_in(directory):
+            if file not in files:
+                raise FuruStoreError(
+                    f"the part {directory} is damaged: it also has {file}", path=directory / file
+                )
         try:
             return codec.load(directory, metadata)
         except Exception as error:
@@ -183,9 +197,13 @@ def descriptions(key: str, tree: Any) -> Any:
     content = tree.get(key) if tree.keys() == {key} else None
     if not isinstance(content, dict):
         return {name: descriptions(key, item) for name, item in tree.items()}
-    for kind in ("float", "complex", "path"):
-        if kind in content:
-            return content[kind] if kind == "float" else "".join(map(str, content[kind][-2:]))
+    if "float" in content:
+        return content["float"]
+    if "complex" in content:
+        return str(complex(*map(float, content["complex"])))
+    if "path" in content:
+        base, text = content["path"]
+        return str(PurePath("furu_dir", text)) if base else text
     return _description(content)
 
 
@@ -210,8 +228,10 @@ def _fact(value: Any) -> str:
 
 
 def _files_in(directory: Path) -> Iterator[str]:
-    for parent, _, names in os.walk(directory):
-        for name in sorted(names):
+    """Yield the relative path of everything in a directory that is not a directory. Follows no links."""
+    for parent, directories, names in os.walk(directory):
+        links = [name for name in directories if os.path.islink(os.path.join(parent, name))]
+        for name in sorted(names + links):
             yield os.path.relpath(os.path.join(parent, name), directory)
 
 

@@ -7,21 +7,17 @@ searched for arrays, tables, paths, NaN and the like.
 from __future__ import annotations
 
 import collections.abc as abc
-import functools
-import math
 import typing
 from collections.abc import Callable
-from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from furu._common.annotations import type_text
-from furu._common.shapes import field_values
-from furu.codecs.custom import convert_custom, is_numpy_scalar, without_mixed_unions
-from furu.codecs.json import ADVICE, decode_json, encode_json, first_difference
+from furu.codecs.comparison import first_difference, is_same
+from furu.codecs.custom import decode_as
+from furu.codecs.json import ADVICE, decode_json, encode_json
 from furu.codecs.parts import LARGE_BYTES, PartReader, PartWriter, descriptions
-from furu.codecs.registry import codec_for
 from furu.errors import FuruResultError
 
 __all__ = ["Encoded", "decode_parts", "described", "encode_result"]
@@ -69,7 +65,7 @@ def encode_result(
         raise FuruResultError(
             f"{cls.__qualname__}._create() returned a value that cannot be stored: {error}"
         ) from error
-    except Exception:
+    except (NotImplementedError, TypeError, RecursionError):  # JSON cannot hold a value in it
         if problem is None:
             raise
         raise problem from None
@@ -97,7 +93,7 @@ def _checked(
         )
     try:
         if writer.has_placeholders:
-            encoded = Encoded("parts", content, decode_parts(declared, content, directory()))
+            encoded = Encoded("parts", content, decode_parts(declared, content, directory))
         else:
             encoded = Encoded("json", content, decode_json(cls, declared, content))
     except msgspec.ValidationError as error:
@@ -105,9 +101,9 @@ def _checked(
             f"{name}._create() returned a value that does not fit its declared {expected}: "
             f"{error}. {ADVICE}."
         ) from error
-    same = functools.partial(is_same, any_sequence=_has_any_sequence(declared))
-    if not same(value, encoded.value):
-        difference = first_difference(value, encoded.value, same)
+    any_sequence = _has_any_sequence(declared)
+    if not is_same(value, encoded.value, any_sequence=any_sequence):
+        difference = first_difference(value, encoded.value, any_sequence=any_sequence)
         raise FuruResultError(
             f"{name}._create() returned a value that changes when it is read back as {expected}: "
             f"{difference}. Declare a more exact type as T in Furu[T], or: {ADVICE}."
@@ -115,15 +111,15 @@ def _checked(
     return encoded
 
 
-def decode_parts(declared: Any, content: bytes | msgspec.Raw, directory: str) -> Any:
-    """Read back a result with placeholders. `directory` is the directory of the artifact's files.
+def decode_parts(declared: Any, content: bytes | msgspec.Raw, directory: Callable[[], str]) -> Any:
+    """Read back a result with placeholders. `directory` returns the directory of the artifact's files.
 
     Raises `msgspec.ValidationError` if the data does not fit the declared type, and `FuruStoreError` if a
     part is damaged.
     """
     document = _document.decode(content)
     data = PartReader(document.key, directory).resolve(document.value)
-    return msgspec.convert(data, without_mixed_unions(declared), str_keys=True, dec_hook=convert_custom)
+    return decode_as(declared, data)
 
 
 def described(codec: str | None, content: bytes) -> bytes:
@@ -134,40 +130,8 @@ def described(codec: str | None, content: bytes) -> bytes:
     try:
         document = _document.decode(content)
         return _encode(descriptions(document.key, document.value))
-    except (msgspec.MsgspecError, TypeError, AttributeError):
+    except (msgspec.MsgspecError, TypeError, AttributeError, LookupError, ValueError, RecursionError):
         return content
-
-
-def is_same(value: Any, loaded: Any, *, any_sequence: bool = False) -> bool:
-    """Whether a result was read back as it was returned. NaN is the same as NaN, and an int as an equal
-    float; with `any_sequence` also a tuple as an equal list. For values that a codec stored, the codec has
-    made sure."""
-    value = _unwrapped(value)
-    if value is loaded:
-        return True
-    if isinstance(value, float) and isinstance(loaded, float) and math.isnan(value):
-        return math.isnan(loaded)
-    cls, other = type(value), type(loaded)
-    same = functools.partial(is_same, any_sequence=any_sequence)
-    if cls is complex and other is complex:
-        return same(value.real, loaded.real) and same(value.imag, loaded.imag)
-    if isinstance(value, (list, tuple)) and isinstance(loaded, (list, tuple)):
-        is_of_kind = cls is other or (any_sequence and {cls, other} <= {list, tuple})
-        return is_of_kind and len(value) == len(loaded) and all(map(same, value, loaded))
-    if isinstance(value, dict) and isinstance(loaded, dict):
-        return value.keys() == loaded.keys() and all(same(value[key], loaded[key]) for key in value)
-    if isinstance(value, PurePath):
-        return isinstance(loaded, Path) and str(value) == str(loaded)
-    codec = codec_for(cls)
-    if codec is not None:
-        return codec is codec_for(other)
-    fields = field_values(value)
-    if fields is not None and cls is other:
-        return same(fields, field_values(loaded))
-    try:
-        return bool(value == loaded)
-    except Exception:  # if a user's __eq__ raises, the values do not count as equal
-        return False
 
 
 def _has_any_sequence(declared: Any) -> bool:
@@ -175,12 +139,6 @@ def _has_any_sequence(declared: Any) -> bool:
     origin = typing.get_origin(declared) or declared
     inside = typing.get_args(declared)
     return origin in (abc.Sequence, abc.Collection, abc.Iterable) or any(map(_has_any_sequence, inside))
-
-
-def _unwrapped(value: Any) -> Any:
-    if is_numpy_scalar(type(value)):
-        return value.item()
-    return value
 
 
 def _has_large_bytes(value: Any) -> bool:

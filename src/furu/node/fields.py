@@ -7,11 +7,11 @@ that are defined after it.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from furu._common.annotations import evaluate, substituted, type_arguments, type_text
+from furu._common.annotations import defining_class, evaluate, substituted, type_arguments, type_text
 from furu._common.text import INTERRUPTS, a_type, describe_error, shown
 from furu.errors import FuruFieldError, FuruUsageError
 from furu.node.base import Node
@@ -48,6 +48,8 @@ class FieldChecks:
         self._checks: dict[str, _Check] | None = None
         # The fields that the constructor takes, each with the type whose values need no check.
         self._early: dict[str, type] = {}
+        # The fields whose default must be normalised before the constructor runs, each with how to make it.
+        self._defaults: tuple[tuple[str, Callable[[], Any]], ...] = ()
         self._late: tuple[_Check, ...] = ()
         self._checks_all_late = False
 
@@ -55,6 +57,9 @@ class FieldChecks:
         """Normalise the values that a constructor was given, in place. Raises `FuruFieldError`."""
         if self._checks is None:
             self._checks = self._made()
+        for name, default in self._defaults:
+            if name not in given:
+                given[name] = self._converted(self._checks[name], default())
         exact = self._early
         for name, value in given.items():
             if type(value) is not exact.get(name) and name in exact:
@@ -116,31 +121,39 @@ class FieldChecks:
         self._checks_all_late = self._has_own_init or hasattr(self._cls, "__post_init__")
         if not self._has_own_init:
             self._early = {field.name: checks[field.name].exact for field in fields if field.init}
-        self._late = tuple(
-            checks[field.name]
-            for field in fields
-            if self._checks_all_late or not self._is_normal(field, checks[field.name])
-        )
+            self._defaults = tuple(
+                (field.name, default)
+                for field in fields
+                if field.init and (default := self._default_to_normalise(field, checks[field.name]))
+            )
+        late = [field for field in fields if self._checks_all_late or not field.init]
+        self._late = tuple(checks[field.name] for field in late)
         return checks
 
-    def _is_normal(self, field: dataclasses.Field[Any], check: _Check) -> bool:
-        """Whether the field's default is a value that needs no check in each node."""
-        if field.default is dataclasses.MISSING:
-            return field.default_factory is dataclasses.MISSING
-        return self._converted(check, field.default) is field.default
+    def _default_to_normalise(
+        self, field: dataclasses.Field[Any], check: _Check
+    ) -> Callable[[], Any] | None:
+        """Return a function that makes the field's default; None if there is none, or if it is normal."""
+        if field.default_factory is not dataclasses.MISSING:
+            return field.default_factory
+        default = field.default
+        if default is dataclasses.MISSING or self._converted(check, default) is default:
+            return None
+        return lambda: default
 
 
 def field_types(cls: type[Node[Any]]) -> dict[str, Any]:
     """Return the declared type of each field of a class. Raises `FuruUsageError` if one is not known."""
     arguments = type_arguments(cls)
-    return {
-        field.name: substituted(_declared(cls, field.name), arguments) for field in dataclasses.fields(cls)
-    }
+    types: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        defining = defining_class(cls, field.name)
+        types[field.name] = substituted(_declared(defining, field.name), arguments.get(defining, {}))
+    return types
 
 
-def _declared(cls: type[Node[Any]], name: str) -> Any:
-    """Return the declared type of a field."""
-    defining = next(base for base in cls.__mro__ if name in vars(base).get("__annotations__", {}))
+def _declared(defining: type, name: str) -> Any:
+    """Return the declared type of a field of the class that defines it."""
     annotation = vars(defining)["__annotations__"][name]
     facts = vars(defining).get("_facts")
     known = facts.local_names if facts is not None else {}

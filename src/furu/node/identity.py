@@ -77,7 +77,7 @@ def node_hash(node: object, version: object, fields: Iterable[CountingField]) ->
     cls = type(node)
     name = "_version"
     try:
-        _encode_class(cls, parts)
+        parts.append(_class_bytes(cls))
         _encode(version, parts, 0)
         for counts_as, name, left_out in fields:  # the error below names the field
             begin = len(parts)
@@ -126,7 +126,7 @@ def register_canonical_form(cls: type[T], form: Callable[[T], Any]) -> None:
     def encode(value: Any, parts: _Parts, depth: int) -> None:
         parts.append(b"R")
         parts.is_fixed = False
-        _encode_class(cls, parts)
+        parts.append(_class_bytes(cls))
         _encode(form(value), parts, depth + 1)
 
     _ENCODERS[cls] = encode
@@ -168,18 +168,18 @@ def _encoder_of_kind(value: Any) -> _Encoder:
     foreign = foreign_form(type(value))
     if foreign is None:
         raise _without_form(value)
-    cls, form = foreign
-    return lambda value, parts, depth: _encode_foreign(cls, form, value, parts, depth)
+    name, form = foreign
+    return lambda value, parts, depth: _encode_foreign(name, form, value, parts, depth)
 
 
-def _encode_foreign(cls: type, form: Callable[[Any], Any], value: Any, parts: _Parts, depth: int) -> None:
+def _encode_foreign(name: str, form: Callable[[Any], Any], value: Any, parts: _Parts, depth: int) -> None:
     try:
         plain = form(value)
     except NoCanonicalForm as error:
         raise _NoForm(str(error), joint=" ") from None
     parts.append(b"R")
     parts.is_fixed = False
-    _encode_class(cls, parts)
+    parts.append(_class_name_bytes(name))
     _encode(plain, parts, depth + 1)
 
 
@@ -291,7 +291,7 @@ def _encode_fields(shape: Shape, value: Any, parts: _Parts, depth: int) -> None:
         )
     parts.append(b"M" if shape.is_tuple else b"O")
     parts.is_fixed &= shape.is_frozen
-    _encode_class(type(value), parts)
+    parts.append(_class_bytes(type(value)))
     name = ""
     try:
         for name in shape.names:
@@ -311,7 +311,7 @@ def _encode_node(value: Identified, parts: _Parts, depth: int) -> None:
 def _encode_enum(value: enum.Enum, parts: _Parts, depth: int) -> None:
     cls = type(value)
     parts.append(b"E")
-    _encode_class(cls, parts)
+    parts.append(_class_bytes(cls))
     if isinstance(value, enum.Flag):  # names of combined flags differ between Python versions
         _encode_int(int(value._value_), parts, depth)
     elif cls.__members__.get(value._name_) is value:
@@ -323,18 +323,17 @@ def _encode_enum(value: enum.Enum, parts: _Parts, depth: int) -> None:
 
 
 def _encode_type(value: type, parts: _Parts, depth: int) -> None:
-    parts.append(b"C")
-    _encode_class(value, parts)
-
-
-def _encode_class(cls: type, parts: _Parts) -> None:
-    parts.append(_class_bytes(cls))
+    parts.append(b"C" + _class_bytes(value))
 
 
 @once_a_class
 def _class_bytes(cls: type) -> bytes:
-    module, _, qualname = stored_name(cls).partition(":")
-    return _name_bytes(module) + _name_bytes(qualname)
+    return _class_name_bytes(stored_name(cls))
+
+
+def _class_name_bytes(name: str) -> bytes:
+    module, _, qualname = name.partition(":")
+    return _name_bytes(_MOVED.get(module, module)) + _name_bytes(qualname)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -412,6 +411,9 @@ def _encode_timedelta(value: dt.timedelta, parts: _Parts, depth: int) -> None:
 def _encode_range(value: range, parts: _Parts, depth: int) -> None:
     _encode_items(b"r", (value.start, value.stop, value.step), parts, depth)
 
+
+# Modules of Python that have other names in some versions.
+_MOVED = {"pathlib._local": "pathlib"}
 
 _FORMS: dict[type, Callable[[Any], Any]] = {}
 

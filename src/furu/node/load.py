@@ -69,7 +69,13 @@ def load(node: Node[T]) -> T:
         record = artifact.read()
         if record is None:
             raise FuruMissingArtifactError(f"{describe(node)} has no artifact any more", node=node)
-        return decode(node, artifact, record)
+        try:
+            return decode(node, artifact, record)
+        except FuruLoadError:
+            newer = artifact.read()
+            if newer is None or (newer.attempt, newer.started_at) == (record.attempt, record.started_at):
+                raise
+            return decode(node, artifact, newer)  # it was computed again meanwhile
 
     return load_shared(node, artifact, read)
 
@@ -87,8 +93,9 @@ def decode(node: Node[T], artifact: Artifact, record: DoneRecord) -> T:
             value: T = decode_json(cls, cls._facts.result_type, record.result)
             return value
         if record.codec == "parts":
-            files = artifact.files_of(record) if record.files else ""
-            whole: T = decode_parts(cls._facts.result_type, record.result, files)
+            whole: T = decode_parts(
+                cls._facts.result_type, record.result, lambda: artifact.files_of(record)
+            )
             return whole
         if cls._codec != "pickle":
             raise FuruUsageError("it is stored as a pickle, and the class does not set _codec = 'pickle'")

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from furu._common.annotations import array_items
 from furu.node.declared.mismatch import Convert, Make, Mismatch, check_if, converted, is_same, key_text
 
 __all__ = ["CONTAINERS", "array_converter", "typed_dict_converter"]
@@ -26,7 +27,8 @@ def _items_of(declared: Any, value: Any) -> list[Any] | tuple[Any, ...]:
     if isinstance(value, range):
         return list(value)
     if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 1:
-        items: list[Any] = value.tolist()
+        # As Python numbers; but dates and durations stay, whose nanoseconds would become numbers.
+        items: list[Any] = list(value) if value.dtype.kind in "mM" else value.tolist()
         return items
     raise Mismatch(declared, value)
 
@@ -78,10 +80,13 @@ def _read_only_sequence(declared: Any, arguments: tuple[Any, ...], converter: Co
     def convert(value: Any) -> Any:
         if isinstance(value, (list, tuple, range)) or type(value).__module__ == "numpy":
             return to_tuple(value)
-        if isinstance(value, cls) and not isinstance(value, (str, bytes, bytearray)):
+        if isinstance(value, str):
+            raise Mismatch(declared, value, "write it as the only item of a list")
+        if isinstance(value, abc.Mapping):  # the order of its keys would not count in the hash
+            raise Mismatch(declared, value, "write list(x)")
+        if isinstance(value, cls) and not isinstance(value, (bytes, bytearray)):
             return value
-        hint = "write it as the only item of a list" if isinstance(value, str) else ""
-        raise Mismatch(declared, value, hint)
+        raise Mismatch(declared, value)
 
     return convert
 
@@ -109,7 +114,7 @@ def _dict(declared: Any, arguments: tuple[Any, ...], converter: Converter) -> Co
 
     def convert(value: Any) -> Any:
         if not isinstance(value, (dict, types.MappingProxyType)):
-            raise Mismatch(declared, value)
+            raise Mismatch(declared, value, "write dict(x)" if isinstance(value, abc.Mapping) else "")
         made: dict[Any, Any] = {}
         for key, item in value.items():
             step = f"[{key_text(key)}]"
@@ -148,8 +153,7 @@ def typed_dict_converter(cls: Any, converter: Converter) -> Convert:
 
 def array_converter(declared: Any, cls: type, arguments: tuple[Any, ...]) -> Convert:
     """Return the converter to a numpy array, for which a data type may be declared."""
-    scalars = typing.get_args(arguments[1]) if len(arguments) > 1 else ()
-    scalar = scalars[0] if scalars and isinstance(scalars[0], type) else object
+    scalar = array_items(arguments)
 
     def accepts(value: Any) -> bool:
         return isinstance(value, cls) and issubclass(getattr(value, "dtype").type, scalar)  # noqa: B009

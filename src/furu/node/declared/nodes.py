@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 __all__ = ["is_assignable"]
@@ -17,18 +18,25 @@ def is_assignable(given: Any, wanted: Any) -> bool:
 
     Type arguments are compared as if all generic classes were covariant.
     """
+    try:
+        return _is_assignable(given, wanted)
+    except RecursionError:  # a type alias that refers to itself
+        return True
+
+
+def _is_assignable(given: Any, wanted: Any) -> bool:
     if any(one is Any or isinstance(one, TypeVar) for one in (given, wanted)):
         return True
     given, wanted = _without_extras(given), _without_extras(wanted)
     if _is_union(given):
-        return all(is_assignable(member, wanted) for member in typing.get_args(given))
+        return all(_is_assignable(member, wanted) for member in typing.get_args(given))
     if _is_union(wanted):
-        return any(is_assignable(given, member) for member in typing.get_args(wanted))
+        return any(_is_assignable(given, member) for member in typing.get_args(wanted))
     given_class, wanted_class = _class_of(given), _class_of(wanted)
     if typing.get_origin(given) is typing.Literal:
         if typing.get_origin(wanted) is typing.Literal:
             return set(typing.get_args(given)) <= set(typing.get_args(wanted))
-        return all(is_assignable(type(choice), wanted) for choice in typing.get_args(given))
+        return all(_is_assignable(type(choice), wanted) for choice in typing.get_args(given))
     if typing.get_origin(wanted) is typing.Literal:
         return False
     if not (isinstance(given_class, type) and isinstance(wanted_class, type)):
@@ -44,7 +52,11 @@ def is_assignable(given: Any, wanted: Any) -> bool:
     if given_class is wanted_class:
         return _arguments_fit(*arguments)
     # The type arguments of a built-in class mean the same for the abstract classes above it.
-    return given_class.__module__ != "builtins" or _items_fit(*arguments)
+    if given_class.__module__ != "builtins":
+        return True
+    if issubclass(given_class, dict) and not issubclass(wanted_class, Mapping):  # its items are its keys
+        return _items_fit(arguments[0][:1], arguments[1])
+    return _items_fit(*arguments)
 
 
 def _arguments_fit(given: tuple[Any, ...], wanted: tuple[Any, ...]) -> bool:
@@ -53,14 +65,14 @@ def _arguments_fit(given: tuple[Any, ...], wanted: tuple[Any, ...]) -> bool:
         return _items_fit(given, tuple(one for one in wanted if one is not ...))
     if len(given) != len(wanted):
         return not (given and wanted)
-    return all(is_assignable(one, other) for one, other in zip(given, wanted, strict=True))
+    return all(_is_assignable(one, other) for one, other in zip(given, wanted, strict=True))
 
 
 def _items_fit(given: tuple[Any, ...], wanted: tuple[Any, ...]) -> bool:
     """Whether the items of a container fit those of another kind of container."""
     given = tuple(one for one in given if one is not ...)
     if len(wanted) == 1:
-        return all(is_assignable(one, wanted[0]) for one in given)
+        return all(_is_assignable(one, wanted[0]) for one in given)
     return len(given) != len(wanted) or _arguments_fit(given, wanted)
 
 
