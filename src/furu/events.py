@@ -92,10 +92,12 @@ class NodeReused(_OfNode, frozen=True):
 
 class NodePlanned(_OfNode, frozen=True):
     """A node that is not DONE was added to the plan. Its dependencies are reported before it. The event is
-    repeated if another owner was computing the node and gave up."""
+    repeated if another owner was computing the node and gave up. If `is_open`, the node may have more
+    dependencies, which depend on values that are computed first. Then the event is repeated, too."""
 
     spec_key: str
     depends_on: tuple[str, ...]
+    is_open: bool = False
 
 
 class PlanKnown(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from typing import Any
 
 from furu.events import class_labels
 from furu.node.base import Node, class_name_of
-from furu.node.dependencies import ClassNames, dependencies, postorder
+from furu.node.dependencies import ClassNames, Dependencies, dependencies, postorder
 
 __all__ = ["UNNEEDED", "ClassNode", "Graph", "GraphNode", "make_graph", "walk"]
 
@@ -93,15 +93,15 @@ class Graph:
 
 def walk(
     roots: Iterable[Node[Any]], max_nodes: int | None = None
-) -> Iterator[tuple[Node[Any], list[Node[Any]]]]:
-    """Yield each node of the graph of `roots` once, after its dependencies, together with a list of them.
+) -> Iterator[tuple[Node[Any], Dependencies]]:
+    """Yield each node of the graph of `roots` once, after its dependencies, together with them.
 
     At most `max_nodes` nodes are yielded. Raises `FuruCycleError`; `FuruUsageError` if two classes share a
     name; `FuruError` if a node's `_dependencies` raises.
     """
-    known: dict[str, list[Node[Any]]] = {}
+    known: dict[str, Dependencies] = {}
 
-    def expand(node: Node[Any]) -> list[Node[Any]] | None:
+    def expand(node: Node[Any]) -> Dependencies | None:
         if node.furu_hash in known or len(known) == max_nodes:
             return None
         below = known[node.furu_hash] = dependencies(node)

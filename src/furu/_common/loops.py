@@ -104,14 +104,15 @@ def is_being_cancelled() -> bool:
 
 
 def run_in_new_loop(function: Callable[[*Ts], Awaitable[R]], *args: *Ts) -> R:
-    """Run an async function on a new asyncio loop. No loop may be running in this thread.
+    """Run an async function on a new asyncio loop, and wait until it has finished.
 
-    If this is the main thread, the loop runs in another thread, where KeyboardInterrupt is not raised. An
+    If a loop is running in this thread, the new loop runs in another thread, and the running loop is
+    blocked meanwhile. If this is the main thread, too, because KeyboardInterrupt is not raised there. An
     interrupt in the event loop's own code can make the loop hang, or prevent the thread from running a loop
     again. After the first interrupt the function is cancelled and this call waits until it has finished; a
     second interrupt ends the wait.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() and not loop_is_running():
         return run_loop_here(function, *args)
     call = _Cancellable(function, args)
     step = Step(run_loop_here, (call.run,))

@@ -19,6 +19,7 @@ from furu.cli.output import complain, console, say, show_table, size
 from furu.cli.roots import load_roots
 from furu.errors import FuruError
 from furu.graph import walk
+from furu.node.base import describe
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Artifact, Status
 from furu.store.digests import remove_stale_digests
@@ -79,7 +80,15 @@ def gc(
 def closure(roots: str) -> None:
     """Print the hashes of the given nodes and everything they depend on, for `furu gc --keep`."""
     with contextlib.redirect_stdout(sys.stderr):  # importing and walking run user code, which may print
-        hashes = [node.furu_hash for node, _ in walk(load_roots(roots))]
+        hashes: list[str] = []
+        for node, below in walk(load_roots(roots)):
+            hashes.append(node.furu_hash)
+            if below.awaited:
+                complain(
+                    f"{describe(node)} may have more dependencies, which are known once "
+                    f"{describe(below.awaited[0])} is computed"
+                )
+                raise typer.Exit(1)
     print("\n".join(hashes))
 
 

@@ -22,7 +22,13 @@ from furu.execution.workers.base import Job, Lane, make_job
 from furu.execution.workers.call import drop_frames
 from furu.node.base import Node, artifact_of, class_name_of, describe, is_async, refuse_unstorable
 from furu.node.changes import CodeChanges
-from furu.node.dependencies import ClassNames, dependencies, postorder
+from furu.node.dependencies import (
+    ClassNames,
+    Dependencies,
+    dependencies,
+    postorder,
+    refuse_lost_values,
+)
 from furu.node.failure import compute_error
 from furu.node.furu import Furu
 from furu.node.load import look
@@ -42,12 +48,15 @@ _STEP_OF_FEW_SEC = 0.02
 
 class Found(msgspec.Struct, frozen=True):
     """A node and its status. For a TODO node, `depends_on` lists the keys of its dependencies, which were
-    all found earlier, and `expected_sec` is its expected duration. For a FAILED node, `failure` describes
-    the failure, which occurred in an earlier run or in this walk."""
+    all found earlier, and `expected_sec` is its expected duration. `awaits` are those among them for whose
+    values `_dependencies()` has asked: once they are done, the node must be looked at again, because it may
+    have more dependencies. For a FAILED node, `failure` describes the failure, which occurred in an earlier
+    run or in this walk."""
 
     job: Job
     status: Status
     depends_on: tuple[str, ...] = ()
+    awaits: tuple[str, ...] = ()
     failure: Failure | None = None
     expected_sec: float = 1.0
 
@@ -134,6 +143,8 @@ class Discovery:
         recomputes = changes is not None and changes.recomputes
         self._recompute = Recompute(self._check_stopped) if recomputes else None
         self._known: set[str] = set()
+        # What the `_dependencies()` of nodes in the plan has asked for.
+        self._awaiting: dict[str, tuple[str, ...]] = {}
         self._classes = ClassNames()
         self._again: deque[Node[Any]] = deque()
         self._walk: Iterator[Node[Any]] | None = None
@@ -257,12 +268,14 @@ class Discovery:
                 status = Status.IN_PROGRESS if is_taken else Status.TODO
         if status is Status.TODO:
             refuse_unstorable(node)
-            below = dependencies(node)
+            below = dependencies(node, self._is_replaced if self._recompute is not None else None)
             keys = tuple([dependency.furu_hash for dependency in below])
+            awaits = self._awaited_by(node, below) if below.awaited or self._awaiting else ()
             job = _job(node, replaces)
             if self._expected_sec is None:
-                return Found(job, status, keys), below
-            return Found(job, status, keys, expected_sec=self._expected_sec(job.node_class)), below
+                return Found(job, status, keys, awaits), below
+            expected_sec = self._expected_sec(job.node_class)
+            return Found(job, status, keys, awaits, expected_sec=expected_sec), below
         if status is Status.DONE:
             self.forget(node.furu_hash)
             if self._changes is not None:
@@ -271,6 +284,17 @@ class Discovery:
         if status is Status.FAILED:
             return Found(_idle_job(node), status, failure=_earlier_failure(node)), None
         return Found(_job(node), status), None
+
+    def _is_replaced(self, node: Node[Any]) -> bool:
+        return self._recompute is not None and self._recompute.replaced_by(node) is not None
+
+    def _awaited_by(self, node: Node[Any], below: Dependencies) -> tuple[str, ...]:
+        """Return the keys of the nodes for whose values the node's `_dependencies()` has asked."""
+        refuse_lost_values(node, below, self._awaiting.pop(node.furu_hash, ()))
+        awaits = tuple([awaited.furu_hash for awaited in below.awaited])
+        if awaits:
+            self._awaiting[node.furu_hash] = awaits
+        return awaits
 
     def _failed(self, node: Node[Any], error: BaseException) -> Found:
         if isinstance(error, FuruStoreError):

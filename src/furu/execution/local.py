@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from furu._common.loops import in_thread, loop_is_running, run_in_new_loop
-from furu.errors import FuruComputeError, FuruRunningLoopError
+from furu.errors import FuruComputeError, FuruRunningLoopError, FuruUsageError
 from furu.events import End, Event, RunStarted
 from furu.execution.discovery import Discovery
 from furu.execution.interrupts import interrupts_of_scripts
@@ -27,6 +27,7 @@ from furu.execution.window import Window
 from furu.execution.workers import EventLoopWorkers, ThreadWorkers, Workers
 from furu.node.changes import CodeChanges
 from furu.node.furu import Furu
+from furu.node.questions import QUESTION
 from furu.observing.changes import ChangeReporter
 from furu.observing.report import Recorder, Sink, Sinks
 from furu.report import RunReport
@@ -167,6 +168,8 @@ async def run_local_async(
         FuruStoreError: The store cannot be used.
         FuruUsageError, TypeError, ValueError: An argument is wrong.
     """
+    if QUESTION.get() is not None:
+        raise FuruUsageError("_dependencies() must compute nothing: return the nodes, or get() them")
     check_roots(roots)
     check_limits(max_workers, max_async)
     check_options(

@@ -215,9 +215,28 @@ class Plan(Generic[Lane]):
                 self._make_ready_if_free(dependent, entry)
         return dependents
 
+    def path(self, key: str, goals: Iterable[str]) -> list[str]:
+        """Return a path of dependents from a node to one of `goals`; empty if there is none. If the node is
+        about to depend on the `goals`, the path closes a cycle."""
+        wanted = set(goals)
+        before: dict[str, str] = {key: key}
+        pending = [key]
+        while pending and not wanted.isdisjoint(self._entries):
+            reached = pending.pop()
+            if reached in wanted:
+                path = [reached]
+                while path[-1] != key:
+                    path.append(before[path[-1]])
+                return path[::-1]
+            for dependent, _ in self._known(self._entries[reached].dependents):
+                if dependent not in before:
+                    before[dependent] = reached
+                    pending.append(dependent)
+        return []
+
     def waits(self, key: str) -> None:
-        """Mark a started node as WAITING, for another owner or for a retry. The node must not be presumed
-        done."""
+        """Mark a started node as WAITING, for another owner, for a retry, or until it has been looked at
+        again. The node must not be presumed done."""
         self._set(self._entry(key, State.STARTED), State.WAITING)
 
     def failed(self, key: str) -> list[str]:

@@ -6,6 +6,7 @@ To decide this for one node, the whole graph below it is visited, and every reco
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -46,10 +47,9 @@ class Recompute:
         if is_input(node):
             self._changes[node.furu_hash] = False
             return None
-        try:
+        below: list[Node[Any]] = []
+        with contextlib.suppress(Exception):  # from `_dependencies`; if the node is needed, the run fails
             below = dependencies(node)
-        except Exception:  # from `_dependencies`; if the node is needed, the run reports this
-            below = []
         self._below[node.furu_hash] = [dependency.furu_hash for dependency in below]
         return below
 

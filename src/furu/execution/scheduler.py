@@ -16,17 +16,18 @@ from typing import Literal
 import anyio
 import anyio.to_thread
 import msgspec
-from anyio.abc import TaskGroup
 
 import furu.events as events
 from furu.errors import Failure, FuruComputeError, FuruCycleError, FuruStalledError
+from furu.execution.crews import QUESTIONS, Crews
 from furu.execution.discovery import Batch, Found, RootRead, RootWalked, Source
 from furu.execution.elsewhere import Elsewhere
 from furu.execution.plan import Plan, State
 from furu.execution.walk import Walk
 from furu.execution.window import Window
-from furu.execution.workers.base import Begun, Crew, Job, Lane, News, Outcome, Overran, Withdrawn, Workers
+from furu.execution.workers.base import Begun, Job, Lane, News, Outcome, Overran, Withdrawn, Workers
 from furu.node.base import describe, retry_of, timeout_sec_of
+from furu.node.dependencies import cycle_error
 from furu.node.failure import run_error
 from furu.observing.critical_path import Chain, CriticalPath
 from furu.store.artifact import Status
@@ -59,23 +60,27 @@ class Scheduler:
         self._discovery = discovery
         self._window = window
         self._walk = Walk(discovery, window, take=self._take, deliver=self._deliver, stepped=self._wake)
-        # Keys are `Lane.is_async`.
-        self._kinds = {False: (workers, max_workers), True: (async_workers, max_async)}
-        self._crews: dict[bool, Crew] = {}
+        self._crews = Crews(
+            workers=workers,
+            async_workers=async_workers,
+            max_workers=max_workers,
+            max_async=max_async,
+            spec_limits=spec_limits,
+        )
         self._emit = emit
         self._on_failure = on_failure
-        self._spec_limits = spec_limits
         self._grace_sec = grace_sec
 
         self._plan: Plan[Lane] = Plan(by_rank=order == "critical-path")
         self._critical_path = CriticalPath()
         self._jobs: dict[str, Job] = {}
-        self._running: set[str] = set()
         self._begun: dict[str, Begun] = {}
-        self._running_of: Counter[str] = Counter()  # by spec key
         # Failed nodes that wait for their next attempt.
         self._delayed: dict[str, Outcome] = {}
         self._elsewhere = Elsewhere(poll_interval_sec, self._walk.want)
+        # Nodes that may have more dependencies, and those among them that are being looked at again.
+        self._growing: set[str] = set()
+        self._asking: set[str] = set()
         # The active roots in the plan, and how many times the caller passed each of them.
         self._roots: Counter[str] = Counter()
         self._plan_is_known = False
@@ -123,7 +128,7 @@ class Scheduler:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 try:
-                    self._open(tasks)
+                    self._crews.open(tasks, self._deliver, stop_on_failure=self._on_failure == "stop")
                     tasks.start_soon(self._walk.run, self._elsewhere)
                     await self._loop()
                     cancelled = False
@@ -149,15 +154,6 @@ class Scheduler:
         if self._failures:
             raise run_error(self._failures)
 
-    def _open(self, tasks: TaskGroup) -> None:
-        for is_async, (workers, limit) in self._kinds.items():
-            self._crews[is_async] = workers.open(
-                tasks,
-                self._deliver,
-                max_workers=limit,
-                stop_on_failure=self._on_failure == "stop",
-            )
-
     async def _loop(self) -> None:
         while True:
             self._dispatch()
@@ -174,7 +170,7 @@ class Scheduler:
         interrupt: BaseException | None = None
         try:
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + grace_sec) as grace:
-                while self._running or self._walk.is_stepping:
+                while self._crews.running or self._walk.is_stepping:
                     try:
                         await self._awake.wait()
                     except anyio.get_cancelled_exc_class() as error:
@@ -184,7 +180,7 @@ class Scheduler:
                     self._awake = anyio.Event()
                     self._reap()
         finally:
-            if self._running or self._walk.is_stepping:
+            if self._crews.running or self._walk.is_stepping:
                 self._abandon()
         if interrupt is not None:
             raise interrupt
@@ -192,7 +188,7 @@ class Scheduler:
     def _abandon(self) -> None:
         """Stop waiting for the jobs that are still running in threads, and ignore their outcomes."""
         self._walk.abandon()
-        left = [job for crew in self._crews.values() for job in crew.abandon()]
+        left = self._crews.abandon()
         self._abandoned = len(left)
         for job in left:
             self._emit(events.NodeAbandoned(job.key, job.node_class, job.spec_key))
@@ -201,26 +197,21 @@ class Scheduler:
             logger.warning("still running, left to finish in their threads: %s", named)
 
     def _dispatch(self) -> None:
-        while not self._stopping and (key := self._plan.get_ready(self._may_start)) is not None:
+        while not self._stopping and (key := self._plan.get_ready(self._crews.may_start)) is not None:
             job = self._jobs[key]
-            crew = self._crews[job.lane.is_async]
-            self._running.add(key)
-            self._running_of[job.spec_key] += 1
-            if crew.is_serial:
+            if key in self._growing:
+                self._ask_again(job)
+                continue
+            if self._crews.is_serial(job.lane):
                 self._plan.presume_done(key)
-            crew.start(job)
-
-    def _may_start(self, lane: Lane, presuming: bool) -> bool:
-        # At most one crew is serial, so all nodes that are presumed done are in that crew's queue.
-        crew = self._crews[lane.is_async]
-        if self._running_of[lane.spec_key] >= self._spec_limits.get(lane.spec_key, math.inf):
-            return False
-        return (crew.is_serial or not presuming) and crew.has_room(lane.spec_key)
+            self._crews.start(job)
 
     def _is_over(self) -> bool:
         if self._stopping:
             return True
-        if self._running or self._walk.is_walking or self._elsewhere or self._delayed or self._inbox:
+        if self._crews.running or self._walk.is_walking or self._elsewhere or self._delayed or self._inbox:
+            return False
+        if self._asking:
             return False
         if self._walk.is_exhausted and not self._plan:
             return True
@@ -257,7 +248,7 @@ class Scheduler:
                 self._ended(item)
             elif isinstance(item, Withdrawn):
                 for job in item.jobs:
-                    self._no_longer_running(job)
+                    self._crews.ended(job)
                 self._plan.withdraw([job.key for job in item.jobs])
             elif isinstance(item, Overran):
                 self._overran(item.job)
@@ -272,7 +263,7 @@ class Scheduler:
             self._error = batch.error
             if self._on_failure == "stop":
                 self._stop()
-        complete = batch.exhausted and batch.idle and not self._elsewhere
+        complete = batch.exhausted and batch.idle and not self._elsewhere and not self._growing
         if complete and self._error is None and not self._plan_is_known:
             self._plan_is_known = True
             self._plan.rank()
@@ -288,10 +279,16 @@ class Scheduler:
                 self._roots[fact.key] += 1
             else:
                 self._root_completed(fact.key)
-        elif fact.status is Status.TODO:
+        else:
+            self._growing.discard(fact.job.key)
+            self._asking.discard(fact.job.key)
+            self._learn_node(fact)
+
+    def _learn_node(self, fact: Found) -> None:
+        if fact.status is Status.TODO:
             self._found_todo(fact)
         elif fact.status is Status.IN_PROGRESS:
-            if fact.job.key not in self._elsewhere:
+            if fact.job.key not in self._plan:
                 self._plan.add_waiting(fact.job.key, fact.job.lane)
                 self._emit(events.NodeWaiting(fact.job.key, fact.job.node_class, "another process"))
             self._wait(self._elsewhere.still, fact.job)
@@ -303,17 +300,32 @@ class Scheduler:
     def _found_todo(self, fact: Found) -> None:
         job = fact.job
         self._elsewhere.forget(job.key)
-        lost = self._plan.add(job.key, job.lane, fact.depends_on, fact.expected_sec)
+        if job.key in self._plan and (path := self._plan.path(job.key, fact.depends_on)):
+            others = [self._jobs[key].node for key in reversed(path[1:])]
+            self._deliver(cycle_error([job.node, *others], job.node))
+            return
+        if fact.awaits:
+            self._growing.add(job.key)
+            lost = self._plan.add(job.key, QUESTIONS, fact.awaits, fact.expected_sec)
+        else:
+            lost = self._plan.add(job.key, job.lane, fact.depends_on, fact.expected_sec)
         if lost:
             self._lose(lost)
         else:
             self._jobs[job.key] = job
             self._critical_path.found(job.key, fact.depends_on)
-            self._emit(events.NodePlanned(job.key, job.node_class, job.spec_key, fact.depends_on))
+            is_open = bool(fact.awaits)
+            self._emit(events.NodePlanned(job.key, job.node_class, job.spec_key, fact.depends_on, is_open))
+
+    def _ask_again(self, job: Job) -> None:
+        """Have discovery look at a node again, because what its `_dependencies()` asked for is done."""
+        self._plan.waits(job.key)
+        self._asking.add(job.key)
+        self._walk.look_again(job.node)
 
     def _ended(self, outcome: Outcome) -> None:
         job = outcome.job
-        self._no_longer_running(job)
+        self._crews.ended(job)
         if outcome.end == "computed":
             self._emit(events.NodeDone(job.key, job.node_class, job.spec_key, self._timing(outcome)))
             self._critical_path.computed(job.key, job.name, outcome.duration_sec, self._done(job))
@@ -333,10 +345,6 @@ class Scheduler:
     def _timing(self, outcome: Outcome) -> events.Timing:
         begun = self._begun[outcome.job.key]
         return events.Timing(begun.worker, begun.at, outcome.duration_sec)
-
-    def _no_longer_running(self, job: Job) -> None:
-        self._running.discard(job.key)
-        self._running_of[job.spec_key] -= 1
 
     def _retry(self, outcome: Outcome) -> None:
         job, retry = outcome.job, retry_of(outcome.job.node)
@@ -411,6 +419,7 @@ class Scheduler:
         """Drop the data of nodes that have left the plan, and complete the roots among them."""
         for key in keys:
             self._elsewhere.forget(key)
+            self._growing.discard(key)
             for kept in (self._jobs, self._begun, self._delayed):
                 kept.pop(key, None)
             for _ in range(self._roots.pop(key, 0)):
@@ -426,8 +435,7 @@ class Scheduler:
         they end early if their workers can end them."""
         self._stopping = True
         self._walk.stop()
-        for crew in self._crews.values():
-            crew.stop(cancel=cancel)
+        self._crews.stop(cancel=cancel)
 
 
 def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

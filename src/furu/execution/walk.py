@@ -47,6 +47,7 @@ class Walk:
         self._is_stopping = False
         self._step_scope: anyio.CancelScope | None = None
         self._wanted = anyio.Event()
+        self._again: list[Node[Any]] = []
 
     @property
     def is_stepping(self) -> bool:
@@ -55,6 +56,11 @@ class Walk:
     def want(self) -> None:
         """Make the walk check again whether there is a root to read or a node of another owner to check."""
         self._wanted.set()
+
+    def look_again(self, node: Node[Any]) -> None:
+        """Look at a node of the plan once more: it may be done, or have more dependencies."""
+        self._again.append(node)
+        self.want()
 
     def stop(self) -> None:
         """Begin no more steps, and make a running step return early."""
@@ -71,7 +77,8 @@ class Walk:
         limiter = anyio.CapacityLimiter(1)
         try:
             while not self._is_stopping:
-                room, again = self._window.room(), elsewhere.take_due()
+                room, again = self._window.room(), [*self._again, *elsewhere.take_due()]
+                self._again.clear()
                 if not (self.is_walking or again) and (self.is_exhausted or room == 0):
                     await self._wait_wanted(elsewhere)
                     continue

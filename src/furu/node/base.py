@@ -6,7 +6,7 @@ import contextvars
 import dataclasses
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -58,8 +58,15 @@ class Node(Identified, Generic[T_co]):
         """Return whether the published artifact is valid. An invalid artifact counts as missing."""
         return True
 
-    def _dependencies(self) -> Iterable[Node[Any]]:
-        """Return nodes that `_create` needs and that are not in fields. Nodes in fields need no mention."""
+    def _dependencies(
+        self,
+    ) -> Iterable[Node[Any]] | AsyncIterable[Node[Any]] | Awaitable[Iterable[Node[Any]]]:
+        """Return nodes that `_create` needs and that are not in fields. Nodes in fields need no mention.
+
+        May be a generator, an `async def`, or an async generator. May call `get()` or `aget()`: if that
+        node is not done, this call ends there, and is repeated once the node is done. So it should have no
+        side effects, and return the same nodes whenever it sees the same values.
+        """
         return ()
 
     def _executor_spec_key(self) -> str:

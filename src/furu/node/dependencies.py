@@ -5,17 +5,18 @@ This module does not read the store: the caller decides whether to visit a node'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from furu._common.origin import place
 from furu._common.shapes import field_values
 from furu._common.text import a_type, shown
-from furu.errors import FuruCycleError, FuruUsageError
+from furu.errors import FuruCycleError, FuruMissingArtifactError, FuruUsageError
 from furu.node.base import Node, describe, overrides
-from furu.node.hooks import ask
+from furu.node.hooks import ask_dependencies
 from furu.node.identity import MAX_DEPTH, canonical_form
 from furu.node.names import Identified, stored_name
+from furu.node.questions import Question
 
 N = TypeVar("N", bound=Identified)
 _LEAVES = frozenset({type(None), bool, int, float, str, bytes})
@@ -100,9 +101,11 @@ def postorder(
 ) -> Iterator[N]:
     """Yield `root` and everything it depends on in post-order: each node after its dependencies.
 
-    `below(node)` returns the dependencies to visit before `node`, or None to skip `node`. The walk calls it
-    each time that it reaches `node`, unless the node's hash is in `known`. Pass the same `classes` to all
-    walks over parts of one graph. The walk does not recurse, so that it works for long chains of nodes.
+    `below(node)` returns the dependencies to visit before `node`, or None to skip `node`. It may return a
+    generator, which continues when the caller has received the nodes that it yielded before. The walk calls
+    `below` each time that it reaches `node`, unless the node's hash is in `known`. Pass the same `classes`
+    to all walks over parts of one graph. The walk does not recurse, so that it works for long chains of
+    nodes.
 
     Raises `FuruCycleError` if a node depends on itself, directly or through other nodes, and
     `FuruUsageError` if two classes have the same name.
@@ -116,7 +119,7 @@ def postorder(
             key = node._furu_hash
             classes.add(node)
             if key in path:
-                raise _cycle(list(path.values()), node)
+                raise cycle_error(list(path.values()), node)
             if key not in known and (under := below(node)) is not None:
                 path[key] = node
                 branches.append(iter(under))
@@ -127,7 +130,8 @@ def postorder(
                 yield path.popitem()[1]
 
 
-def _cycle(path: list[N], again: N) -> FuruCycleError:
+def cycle_error(path: Sequence[N], again: N) -> FuruCycleError:
+    """Return the error for a path of nodes that leads to one of them `again`."""
     start = next(i for i, node in enumerate(path) if node._furu_hash == again._furu_hash)
     cycle = [*path[start:], again]
     listed = cycle if len(cycle) <= 12 else [*cycle[:6], None, *cycle[-5:]]
@@ -139,16 +143,59 @@ def _cycle(path: list[N], again: N) -> FuruCycleError:
     )
 
 
-def dependencies(node: Node[Any]) -> list[Node[Any]]:
-    """Return a node's dependencies, each once: nodes in its fields, then nodes from `_dependencies()`."""
+class Dependencies(list[Node[Any]]):
+    """The known dependencies of a node, each once. If `_dependencies()` has asked for values of nodes that
+    are not done, these are `awaited`, and there may be more dependencies once they are done."""
+
+    awaited: tuple[Node[Any], ...] = ()
+
+
+def dependencies(node: Node[Any], is_replaced: Callable[[Node[Any]], bool] | None = None) -> Dependencies:
+    """Return a node's dependencies: nodes in its fields, then nodes from `_dependencies()`, and those whose
+    values `_dependencies()` has looked at. It does not read values of nodes that are `is_replaced`.
+
+    Raises `FuruError` if `_dependencies()` raises.
+    """
     fields = [getattr(node, name, _NO_VALUE) for name in type(node)._facts.field_names]
     values = [value for value in fields if value is not _NO_VALUE]
     if not overrides(type(node), "_dependencies"):
-        return nodes_within(values, Node)
-    added = ask(node, "_dependencies")
-    for one in added:
-        if not isinstance(one, Node):
+        return Dependencies(nodes_within(values, Node))
+    question = Question(is_replaced)
+    added = ask_dependencies(node, question)
+    for item in added:
+        if not isinstance(item, Node):
             raise FuruUsageError(
-                f"{describe(node)}._dependencies() returned {a_type(one)} among the nodes: {shown(one)}"
+                f"{describe(node)}._dependencies() returned {a_type(item)} among the nodes: {shown(item)}"
             )
-    return nodes_within([*values, *added], Node)
+    looked_at = (*question.awaited.values(), *question.seen.values())
+    found = Dependencies(nodes_within([*values, *added, *looked_at], Node))
+    found.awaited = tuple(question.awaited.values())
+    return found
+
+
+def growing_dependencies(node: Node[Any]) -> Iterator[Node[Any]]:
+    """Yield a node's dependencies for a caller that computes each of them before it asks for the next.
+
+    Asks `_dependencies()` again whenever the nodes that it awaited are done. Raises the same errors as
+    `dependencies`, and `FuruMissingArtifactError` if a node is computed and still not done.
+    """
+    found = dependencies(node)
+    yield from found
+    while found.awaited:
+        before = found.awaited
+        found = dependencies(node)
+        refuse_lost_values(node, found, {awaited._furu_hash for awaited in before})
+        yield from found
+
+
+def refuse_lost_values(node: Node[Any], found: Dependencies, done: Container[str]) -> None:
+    """Raise `FuruMissingArtifactError` if `_dependencies()` awaits a node that was `done` a moment ago.
+    Asking it again would never end."""
+    for awaited in found.awaited:
+        if awaited._furu_hash in done:
+            raise FuruMissingArtifactError(
+                f"{describe(node)}._dependencies() asked for {describe(awaited)}, which was computed and "
+                "is missing again: its _validate() rejects the artifact, or another program removed it",
+                node=awaited,
+                asked_by=node,
+            )

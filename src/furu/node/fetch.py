@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import anyio
@@ -24,9 +25,10 @@ from furu.errors import (
 )
 from furu.node.base import Node, artifact_of, describe
 from furu.node.compute import Fetched, acompute, compute
-from furu.node.dependencies import dependencies, postorder
+from furu.node.dependencies import dependencies, growing_dependencies, postorder
 from furu.node.hooks import ask
 from furu.node.load import exists, load
+from furu.node.questions import QUESTION, Question
 from furu.node.waiting import COMPUTING, Wait
 from furu.store.attempt import running_attempt
 from furu.store.claim import when_released
@@ -41,36 +43,49 @@ def fetch(node: Node[T], force: bool) -> Fetched[T]:
     """Load a node's value, or compute it if the context allows that. See `Furu.get`."""
     if type(node)._facts.is_input:
         return Fetched(node._read_input(), computed=False)
+    if (question := QUESTION.get()) is not None:
+        return _look(node, question)
     context = EXEC_CONTEXT.get()
     if context.mode == "executor":
         if force and _is_given(node, context):
             return compute(node)
         return _load_in_worker(node, force, context)
-    made: Fetched[T] | None = None
     for missing in postorder(node, _missing):
         _refuse_circle(missing)
         made = _compute_when_free(missing)
-    # The last node of the walk is `node` itself, unless it was DONE already.
-    return made if made is not None else Fetched(load(node), computed=False)
+        if missing is node:
+            return made
+    return Fetched(load(node), computed=False)  # it was DONE already
 
 
 async def afetch(node: Node[T], force: bool) -> Fetched[T]:
     """Like `fetch`, for async code."""
     if type(node)._facts.is_input:
         return Fetched(await in_thread(node._read_input), computed=False)
+    if (question := QUESTION.get()) is not None:
+        return await in_own_thread(_look, node, question)
     context = EXEC_CONTEXT.get()
     if context.mode == "executor":
         if force and _is_given(node, context):
             return await acompute(node)
         return await in_own_thread(_load_in_worker, node, force, context)
-    made: Fetched[T] | None = None
     order = postorder(node, _missing)
     while (missing := await in_own_thread(next, order, None)) is not None:
         _refuse_circle(missing)
         made = await _acompute_when_free(missing)
-    if made is None:
-        made = Fetched(await in_own_thread(load, node), computed=False)
-    return made
+        if missing is node:
+            return made
+    return Fetched(await in_own_thread(load, node), computed=False)  # it was DONE already
+
+
+def _look(node: Node[T], question: Question) -> Fetched[T]:
+    """Load a node that `_dependencies()` asks for. Raises `NotDone` if the node is not done."""
+    if question.may_read(node) and exists(node):
+        with contextlib.suppress(FuruMissingArtifactError):  # it was removed at this moment
+            found = Fetched(load(node), computed=False)
+            question.seen[node._furu_hash] = node
+            return found
+    raise question.must_wait(node)
 
 
 def _compute_when_free(node: Node[T]) -> Fetched[T]:
@@ -183,5 +198,5 @@ def _asker() -> Node[Any] | None:
     return stack[-1] if stack else None
 
 
-def _missing(node: Node[Any]) -> list[Node[Any]] | None:
-    return None if exists(node) else dependencies(node)
+def _missing(node: Node[Any]) -> Iterator[Node[Any]] | None:
+    return None if exists(node) else growing_dependencies(node)

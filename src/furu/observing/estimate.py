@@ -84,9 +84,9 @@ class Estimate:
         if isinstance(event, events.PlanKnown):
             self.plan_is_known = True
         elif isinstance(event, events.NodePlanned):
-            if event.hash not in self._left:
-                self._left[event.hash] = event
+            if self._left.pop(event.hash, None) is None:
                 self._class(event.node_class).known += 1
+            self._left[event.hash] = event  # after its dependencies, of which there may be more now
         elif isinstance(event, events.NodeStarted):
             self._running[event.hash] = event
             self._class(self._left[event.hash].node_class).running += 1

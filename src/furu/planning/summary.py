@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, get_args
+
+import msgspec
 
 from furu._common.checks import check_choice
 from furu._common.text import printable, seconds
@@ -91,6 +93,9 @@ class PlanSummary:
     renamed``: there is an artifact that was made before the class was edited in this way. `advice` then
     says, for each class, what to write in the class so that such artifacts stay valid.
 
+    `open_nodes` of the nodes to compute may have more dependencies, which are not counted: they depend on
+    values of nodes of the classes in `more_after`, which are computed first.
+
     `code_changes` lists the classes with artifacts that were made by other code, among those that would be
     reused and those that they were made from.
 
@@ -113,12 +118,19 @@ class PlanSummary:
     failures: tuple[Failure, ...] = ()
     advice: Mapping[str, str] = field(default_factory=dict)
     code_changes: tuple[CodeChange, ...] = ()
+    open_nodes: int = 0
+    more_after: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
             f"{self.to_compute} to compute, {self.reused} reused, {self.in_progress} in progress "
             f"elsewhere, {self.failed} failed"
         ]
+        if self.open_nodes:
+            lines.append(
+                f"  {self.open_nodes} of these may have more dependencies, which are known after "
+                f"{', '.join(self.more_after)}"
+            )
         for name, reasons in self.reasons.items():
             counts = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
             lines.append(f"  {name}: {counts}")
@@ -177,7 +189,10 @@ def summarize(
             (fact.job.key, fact.depends_on, durations[fact.job.node_class]) for fact in to_compute
         )
         duration_sec = functools.partial(_duration_sec, durations)
-        run = functools.partial(simulate, facts, duration_sec, max_async=max_async, order=order)
+        known = [
+            msgspec.structs.replace(one, awaits=()) if isinstance(one, Found) else one for one in facts
+        ]
+        run = functools.partial(simulate, known, duration_sec, max_async=max_async, order=order)
         for workers, window in _combinations(max_workers, window_size):
             makespan_sec = run(max_workers=workers, window_size=window)
             forecasts.append(Forecast(workers, window, makespan_sec))
@@ -196,7 +211,19 @@ def summarize(
         failures=tuple(fact.failure for fact in found if fact.failure is not None),
         advice=MappingProxyType(advice),
         code_changes=changes.found() if changes is not None else (),
+        open_nodes=sum(bool(fact.awaits) for fact in to_compute),
+        more_after=_awaited_classes(found),
     )
+
+
+def _without_questions(fact: Fact) -> Fact:
+    """Return a fact for a simulation, which computes the known nodes only."""
+    return msgspec.structs.replace(fact, awaits=()) if isinstance(fact, Found) else fact
+
+
+def _awaited_classes(found: Sequence[Found]) -> tuple[str, ...]:
+    awaited = {key for fact in found for key in fact.awaits}
+    return tuple(sorted({class_name_of(fact.job.node) for fact in found if fact.job.key in awaited}))
 
 
 def _duration_sec(durations: Mapping[str, float], job: Job) -> float:
