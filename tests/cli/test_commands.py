@@ -377,6 +377,74 @@ def test_gc_never_removes_a_node_that_is_being_computed(work: Path) -> None:
     assert Status.DONE in furu("status").stdout
 
 
+# ---- rm, and nodes that are computed again ----
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        (["Train"], {"Data"}),
+        (["models:Data"], {"Train"}),
+        (["Train", "Data"], set()),
+        (["Train", "--below"], set()),
+        (["Train", "--state", "failed"], {"Data", "Train"}),
+    ],
+)
+def test_rm_removes_classes(arguments: list[str], left: set[str]) -> None:
+    furu("run", "models:mixed", "--keep-going")
+    looked = furu("rm", *arguments, "--dry-run")
+    assert 0 == looked.exit_code
+    assert " nodes to remove, " in looked.stdout
+    assert (2, 4) == (len(nodes_of("Data")), len(nodes_of("Train")))
+    assert 0 == furu("rm", *arguments, "--yes").exit_code
+    assert left == {name for name in ("Data", "Train") if nodes_of(name)}
+    if "failed" in arguments:
+        assert 3 == len(nodes_of("Train"))
+
+
+def test_rm_removes_a_node_by_its_hash_and_what_is_in_its_fields() -> None:
+    furu("run", "models:good")
+    node_hash = nodes_of("Train")[0]
+    assert "removed 1 nodes" in furu("rm", node_hash[:8], "--yes").stdout
+    assert (1, 2) == (len(nodes_of("Data")), len(nodes_of("Train")))
+    assert "removed 2 nodes" in furu("rm", nodes_of("Train")[0], "--below", "--yes").stdout
+    assert (0, 1) == (len(nodes_of("Data")), len(nodes_of("Train")))
+
+
+@pytest.mark.parametrize("arguments", [["Other"], ["Train", "0000ffff"], ["Tra"]])
+def test_rm_of_something_unknown_removes_nothing(arguments: list[str]) -> None:
+    furu("run", "models:one")
+    done = furu("rm", *arguments, "--yes")
+    assert 1 == done.exit_code
+    assert f"has the class or the hash {arguments[-1]}" in done.stderr
+    assert ": 2 nodes, " in furu("status").stdout
+
+
+def test_rm_without_a_confirmation_removes_nothing() -> None:
+    furu("run", "models:one")
+    assert 2 == furu("rm", "Train").exit_code
+    assert 2 == furu("rm", "Train", "--state", "running", "--yes").exit_code
+    assert ": 2 nodes, " in furu("status").stdout
+
+
+def test_rm_never_removes_a_node_that_is_being_computed(work: Path) -> None:
+    process = begin_slow(work)
+    assert ": 0 nodes to remove" in furu("rm", "Slow", "--yes").stdout
+    (work / "end").touch()
+    out, _ = process.communicate(timeout=10)
+    assert out.startswith("computed 2, ")
+
+
+@pytest.mark.parametrize(("again", "computed"), [("Data", 2), ("models:Train", 1)])
+def test_run_computes_classes_again(again: str, computed: int) -> None:
+    furu("run", "models:one")
+    assert f"{computed} to compute" in furu("plan", "models:one", "--again", again).stdout
+    assert furu("run", "models:one", "--again", again).stdout.startswith(f"computed {computed}, ")
+    node_hash = nodes_of("Train")[0]
+    assert furu("run", "models:one", "--again", node_hash[:6]).stdout.startswith("computed 1, ")
+    assert furu("run", "models:one").stdout.startswith("computed 0, ")
+
+
 # ---- the command itself ----
 
 
@@ -385,7 +453,7 @@ def test_help_lists_the_commands_in_order_of_use() -> None:
     assert 0 == done.exit_code
     lines = done.stdout.partition("Commands:\n")[2].splitlines()
     names = [line.split()[0] for line in lines]
-    assert ["run", "plan", "explain", "status", "ls", "table", "show", "graph", "gc", "demo"] == names
+    assert ["run", "plan", "explain", "status", "ls", "table", "show", "graph", "rm", "gc", "demo"] == names
     assert not [line for line in lines if line.endswith("...")]  # no description is truncated
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-import furu.cli.gc
+import furu.cli.removing
 from furu import Status, run_local
 from furu.cli.app import app
 from furu.errors import FuruStoreError
@@ -55,13 +55,13 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]
     """Return a function that makes gc run an action after listing nodes and before the first removal."""
 
     def happen(act: Callable[[], object]) -> None:
-        before = furu.cli.gc.remove_left_over
+        before = furu.cli.removing.remove_left_over
 
         def act_first(settings: Any) -> None:
             act()
             before(settings)
 
-        monkeypatch.setattr(furu.cli.gc, "remove_left_over", act_first)
+        monkeypatch.setattr(furu.cli.removing, "remove_left_over", act_first)
 
     return happen
 
@@ -88,14 +88,14 @@ def test_gc_names_a_node_that_cannot_be_removed_and_removes_the_others(
     nodes: list[Total], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The message has the reason."""
-    remove = furu.cli.gc.remove
+    remove = furu.cli.removing.remove
 
     def refuse_one(entry: Any) -> bool:
         if entry.hash == nodes[0].furu_hash:
             raise FuruStoreError("cannot rename it: Read-only file system")
         return remove(entry)
 
-    monkeypatch.setattr(furu.cli.gc, "remove", refuse_one)
+    monkeypatch.setattr(furu.cli.removing, "remove", refuse_one)
     done = command("gc", "--older-than", "0s", "--yes")
     assert 1 == done.exit_code
     assert "removed 2 nodes\n" in done.stdout

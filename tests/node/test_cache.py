@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -239,6 +241,79 @@ def test_readers_of_a_read_only_array_get_views_that_cannot_be_written(reads: li
         with pytest.raises(ValueError, match="WRITEABLE"):
             view.flags.writeable = True
     assert 1 == len(reads)
+
+
+class Counting(Furu[Any]):
+    """Returns an array with `size` items, in C or Fortran order."""
+
+    size: int
+    order: str = "C"
+
+    def _create(self) -> Any:
+        import numpy
+
+        return numpy.arange(float(self.size)).reshape(2, -1).copy(order=self.order)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("size", [1000, 500_000])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_reader_cannot_make_its_array_writable(size: int, order: str) -> None:
+    pytest.importorskip("numpy")
+    node = Counting(size=size, order=order)
+    for _ in range(3):
+        array = node.get()
+        assert array.flags.c_contiguous == (order == "C")
+        with contextlib.suppress(ValueError):  # the value of the first get() is this reader's own
+            array.flags.writeable = True
+            array[0] = 77.0
+        assert (2, 0.0) == (node.get().shape[0], node.get()[0, 0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    text: str
+
+    @functools.cached_property
+    def words(self) -> list[str]:
+        return self.text.split()
+
+
+class Noted(Pair):
+    """A named tuple whose instances have attributes."""
+
+
+class HoldsWords(Furu[Words]):
+    def _create(self) -> Words:
+        return Words(LARGE)
+
+
+def test_what_a_reader_keeps_in_a_value_is_not_seen_by_others() -> None:
+    node = HoldsWords()
+    for _ in range(3):
+        node.get().words.append("mine")
+        assert [LARGE] == node.get().words
+    noted = pickled(lambda: Noted("a" * 10_000, ()))
+    for _ in range(3):
+        noted.get().note = "mine"
+        assert not hasattr(noted.get(), "note")
+
+
+def test_levels_and_categories_of_a_frame_are_not_shared() -> None:
+    pandas = pytest.importorskip("pandas")
+
+    def make() -> Any:
+        index = pandas.MultiIndex.from_product([range(1000), ["a", "b"]])
+        return pandas.DataFrame({"c": pandas.Categorical(["x", "y"] * 1000)}, index=index)
+
+    node = pickled(make)
+    for _ in range(3):
+        frame = node.get()
+        frame["c"].cat.categories.name = "changed"
+        assert node.get()["c"].cat.categories.name is None
+        values = frame.index.levels[0].values
+        values.flags.writeable = True
+        values[0] = values[1]
+        assert 0 == node.get().index[0][0]
 
 
 def test_writable_array_is_read_for_each_reader() -> None:

@@ -14,6 +14,7 @@ from furu.cli.graph import graph
 from furu.cli.look import explain, show, status
 from furu.cli.output import ending_well
 from furu.cli.plan import plan
+from furu.cli.rm import rm
 from furu.cli.run import run
 from furu.cli.tables import ls, table
 
@@ -42,7 +43,10 @@ def _options(
     pass
 
 
-_COMMANDS: tuple[Callable[..., None], ...] = (run, plan, explain, status, ls, table, show, graph, gc, demo)
+_COMMANDS: tuple[Callable[..., None], ...] = (
+    *(run, plan, explain, status, ls, table, show, graph),
+    *(rm, gc, demo),
+)
 for _command in _COMMANDS:
     app.command()(ending_well(_command))
 app.command(hidden=True)(ending_well(closure))

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import os
 import re
 import subprocess
 import sys
 import time
-from collections import Counter
 from typing import Annotated
 
 import typer
 
 import furu.store.catalog as catalog
-from furu.cli.output import complain, console, say, show_table, size
+from furu.cli.output import complain
+from furu.cli.removing import Chosen, changed_at
 from furu.cli.roots import load_roots
-from furu.errors import FuruError
 from furu.graph import walk
 from furu.node.base import describe
 from furu.settings import Settings, current_settings
-from furu.store.artifact import Artifact, Status
-from furu.store.digests import remove_stale_digests
 from furu.store.layout import is_identifier
-from furu.store.removal import remove, remove_left_over
 
 _AGE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smhdw])\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
@@ -67,14 +61,7 @@ def gc(
     before = time.time() - _age_sec(older_than) if older_than is not None else None
     settings = current_settings()
     problems: list[str] = []
-    chosen = _choose(settings, kept, before, problems)
-    if chosen and not dry_run:
-        _ask(yes)
-        _remove(settings, chosen, problems)
-    for problem in problems:
-        complain(problem)
-    if problems:
-        raise typer.Exit(1)
+    _choose(settings, kept, before, problems).remove(yes=yes, dry_run=dry_run)
 
 
 def closure(roots: str) -> None:
@@ -107,73 +94,12 @@ def _hashes_below(target: str) -> list[str]:
     return [line for line in done.stdout.split() if is_identifier(line)]
 
 
-_Chosen = list[tuple[Artifact, float]]
-
-
-def _choose(settings: Settings, kept: set[str], before: float | None, problems: list[str]) -> _Chosen:
-    """Show the nodes to remove, and return each with the time of its last change."""
-    chosen: _Chosen = []
-    counts, sizes = Counter[str](), Counter[str]()
+def _choose(settings: Settings, kept: set[str], before: float | None, problems: list[str]) -> Chosen:
+    chosen = Chosen(settings, problems)
     for artifact in catalog.walk(settings, problems=problems):
-        if artifact.hash in kept:
-            continue
-        changed_at = _changed_at(artifact)
-        if (before is None or changed_at < before) and _is_idle(artifact, problems):
-            chosen.append((artifact, changed_at))
-            counts[artifact.node_class] += 1
-            sizes[artifact.node_class] += catalog.size_bytes(artifact)
-    out = console()
-    say(out, f"{settings.store}: {len(chosen):,} nodes to remove, {size(sizes.total())}")
-    rows = [[name, counts[name], size(sizes[name])] for name in sorted(counts)]
-    show_table(out, ["class", "nodes", "size"], rows)
+        if artifact.hash not in kept and (before is None or changed_at(artifact) < before):
+            chosen.add(artifact)
     return chosen
-
-
-def _remove(settings: Settings, chosen: _Chosen, problems: list[str]) -> None:
-    try:
-        remove_left_over(settings)
-        remove_stale_digests(settings)
-    except (FuruError, OSError) as error:
-        problems.append(f"the rest of earlier removals could not be removed: {error}")
-    removed = spared = 0
-    for artifact, changed_at in chosen:
-        try:
-            if _changed_at(artifact) == changed_at and remove(artifact):
-                removed += 1
-            else:
-                spared += 1
-        except (FuruError, OSError) as error:
-            problems.append(f"{artifact} was not removed: {error}")
-    more = f"; {spared:,} are being computed, have changed, or were gone" if spared else ""
-    say(console(), f"removed {removed:,} nodes{more}")
-
-
-def _ask(yes: bool) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise typer.BadParameter(
-            "stdin is not a terminal: pass --yes to confirm or --dry-run to preview", param_hint="--yes"
-        )
-    if not typer.confirm("Remove them?"):
-        raise typer.Exit(0)
-
-
-def _is_idle(artifact: Artifact, problems: list[str]) -> bool:
-    try:
-        return artifact.status() is not Status.IN_PROGRESS
-    except (FuruError, OSError) as error:
-        problems.append(f"{artifact} is kept, because it cannot be read: {error}")
-        return False
-
-
-def _changed_at(artifact: Artifact) -> float:
-    """Return the time at which the node's files last changed, or infinity if it is unknown."""
-    times = []
-    for path in artifact.files.all:
-        with contextlib.suppress(OSError):
-            times.append(os.lstat(path).st_mtime)
-    return max(times, default=math.inf)
 
 
 def _age_sec(text: str) -> float:

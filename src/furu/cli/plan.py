@@ -8,7 +8,15 @@ import typer
 
 from furu.cli.output import console, say
 from furu.cli.roots import HELP, load_roots
-from furu.cli.run import CHANGE_HELP, ORDER_HELP, parse_on_code_change, parse_order, parse_window
+from furu.cli.run import (
+    AGAIN_HELP,
+    CHANGE_HELP,
+    ORDER_HELP,
+    parse_again,
+    parse_on_code_change,
+    parse_order,
+    parse_window,
+)
 from furu.planning.summary import plan_local
 from furu.settings import current_settings
 
@@ -23,6 +31,7 @@ def plan(
     window: Annotated[str, typer.Option(help="How many roots at once: dfs, bfs or a number.")] = "bfs",
     order: Annotated[str, typer.Option(help=ORDER_HELP)] = "roots",
     on_code_change: Annotated[str | None, typer.Option(help=CHANGE_HELP, show_default="warn")] = None,
+    again: Annotated[list[str] | None, typer.Option(metavar="CLASS|HASH", help=AGAIN_HELP)] = None,
     every: Annotated[bool, typer.Option("--all", help="Name a thousand nodes, not twenty.")] = False,
 ) -> None:
     """Show what `furu run` would compute, why, and how long it takes.
@@ -36,6 +45,7 @@ def plan(
         window_size=parse_window(window),
         order=parse_order(order),
         on_code_change=parse_on_code_change(on_code_change),
+        again=parse_again(again),
     )
     out = console()
     say(out, f"{current_settings().store}:")

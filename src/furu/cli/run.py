@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, cast, get_args
 
@@ -18,11 +18,17 @@ from furu.execution.options import check_on_code_change
 from furu.execution.scheduler import Order
 from furu.execution.window import parse_window_size
 from furu.execution.workers import DaskWorkers, ProcessWorkers, ThreadWorkers, Workers
+from furu.node.base import class_name_of
+from furu.node.furu import Furu
 from furu.observing.trace import Trace
 from furu.report import RunReport
 from furu.settings import OnCodeChange
 
 CHANGE_HELP = "What to do with artifacts that other code made: warn, ignore or recompute."
+# The least number of digits that name a node by its hash.
+_LEAST_DIGITS = 4
+
+AGAIN_HELP = "Compute these again, and what depends on them: a class, or the hash of a node."
 ORDER_HELP = "Which ready nodes start first: roots (in their order) or critical-path."
 
 
@@ -35,6 +41,7 @@ def run(
     ] = "bfs",
     order: Annotated[str, typer.Option(help=ORDER_HELP)] = "roots",
     on_code_change: Annotated[str | None, typer.Option(help=CHANGE_HELP, show_default="warn")] = None,
+    again: Annotated[list[str] | None, typer.Option(metavar="CLASS|HASH", help=AGAIN_HELP)] = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="After a failure, compute nodes that do not depend on it.")
     ] = False,
@@ -65,6 +72,7 @@ def run(
             window_size=parse_window(window),
             order=parse_order(order),
             on_code_change=parse_on_code_change(on_code_change),
+            again=parse_again(again),
             workers=_workers(workers),
             on_event=traced,
             on_failure="continue" if keep_going else "stop",
@@ -107,6 +115,20 @@ def parse_on_code_change(text: str | None) -> OnCodeChange | None:
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--on-code-change") from None
     return cast(OnCodeChange | None, text)
+
+
+def parse_again(texts: Sequence[str] | None) -> Callable[[Furu[Any]], bool] | None:
+    """Return the option for `run_local`: whether a node has one of these classes or hashes."""
+    if not texts:
+        return None
+    return lambda node: any(is_meant(text, class_name_of(node), node.furu_hash) for text in texts)
+
+
+def is_meant(text: str, node_class: str, node_hash: str) -> bool:
+    """Whether a text names a node's class, with or without its module, or begins the node's hash."""
+    if text in (node_class, node_class.partition(":")[2]):
+        return True
+    return len(text) >= _LEAST_DIGITS and node_hash.startswith(text)
 
 
 def _workers(text: str) -> Workers:

@@ -17,11 +17,12 @@ import msgspec
 
 from furu._common.text import a_type, sentence, shown
 from furu.errors import Failure, FuruStoreError, FuruUsageError
+from furu.execution.again import Again
 from furu.execution.recompute import Recompute
 from furu.execution.workers.base import Job, Lane, make_job
 from furu.execution.workers.call import drop_frames
 from furu.node.base import Node, artifact_of, class_name_of, describe, is_async, refuse_unstorable
-from furu.node.changes import CodeChanges
+from furu.node.changes import CodeChanges, is_by_other_code
 from furu.node.dependencies import (
     ClassNames,
     Dependencies,
@@ -114,7 +115,8 @@ class Discovery:
     status of every node is read. `before_work` is called once, before the first TODO node is returned.
     `expected_sec` returns the expected duration of a node, given the name of its class. `changes` compares
     the code that made reused artifacts with the code of their classes. If it recomputes, nodes whose
-    artifacts were made by other code count as TODO, and so do nodes that depend on them.
+    artifacts were made by other code count as TODO, and so do nodes that `again` includes, and nodes that
+    depend on any of these.
 
     An exception that is raised by a node's own methods, or by the store when it reads the node's files,
     becomes that node's failure.
@@ -130,6 +132,7 @@ class Discovery:
         before_work: Callable[[], object] | None = None,
         expected_sec: Callable[[str], float] | None = None,
         changes: CodeChanges | None = None,
+        again: Again | None = None,
     ) -> None:
         self._roots = enumerate(roots)
         self._remember = remember
@@ -140,13 +143,14 @@ class Discovery:
         self._before_work = before_work
         self._expected_sec = expected_sec
         self._changes = changes
-        recomputes = changes is not None and changes.recomputes
-        self._recompute = Recompute(self._check_stopped) if recomputes else None
+        self._again = again
+        recomputes = again is not None or (changes is not None and changes.recomputes)
+        self._recompute = Recompute(self._is_to_replace, self._check_stopped) if recomputes else None
         self._known: set[str] = set()
         # What the `_dependencies()` of nodes in the plan has asked for.
         self._awaiting: dict[str, tuple[str, ...]] = {}
         self._classes = ClassNames()
-        self._again: deque[Node[Any]] = deque()
+        self._due: deque[Node[Any]] = deque()
         self._walk: Iterator[Node[Any]] | None = None
         self._top = ""  # the hash of the node at which the walk began
         self._from_root = False  # whether that node is a root, or one that is looked at again
@@ -166,7 +170,7 @@ class Discovery:
         read, and the batch carries the error.
         """
         self._room = room
-        self._again.extend(again)
+        self._due.extend(again)
         facts: list[Fact] = []
         now = time.monotonic()
         deadline, deadline_of_few = now + _STEP_SEC, now + _STEP_OF_FEW_SEC
@@ -210,8 +214,8 @@ class Discovery:
         """Begin the next walk: from a node that is looked at again, or from the next root, which is added
         to the step's facts: the window must count a root before the next step. Returns False if nothing is
         left to walk."""
-        if self._again:
-            node = self._again.popleft()
+        if self._due:
+            node = self._due.popleft()
             self._known.discard(node.furu_hash)
             self._from_root = False
         elif (item := self._next_root()) is not None:
@@ -261,6 +265,8 @@ class Discovery:
     def _look_at(self, node: Node[Any], *, thorough: bool) -> tuple[Found, list[Node[Any]] | None]:
         """Return the fact about a node and, if the node is TODO, its dependencies."""
         status, replaces = self._status(node, thorough=thorough), None
+        if self._again is not None:
+            self._again.saw(node)
         if status is Status.DONE and self._recompute is not None:
             replaces = self._recompute.replaced_by(node)
             if replaces is not None:
@@ -284,6 +290,13 @@ class Discovery:
         if status is Status.FAILED:
             return Found(_idle_job(node), status, failure=_earlier_failure(node)), None
         return Found(_job(node), status), None
+
+    def _is_to_replace(self, node: Node[Any]) -> bool:
+        if self._again is not None:
+            self._again.saw(node)
+            if self._again.includes(node):
+                return True
+        return self._changes is not None and self._changes.recomputes and is_by_other_code(node)
 
     def _is_replaced(self, node: Node[Any]) -> bool:
         return self._recompute is not None and self._recompute.replaced_by(node) is not None

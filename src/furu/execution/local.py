@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from furu._common.loops import in_thread, loop_is_running, run_in_new_loop
-from furu.errors import FuruComputeError, FuruRunningLoopError, FuruUsageError
+from furu.errors import FuruComputeError, FuruRunningLoopError
 from furu.events import End, Event, RunStarted
+from furu.execution.again import Again, Chosen
 from furu.execution.discovery import Discovery
 from furu.execution.interrupts import interrupts_of_scripts
 from furu.execution.options import (
@@ -25,9 +27,9 @@ from furu.execution.options import (
 from furu.execution.scheduler import OnFailure, Order, Scheduler
 from furu.execution.window import Window
 from furu.execution.workers import EventLoopWorkers, ThreadWorkers, Workers
+from furu.node.base import describe
 from furu.node.changes import CodeChanges
 from furu.node.furu import Furu
-from furu.node.questions import QUESTION
 from furu.observing.changes import ChangeReporter
 from furu.observing.report import Recorder, Sink, Sinks
 from furu.report import RunReport
@@ -35,6 +37,8 @@ from furu.settings import OnCodeChange, Settings, current_settings, use_settings
 from furu.store.claim import open_store
 
 __all__ = ["run_local", "run_local_async"]
+
+logger = logging.getLogger("furu.run")
 
 
 def run_local(
@@ -50,6 +54,7 @@ def run_local(
     retry_failed: bool = True,
     spec_limits: Mapping[str, int] | None = None,
     on_code_change: OnCodeChange | None = None,
+    again: Chosen | None = None,
     grace_sec: float | None = None,
     on_event: Callable[[Event], object] | None = None,
     progress: bool | None = None,
@@ -85,6 +90,7 @@ def run_local(
         retry_failed=retry_failed,
         spec_limits=spec_limits,
         on_code_change=on_code_change,
+        again=again,
         grace_sec=grace_sec,
         on_event=on_event if interrupts is None else Sinks(interrupts, on_event),
         progress=progress_is_wanted() if progress is None else progress,
@@ -113,6 +119,7 @@ async def run_local_async(
     retry_failed: bool = True,
     spec_limits: Mapping[str, int] | None = None,
     on_code_change: OnCodeChange | None = None,
+    again: Chosen | None = None,
     grace_sec: float | None = None,
     on_event: Callable[[Event], object] | None = None,
     progress: bool | None = None,
@@ -153,6 +160,9 @@ async def run_local_async(
             these nodes again, and the nodes that depend on them. This reads the record of every node of
             the graph. The old artifacts stay readable until the new ones are published. None: what the
             setting `on_code_change` says, which is ``"warn"`` by default.
+        again: Nodes and classes of nodes that are computed once more although they are done, or a function
+            that says so for each node. The nodes of this graph that depend on them are computed again, too.
+            The old artifacts stay readable until the new ones are published, and stay if that fails.
         grace_sec: How long a run that was cancelled or stopped by a failure waits for its running nodes;
             None: until they finish. After this time, async nodes are cancelled, and threads are left to
             finish and publish on their own. The interpreter waits for these threads before it exits.
@@ -168,8 +178,6 @@ async def run_local_async(
         FuruStoreError: The store cannot be used.
         FuruUsageError, TypeError, ValueError: An argument is wrong.
     """
-    if QUESTION.get() is not None:
-        raise FuruUsageError("_dependencies() must compute nothing: return the nodes, or get() them")
     check_roots(roots)
     check_limits(max_workers, max_async)
     check_options(
@@ -183,6 +191,7 @@ async def run_local_async(
         order=order,
     )
     window = Window(window_size)
+    chosen = Again(again) if again is not None else None
     # Read once for all nodes: in a thread because it reads the disk, and before a node can change the
     # working directory.
     settings = await in_thread(current_settings)
@@ -192,7 +201,7 @@ async def run_local_async(
         recorder = Recorder(Sinks(shown, on_event, reporter), max_workers=max_workers)
         reporter.emit = recorder
         scheduler = Scheduler(
-            discovery=_discovery(roots, settings, changes, retry_failed, order),
+            discovery=_discovery(roots, settings, changes, chosen, retry_failed, order),
             window=window,
             workers=workers or ThreadWorkers(),
             async_workers=EventLoopWorkers(),
@@ -207,12 +216,19 @@ async def run_local_async(
         )
         recorder(RunStarted(max_workers, max_async, window_size, time.time()))
         with use_settings(settings), reporter.noting():
-            return await _to_its_end(scheduler, recorder, reporter)
+            report = await _to_its_end(scheduler, recorder, reporter)
+            _warn_of_unseen(chosen)
+            return report
     raise AssertionError("unreachable: `_showing` suppresses no exception")
 
 
 def _discovery(
-    roots: Iterable[Furu[Any]], settings: Settings, changes: CodeChanges, retry_failed: bool, order: Order
+    roots: Iterable[Furu[Any]],
+    settings: Settings,
+    changes: CodeChanges,
+    again: Again | None,
+    retry_failed: bool,
+    order: Order,
 ) -> Discovery:
     return Discovery(
         roots,
@@ -221,7 +237,14 @@ def _discovery(
         before_work=lambda: open_store(settings),
         expected_sec=_expected_sec(settings) if order == "critical-path" else None,
         changes=changes,
+        again=again,
     )
+
+
+def _warn_of_unseen(again: Again | None) -> None:
+    if again is not None and again.unseen:
+        named = ", ".join(describe(node) for node in again.unseen[:10])
+        logger.warning("not computed again, because the roots do not depend on them: %s", named)
 
 
 def _showing(settings: Settings, max_workers: int) -> AbstractAsyncContextManager[Sink]:

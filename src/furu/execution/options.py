@@ -15,6 +15,7 @@ from furu.execution.discovery import check_root
 from furu.execution.scheduler import OnFailure, Order
 from furu.execution.workers import Workers
 from furu.node.furu import Furu
+from furu.node.questions import QUESTION
 from furu.settings import OnCodeChange
 
 DEFAULT_MAX_WORKERS = 8
@@ -51,7 +52,10 @@ def check_options(
     order: Order,
     on_code_change: OnCodeChange | None = None,
 ) -> None:
-    """Check these options of `run_local_async`. Raises `TypeError` or `ValueError`."""
+    """Check these options of `run_local_async`. Raises `TypeError` or `ValueError`, and `FuruUsageError`
+    where no run may begin."""
+    if QUESTION.get() is not None:
+        raise FuruUsageError("_dependencies() must compute nothing: return the nodes, or get() them")
     check_seconds("poll_interval_sec", poll_interval_sec)
     if isinstance(workers, type) or not (workers is None or hasattr(workers, "open")):
         raise TypeError(

@@ -1,5 +1,5 @@
-"""Decides which DONE nodes a run computes again: those that were made by other code, and those that depend
-on a node that is computed again.
+"""Decides which DONE nodes a run computes again: those that its caller asks for, those that were made by
+other code, and those that depend on a node that is computed again.
 
 To decide this for one node, the whole graph below it is visited, and every record in it is read.
 """
@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 from furu.node.base import Node, artifact_of, is_input
-from furu.node.changes import is_by_other_code
 from furu.node.dependencies import ClassNames, dependencies, postorder
 from furu.store.artifact import Done, FileId
 
@@ -19,10 +18,12 @@ __all__ = ["Recompute"]
 
 
 class Recompute:
-    """The artifacts that one run replaces. `check` is called for each node that is visited, and may raise
-    an exception to end a long visit."""
+    """The artifacts that one run replaces: those for which `is_to_replace(node)` is True, and those that
+    depend on them. `check` is called for each node that is visited, and may raise an exception to end a
+    long visit."""
 
-    def __init__(self, check: Callable[[], object]) -> None:
+    def __init__(self, is_to_replace: Callable[[Node[Any]], bool], check: Callable[[], object]) -> None:
+        self._is_to_replace = is_to_replace
         self._check = check
         self._classes = ClassNames()
         # For each visited node, whether its value may change.
@@ -57,7 +58,7 @@ class Recompute:
         below = self._below.pop(node.furu_hash)
         done, identity = artifact_of(node).look_at_done()
         changes = any(self._changes.get(dependency, False) for dependency in below)
-        if done is Done.PUBLISHED and (changes or is_by_other_code(node)):
+        if done is Done.PUBLISHED and (self._is_to_replace(node) or changes):
             changes = True
             assert identity is not None  # noqa: S101  # the artifact is published
             self._replaced[node.furu_hash] = identity

@@ -15,6 +15,7 @@ from furu._common.checks import check_int
 from furu._common.loops import is_being_cancelled
 from furu.errors import FuruUsageError
 from furu.events import Event
+from furu.execution.again import Chosen
 from furu.execution.local import run_local_async
 from furu.execution.scheduler import OnFailure, Order
 from furu.execution.workers import Workers
@@ -42,6 +43,7 @@ class RunOptions(TypedDict, total=False):
     retry_failed: bool
     spec_limits: Mapping[str, int] | None
     on_code_change: OnCodeChange | None
+    again: Chosen | None
     grace_sec: float | None
     on_event: Sink | None
     progress: bool | None

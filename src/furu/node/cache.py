@@ -4,7 +4,7 @@ A reader must not be able to change what another reader gets. So these values ar
 
 - values that nothing can change: numbers, texts, bytes, dates, enums, and tuples, frozensets, frozen
   dataclasses and frozen structs of them; also pyarrow tables. All readers share one object.
-- read-only numpy arrays, such as mapped ones. Each reader gets a view.
+- read-only numpy arrays, such as mapped ones. Each reader gets a view of memory that cannot be written.
 - pandas and polars frames and series. Each reader gets a copy; the columns of a polars copy are shared,
   because nothing can change them.
 
@@ -18,6 +18,7 @@ import datetime as dt
 import decimal
 import enum
 import fractions
+import functools
 import pathlib
 import sys
 import types
@@ -204,7 +205,7 @@ def _size_if_fixed(value: Any, limit_bytes: int) -> int | None:
             items = value
         else:
             shape = shape_of(kind)
-            if shape is None or not shape.is_frozen or shape.other_state(value):
+            if shape is None or not shape.is_frozen or shape.other_state(value) or _keeps_more(value):
                 return None
             total += sys.getsizeof(getattr(value, "__dict__", None))
             names = field_names(kind)
@@ -216,11 +217,28 @@ def _size_if_fixed(value: Any, limit_bytes: int) -> int | None:
     return total
 
 
+def _keeps_more(value: Any) -> bool:
+    """Whether a reader could keep something in a frozen value: in a `functools.cached_property`, or as an
+    attribute of a named tuple's subclass."""
+    cls = type(value)
+    if isinstance(value, tuple) and hasattr(value, "__dict__"):
+        return True
+    return any(
+        isinstance(item, functools.cached_property) for base in cls.__mro__ for item in vars(base).values()
+    )
+
+
 def _kept_array(numpy: Any, array: Any) -> _Kept | None:
     is_array = type(array) in (numpy.ndarray, numpy.memmap)
     if not is_array or array.flags.writeable or array.dtype.hasobject:
         return None
-    # A view of a read-only array cannot be made writable; the array itself could, if it owns its data.
+    owner = array
+    while isinstance(owner.base, numpy.ndarray):
+        owner = owner.base
+    if owner.base is None:  # the owner of its data, and any view of it, could be made writable again
+        is_c = array.flags.c_contiguous
+        data = numpy.frombuffer((array if is_c else array.T).tobytes(), array.dtype)
+        array = data.reshape(array.shape) if is_c else data.reshape(array.shape[::-1]).T
     return _Kept(array, int(array.nbytes), lambda array: array.view())
 
 
@@ -230,8 +248,10 @@ def _kept_in_pandas(pandas: Any, value: Any) -> _Kept | None:
     is_frame = type(value) is pandas.DataFrame
     columns = [value.iloc[:, number] for number in range(value.shape[1])] if is_frame else [value]
     indexes = [value.index, value.columns] if is_frame else [value.index]
-    levels = [level for index in indexes for level in getattr(index, "levels", [index])]
-    for part in [*columns, *levels]:
+    for part in [*columns, *indexes]:
+        # pandas shares the levels of a MultiIndex and the categories of a column between copies.
+        if hasattr(part, "levels") or part.dtype.name == "category":
+            return None
         if _library(type(part.dtype)) not in ("numpy", "pandas"):
             return None
         if part.dtype == object and not set(map(type, part.array)) <= _LEAVES:

@@ -22,6 +22,7 @@ from furu.node.fetch import afetch, fetch
 from furu.node.fields import FieldChecks
 from furu.node.load import exists, status
 from furu.node.marks import counting_name, field
+from furu.node.removal import forget
 from furu.store.artifact import Artifact, Status, survey
 from furu.store.attempt import Attempt, running_attempt
 
@@ -111,6 +112,16 @@ class Furu(Node[T_co]):
     def status(self) -> Status:
         """Return the status of this node in the store: TODO, IN_PROGRESS, DONE or FAILED."""
         return status(self)
+
+    def forget(self) -> bool:
+        """Remove this node's artifact, its attempts and their files from the store, so that it counts as
+        never computed. Artifacts of other nodes stay, also of nodes that depend on it.
+
+        Returns False if there was nothing to remove. Raises `FuruInProgressError` if the node is being
+        computed, and `FuruStoreError` if the store cannot be written. To compute a node again, and keep the
+        old value until there is a new one, pass `again` to `run_local`.
+        """
+        return forget(self)
 
     def get(self, force: bool = False) -> T_co:
         """Return the value: load it, or compute it if the context allows that.

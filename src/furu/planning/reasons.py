@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import furu.store.catalog as catalog
+from furu.execution.again import Again
 from furu.node.base import Node, artifact_of, configuration
 from furu.node.changes import is_by_other_code
 from furu.node.file import File
@@ -30,9 +31,9 @@ from furu.store.references import is_reference, references_within
 # say how the last attempt ended; "interrupted" means that its process died.
 _StateReason = Literal["missing", "invalid", "failed", "cancelled", "interrupted"]
 # "version raised": there is an artifact with another `_version`. "stale input": one with other inputs.
-# "made by other code": there is an artifact, which the run replaces. The kinds of edits say how the class
-# was edited, so that it lost its artifacts.
-Reason = _StateReason | Literal["version raised", "stale input", "made by other code"] | EditKind
+# "made by other code", "again": there is an artifact, which the run replaces. The kinds of edits say how
+# the class was edited, so that it lost its artifacts.
+Reason = _StateReason | Literal["again", "version raised", "stale input", "made by other code"] | EditKind
 
 # The largest number of artifacts of a class that are read to find the node that is replaced.
 _MAX_READ = 2000
@@ -53,9 +54,10 @@ class Reasons:
     """Finds the reason for each node. Nodes must be passed after their dependencies. `wanted` contains the
     hashes of all nodes in the plan: these nodes are still needed, so they do not count as replaced."""
 
-    def __init__(self, settings: Settings, wanted: set[str]) -> None:
+    def __init__(self, settings: Settings, wanted: set[str], again: Again | None = None) -> None:
         self._settings = settings
         self._wanted = wanted
+        self._again = again
         self._edits = Edits(settings, wanted)
         self._by_names: dict[str, Configurations] = {}
         self._before: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
@@ -64,6 +66,8 @@ class Reasons:
     def find(self, node: Node[Any], *, replaced: bool = False) -> Because:
         """Return why a TODO node must be computed. A `replaced` node has an artifact that is not reused.
         Raises `FuruStoreError` if the store cannot be read."""
+        if replaced and self._again is not None and self._again.includes(node):
+            return Because("again")
         if replaced:
             return Because("made by other code" if is_by_other_code(node) else "stale input")
         because = Because(_why_missing(node))

@@ -14,6 +14,7 @@ import msgspec
 from furu._common.checks import check_choice
 from furu._common.text import printable, seconds
 from furu.errors import Failure
+from furu.execution.again import Again, Chosen
 from furu.execution.discovery import Discovery, Fact, Found
 from furu.execution.options import (
     DEFAULT_MAX_ASYNC,
@@ -89,7 +90,8 @@ class PlanSummary:
     ``cancelled``, ``interrupted``: how the last attempt ended. ``version raised``: there is an artifact
     with the same fields and another `_version`. ``stale input``: there is an artifact that differs only in
     nodes, and these have changed, or one whose inputs are computed again. ``made by other code``: there is
-    an artifact, and `on_code_change` is ``"recompute"``. ``field added``, ``field renamed``, ``looks
+    an artifact, and `on_code_change` is ``"recompute"``. ``again``: there is an artifact, and the caller
+    asks for the node again. ``field added``, ``field renamed``, ``looks
     renamed``: there is an artifact that was made before the class was edited in this way. `advice` then
     says, for each class, what to write in the class so that such artifacts stay valid.
 
@@ -163,13 +165,14 @@ def summarize(
     window_size: str | int,
     order: Order,
     changes: CodeChanges | None = None,
+    again: Again | None = None,
 ) -> PlanSummary:
     """Count the nodes that a discovery finds, find the reasons to compute them, and simulate runs."""
     facts = list(_facts(discovery))
     found = [fact for fact in facts if isinstance(fact, Found)]
     statuses = Counter(fact.status for fact in found)
     to_compute = [fact for fact in found if fact.status is Status.TODO]
-    finder = Reasons(settings, {fact.job.key for fact in found})
+    finder = Reasons(settings, {fact.job.key for fact in found}, again)
     reasons: dict[str, Counter[str]] = {}
     nodes: list[PlannedNode] = []
     advice: dict[str, str] = {}
@@ -261,18 +264,20 @@ def plan_local(
     retry_failed: bool = True,
     order: Order = "roots",
     on_code_change: OnCodeChange | None = None,
+    again: Chosen | None = None,
 ) -> PlanSummary:
     """Return what `run_local(roots)` would compute, why, and how long it would take. Computes nothing.
 
     Iterates over all `roots`. Compares the code that made each reused artifact, unless `on_code_change` is
-    ``"ignore"``; None means the setting of that name. Raises the same errors as `run_local` for invalid
-    roots, graphs and options.
+    ``"ignore"``; None means the setting of that name. `again` is the option of `run_local`. Raises the same
+    errors as `run_local` for invalid roots, graphs and options.
     """
     check_roots(roots)
     check_limits(max_workers, max_async)
     parse_window_size(window_size)
     check_choice("order", order, get_args(Order))
     check_on_code_change(on_code_change)
+    chosen = Again(again) if again is not None else None
     settings = current_settings()
     changes = CodeChanges(on_code_change or settings.on_code_change, every=True)
     discovery = Discovery(
@@ -281,6 +286,7 @@ def plan_local(
         retry_failed=retry_failed,
         thorough=True,
         changes=changes,
+        again=chosen,
     )
     return summarize(
         discovery,
@@ -290,4 +296,5 @@ def plan_local(
         window_size=window_size,
         order=order,
         changes=changes,
+        again=chosen,
     )
