@@ -20,6 +20,7 @@ from furu.errors import FuruError, FuruStoreError
 from furu.planning.compare import Difference, differences
 from furu.settings import Settings, current_settings
 from furu.store.artifact import Artifact, Status
+from furu.store.leftovers import checkpoints
 from furu.store.node_json import node_json, read_logs
 from furu.store.references import is_reference
 
@@ -92,6 +93,8 @@ def show(node: Hash, as_json: AsJson = False) -> None:
     say(out, f"{info.node_class} {info.artifact.hash}", "bold")
     say(out, f"state      {info.status}")
     say(out, f"path       {info.artifact.path}")
+    for path in checkpoints(info.artifact):
+        say(out, f"checkpoint {path}")
     if info.problem:
         say(out, f"problem    {info.problem}", "red")
     if info.duration_sec is not None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-import os
 import sys
 from collections import Counter
 
@@ -14,11 +11,11 @@ from furu.cli.output import complain, console, say, show_table, size
 from furu.errors import FuruError
 from furu.settings import Settings
 from furu.store.artifact import Artifact, Status
-from furu.store.catalog import size_bytes
+from furu.store.catalog import changed_at, size_bytes
 from furu.store.digests import remove_stale_digests
 from furu.store.removal import remove, remove_left_over
 
-__all__ = ["Chosen", "changed_at"]
+__all__ = ["Chosen"]
 
 
 class Chosen:
@@ -81,15 +78,6 @@ class Chosen:
                 self._problems.append(f"{artifact} was not removed: {error}")
         more = f"; {spared:,} are being computed, have changed, or were gone" if spared else ""
         say(console(), f"removed {removed:,} nodes{more}")
-
-
-def changed_at(artifact: Artifact) -> float:
-    """Return the time at which the node's files last changed, or infinity if it is unknown."""
-    times = []
-    for path in artifact.files.all:
-        with contextlib.suppress(OSError):
-            times.append(os.lstat(path).st_mtime)
-    return max(times, default=math.inf)
 
 
 def _ask(yes: bool) -> None:

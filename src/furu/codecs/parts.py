@@ -93,6 +93,11 @@ class PartWriter:
         if files and not path.is_relative_to(files):  # the store may be reached through a link
             files = os.path.realpath(files)
         if not files or not path.is_relative_to(files):
+            if files and path.is_relative_to(os.path.dirname(files)):
+                raise FuruResultError(
+                    f"the returned path {path} is not in furu_dir, but in another directory of the node, "
+                    "which is removed: move the file to self.furu_dir"
+                )
             return ["", str(path)]
         if not os.path.lexists(path):
             raise FuruResultError(f"the returned path {path} does not exist")

@@ -90,6 +90,33 @@ class Furu(Node[T_co]):
         return Path(files or f"{artifact.files.directory}/a{max(found.attempt, 1)}")
 
     @property
+    def checkpoint_dir(self) -> Path:
+        """A directory for what a long `_create` keeps, so that the next attempt goes on from there.
+
+        Inside `_create` it is created on first use. It outlives attempts that fail, are cancelled or are
+        killed, and is removed when the node is published, so nothing in it can be part of the result.
+        furu does not look into it: write each file whole, under another name, and rename it, because an
+        attempt may be killed at any moment. Elsewhere this is the path that the next attempt will use,
+        whether or not it exists.
+
+        >>> class Train(Furu[int]):
+        ...     epochs: int
+        ...     def _create(self) -> int:
+        ...         saved = self.checkpoint_dir / "epoch"
+        ...         first = int(saved.read_text()) if saved.exists() else 0
+        ...         for epoch in range(first, self.epochs):
+        ...             new = saved.with_suffix(".new")
+        ...             new.write_text(str(epoch + 1))
+        ...             new.replace(saved)
+        ...         return self.epochs
+        >>> Train(epochs=3).get()
+        3
+        """
+        artifact = artifact_of(self)
+        attempt = _attempt_at(artifact)
+        return Path(attempt.checkpoint_directory() if attempt else artifact.files.checkpoint(None))
+
+    @property
     def logger(self) -> logging.Logger:
         """A logger that writes to the running attempt's log, and to the logging of the host program.
 

@@ -148,6 +148,11 @@ class Attempt:
         """Return the directory for this attempt's files. The first call creates it."""
         return self._files.make()
 
+    def checkpoint_directory(self) -> str:
+        """Return the directory that this attempt keeps for the next one if it does not publish. The first
+        call creates it."""
+        return self._files.make_checkpoint(self.replaced)
+
     def log(self, line: str) -> None:
         """Append one line to the attempt's log, unless the attempt has ended."""
         if self.state is State.HELD:
@@ -195,6 +200,8 @@ class Attempt:
             elif self.number > 1 or self.replaces:
                 remove_superseded(self.artifact, self.number)
                 self._name_is_ours = False
+            if published:
+                self._files.remove_checkpoint()
             self.close()
             return published
 
@@ -234,7 +241,7 @@ class Attempt:
                 if sync:  # otherwise `done` may survive a power cut without its files or their names
                     sync_tree(self._files.path)
                     sync_directory(files.directory)
-                    self._sync_class_directory()
+                    self.process.directory_syncs.sync(files.class_directory, self.artifact.settings.store)
                 # Write to `<hash>.d`, beside the files: if that directory is renamed, the link fails.
                 document = files.temporary(self.number, self.nonce)
                 if not stat.S_ISDIR(os.lstat(self._files.path).st_mode):
@@ -254,7 +261,7 @@ class Attempt:
                 raise
             return False  # the node was taken over, removed, or published by another attempt
         if sync:
-            self._sync_name()
+            self.process.directory_syncs.sync_published(files, self.artifact.settings.store)
         return published
 
     def _link(self, document: str) -> bool:
@@ -298,18 +305,6 @@ class Attempt:
         except OSError:  # `done` exists, so the node must not fail any more
             pass
         return True
-
-    def _sync_name(self) -> None:
-        try:
-            self._sync_class_directory()
-        except OSError as error:  # keep `done`: other processes may have read it
-            logger.error(
-                "%s is published, but may not survive a power cut: %s", self.artifact.files.done, error
-            )
-
-    def _sync_class_directory(self) -> None:
-        files, settings = self.artifact.files, self.artifact.settings
-        self.process.directory_syncs.sync(files.class_directory, settings.store)
 
     def end(self, outcome: Outcome, error: BaseException, config: dict[str, Any]) -> BaseException | None:
         """Record that the attempt failed or was cancelled, and release the node in any case.

@@ -8,6 +8,7 @@ cannot be read is reported as a `problem` of its node, and the walk continues.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import stat
@@ -22,6 +23,7 @@ from furu.errors import FuruStoreError
 from furu.settings import Settings
 from furu.store.artifact import Artifact, Status
 from furu.store.layout import INTERNAL, LOG, TRY, NodeFiles, class_directory, is_identifier, parse_hash
+from furu.store.leftovers import checkpoints
 from furu.store.record import (
     MAX_RECORD_BYTES,
     READ_FLAGS,
@@ -40,6 +42,7 @@ __all__ = [
     "MAX_LOG_BYTES",
     "MAX_SIZED_FILES",
     "NodeInfo",
+    "changed_at",
     "class_directories",
     "find",
     "inspect",
@@ -267,6 +270,19 @@ def size_bytes(artifact: Artifact) -> int:
                     total += entry.stat(follow_symlinks=False).st_size
                 files += 1
     return total
+
+
+def changed_at(artifact: Artifact) -> float:
+    """Return the time at which the node's files last changed, in seconds since the epoch; infinity if it is
+    unknown. A checkpoint that is being written counts."""
+    times: list[float] = []
+    for path in (*artifact.files.all, *checkpoints(artifact)):
+        with contextlib.suppress(OSError):
+            times.append(os.lstat(path).st_mtime)
+    for path in checkpoints(artifact):
+        with contextlib.suppress(OSError), os.scandir(path) as entries:
+            times += [entry.stat(follow_symlinks=False).st_mtime for entry in entries]
+    return max(times, default=math.inf)
 
 
 # ---- names in the store ----

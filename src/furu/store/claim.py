@@ -28,7 +28,7 @@ from furu.settings import Settings
 from furu.store.artifact import Artifact, Done, Status, Survey, identify, survey
 from furu.store.attempt import Attempt, State
 from furu.store.layout import TRY
-from furu.store.leftovers import remove_old_records
+from furu.store.leftovers import remove_checkpoints, remove_old_records
 from furu.store.local import Process, this_process
 from furu.store.owner import Owner, remove_dead
 from furu.store.record import AttemptRecord, OwnerRecord, store_failed, write_new
@@ -309,6 +309,7 @@ def _set_aside(attempt: Attempt, judged: tuple[int, int, int] | None) -> None:
             raise _GiveWay
     except FileNotFoundError:  # the other machine has renamed `done` already
         raise _GiveWay from None
+    remove_checkpoints(attempt.artifact)  # of the attempt that published what is rejected now
     attempt.replaces = True
 
 

@@ -9,9 +9,9 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from furu.store.artifact import Artifact
+from furu.store.artifact import Artifact, FileId
 from furu.store.layout import LOG
-from furu.store.leftovers import remove_if_empty, remove_strays
+from furu.store.leftovers import remove_checkpoints, remove_if_empty, remove_strays
 from furu.store.local import Process
 from furu.store.owner import Descriptor
 
@@ -24,7 +24,10 @@ class AttemptFiles:
     `are_made` is True if this object knows that the directory exists.
     """
 
-    __slots__ = ("_artifact", "_forks", "_log", "_nonce", "_number", "_process", "are_made")
+    __slots__ = (
+        *("_artifact", "_forks", "_has_checkpoint", "_log", "_nonce", "_number", "_process"),
+        "are_made",
+    )
 
     def __init__(self, artifact: Artifact, number: int, nonce: str, process: Process) -> None:
         self.are_made = False
@@ -34,6 +37,7 @@ class AttemptFiles:
         self._process = process
         self._forks = process.forks
         self._log: Descriptor | None = None
+        self._has_checkpoint = False
 
     @property
     def path(self) -> str:
@@ -54,6 +58,24 @@ class AttemptFiles:
                 os.mkdir(path)
             self.are_made = True
         return path
+
+    def make_checkpoint(self, replaced: FileId | None) -> str:
+        """Create the directory that outlives unfinished attempts if necessary, and return its path. Raises
+        `OSError`."""
+        path = self._artifact.files.checkpoint(replaced)
+        if not self._has_checkpoint:
+            self._make_node_directory()
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path)
+            self._has_checkpoint = True
+        return path
+
+    def remove_checkpoint(self) -> None:
+        """Remove the directory that outlives unfinished attempts, because this one is published."""
+        if self._has_checkpoint or self._process.forks != self._forks:
+            remove_checkpoints(self._artifact)
+            if self._number == 1 and not self.are_made:
+                remove_if_empty(self._artifact.files.directory)
 
     def _make_node_directory(self) -> None:
         if self._number > 1:  # the node's directory exists, because `try-<n>` is in it

@@ -9,6 +9,8 @@
                             try-<n>            attempt n, if n > 1
                             a<n>-<nonce>/      the files of attempt n; the nonce is unique
                             tmp-<n>-<nonce>    the record that attempt n is publishing, if it has files
+                            checkpoint[-<id>]/ what unfinished attempts keep for the next one; with an
+                                               id, attempts to replace the artifact with that id
                             rejected-<n>       a `done` that `_validate` rejected, so attempt n replaces it
 """
 
@@ -28,6 +30,9 @@ DIGESTS = "files"
 INTERNAL = frozenset({OWNERS, DIGESTS})
 TRY = "try-"
 LOG = "furu.log"
+CHECKPOINT = "checkpoint"
+# Names in a class's directory that begin like this are being removed.
+REMOVED = "removed-"
 PICKLE = "furu.pickle"
 
 # ext4 allows 255 bytes for a name; shorter names keep paths readable.
@@ -63,6 +68,12 @@ class NodeFiles(msgspec.Struct, frozen=True):
 
     def files(self, number: int, nonce: str) -> str:
         return f"{self.directory}/a{number}-{nonce}"
+
+    def checkpoint(self, replaced: tuple[int, ...] | None) -> str:
+        """The directory that attempts keep for the next one. `replaced` identifies the artifact that they
+        are to replace, so that they do not go on from what an earlier, published attempt has left."""
+        suffix = "".join(f"-{number:x}" for number in replaced or ())
+        return f"{self.directory}/{CHECKPOINT}{suffix}"
 
     def temporary(self, number: int, nonce: str) -> str:
         return f"{self.directory}/tmp-{number}-{nonce}"  # noqa: S108  # not the system's /tmp

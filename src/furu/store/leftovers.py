@@ -8,14 +8,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 
 from furu.errors import FuruStoreError
 from furu.store.artifact import Artifact
-from furu.store.layout import TRY
+from furu.store.layout import CHECKPOINT, REMOVED, TRY
 from furu.store.record import EndedRecord
 
 __all__ = [
     "KEPT_RECORDS",
+    "checkpoints",
+    "remove_checkpoints",
     "remove_if_empty",
     "remove_name",
     "remove_old_records",
@@ -69,6 +72,33 @@ def remove_superseded(artifact: Artifact, number: int) -> None:
         stale = attempt < number and (kind, attempt) not in kept
         if stale or kind == "rejected-":
             remove_name(path)
+    remove_checkpoints(artifact)
+
+
+def remove_checkpoints(artifact: Artifact) -> None:
+    """Remove what attempts have kept for the next one. First it gets another name, at once, so that no
+    attempt sees a part of it."""
+    files = artifact.files
+    for path in checkpoints(artifact):
+        aside = f"{files.class_directory}/{REMOVED}{secrets.token_hex(8)}"
+        try:
+            os.rename(path, aside)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            logger.warning("could not remove %s: %s", path, error)
+            continue
+        remove_name(aside)
+
+
+def checkpoints(artifact: Artifact) -> list[str]:
+    """Return the paths of the directories that attempts have kept for the next one."""
+    directory = artifact.files.directory
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return []
+    return [f"{directory}/{name}" for name in names if name.partition("-")[0] == CHECKPOINT]
 
 
 def _kept(artifact: Artifact, numbers: set[int]) -> set[tuple[str, int]]:

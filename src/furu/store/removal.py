@@ -18,12 +18,11 @@ from furu.store.artifact import Artifact
 from furu.store.attempt import Attempt
 from furu.store.catalog import class_directories
 from furu.store.claim import take
+from furu.store.layout import REMOVED
 from furu.store.leftovers import remove_name
 from furu.store.record import store_failed
 
 __all__ = ["remove", "remove_left_over"]
-
-_REMOVED = "removed-"
 
 
 def remove(artifact: Artifact) -> bool:
@@ -35,7 +34,7 @@ def remove(artifact: Artifact) -> bool:
     if not any(map(os.path.lexists, files.all)):
         return False
     attempt = Attempt(artifact)
-    aside = f"{files.class_directory}/{_REMOVED}{secrets.token_hex(8)}"
+    aside = f"{files.class_directory}/{REMOVED}{secrets.token_hex(8)}"
     renamed: list[str] = []
     try:
         if not take(attempt, rejects=lambda: True, set_aside=False):
@@ -73,4 +72,4 @@ def remove_left_over(settings: Settings) -> None:
 def _left_over(settings: Settings) -> Iterator[str]:
     for _, directory in class_directories(settings.store):
         with os.scandir(directory) as entries:
-            yield from (entry.path for entry in entries if entry.name.startswith(_REMOVED))
+            yield from (entry.path for entry in entries if entry.name.startswith(REMOVED))

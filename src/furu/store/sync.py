@@ -7,6 +7,7 @@ before you sync the directory with its name.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import stat
 import threading
@@ -14,7 +15,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from furu.store.layout import NodeFiles
 from furu.store.record import READ_FLAGS
+
+logger = logging.getLogger("furu.store")
 
 
 class DirectorySyncs:
@@ -44,6 +48,14 @@ class DirectorySyncs:
                 self._sync_upwards(os.path.dirname(directory), store)
                 turns.inode = inode
             turns.done = turns.begun
+
+    def sync_published(self, files: NodeFiles, store: Path) -> None:
+        """Make the name of a published artifact survive a power cut. Logs an error if that fails: `done`
+        stays, because other processes may have read it."""
+        try:
+            self.sync(files.class_directory, store)
+        except OSError as error:
+            logger.error("%s is published, but may not survive a power cut: %s", files.done, error)
 
     def forget(self, directory: str) -> None:
         """Forget a directory that was created again: the next `sync` also syncs those above it."""
