@@ -4,7 +4,7 @@ parallel.
 Nodes
     Furu, field, File, Status, Codec, register_codec, register_canonical_form
 Runs
-    run_local, run_local_async, stream_local, plan_local, Retry, check_cancelled
+    run_local, run_local_async, stream_local, plan_local, Retry, check_cancelled, progress
 Stored results
     load, table, Table (and Furu.stored)
 Results of runs
@@ -35,7 +35,7 @@ import furu.events as events
 from furu._common.version import __version__ as __version__
 from furu.codecs.protocol import Codec
 from furu.codecs.registry import register_codec
-from furu.context import EXEC_CONTEXT, ExecContext, check_cancelled
+from furu.context import EXEC_CONTEXT, ExecContext, check_cancelled, progress
 from furu.errors import *  # noqa: F403
 from furu.events import Event
 from furu.execution.local import run_local, run_local_async
@@ -89,6 +89,7 @@ __all__ = [
     "field",
     "load",
     "plan_local",
+    "progress",
     "register_canonical_form",
     "register_codec",
     "run_local",

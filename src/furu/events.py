@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from furu.context import Advance
 from furu.report import CodeChange, RunReport
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "NodeFailed",
     "NodeOverran",
     "NodePlanned",
+    "NodeProgress",
     "NodeRetried",
     "NodeReused",
     "NodeStarted",
@@ -141,6 +143,14 @@ class NodeRetried(_OfNode, frozen=True):
     timing: Timing
 
 
+class NodeProgress(_OfNode, frozen=True):
+    """A node that is being computed has reported how far it is, with `furu.progress`. `at` is the time of
+    the report in seconds since the epoch."""
+
+    advance: Advance
+    at: float
+
+
 class NodeOverran(_OfNode, frozen=True):
     """A node in a thread exceeded the `_timeout_sec` of its class. The thread cannot be stopped, so it
     continues."""
@@ -186,6 +196,7 @@ Event = (
     | NodeDone
     | NodeFailed
     | NodeRetried
+    | NodeProgress
     | NodeOverran
     | NodeAbandoned
     | NodeWaiting

@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from furu import FuruUsageError, current_settings, run_local, run_local_async
-from furu.events import NodeDone, NodePlanned, NodeStarted, PlanKnown, Timing
+from furu.context import Advance
+from furu.events import NodeDone, NodePlanned, NodeProgress, NodeStarted, PlanKnown, Timing
 from furu.execution.options import progress_is_wanted
 from furu.observing.estimate import Estimate
 from furu.observing.progress import Progress, duration
@@ -54,6 +55,35 @@ def test_remaining_time_is_remaining_work_divided_by_work_per_second() -> None:
     end(estimate, "a", 2)
     end(estimate, "b", 2)
     assert 3.0 == estimate.remaining_sec(1.0, now=0.0)
+
+
+def advance(estimate: Estimate, name: str, done: float, total: float, at: float) -> None:
+    """Let a running node report its progress."""
+    estimate.add(NodeProgress(name, "m:Node", Advance(done, total), at))
+
+
+def test_remaining_time_follows_what_nodes_report() -> None:
+    """A node that was a quarter done after 10 s takes 30 s more, whatever other nodes of its class took."""
+    estimate = follow(max_workers=1)
+    plan(estimate, "a")
+    plan(estimate, "b")
+    end(estimate, "a", 1)
+    estimate.add(NodeStarted("b", "m:Node", "default", "thread-1", 1.0))
+    advance(estimate, "b", 1, 4, at=11.0)
+    assert 30.0 == estimate.remaining_sec(11.0, now=11.0)
+    assert 28.0 == estimate.remaining_sec(13.0, now=13.0)
+    advance(estimate, "b", 4, 4, at=13.0)
+    assert 0.0 == estimate.remaining_sec(13.0, now=13.0)
+
+
+def test_report_of_a_node_that_has_ended_is_not_shown() -> None:
+    estimate = follow()
+    plan(estimate, "a")
+    estimate.add(NodeStarted("a", "m:Node", "default", "thread-1", 0.0))
+    advance(estimate, "a", 1, 4, at=1.0)
+    assert [("a", "m:Node", Advance(1, 4))] == estimate.advances
+    estimate.add(NodeDone("a", "m:Node", "default", Timing("thread-1", 0.0, 2.0)))
+    assert [] == estimate.advances
 
 
 def test_nothing_is_estimated_before_a_node_has_finished() -> None:

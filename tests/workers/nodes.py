@@ -15,7 +15,7 @@ from typing import Any
 
 import anyio.to_thread
 
-from furu import EXEC_CONTEXT, Furu, Retry, current_settings
+from furu import EXEC_CONTEXT, Furu, Retry, current_settings, progress
 
 
 class Unpicklable(Exception):
@@ -100,6 +100,15 @@ class Act(Furu[Any]):
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError("a killed process runs on")
 
+    def _act_progress(self) -> str:
+        """Reports its progress, waits, and reports it a thousand times more, too often."""
+        progress(1, 4, "steps")
+        self._act_gate()
+        for done in range(1000):
+            progress(done, 1000, "steps")
+        progress(1000, 1000, "steps")
+        return "reported"
+
     def _act_gate(self) -> int:
         assert self.folder is not None
         pass_gate(self.folder)
@@ -114,6 +123,8 @@ class AsyncAct(Act):
             assert self.folder is not None
             await anyio.to_thread.run_sync(pass_gate, self.folder)
             return os.getpid()
+        if self.does == "progress":  # waits in a thread
+            return await anyio.to_thread.run_sync(self._act)
         if self.does == "sum":
             return 1 + sum([await node.aget() for node in self.below])
         if self.does == "log":  # writing to the disk would block the event loop

@@ -15,7 +15,7 @@ import anyio.to_thread
 import pytest
 
 from furu import FuruComputeError, RunReport, Status, run_local_async
-from furu.events import Event, NodeDone, NodeStarted
+from furu.events import Event, NodeDone, NodeProgress, NodeStarted
 from furu.execution.workers import DaskWorkers, ProcessWorkers, ThreadWorkers, Workers
 from furu.execution.workers.base import Lane, News, Withdrawn, make_job
 from furu.execution.workers.event_loop import EventLoopWorkers
@@ -227,6 +227,23 @@ async def test_jobs_do_not_start_after_a_failure(kind: Kind) -> None:
     with pytest.raises(FuruComputeError):
         await kind.run(*nodes, max_workers=1, max_async=1, on_event=events.append)
     assert 1 == sum(isinstance(event, NodeStarted) for event in events)
+
+
+async def test_node_reports_its_progress_while_it_runs(kind: Kind, gate: Gate) -> None:
+    """Of a thousand reports in a moment, the run passes on the last. (On Dask it may come too late.)"""
+    node = kind.node("progress", folder=gate.folder)
+    reports: list[NodeProgress] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, NodeProgress):
+            reports.append(event)
+            gate.open()
+
+    await kind.run(node, on_event=note)
+    assert (node.furu_hash, "1 of 4 steps") == (reports[0].hash, str(reports[0].advance))
+    assert len(reports) < 10
+    if kind.name != "dask":
+        assert "1,000 of 1,000 steps" == str(reports[-1].advance)
 
 
 async def test_job_that_has_not_started_when_workers_stop_is_handed_back(kind: Kind) -> None:

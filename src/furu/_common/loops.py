@@ -163,6 +163,15 @@ class _Cancellable:
                 self._deliver()
 
 
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error in a group that is not a cancellation, or else a cancellation."""
+    rest = group.split(anyio.get_cancelled_exc_class())[1]
+    error: BaseException = rest or group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def loop_is_running() -> bool:
     """Whether an event loop of asyncio or trio is running in this thread."""
     trio = sys.modules.get("trio")

@@ -18,7 +18,9 @@ import anyio.to_thread
 import msgspec
 
 import furu.events as events
+from furu._common.loops import first_error
 from furu.errors import Failure, FuruComputeError, FuruCycleError, FuruStalledError
+from furu.execution.advances import Advances
 from furu.execution.crews import QUESTIONS, Crews
 from furu.execution.discovery import Batch, Found, RootRead, RootWalked, Source
 from furu.execution.elsewhere import Elsewhere
@@ -123,6 +125,11 @@ class Scheduler:
         Before it raises, it waits until the running nodes have finished or `grace_sec` is over, and
         processes all outcomes that have arrived.
         """
+        self._advances = Advances(self._emit, self._crews.running)
+        with self._advances.receiving():
+            await self._run()
+
+    async def _run(self) -> None:
         cancelled = True
         try:
             async with anyio.create_task_group() as tasks:
@@ -142,7 +149,7 @@ class Scheduler:
             if cancelled:  # not from outside: asyncio's Task.cancel() was called on one of the run's tasks
                 self._error = self._error or asyncio.CancelledError("a task of the run was cancelled")
         except BaseExceptionGroup as group:  # from helper tasks of the workers
-            self._error = self._error or _first_error(group)
+            self._error = self._error or first_error(group)
         finally:
             self._reap()
             self._elsewhere.close()
@@ -244,6 +251,7 @@ class Scheduler:
                 job = item.job
                 self._begun[job.key] = item
                 self._emit(events.NodeStarted(job.key, job.node_class, job.spec_key, item.worker, item.at))
+                self._advances.begun(job)
             elif isinstance(item, Outcome):
                 self._ended(item)
             elif isinstance(item, Withdrawn):
@@ -325,6 +333,7 @@ class Scheduler:
 
     def _ended(self, outcome: Outcome) -> None:
         job = outcome.job
+        self._advances.ended(job.key)
         self._crews.ended(job)
         if outcome.end == "computed":
             self._emit(events.NodeDone(job.key, job.node_class, job.spec_key, self._timing(outcome)))
@@ -436,12 +445,3 @@ class Scheduler:
         self._stopping = True
         self._walk.stop()
         self._crews.stop(cancel=cancel)
-
-
-def _first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the first error in a group that is not a cancellation, or else a cancellation."""
-    rest = group.split(anyio.get_cancelled_exc_class())[1]
-    error: BaseException = rest or group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

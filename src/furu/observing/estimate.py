@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import furu.events as events
+from furu.context import Advance
 from furu.observing.critical_path import longest_chain
 from furu.observing.durations import fill_unknown
 
@@ -58,6 +59,8 @@ class Estimate:
         self.plan_is_known = False
         self._left: dict[str, events.NodePlanned] = {}
         self._running: dict[str, events.NodeStarted] = {}
+        # What running nodes have reported last.
+        self._advances: dict[str, events.NodeProgress] = {}
 
     @property
     def known(self) -> int:
@@ -90,6 +93,8 @@ class Estimate:
         elif isinstance(event, events.NodeStarted):
             self._running[event.hash] = event
             self._class(self._left[event.hash].node_class).running += 1
+        elif isinstance(event, events.NodeProgress):
+            self._advances[event.hash] = event
         elif isinstance(event, events.NodeReused):
             self.reused += 1
             self._ended(event.hash)
@@ -119,19 +124,34 @@ class Estimate:
             return None
         work = sum(lengths[name] * one.left for name, one in self.classes.items())
         begun = 0.0
+        left = self._left_of_running(lengths, now)
         for key, node in self._running.items():
-            begun += min(max(now - node.at, 0.0), lengths[self._left[key].node_class])
+            length = lengths[self._left[key].node_class]
+            ran = max(now - node.at, 0.0)
+            begun += ran if key in left else min(ran, length)
+            work += ran + left[key] - length if key in left else 0.0
         worked = begun + sum(one.work_sec for one in self.classes.values())
         first_guess = max(self._max_workers, self.running)  # async nodes run without a worker
         at_once = worked / elapsed_sec if elapsed_sec > 0 and self.done else float(first_guess)
-        chain = self._longest_chain_sec(lengths)
+        chain = self._longest_chain_sec(lengths, left)
         return max((work - begun) / max(at_once, 0.01), chain)
 
-    def _longest_chain_sec(self, lengths: dict[str, float]) -> float:
+    def _left_of_running(self, lengths: dict[str, float], now: float) -> dict[str, float]:
+        """Return the remaining time of the running nodes that have reported how far they are."""
+        left: dict[str, float] = {}
+        for key, event in self._advances.items():
+            advance, node = event.advance, self._running.get(key)
+            if node is None or not advance.total or not advance.done:
+                continue
+            share = min(advance.done / advance.total, 1.0)
+            left[key] = max((event.at - node.at) * (1.0 / share - 1.0) - (now - event.at), 0.0)
+        return left
+
+    def _longest_chain_sec(self, lengths: dict[str, float], left: dict[str, float]) -> float:
         if len(self._left) > _MAX_CHAINED_NODES:
             return 0.0
         return longest_chain(
-            (key, node.depends_on, 0.0 if key in self._running else lengths[node.node_class])
+            (key, node.depends_on, left.get(key, 0.0) if key in self._running else lengths[node.node_class])
             for key, node in self._left.items()  # dependencies were planned first
         )[0]
 
@@ -141,6 +161,16 @@ class Estimate:
             found = self.classes[node_class] = ClassProgress(recorded_sec=self._recorded(node_class))
         return found
 
+    @property
+    def advances(self) -> list[tuple[str, str, Advance]]:
+        """The hash and the class of each running node that has reported its progress, and the report."""
+        return [
+            (key, event.node_class, event.advance)
+            for key, event in self._advances.items()
+            if key in self._running
+        ]
+
     def _ended(self, key: str) -> None:
+        self._advances.pop(key, None)
         if self._running.pop(key, None) is not None:
             self.classes[self._left[key].node_class].running -= 1

@@ -35,6 +35,8 @@ _LINE_SEC = 10.0
 _ESTIMATE_SEC = 0.5
 # The number of classes that are shown on a terminal: those with the most nodes.
 _SHOWN_CLASSES = 6
+# The number of running nodes of which the reported progress is shown.
+_SHOWN_NODES = 6
 _BAR_COLUMNS = 24
 
 _ERASE_BELOW = "\x1b[J"
@@ -197,6 +199,9 @@ class Progress:
             if one.failed:
                 text.append(f", {one.failed} failed", style="red")
             grid.add_row(Text(printable(labels[node_class])), text)
+        for key, node_class, advance in estimate.advances[:_SHOWN_NODES]:
+            name = f"{node_class.rpartition(':')[2]} {key[:8]}"
+            grid.add_row(Text(printable(name), style="bright_black"), Text(printable(str(advance))))
         return grid
 
     def _erase(self) -> None:

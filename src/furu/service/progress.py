@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice, takewhile
 from typing import Literal
 
 import anyio
 
 import furu.events as events
+from furu.context import Advance
 
 __all__ = ["NodeProgress", "NodeState", "Progress", "Snapshot"]
 
@@ -63,7 +64,7 @@ _MAX_RUNNING_SHOWN = 50
 @dataclass(frozen=True, slots=True)
 class NodeProgress:
     """The state of a node since change number `change`. `node_class` is ``module:Class``; `error` is one
-    line."""
+    line. `advance` is what a running node has reported with `furu.progress`."""
 
     hash: str
     node_class: str
@@ -71,6 +72,7 @@ class NodeProgress:
     change: int
     duration_sec: float | None = None
     error: str = ""
+    advance: Advance | None = None
 
     @property
     def name(self) -> str:
@@ -110,6 +112,8 @@ class Progress:
             for key in list(self._unsettled):
                 self._set(key, self._nodes[key].node_class, "stopped")
             self.touch()
+        elif isinstance(event, events.NodeProgress):
+            self._advanced(event)
         elif isinstance(event, _NodeEvent):
             self._set(
                 event.hash,
@@ -159,6 +163,13 @@ class Progress:
         self._nodes[key] = NodeProgress(key, cls, state, self.last_change, duration_sec, error)
         _keep(self._unsettled, key, state in _UNSETTLED)
         _keep(self._running, key, state in _RUNNING)
+
+    def _advanced(self, event: events.NodeProgress) -> None:
+        node = self._nodes.get(event.hash)
+        if node is not None and node.state in _RUNNING:
+            self.touch()
+            del self._nodes[event.hash]  # the dict is in the order of the last change
+            self._nodes[event.hash] = replace(node, change=self.last_change, advance=event.advance)
 
 
 def _keep(keys: dict[str, None], key: str, wanted: bool) -> None:

@@ -22,7 +22,7 @@ from furu.node.furu import Furu
 from furu.service import Run, Runs, RunsClosedError, RunsFullError
 from furu.service.progress import NodeProgress
 from furu.service.run import OnDisconnect
-from furu.web.reading import run_facts, shown_progress
+from furu.web.reading import advance_text, run_facts, shown_progress
 from furu.web.responses import json_response, refusal
 
 __all__ = ["FollowRun", "RunEvents"]
@@ -157,7 +157,10 @@ def _progress_values(run: Run, changed: list[NodeProgress], show_details: bool) 
         "state": run.state,
         "counts": +progress.counts,
         "classes": {name: +progress.class_counts[name] for name in {node.node_class for node in changed}},
-        "running": [{"hash": node.hash, "name": node.name} for node in progress.running()],
+        "running": [
+            {"hash": node.hash, "name": node.name, "advance": advance_text(node)}
+            for node in progress.running()
+        ],
         "nodes": [
             {
                 "hash": node.hash,

@@ -20,7 +20,16 @@ from furu.service.progress import NodeProgress
 from furu.web.drawing import draw
 from furu.web.html import Child, Html, document, el, join, text_block
 from furu.web.jobs import Job
-from furu.web.reading import MAX_LISTED, STATES, NodeFacts, RunFacts, RunSnapshot, StorePage, StoreSummary
+from furu.web.reading import (
+    MAX_LISTED,
+    STATES,
+    NodeFacts,
+    RunFacts,
+    RunSnapshot,
+    StorePage,
+    StoreSummary,
+    advance_text,
+)
 
 __all__ = ["Pages"]
 
@@ -300,7 +309,12 @@ class Pages:
         )
 
     def _running(self, node: NodeProgress) -> Html:
-        return el("li", self._node_link(node.hash, node.name))
+        advance = advance_text(node)
+        return el(
+            "li",
+            self._node_link(node.hash, node.name),
+            el("span", advance, class_="quiet") if advance else None,
+        )
 
     def _failed(self, node: NodeProgress) -> Html:
         return el("li", self._node_link(node.hash, node.name), el("span", printable(node.error)))

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from furu._common.text import describe_error
+from furu._common.text import describe_error, printable
 from furu.errors import FuruComputeError, FuruStoreError
 from furu.graph import Graph
 from furu.node.base import Node, artifact_of, configuration
@@ -145,6 +145,11 @@ def shown_progress(nodes: Iterable[NodeProgress], *, show_details: bool) -> list
         node if show_details or not node.error else dataclasses.replace(node, error="see its page")
         for node in nodes
     ]
+
+
+def advance_text(node: NodeProgress) -> str:
+    """Return what a running node has reported with `furu.progress`, as text; empty if it has not."""
+    return printable(str(node.advance)) if node.advance is not None else ""
 
 
 # ---- nodes ----

@@ -4,9 +4,10 @@ The connection is a socket, which the parent passes to the child as its standard
 of its length, in eight bytes, and its content:
 
     parent    how to import the program's main module      a node
-    child                                        b""  None       b""  how it ended
+    child                                        b""  None       b""  ...  how it ended
 
-The child sends the empty message when it begins a request. If a child dies before that, the parent uses
+The child sends the empty message when it begins a request, and an `Advance` whenever the node reports its
+progress. If a child dies before that, the parent uses
 another child. If it dies later, the node has failed.
 
 A node's standard input is empty. The output of a node, and of programs that it starts, goes to the log of
@@ -25,11 +26,13 @@ import pickle
 import signal
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from furu._common.text import describe_error
+from furu.context import REPORT_ADVANCE, Advance
 from furu.execution.workers.remote import compute
 from furu.node.compute import AROUND_CREATE
 from furu.store.attempt import Attempt
@@ -50,17 +53,49 @@ def main() -> None:
     # Ignore interrupts, which may be sent to all processes: the parent kills its children if necessary.
     signal.signal(signal.SIGINT, lambda *_: None)
     AROUND_CREATE.set(_around_create)
+    replies = _Replies(connection)
+    REPORT_ADVANCE.set(replies.report)
     pid = os.getpid()
     answer: Callable[[Any], object] = _prepare
     # The parent may die at any time. The child still publishes the current node.
     with contextlib.suppress(ConnectionError):
-        while (request := _receive(connection)) is not None:
+        while (content := _receive(connection)) is not None:
             _send(connection, b"")
-            reply = answer(pickle.loads(request))  # noqa: S301  # from the parent
+            request = pickle.loads(content)  # noqa: S301  # from the parent
+            replies.key = getattr(request, "key", "")
+            reply = answer(request)
             if os.getpid() != pid:
                 _end_fork(None)
-            _send(connection, pickle.dumps(reply, pickle.HIGHEST_PROTOCOL))
+            replies.end(reply)
             answer = functools.partial(compute, importing=_importing)
+
+
+class _Replies:
+    """What the child sends to its parent. `key` is the hash of the node that is being computed. Reports of
+    other nodes, from threads that they have left running, are dropped: they would come between two
+    requests."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.key = ""
+        self._connection = connection
+        self._pid = os.getpid()
+        self._sending = threading.Lock()
+
+    def report(self, key: str, advance: Advance) -> None:
+        """Send how far a node is. Called in any thread."""
+        if os.getpid() != self._pid:  # a process that the node has forked has no connection
+            return
+        content = pickle.dumps(advance, pickle.HIGHEST_PROTOCOL)
+        with self._sending, contextlib.suppress(OSError):  # the parent has died
+            if key == self.key:
+                _send(self._connection, content)
+
+    def end(self, reply: object) -> None:
+        """Send how the request ended."""
+        content = pickle.dumps(reply, pickle.HIGHEST_PROTOCOL)
+        with self._sending:
+            self.key = ""
+            _send(self._connection, content)
 
 
 def _take_over_streams() -> socket.socket:

@@ -20,12 +20,14 @@ import socket
 import subprocess
 import sys
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 import anyio.to_thread
 
 from furu._common.loops import in_thread
+from furu.context import Advance
 from furu.errors import FuruError
 from furu.execution.workers.child import LENGTH_BYTES, RECEIVE_BYTES
 
@@ -73,17 +75,20 @@ class Child:
             raise FuruError(f"a child process could not import the program's main module: {problem}")
         return child
 
-    async def ask(self, content: bytes) -> Any:
-        """Send a message and return the answer. Raises `ChildDied` if the child dies."""
+    async def ask(self, content: bytes, on_advance: Callable[[Advance], object] = lambda _: None) -> Any:
+        """Send a message and return the answer. Calls `on_advance` when the node reports its progress.
+        Raises `ChildDied` if the child dies."""
         begun = False
         try:
             await self._send(content)
             await self._receive()
             begun = True
-            answer = await self._receive()
+            # From the child, which belongs to this program.
+            while isinstance(answer := pickle.loads(await self._receive()), Advance):  # noqa: S301
+                on_advance(answer)
         except (ConnectionError, EOFError):
             raise ChildDied(begun, await self.kill()) from None
-        return pickle.loads(answer)  # noqa: S301  # from the child
+        return answer
 
     async def end(self) -> None:
         """Let the child exit, and kill it if that takes too long. Shielded from cancellation. If the child

@@ -20,6 +20,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from furu._common.loops import in_thread
+from furu.context import REPORT_ADVANCE, Advance
 from furu.errors import FuruError, FuruUsageError, FuruWorkerError
 from furu.execution.workers.base import Crew, Deliver, Job, Outcome
 from furu.execution.workers.call import dead_outcome, failed_outcome
@@ -175,6 +176,9 @@ class _Link:
         self._given = client_or_address
         self._lock = anyio.Lock()
         self._client: Any = None
+        # Dask's topic for what nodes report with `furu.progress`.
+        self._topic = f"furu-{secrets.token_hex(8)}"
+        self._report = REPORT_ADVANCE.get()
 
     async def ask(
         self,
@@ -188,9 +192,11 @@ class _Link:
         `_TookTooLong` if a worker took longer than `timeout_sec` and was killed."""
         client = await self._connected()
         if timeout_sec is None:
-            work = _ask(client, compute, request, key=key, resources=resources)
+            work = _ask(client, _compute, request, self._topic, key=key, resources=resources)
         else:
-            work = _ask_in_time(client, request, key=key, resources=resources, timeout_sec=timeout_sec)
+            work = _ask_in_time(
+                client, request, self._topic, key=key, resources=resources, timeout_sec=timeout_sec
+            )
         loop = client.loop.asyncio_loop
         if loop is asyncio.get_running_loop():
             return await work
@@ -198,14 +204,25 @@ class _Link:
 
     async def close(self) -> None:
         """Close the client, unless it belongs to the user."""
-        if self._client is not None and self._client is not self._given:
+        if self._client is None:
+            return
+        if self._client is not self._given:
             await self._client.close()
+        else:
+            self._client.unsubscribe_topic(self._topic)
 
     async def _connected(self) -> Any:
         async with self._lock:
             if self._client is None:
                 self._client = await self._connect()
+                self._client.subscribe_topic(self._topic, self._advanced)
         return self._client
+
+    def _advanced(self, event: tuple[float, Any]) -> None:
+        """Pass on a report. Called on the client's loop."""
+        key, advance = event[1]
+        if self._report is not None:
+            self._report(key, Advance(*advance))
 
     async def _connect(self) -> Any:
         if not isinstance(self._given, str):
@@ -251,14 +268,20 @@ async def _ask(
 
 
 async def _ask_in_time(
-    client: Any, request: Request, *, key: str, resources: Mapping[str, float] | None, timeout_sec: float
+    client: Any,
+    request: Request,
+    topic: str,
+    *,
+    key: str,
+    resources: Mapping[str, float] | None,
+    timeout_sec: float,
 ) -> Reply:
     """Like `_ask`, with a time limit. The time starts when a worker reports that it begins the node, and
     starts again if another worker begins it later. A worker that exceeds the limit is killed."""
     begun: asyncio.Queue[str] = asyncio.Queue()
     client.subscribe_topic(key, lambda event: begun.put_nowait(event[1]))
     reply = asyncio.ensure_future(
-        _ask(client, _tell_and_compute, request, key, key=key, resources=resources)
+        _ask(client, _tell_and_compute, request, key, topic, key=key, resources=resources)
     )
     address = None
     news = asyncio.ensure_future(begun.get())
@@ -290,12 +313,27 @@ async def _ask_in_time(
 # ---- on a worker ----
 
 
-def _tell_and_compute(request: Request, topic: str) -> Reply:
+def _tell_and_compute(request: Request, key: str, topic: str) -> Reply:
     from distributed import get_worker
 
     worker = get_worker()
-    worker.log_event(topic, worker.address)
-    return compute(request)
+    worker.log_event(key, worker.address)
+    return _compute(request, topic)
+
+
+def _compute(request: Request, topic: str) -> Reply:
+    from distributed import get_worker
+
+    worker = get_worker()
+
+    def report(key: str, advance: Advance) -> None:
+        worker.log_event(topic, (key, (advance.done, advance.total, advance.unit)))
+
+    token = REPORT_ADVANCE.set(report)
+    try:
+        return compute(request)
+    finally:
+        REPORT_ADVANCE.reset(token)
 
 
 # ---- arguments ----

@@ -9,6 +9,7 @@ messages share a descriptor with the output of programs that nodes start.
 
 from __future__ import annotations
 
+import functools
 import pickle
 import time
 
@@ -16,6 +17,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from furu._common.loops import in_thread, shielded
+from furu.context import REPORT_ADVANCE, Advance
 from furu.errors import FuruCancelledError, FuruUsageError, FuruWorkerError
 from furu.execution.workers.base import Crew, Deliver, Job, Outcome
 from furu.execution.workers.call import dead_outcome, failed_outcome
@@ -129,7 +131,7 @@ class _ProcessCrew(TaskCrew):
         reply: Reply | None = None
         try:
             with anyio.move_on_after(timeout_sec_of(job.node)):
-                reply = await child.ask(request)
+                reply = await child.ask(request, functools.partial(_report, job.key))
         except BaseException:
             await child.kill()
             raise
@@ -152,6 +154,12 @@ class _ProcessCrew(TaskCrew):
                 async with anyio.create_task_group() as tasks:
                     for child in self._idle:
                         tasks.start_soon(child.end)
+
+
+def _report(key: str, advance: Advance) -> None:
+    report = REPORT_ADVANCE.get()
+    if report is not None:
+        report(key, advance)
 
 
 def _packed(job: Job) -> bytes:

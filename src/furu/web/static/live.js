@@ -28,6 +28,12 @@ function item(node) {
   anchor.textContent = node.name + " " + node.hash.slice(0, 12);
   const element = document.createElement("li");
   element.append(anchor);
+  if (node.advance) {
+    const advance = document.createElement("span");
+    advance.className = "quiet";
+    advance.textContent = " " + node.advance;
+    element.append(advance);
+  }
   return element;
 }
 
