@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -496,3 +498,34 @@ def test_growing_graph_ends_like_the_static_one(
     for position, number in enumerate(started):
         for below in [below for stage in graph[number] for below in stage]:
             assert below in started[:position]
+
+
+WATCHED = """
+import os, sys
+sys.path[:] = {path!r}
+from tests.execution.test_growing import ASKED, NAMES, Above, AsyncGenerated, Listing, Report
+import furu
+
+roots = [Above(report=kind(listing=Listing(names=NAMES))) for kind in (Report, AsyncGenerated)]
+furu.plan_local(roots)  # imports what it needs
+WRITES = {{f"os.{{name}}" for name in "mkdir rename link symlink remove rmdir truncate utime".split()}}
+seen = []
+
+def watch(event, arguments):
+    if event in WRITES:
+        seen.append((event, arguments))
+    elif event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+        seen.append((event, arguments))
+
+sys.addaudithook(watch)
+plan = furu.plan_local(roots)
+print(plan.to_compute, plan.open_nodes, seen, dict(ASKED))
+"""
+
+
+def test_plan_of_a_growing_graph_writes_nothing(store: Path) -> None:
+    """Python reports each of its system calls that change files."""
+    code = WATCHED.format(path=sys.path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "5 2 [] {'asked': 2}\n" == done.stdout
+    assert not store.exists() or [] == files_in(store)

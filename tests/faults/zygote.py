@@ -3,8 +3,10 @@
 This process has one thread and has not used a store, so that a fork is cheap and clean. It prints one line
 of JSON: the number of injected faults, and the problems, of which there should be none.
 
-    python zygote.py kill [every]
-    python zygote.py error ERRNO once|always [every]
+    python zygote.py [again] kill [every]
+    python zygote.py [again] error ERRNO once|always [every]
+
+With `again`, the graph is done before, and the run with the fault computes a part of it once more.
 
 With `every`, faults are injected only at each `every`-th call.
 """
@@ -36,6 +38,7 @@ from furu.node.base import artifact_of
 # The exit codes of children.
 FINISHED, FAILED_CLEARLY, WRONG = 0, 3, 4
 LIMIT_SEC = 20.0
+AGAIN = sys.argv[1] == "again"
 
 
 class Leaf(Furu[int]):
@@ -43,8 +46,22 @@ class Leaf(Furu[int]):
 
     def _create(self) -> int:
         note(self)
+        (self.checkpoint_dir / "half").write_text("half")
         (self.furu_dir / "data").write_text(str(self.number) * 100)
         return self.number
+
+
+class Grows(Furu[int]):
+    """Depends on another leaf, which only the value of the first one shows."""
+
+    first: Furu[int]
+
+    def _dependencies(self) -> list[Furu[int]]:
+        return [Leaf(number=self.first.get() + 2)]
+
+    def _create(self) -> int:
+        note(self)
+        return sum(leaf.get() for leaf in self._dependencies())
 
 
 class Sum(Furu[int]):
@@ -69,10 +86,13 @@ class Breaks(Furu[int]):
 
 
 def graph() -> list[Furu[int]]:
-    """Return two leaves, their sum, and a node that fails at first."""
+    """Return two leaves, their sum, a node that grows, and a node that fails at first."""
     leaves = (Leaf(number=1), Leaf(number=2))
     total = Sum(leaves=leaves)
-    return [*leaves, total, Breaks(below=total)]
+    return [*leaves, total, Grows(first=leaves[0]), Breaks(below=total)]
+
+
+VALUES = [1, 2, 3, 3, 3]
 
 
 def note(node: Furu[int]) -> None:
@@ -81,12 +101,17 @@ def note(node: Furu[int]) -> None:
         file.write(f"{node.furu_hash}\n")
 
 
+def again() -> list[Furu[int]]:
+    """Return the leaf that is computed once more, if the program was asked for that."""
+    return [Leaf(number=1)] if AGAIN else []
+
+
 def first_run(act: AtNumber, store: str) -> int:
     """In a child, run the graph with a fault."""
     syscalls = Syscalls(store, act)
     syscalls.install()
     try:
-        run_local(graph(), max_workers=1, on_failure="continue")
+        run_local(graph(), max_workers=1, on_failure="continue", again=again())
     except FuruComputeError as error:
         return check_errors(error, store)
     except FuruError as error:
@@ -95,7 +120,7 @@ def first_run(act: AtNumber, store: str) -> int:
         return wrong(f"not an error of furu's: {error!r}")
     finally:
         syscalls.uninstall()
-    return wrong("the node that fails did not fail")
+    return FINISHED if AGAIN else wrong("the node that fails did not fail")
 
 
 def check_errors(error: FuruComputeError, store: str) -> int:
@@ -131,13 +156,30 @@ def second_run(done_before: dict[str, tuple[int, int]], log: str) -> int:
         return wrong(f"computed again though DONE: {again}")
     if len(computed) != len(set(computed)):
         return wrong("a node was computed twice by one run")
-    if [1, 2, 3, 3] != [node.get() for node in nodes]:
+    if VALUES != [node.get() for node in nodes]:
         return wrong(f"results are {[node.get() for node in nodes]}")
     if any((node.furu_dir / "data").read_text() != str(node.get()) * 100 for node in nodes[:2]):
         return wrong("files are torn")
     if took > LIMIT_SEC:
         return wrong(f"took {took:.1f} s")
     os.write(2, f"took {took:.3f}\n".encode())
+    return FINISHED
+
+
+def run_again(log: str) -> int:
+    """In a child, after a fault while a part of a finished graph was computed again: all values are there,
+    and the part can be computed again."""
+    if VALUES != [node.get() for node in graph()] or run_local(graph()).computed:
+        return wrong("a value was lost")
+    before = Path(log).read_text()
+    report = run_local(graph(), again=again())
+    computed = Path(log).read_text()[len(before) :].split()
+    if report.computed != 4 or len(computed) != 4:
+        return wrong(f"not computed again: {report}")
+    if VALUES != [node.get() for node in graph()]:
+        return wrong(f"results are {[node.get() for node in graph()]}")
+    if any((node.furu_dir / "data").read_text() != str(node.get()) * 100 for node in graph()[:2]):
+        return wrong("files are torn")
     return FINISHED
 
 
@@ -188,6 +230,11 @@ def inject(number: int, fault: Any, from_then_on: bool) -> tuple[bool, list[str]
     os.environ.pop("FURU_MENDED", None)
     problems: list[str] = []
     with use_settings(store=store):
+        if AGAIN:
+            os.environ["FURU_MENDED"] = "1"
+            code, said = in_child(lambda: wrong("not done") if run_local(graph()).failed else FINISHED)
+            if code != FINISHED:
+                problems.append(f"the run before the fault: exit {code}: {said}")
 
         def run() -> int:
             act = AtNumber(number, fault, from_then_on=from_then_on)
@@ -200,11 +247,11 @@ def inject(number: int, fault: Any, from_then_on: bool) -> tuple[bool, list[str]
         if code not in (FINISHED, FAILED_CLEARLY, -signal.SIGKILL):
             problems.append(f"run with a fault at call {number}: exit {code}: {said}")
         before = done_nodes()
-        code, said = in_child(lambda: second_run(before, log))
+        code, said = in_child(lambda: run_again(log) if AGAIN else second_run(before, log))
         if code != FINISHED:
             problems.append(f"run after a fault at call {number}: exit {code}: {said}")
         for node_hash, identity in before.items():
-            if done_nodes().get(node_hash) != identity:
+            if not AGAIN and done_nodes().get(node_hash) != identity:
                 problems.append(f"after a fault at call {number} a DONE artifact was replaced")
     took = float(said.rpartition("took ")[2].split()[0]) if "took " in said else 0.0
     shutil.rmtree(directory)
@@ -213,7 +260,7 @@ def inject(number: int, fault: Any, from_then_on: bool) -> tuple[bool, list[str]
 
 def main() -> None:
     """Inject a fault at call 1, 2, 3 … until the run makes no more calls."""
-    kind, *rest = sys.argv[1:]
+    kind, *rest = sys.argv[1 + AGAIN :]
     from_then_on = False
     fault = kill
     if kind == "error":
