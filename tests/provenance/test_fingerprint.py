@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import furu
+from furu.node.base import artifact_of
 from furu.provenance.fingerprint import fingerprint
 
 TRAIN = '''
@@ -146,6 +147,57 @@ def test_changes_of_code_that_the_class_uses_count(
     assert before in content
     changed = fingerprint_of(**{file: content.replace(before, after)})
     assert changed not in ("", EXPECTED)
+
+
+MORE = """
+import dataclasses, logging, furu
+from furu import Furu
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    def factor(self): return 1
+
+class Base(Furu[float]):
+    def helper(self): return 1
+
+Alias = Base
+values = [1]
+log = logging.getLogger("x")
+log.setLevel(10)
+
+class Train(Alias):
+    config: "Config | None" = None
+    level: int = furu.field(default=1, counts=False)
+
+    def _create(self):
+        if self.level > 5:
+            return None
+        return self.config.factor() + sum(values for values in values)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changes"),
+    [
+        ("def factor(self): return 1", "def factor(self): return 2", True),
+        ("def helper(self): return 1", "def helper(self): return 2", True),
+        ("values = [1]", "values = [2]", True),
+        ("default=1", "default=2", True),
+        ("config: ", "more: int = 3\n    config: ", False),
+        ("setLevel(10)", "setLevel(20)", False),
+        ("return None", "return", False),
+    ],
+)
+def test_code_that_is_reached_in_other_ways(
+    fingerprint_of: FingerprintOf, before: str, after: str, changes: bool
+) -> None:
+    """Classes in the types of fields, aliases of bases, what a comprehension begins with, defaults of
+    fields that do not count."""
+    assert before in MORE
+    first, second = fingerprint_of(train=MORE), fingerprint_of(train=MORE.replace(before, after))
+    assert first
+    assert second
+    assert changes == (first != second)
 
 
 @pytest.mark.parametrize(
@@ -388,6 +440,28 @@ def test_cells_of_a_notebook_are_read_from_linecache(monkeypatch: pytest.MonkeyP
     cell(train)
     cell("NUMBER = 1")
     assert before == fingerprint(names["Train"], time.time())
+
+
+def test_node_in_a_notebook_is_recorded_with_the_code_that_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper is defined again between two nodes."""
+    names: dict[str, Any] = {"__name__": "__main__"}
+
+    def cell(number: int, text: str) -> None:
+        name = f"<ipython-input-{number}>"
+        monkeypatch.setitem(linecache.cache, name, (len(text), None, text.splitlines(True), name))
+        exec(compile(text, name, "exec"), names)
+
+    def code_of(node: Any) -> str:
+        node.get()
+        record = artifact_of(node).read()
+        assert record is not None
+        return record.code
+
+    cell(1, "def helper(): return 1")
+    cell(2, "import furu\nclass Uses(furu.Furu[int]):\n    k: int\n    def _create(self): return helper()")
+    before = code_of(names["Uses"](k=1))
+    cell(3, "def helper(): return 2")
+    assert "" != before != code_of(names["Uses"](k=2)) != ""
 
 
 # ---- the same in every process ----

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import inspect
+import itertools
 import time
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
@@ -219,6 +220,9 @@ class _once(Generic[F]):  # noqa: N801  # used like a property
         return value
 
 
+_numbers = itertools.count()
+
+
 class ClassFacts:
     """Facts about a class that are computed once."""
 
@@ -238,6 +242,7 @@ class ClassFacts:
         self.fields = cls.__dataclass_fields__  # a second @dataclass would replace the class's fields
         self.origin = origin(cls)
         self.made_at = time.time()
+        self.number = next(_numbers)  # a class that is defined later has a greater one
         # The settings whose store was checked for artifacts of another script, and the source file, other
         # than the class's own, whose artifacts were accepted last.
         self.checked: Settings | None = None
@@ -250,6 +255,7 @@ class ClassFacts:
         self._cls = cls
         self._directory: tuple[Settings, str] | None = None
         self._is_storable = False
+        self._provenance: Provenance | None = None
 
     def directory(self, settings: Settings) -> str:
         """Return the directory of the class's nodes in a store. The directory for the last settings is
@@ -287,10 +293,15 @@ class ClassFacts:
         """The full name of the class, as it is stored in records."""
         return stored_name(self._cls)
 
-    @_once
+    @property
     def provenance(self) -> Provenance:
-        """What makes the class's artifacts. The first use reads source files, and takes milliseconds."""
-        return provenance(self._cls, self.origin, self.made_at)
+        """What makes the class's artifacts. The first use reads source files, and takes milliseconds. In a
+        notebook, it may change with each cell."""
+        known = self._provenance
+        if known is None or not self.origin.file:
+            made_by = provenance(self._cls, self.origin, self.made_at)
+            known = self._provenance = dataclasses.replace(made_by, version=self._cls._version)
+        return known
 
     @_once
     def is_input(self) -> bool:

@@ -35,7 +35,9 @@ def living_classes() -> dict[str, type[Node[Any]]]:
         for cls in pending.pop().__subclasses__():
             pending.append(cls)
             if "_facts" in vars(cls):
-                found[cls._facts.name] = cls
+                known = found.get(cls._facts.name)
+                if known is None or known._facts.number < cls._facts.number:
+                    found[cls._facts.name] = cls
     return found
 
 
@@ -107,22 +109,36 @@ class Rebuilder:
         declared = self._types.get(visit.cls)
         if declared is None:
             declared = self._types[visit.cls] = field_types(visit.cls)
-        given: dict[str, Any] = {}
-        for field in fields(visit.cls):
-            written = recorded(field, visit.config)
-            if not field.init or written == HIDDEN:  # the default may be what the node had
-                continue
-            try:
-                given[field.name] = restore(declared[field.name], written, self._nodes)
-            except Exception:  # from the class of a value
-                if field.compare:
-                    return None
-        return _first_equal(visit.cls, visit.hash, [given])
+        readings = [_given(visit, declared, self._nodes, prefer_counting=later) for later in (False, True)]
+        return _first_equal(visit.cls, visit.hash, [given for given in readings if given is not None])
 
 
-def recorded(field: Field[Any], config: Mapping[str, Any]) -> Any:
+def _given(
+    visit: _Visit, declared: Mapping[str, Any], nodes: Mapping[str, Any], *, prefer_counting: bool
+) -> dict[str, Any] | None:
+    """Return the arguments for a node's constructor; None if a field cannot be restored.
+
+    A recorded name may be the present name of one field and the former name of another, so there are two
+    readings.
+    """
+    given: dict[str, Any] = {}
+    for field in fields(visit.cls):
+        written = recorded(field, visit.config, prefer_counting=prefer_counting)
+        if not field.init or written == HIDDEN:  # the default may be what the node had
+            continue
+        try:
+            given[field.name] = restore(declared[field.name], written, nodes)
+        except Exception:  # from the class of a value
+            if field.compare:
+                return None
+    return given
+
+
+def recorded(field: Field[Any], config: Mapping[str, Any], *, prefer_counting: bool = False) -> Any:
     """Return the recorded value of a field, perhaps under its former name; `HIDDEN` if there is none."""
-    return config.get(field.name, config.get(counting_name(field), HIDDEN))
+    names = [field.name, counting_name(field)]
+    first, second = reversed(names) if prefer_counting else names
+    return config.get(first, config.get(second, HIDDEN))
 
 
 def _first_equal(

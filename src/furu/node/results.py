@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 import furu.store.catalog as catalog
 from furu._common.text import printable
 from furu.errors import FuruError, FuruStoreError, FuruUsageError
 from furu.node.base import Node, overrides
-from furu.node.load import decode, is_rejected
-from furu.node.marks import marks_of
+from furu.node.identity import encoded
+from furu.node.load import decode, is_rejected, refuse_other_script
+from furu.node.marks import counting_name, marks_of
 from furu.node.readable import HIDDEN, readable
 from furu.node.rebuild import Rebuilder, living_classes, recorded
 from furu.settings import current_settings
@@ -37,7 +40,7 @@ def stored(cls: type[N], where: Mapping[str, Any]) -> Iterator[tuple[N | dict[st
 
 
 def _read_stored(
-    cls: type[N], matches: Callable[[Mapping[str, Any]], bool]
+    cls: type[N], matches: Callable[[Mapping[str, Any], Node[Any] | None], bool]
 ) -> Iterator[tuple[N | dict[str, Any], Any]]:
     settings, name = current_settings(), cls._facts.name
     rebuilder = Rebuilder(settings)
@@ -45,10 +48,10 @@ def _read_stored(
     for artifact in catalog.walk(settings, node_class=name, problems=problems):
         try:
             record = artifact.read()
-            if record is None or not matches(record.config):
+            if record is None or record.version != cls._version or not matches(record.config, None):
                 continue
             node = rebuilder.rebuild(cls, artifact.hash, record.config)
-            if node is not None and is_rejected(node):
+            if node is not None and (is_rejected(node) or not matches(record.config, node)):
                 continue
             value = _value(cls, node, artifact, record)
         except FuruError as error:
@@ -78,30 +81,56 @@ def _without_fields(cls: type[N], node_hash: str) -> N:
     return node
 
 
-def _matcher(cls: type[Node[Any]], where: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], bool]:
-    """Return a function that compares recorded fields with values. Checks the names of the fields."""
+def _matcher(
+    cls: type[Node[Any]], where: Mapping[str, Any]
+) -> Callable[[Mapping[str, Any], Node[Any] | None], bool]:
+    """Return a function that compares fields with values. Checks the names of the fields.
+
+    A node is compared by what counts in identity. A recorded configuration, of which no node was made,
+    shows less: 1 is like 1.0, and a path like its text.
+    """
     facts = cls._facts
     for name in where:
         if name not in facts.field_names:
             raise FuruUsageError(
                 f"{cls.__qualname__} has no field {name!r}; its fields are {', '.join(facts.field_names)}"
             )
-        if name in facts.hidden_names:
+    _refuse_hidden(cls, where)
+    normalised = {name: facts.normalised(name, value) for name, value in where.items()}
+    written = {name: readable(value) for name, value in normalised.items()}
+    exact = {name: encoded(value) for name, value in normalised.items()}
+
+    def matches(config: Mapping[str, Any], node: Node[Any] | None) -> bool:
+        if node is not None:
+            return all(encoded(getattr(node, name)) == value for name, value in exact.items())
+        found = _present(cls, config)
+        return all(same_value(found.get(name, HIDDEN), value) for name, value in written.items())
+
+    return matches
+
+
+def _refuse_hidden(cls: type[Node[Any]], names: Iterable[str]) -> None:
+    for name in names:
+        if name in cls._facts.hidden_names:
             raise FuruUsageError(
                 f"the field {cls.__qualname__}.{name} is declared with repr=False, so its value is not "
                 "recorded, and nodes cannot be chosen by it"
             )
-    fields = cls.__dataclass_fields__
-    wanted = {name: readable(facts.normalised(name, value)) for name, value in where.items()}
-    added = [fields[name] for name in where if marks_of(fields[name]).added]
-    defaults = {field.name: readable(facts.default(field)) for field in added}
 
-    def matches(config: Mapping[str, Any]) -> bool:
-        found = {name: recorded(fields[name], config) for name in wanted}
-        found |= {name: default for name, default in defaults.items() if found[name] == HIDDEN}
-        return all(same_value(found[name], value) for name, value in wanted.items())
 
-    return matches
+def _present(cls: type[Node[Any]], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded configuration by the present names of the fields, with the defaults of those that
+    were added later."""
+    found: dict[str, Any] = {}
+    used: set[str] = set()
+    for field in dataclasses.fields(cls):
+        value = recorded(field, config)
+        used |= {field.name, counting_name(field)}
+        if value == HIDDEN and field.name not in config and marks_of(field).added:
+            value = readable(cls._facts.default(field))
+        if value != HIDDEN or field.name in config:
+            found[field.name] = value
+    return {**found, **{name: value for name, value in config.items() if name not in used}}
 
 
 @overload
@@ -156,7 +185,8 @@ def table(node_class: type[Node[Any]] | str, /, **where: Any) -> Table:
     """Return a table with one row for each stored node of a class.
 
     A row has the node's hash, its fields, the fields of the nodes in them, and its result: see `Table`.
-    With `where`, the table has only nodes whose fields or columns have these values. The class may be given
+    With `where`, the table has only nodes whose fields or columns have these values. Of a class, the table
+    has the nodes of its present `_version`, under the present names of its fields. The class may be given
     by name, either ``"module:Class"`` or ``"Class"``, and need not be imported: the table is read from the
     records alone. Nodes that cannot be read are left out, and a warning names them.
 
@@ -175,15 +205,30 @@ def table(node_class: type[Node[Any]] | str, /, **where: Any) -> Table:
     >>> [row["result.cube"] for row in table(Power)]
     [8, 27]
     """
-    name = node_class if isinstance(node_class, str) else node_class._facts.name
-    found = read_table(
-        current_settings(),
-        name,
-        where={column: readable(value) for column, value in where.items()},
-        may_be_missing=not isinstance(node_class, str),
-    )
+    wanted = {column: readable(value) for column, value in where.items()}
+    if isinstance(node_class, str):
+        found = read_table(current_settings(), node_class, where=wanted)
+    else:
+        _refuse_hidden(node_class, where)
+        found = read_table(
+            current_settings(),
+            node_class._facts.name,
+            where=wanted,
+            may_be_missing=True,
+            config_of=functools.partial(_config_now, node_class),
+        )
     _warn_about(found.node_class, found.problems)
     return found
+
+
+def _config_now(cls: type[Node[Any]], artifact: Artifact, record: DoneRecord) -> Mapping[str, Any] | None:
+    """Return a recorded configuration as the class declares its fields now; None if the artifact is of
+    another version of the class. Raises `FuruLoadError` if another script made it."""
+    if record.version != cls._version:
+        return None
+    if record.source != cls._facts.origin.file:
+        refuse_other_script(_without_fields(cls, artifact.hash), artifact, record)
+    return _present(cls, record.config)
 
 
 def _warn_about(name: str, problems: Sequence[str]) -> None:

@@ -19,8 +19,8 @@ has no fingerprint, and nothing is reported.
 from __future__ import annotations
 
 import ast
-import functools
 import hashlib
+import linecache
 import logging
 import os
 import re
@@ -29,13 +29,29 @@ import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from types import CodeType, FunctionType, MappingProxyType
+from types import CodeType, MappingProxyType
 from typing import Any
 
 from furu._common.origin import Origin, globals_of, origin
 from furu.provenance.modules import Module, Project, cells, is_library, live_names, read_cell, read_module
 from furu.provenance.repository import commit_of
-from furu.provenance.syntax import Imported, canonical, constant_text, is_definition
+from furu.provenance.running import (
+    SCALARS,
+    behaviour,
+    compiled_code,
+    functions_of,
+    is_from,
+    is_newer,
+    literal_of,
+    matches,
+)
+from furu.provenance.syntax import (
+    Imported,
+    canonical,
+    constant_text,
+    dotted_path,
+    names_in_field_types,
+)
 
 __all__ = ["Provenance", "fingerprint", "is_redefined", "provenance"]
 
@@ -45,20 +61,14 @@ logger = logging.getLogger("furu.code")
 # to try again if the program itself parses in another thread.
 _MAX_READS = 20
 _reading = threading.RLock()
-_known: weakref.WeakKeyDictionary[type, Provenance] = weakref.WeakKeyDictionary()
+# With how many cells there were, because a cell of a notebook may define again what a class uses.
+_known: weakref.WeakKeyDictionary[type, tuple[Provenance, int]] = weakref.WeakKeyDictionary()
 
 _DIGEST_BYTES = 8
 # A definition with more parts than this is not analysed: it is generated code.
 _MAX_DEFINITIONS = 10_000
-_SCALARS = (bool, int, float, str, bytes, type(None))
 _NODE_CLASS = re.compile(r"import:furu\.(.+\.)?(Furu|Node|File)\Z")
-# Functions that `dataclass` and furu generate.
-_GENERATED = frozenset({"__init__", "__replace__", "__match_args__"})
-# Flags of code objects that say what kind of function it is. The others depend on the compiler's options.
-_KIND_FLAGS = 0x2AF
 
-_MAX_DECORATORS = 20
-_Cached = type(functools.lru_cache(lambda: None))
 
 _Key = tuple[str, str]
 
@@ -66,22 +76,24 @@ _Key = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """What made an artifact: the origin of the class, the fingerprint of its code, the commit that was
-    checked out, and the version of Python. Unknown values are empty."""
+    checked out, the version of Python, and the `_version` of the class. Unknown values are empty."""
 
     origin: Origin
     code: str = ""
     commit: str = ""
     python: str = ""
+    version: int | str = 0
 
 
 def provenance(cls: type, source: Origin, made_at: float) -> Provenance:
     """Return what makes a class's artifacts: its code, and the commit and the Python that run it."""
     with _reading:  # so that of several threads that ask for one class, one reads it
-        known = _known.get(cls)
-        if known is None:
+        known, count = _known.get(cls, (None, 0))
+        if known is None or (not source.file and count != len(linecache.cache)):
             commit = commit_of(source.file) if source.file and not is_library(source.file) else ""
             python = sys.version.partition(" ")[0]
-            known = _known[cls] = Provenance(source, fingerprint(cls, made_at), commit, python)
+            known = Provenance(source, fingerprint(cls, made_at), commit, python)
+            _known[cls] = known, len(linecache.cache)
         return known
 
 
@@ -127,6 +139,7 @@ class _Code:
         self._bases: set[_Key] = set()
         self._node_classes: dict[_Key, bool] = {}
         self._texts: list[str] = []
+        self._next = 0  # the number of the next definition in `_reached` to read
 
     def read(self) -> None:
         """Read the class and everything that it names."""
@@ -134,11 +147,25 @@ class _Code:
         self._number(self._home, name)
         self._node_classes[self._home.file, name] = not rest
         self._texts = [rest, *(_closure(self._cls) if rest else ())]
-        for module, name in self._reached:  # grows during the loop
+        annotated: list[tuple[Module, tuple[str, ...]]] = []
+        self._read_reached(annotated)
+        # Classes that only the types of fields name come last, so that another field changes no number.
+        for module, path in sorted(annotated, key=lambda item: item[1]):
+            self.resolve(module, path, None)
+        self._read_reached([])
+
+    def _read_reached(self, annotated: list[tuple[Module, tuple[str, ...]]]) -> None:
+        """Read what has been reached, and what that reaches. Adds the names in the types of the class's
+        fields to `annotated`."""
+        while self._next < len(self._reached):
+            module, name = self._reached[self._next]
+            self._next += 1
             statements = self._statements(module, name)
             is_node_class = self._is_node_class(module, name)
             for statement in statements:
                 self._note_bases(module, statement)
+                if is_node_class:
+                    annotated += [(module, path) for path in names_in_field_types(statement)]
                 if not (isinstance(statement, ast.AnnAssign) and statement.value is None):
                     resolve = _Resolver(self, module)
                     self._texts.append(canonical(statement, resolve, is_node_class=is_node_class))
@@ -150,7 +177,7 @@ class _Code:
         at the lines of the class's methods count."""
         statements = module.statements[name]
         if len(statements) > 1 and module is self._home and name == self._cls.__qualname__:
-            lines = {function.__code__.co_firstlineno for function in _functions(self._cls)}
+            lines = {function.__code__.co_firstlineno for function in functions_of(self._cls)}
             own = [one for one in statements if lines & set(range(one.lineno, (one.end_lineno or 0) + 1))]
             return own or statements
         return statements
@@ -223,15 +250,15 @@ class _Code:
         compiled: dict[str, Mapping[str, Sequence[CodeType]]] = {}
         for module, name in self._reached:
             if module.file not in compiled:
-                compiled[module.file] = _compiled(module)
+                compiled[module.file] = compiled_code(module)
             names = globals_of(self._cls) if module is self._home else live_names(module)
             is_own = module is self._home and name == self._cls.__qualname__.partition(".")[0]
             value = self._cls if is_own else names.get(name)
-            for function in _functions(value):
-                if not _is_from(function, compiled[module.file], module):
+            for function in functions_of(value):
+                if not is_from(function, compiled[module.file], module):
                     return False
-            if _is_newer(module, made_at) and not (
-                (not names or all(_matches(one, value) for one in module.statements[name]))
+            if is_newer(module, made_at) and not (
+                (not names or all(matches(one, value) for one in module.statements[name]))
                 and "." not in self._cls.__qualname__
             ):
                 return False
@@ -250,15 +277,15 @@ class _Resolver:
 
 
 def _base_paths(statement: ast.stmt) -> Iterator[tuple[str, ...]]:
-    """Yield the dotted paths of a class's bases, without their type arguments."""
-    for base in statement.bases if isinstance(statement, ast.ClassDef) else ():
-        expression: ast.expr = base.value if isinstance(base, ast.Subscript) else base
-        path: list[str] = []
-        while isinstance(expression, ast.Attribute):
-            path.insert(0, expression.attr)
-            expression = expression.value
-        if isinstance(expression, ast.Name):
-            yield (expression.id, *path)
+    """Yield the dotted paths of a class's bases, without their type arguments. An alias of a class, such as
+    ``Base = Other``, counts as a class with this base."""
+    bases = statement.bases if isinstance(statement, ast.ClassDef) else ()
+    if isinstance(statement, ast.Assign):
+        bases = [statement.value]
+    for base in bases:
+        path = dotted_path(base.value if isinstance(base, ast.Subscript) else base)
+        if path:
+            yield path
 
 
 def _module_of(cls: type) -> Module | None:
@@ -267,7 +294,7 @@ def _module_of(cls: type) -> Module | None:
     if file:
         package = names.get("__package__")
         return read_module(cls.__module__, package if isinstance(package, str) else "", file)
-    own = next((function.__code__.co_filename for function in _functions(cls)), "")
+    own = next((function.__code__.co_filename for function in functions_of(cls)), "")
     cell = read_cell(own)
     return None if cell is None else _merged(cell, cells(), names)
 
@@ -281,10 +308,10 @@ def _merged(own: Module, others: Sequence[Module], names: Mapping[str, Any]) -> 
         imports |= cell.imports
         for name, bound in cell.statements.items():
             value = names.get(name)
-            made_elsewhere = [function.__code__.co_filename for function in _functions(value)]
+            made_elsewhere = [function.__code__.co_filename for function in functions_of(value)]
             is_value = not made_elsewhere or cell.file in made_elsewhere
-            literal = _literal(bound[-1])
-            if literal is not None and type(value) in _SCALARS:
+            literal = literal_of(bound[-1])
+            if literal is not None and type(value) in SCALARS:
                 is_value = literal == [value]
             if cell is own or is_value or name not in statements:
                 statements[name] = bound
@@ -294,129 +321,17 @@ def _merged(own: Module, others: Sequence[Module], names: Mapping[str, Any]) -> 
     )
 
 
-# ---- code that is running ----
-
-
-def _functions(value: Any) -> Iterator[FunctionType]:
-    """Yield a function, or the functions in the body of a class, without their decorators."""
-    values = list(vars(value).items()) if isinstance(value, type) else [("", value)]
-    for name, one in values:
-        if name in _GENERATED:
-            continue
-        if isinstance(one, property):
-            parts = [one.fget, one.fset]
-        else:
-            parts = [one.func if isinstance(one, functools.cached_property) else one]
-        for part in map(_undecorated, parts):
-            if isinstance(part, FunctionType) and part.__module__ != "furu.node.furu":
-                yield part
-
-
-def _undecorated(value: Any) -> Any:
-    """Return the function inside decorators that say what they wrap. Does not call methods of the value."""
-    for _ in range(_MAX_DECORATORS):
-        if isinstance(value, staticmethod | classmethod):
-            value = value.__func__
-        elif isinstance(value, FunctionType | _Cached) and "__wrapped__" in vars(value):
-            value = vars(value)["__wrapped__"]
-    return value
-
-
-@functools.lru_cache(maxsize=64)
-def _compiled(module: Module) -> Mapping[str, Sequence[CodeType]]:
-    """Compile a module, and return the code of its functions by qualified name."""
-    found: dict[str, list[CodeType]] = {}
-    try:
-        pending = [compile(module.content, module.file, "exec", dont_inherit=True)]
-    except (SyntaxError, ValueError):
-        return found
-    while pending:
-        code = pending.pop()
-        found.setdefault(code.co_qualname, []).append(code)
-        pending += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return found
-
-
-def _is_from(function: FunctionType, compiled: Mapping[str, Sequence[CodeType]], module: Module) -> bool:
-    """Whether a function was compiled from this source. A function from elsewhere, such as a decorator's
-    wrapper, is not compared."""
-    code = function.__code__
-    if os.path.basename(code.co_filename) != os.path.basename(module.file):
-        return True
-    return _behaviour(code) in map(_behaviour, compiled.get(code.co_qualname, ()))
-
-
-def _behaviour(code: CodeType) -> Any:
-    """Return what code does, without positions and docstrings, to compare it within this process."""
-    constants = list(code.co_consts)
-    if constants and (constants[0] is None or isinstance(constants[0], str)):
-        constants[0] = None  # the docstring, if there is one
-    pending = [_behaviour(one) if isinstance(one, CodeType) else (type(one), one) for one in constants]
-    arguments = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount
-    names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
-    return code.co_name, code.co_code, tuple(pending), arguments, names, code.co_flags & _KIND_FLAGS
-
-
-def _is_newer(module: Module, made_at: float) -> bool:
-    try:
-        return os.stat(module.file).st_mtime > made_at
-    except OSError:  # the cell of a notebook
-        return False
-
-
-def _matches(statement: ast.stmt, value: Any) -> bool:
-    """Whether a statement certainly binds this value. The bytecode of functions is compared elsewhere."""
-    if isinstance(statement, ast.ClassDef):
-        return isinstance(value, type) and all(
-            _matches_attribute(one, value) for one in statement.body if not is_definition(one)
-        )
-    if is_definition(statement):
-        return any(True for _ in _functions(value))
-    literal = _literal(statement)
-    return literal is not None and _is_same(literal[0], value)
-
-
-def _matches_attribute(statement: ast.stmt, cls: type) -> bool:
-    if isinstance(statement, ast.Pass | ast.Expr) or (
-        isinstance(statement, ast.AnnAssign) and statement.value is None
-    ):
-        return True
-    target = (
-        statement.targets[0] if isinstance(statement, ast.Assign) else getattr(statement, "target", None)
-    )
-    literal = _literal(statement)
-    return (
-        literal is not None
-        and isinstance(target, ast.Name)
-        and _is_same(literal[0], vars(cls).get(target.id))
-    )
-
-
-def _literal(statement: ast.stmt) -> list[Any] | None:
-    """Return the value that a statement assigns, in a list; None if it is not a literal."""
-    if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
-        try:
-            return [ast.literal_eval(statement.value)]
-        except (ValueError, TypeError, SyntaxError):
-            return None
-    return None
-
-
-def _is_same(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and repr(one) == repr(other)
-
-
 def _closure(cls: type) -> Iterator[str]:
     """Yield the values that the methods of a class in a function take from that function. Only scalars and
     tuples of scalars count with their values."""
-    for function in sorted(_functions(cls), key=lambda one: one.__qualname__):
+    for function in sorted(functions_of(cls), key=lambda one: one.__qualname__):
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             try:
                 value = cell.cell_contents
             except ValueError:  # not yet assigned
                 continue
             values = value if isinstance(value, tuple) else (value,)
-            if name != "__class__" and all(type(one) in _SCALARS for one in values):
+            if name != "__class__" and all(type(one) in SCALARS for one in values):
                 yield f"{function.__qualname__} {name} {' '.join(map(constant_text, values))}"
 
 
@@ -430,12 +345,12 @@ def is_redefined(old: type, new: type) -> bool:
 
 
 def _body(cls: type) -> Any:
-    methods = {(one.__name__, _behaviour(one.__code__)) for one in _functions(cls)}
+    methods = {(one.__name__, behaviour(one.__code__)) for one in functions_of(cls)}
     fields = vars(cls).get("__dataclass_fields__", ())
     attributes = {
         (name, type(value), value)
         for name, value in vars(cls).items()
-        if type(value) in _SCALARS and name not in fields and not name.startswith("__")
+        if type(value) in SCALARS and name not in fields and not name.startswith("__")
     }
     return methods, attributes
 

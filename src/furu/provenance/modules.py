@@ -285,6 +285,20 @@ class _Bindings:
         self.statements.setdefault(name, []).append(statement)
 
 
+# Methods whose call, as a statement, changes no value that a node computes.
+_CHANGING_NOTHING = {
+    "addFilter",
+    "addHandler",
+    "setLevel",
+    "debug",
+    "info",
+    "get",
+    "items",
+    "keys",
+    "values",
+}
+
+
 def _targets(statement: ast.AST) -> Iterator[str]:
     """Yield the names that a statement binds or changes: ``X = 1``, ``X["a"] = 1``, ``X.append(1)``."""
     if isinstance(statement, ast.Assign):
@@ -293,7 +307,8 @@ def _targets(statement: ast.AST) -> Iterator[str]:
         targets = [statement.target]
     elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
         called = statement.value.func
-        targets = [called.value] if isinstance(called, ast.Attribute) else []
+        changes = isinstance(called, ast.Attribute) and called.attr not in _CHANGING_NOTHING
+        targets = [called.value] if isinstance(called, ast.Attribute) and changes else []
     else:
         targets = []
     while targets:

@@ -7,6 +7,7 @@ formatting or annotations of functions, and equal in every supported version of 
 from __future__ import annotations
 
 import ast
+import contextlib
 import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,7 +117,10 @@ def _items(
         yield from _class(node, scope, at_top, is_node_class)
     elif isinstance(node, _Comprehension):
         targets = [generator.target for generator in node.generators]
+        yield node.generators[0].iter, scope  # evaluated outside the comprehension
         yield from _generic(node, _Scope(_bound(targets)[0], parent=scope))
+    elif isinstance(node, ast.Return) and isinstance(node.value, ast.Constant) and node.value.value is None:
+        yield "(Return )"  # like a bare `return`
     elif isinstance(node, ast.AnnAssign) and node.value is not None:
         yield from (
             "(Assign",
@@ -242,6 +246,31 @@ def _renamed_fields(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
                     yield statement.target.id, str(keyword.value.value)
 
 
+def names_in_field_types(statement: ast.stmt) -> Iterator[tuple[str, ...]]:
+    """Yield the dotted names in the annotations of a class's fields, also in quoted ones."""
+    for line in statement.body if isinstance(statement, ast.ClassDef) else ():
+        if isinstance(line, ast.AnnAssign) and not _is_class_variable(line.annotation):
+            pending: list[ast.AST] = [line.annotation]
+            while pending:
+                node = pending.pop()
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    with contextlib.suppress(SyntaxError, ValueError):
+                        pending.append(ast.parse(node.value, mode="eval").body)
+                elif path := dotted_path(node):
+                    yield path
+                else:
+                    pending += ast.iter_child_nodes(node)
+
+
+def dotted_path(node: ast.AST) -> tuple[str, ...]:
+    """Return the names in an expression such as ``a.b.c``; none for other expressions."""
+    path: list[str] = []
+    while isinstance(node, ast.Attribute):
+        path.insert(0, node.attr)
+        node = node.value
+    return (node.id, *path) if isinstance(node, ast.Name) else ()
+
+
 def _in_order(body: Sequence[ast.stmt]) -> list[ast.stmt]:
     """Return the statements of a class body, with the methods sorted by name after the other statements."""
     statements = [one for one in body if _has_effect(one)]
@@ -255,12 +284,19 @@ def _counts(statement: ast.stmt) -> bool:
     if isinstance(statement, Function):
         return statement.name not in _WITHOUT_EFFECT
     if isinstance(statement, ast.AnnAssign) and not _is_class_variable(statement.annotation):
-        return False
+        return _is_left_out_of_hash(statement.value)
     targets = (
         statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
     )
     names = [target.id for target in targets if isinstance(target, ast.Name)]
     return not names or not _WITHOUT_EFFECT.issuperset(names)
+
+
+def _is_left_out_of_hash(default: ast.expr | None) -> bool:
+    """Whether a field, given with its default, does not count in the hash. Then its default is code."""
+    keywords = default.keywords if isinstance(default, ast.Call) else ()
+    given = {one.arg: getattr(one.value, "value", None) for one in keywords}
+    return given.get("counts") is False or given.get("compare") is False or given.get("secret") is True
 
 
 def _is_class_variable(annotation: ast.expr) -> bool:

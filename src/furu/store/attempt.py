@@ -230,6 +230,7 @@ class Attempt:
                 commit=provenance.commit,
                 python=provenance.python,
                 furu=__version__,
+                version=provenance.version,
             )
         )
 

@@ -72,7 +72,7 @@ class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record", om
     with the attempt's files, or empty if there are none. `source` is the path of the file that defines the
     class. `from_script` is True if that file was run as a script rather than imported. `code` is the
     fingerprint of the class's code, `commit` the commit that was checked out, and `python` and `furu` are
-    versions. They are empty if they are unknown.
+    versions. They are empty if they are unknown. `version` is the `_version` of the class.
     """
 
     format: int
@@ -91,6 +91,7 @@ class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record", om
     commit: str = ""
     python: str = ""
     furu: str = ""
+    version: int | str = 0
 
 
 AttemptRecord = OwnerRecord | EndedRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any, overload
 import msgspec
 
 import furu.store.catalog as catalog
-from furu._common.text import printable
+from furu._common.text import describe_error, printable
 from furu.errors import FuruStoreError, FuruUsageError
 from furu.settings import Settings
 from furu.store.artifact import Artifact
@@ -26,6 +26,9 @@ __all__ = ["Flattener", "Table", "find_class", "read_table"]
 
 _HASH = "hash"
 _RESULT = "result"
+_VERSION = "_version"
+# What a damaged record may raise while it is read.
+_DAMAGED = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 # Nested deeper, a value is one cell.
 _MAX_DEPTH = 12
 # Fields that would hide the columns of the hash and the result.
@@ -45,8 +48,9 @@ class Table(Sequence[dict[str, Any]]):
     - ``result``, or ``result.<name>`` for a dict or dataclass. Lists in results and results in files are
       left out: load them with `Furu.stored`.
 
-    A cell without a value is None. A field called ``hash`` or ``result`` is in the column ``<field>_``. The
-    rows are sorted by the fields. `problems` names the nodes that could not be read.
+    A cell without a value is None. A field called ``hash`` or ``result`` is in the column ``<field>_``, and
+    so is each other value whose column has that name already. The rows are sorted by the fields. `problems`
+    names the nodes that could not be read.
     """
 
     def __init__(
@@ -116,8 +120,13 @@ def read_table(
     *,
     where: Mapping[str, Any] | None = None,
     may_be_missing: bool = False,
+    config_of: Callable[[Artifact, DoneRecord], Mapping[str, Any] | None] = lambda _, record: record.config,
 ) -> Table:
     """Return the table of the stored nodes of a class, which are those of `where` by column.
+
+    `config_of` returns the configuration of a node as the class declares its fields now, or None to leave
+    the node out; it may raise `FuruStoreError`. If the nodes have several versions of their class, there is
+    a column ``_version``.
 
     Raises `FuruStoreError` if the store has no such class, unless it `may_be_missing`, and `FuruUsageError`
     if the table has no column in `where`.
@@ -131,19 +140,33 @@ def read_table(
     for artifact in catalog.walk(settings, node_class=node_class, problems=problems):
         try:
             record = artifact.read()
-        except FuruStoreError as error:
-            problems.append(f"{artifact.hash[:12]} ({error})")
+            config = None if record is None else config_of(artifact, record)
+            if record is None or config is None:
+                continue
+            own = {_HASH: artifact.hash, **flattener.fields(record.node_class, config)}
+            result = list(_result(record))
+        except (
+            FuruStoreError,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            problems.append(f"{artifact.hash[:12]} ({describe_error(error)})")
             continue
-        if record is None:
-            continue
-        own = {_HASH: artifact.hash, **flattener.fields(record.node_class, record.config)}
-        result = dict(_result(record))
+        cells = dict(own)
+        for column, value in result:
+            cells[_free(column, cells)] = value
         named.update(dict.fromkeys(own))
-        results.update(dict.fromkeys(result))
-        rows.append(_Row(record.config, {**own, **result}))
+        results.update(dict.fromkeys(name for name in cells if name not in own))
+        rows.append(_Row(dict(config), {**cells, _VERSION: record.version}))
+    if len({repr(row.cells[_VERSION]) for row in rows}) > 1:
+        named[_VERSION] = None
     columns = [*named, *results] or [_HASH]
     chosen = _chosen(rows, columns, where or {})
-    chosen.sort(key=lambda row: [_order(row.get(column)) for column in [*list(named)[1:], _HASH]])
+    sorted_columns = [*list(named)[1:], _HASH]
+    chosen.sort(key=lambda row: [_order(row.get(column)) for column in sorted_columns])
     return Table(node_class, columns, chosen, problems)
 
 
@@ -191,7 +214,8 @@ class Flattener:
         columns: dict[str, Any] = {}
         for name, value in config.items():
             column = f"{name}_" if name in _TAKEN else name
-            columns.update(self._flat(column, value, (node_class,)))
+            for flat, cell in self._flat(column, value, (node_class,)):
+                columns[_free(flat, columns)] = cell
         return columns
 
     def _flat(self, column: str, value: Any, above: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
@@ -227,6 +251,13 @@ class Flattener:
                 record = None
             self._configs[node_hash] = None if record is None else record.config
         return self._configs[node_hash]
+
+
+def _free(column: str, taken: Container[str]) -> str:
+    """Return the name of a column, with an underscore for each column of that name that is taken."""
+    while column in taken:
+        column = f"{column}_"
+    return column
 
 
 def _result(record: DoneRecord) -> Iterator[tuple[str, Any]]:
@@ -280,9 +311,9 @@ def _short(node_class: str) -> str:
 
 
 def _order(cell: Any) -> tuple[int, Any]:
-    """Return a sort key. Numbers come first, then texts, then other cells, and None last."""
+    """Return a sort key. Numbers come first, then NaN, texts, other cells, and None last."""
     if isinstance(cell, (int, float)):
-        return (0, cell)
+        return (0, cell) if cell == cell else (1, 0)
     if isinstance(cell, str):
-        return (1, cell)
-    return (3, "") if cell is None else (2, json.dumps(cell))
+        return (2, cell)
+    return (4, "") if cell is None else (3, json.dumps(cell))
