@@ -74,13 +74,16 @@ def ignore(*paths: str) -> list[str]:
 ONCE = ["faults", "test_costs.py", "test_digits.py", "web/test_server.py"]
 NOT_OF_PYTHON = ignore(*ONCE, "web", "service")
 
-# Tests that mostly start programs. What a version changes in how Python starts, forks and imports is nearly
-# always in later versions too: the oldest and the newest Python run them, and those between do not.
-PROGRAMS = ["cli/test_files.py", "node/test_main_module.py", "common/test_origin.py"]
-PROGRAMS += ["workers/test_children.py", "workers/test_streams.py", "store/test_forks.py"]
-NOT_BETWEEN = ignore("cli/test_commands.py", "workers/test_processes.py", "workers/test_node_programs.py")
-NOT_BETWEEN += [*NOT_OF_PYTHON, *ignore(*PROGRAMS, "test_docs.py")]
-NOT_OF_DEPENDENCIES = ignore(*ONCE, *PROGRAMS, "test_layers.py")
+# What a version of Python changes is nearly always in later versions too. So the versions between the
+# oldest and the newest run only what depends on the language: annotations, dataclasses, threads, pickles.
+BETWEEN = [f"tests/{name}" for name in ("common", "codecs", "node", "provenance")]
+BETWEEN += ["tests/execution/test_run.py", "tests/execution/test_growing.py"]
+BETWEEN += ["tests/workers/test_contract.py", "tests/workers/test_threads.py"]
+
+# Tests of what no dependency takes part in, or that mostly start programs.
+OWN = ["store", "provenance", "mutants", "planning", "node/test_main_module.py", "common/test_origin.py"]
+OWN += ["workers/test_children.py", "workers/test_streams.py", "cli/test_files.py", "test_layers.py"]
+NOT_OF_DEPENDENCIES = ignore(*ONCE, *OWN)
 
 
 @nox.session
@@ -89,8 +92,8 @@ def tests(session: nox.Session) -> None:
     """Run the tests on every CPython that is found. Arguments are passed to pytest."""
     session.install(".[all]", *group("test"))
     pythons = list(PYTHONS.values())
-    ignored = {pythons[-1]: NOT_OF_PYTHON, pythons[0]: []}.get(str(session.python), NOT_BETWEEN)
-    session.run("pytest", "-q", *SIDE_BY_SIDE, *ignored, *session.posargs)
+    chosen = {pythons[-1]: NOT_OF_PYTHON, pythons[0]: []}.get(str(session.python), BETWEEN)
+    session.run("pytest", "-q", *SIDE_BY_SIDE, *chosen, *session.posargs)
 
 
 @nox.session(venv_backend="uv", python=PYTHONS.get("3.11", "3.11"))
