@@ -52,6 +52,7 @@ from furu.store.artifact import Status
 if TYPE_CHECKING:
     from furu.execution.stream import EventsDropped, EventStream, stream_local
     from furu.execution.workers import DaskWorkers, ProcessWorkers
+    from furu.node.outcomes import NodeOutcome, outcome, outcomes
     from furu.node.results import load, table
     from furu.observing.trace import Trace
     from furu.planning.summary import Forecast, PlannedNode, PlanSummary, plan_local
@@ -71,6 +72,7 @@ __all__ = [
     "File",
     "Forecast",
     "Furu",
+    "NodeOutcome",
     "NodeTime",
     "PlanSummary",
     "PlannedNode",
@@ -88,6 +90,8 @@ __all__ = [
     "events",
     "field",
     "load",
+    "outcome",
+    "outcomes",
     "plan_local",
     "progress",
     "register_canonical_form",
@@ -112,7 +116,10 @@ _ON_DEMAND = {
     "Table": "furu.store.table",
     "Trace": "furu.observing.trace",
     "catalog": "furu.store",
+    "NodeOutcome": "furu.node.outcomes",
     "load": "furu.node.results",
+    "outcome": "furu.node.outcomes",
+    "outcomes": "furu.node.outcomes",
     "plan_local": "furu.planning.summary",
     "stream_local": "furu.execution.stream",
     "table": "furu.node.results",

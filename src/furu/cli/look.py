@@ -93,6 +93,10 @@ def show(node: Hash, as_json: AsJson = False) -> None:
     say(out, f"{info.node_class} {info.artifact.hash}", "bold")
     say(out, f"state      {info.status}")
     say(out, f"path       {info.artifact.path}")
+    if info.missing:
+        say(out, f"partial    without {len(info.missing)} nodes that had failed:", "yellow")
+        for node_hash in info.missing:
+            say(out, f"           {node_hash}")
     for path in checkpoints(info.artifact):
         say(out, f"checkpoint {path}")
     if info.problem:

@@ -21,7 +21,15 @@ from furu.execution.again import Again
 from furu.execution.recompute import Recompute
 from furu.execution.workers.base import Job, Lane, make_job
 from furu.execution.workers.call import drop_frames
-from furu.node.base import Node, artifact_of, class_name_of, describe, is_async, refuse_unstorable
+from furu.node.base import (
+    Node,
+    artifact_of,
+    class_name_of,
+    describe,
+    is_async,
+    may_be_partial,
+    refuse_unstorable,
+)
 from furu.node.changes import CodeChanges, is_by_other_code
 from furu.node.dependencies import (
     ClassNames,
@@ -34,7 +42,9 @@ from furu.node.failure import compute_error
 from furu.node.furu import Furu
 from furu.node.load import look
 from furu.node.load import status as status_of
+from furu.settings import current_settings
 from furu.store.artifact import FileId, Status, is_being_replaced, survey
+from furu.store.partial import has_partial, is_partial
 from furu.store.record import EndedRecord
 
 # A step returns after this many facts or this time, whichever comes first. Both limits are small, so that
@@ -50,14 +60,15 @@ _STEP_OF_FEW_SEC = 0.02
 class Found(msgspec.Struct, frozen=True):
     """A node and its status. For a TODO node, `depends_on` lists the keys of its dependencies, which were
     all found earlier, and `expected_sec` is its expected duration. `awaits` are those among them for whose
-    values `_dependencies()` has asked: once they are done, the node must be looked at again, because it may
-    have more dependencies. For a FAILED node, `failure` describes the failure, which occurred in an earlier
-    run or in this walk."""
+    values `_dependencies()` has asked: once they are done, or have failed if they `may_fail`, the node must
+    be looked at again, because it may have more dependencies. For a FAILED node, `failure` describes the
+    failure, which occurred in an earlier run or in this walk."""
 
     job: Job
     status: Status
     depends_on: tuple[str, ...] = ()
     awaits: tuple[str, ...] = ()
+    may_fail: bool = False
     failure: Failure | None = None
     expected_sec: float = 1.0
 
@@ -99,6 +110,10 @@ class Source(Protocol):
 
     def forget(self, key: str) -> None:
         """Record that a node is done."""
+        ...
+
+    def failed(self, key: str, error: str) -> None:
+        """Record that a node has failed, or is lost because another has."""
         ...
 
     def stop(self) -> None:
@@ -144,11 +159,12 @@ class Discovery:
         self._expected_sec = expected_sec
         self._changes = changes
         self._again = again
-        recomputes = again is not None or (changes is not None and changes.recomputes)
-        self._recompute = Recompute(self._is_to_replace, self._check_stopped) if recomputes else None
+        self._recompute: Recompute | None = None
+        self._has_begun = False
         self._known: set[str] = set()
         # What the `_dependencies()` of nodes in the plan has asked for.
         self._awaiting: dict[str, tuple[str, ...]] = {}
+        self._failures: dict[str, str] = {}
         self._classes = ClassNames()
         self._due: deque[Node[Any]] = deque()
         self._walk: Iterator[Node[Any]] | None = None
@@ -169,6 +185,8 @@ class Discovery:
         cannot be used. If reading the roots raises an exception, or a root is not a node, no more roots are
         read, and the batch carries the error.
         """
+        if not self._has_begun:
+            self._begin()
         self._room = room
         self._due.extend(again)
         facts: list[Fact] = []
@@ -189,11 +207,24 @@ class Discovery:
             return Batch([], True, True)
         return Batch(facts, False, self._exhausted, self._roots_error)
 
+    def _begin(self) -> None:
+        """Find out whether any artifacts may have to be replaced, which takes a look at the disk."""
+        self._has_begun = True
+        asked = self._again is not None or (self._changes is not None and self._changes.recomputes)
+        if asked or has_partial(current_settings()):
+            self._recompute = Recompute(self._is_to_replace, self._check_stopped)
+
     def forget(self, key: str) -> None:
         """Forget a node that is done, unless all nodes are remembered. If a later root needs a forgotten
         node, the node's status is read again."""
         if not self._remember:
             self._known.discard(key)
+        if self._recompute is not None:
+            self._recompute.done(key)
+
+    def failed(self, key: str, error: str) -> None:
+        """Record that a node has failed: other nodes may ask for its outcome."""
+        self._failures[key] = error
 
     def stop(self) -> None:
         """Make the current step, and every later one, return at the next node."""
@@ -274,14 +305,15 @@ class Discovery:
                 status = Status.IN_PROGRESS if is_taken else Status.TODO
         if status is Status.TODO:
             refuse_unstorable(node)
-            below = dependencies(node, self._is_replaced if self._recompute is not None else None)
+            is_replaced = self._is_replaced if self._recompute is not None else None
+            below = dependencies(node, is_replaced, self._failures)
             keys = tuple([dependency.furu_hash for dependency in below])
             awaits = self._awaited_by(node, below) if below.awaited or self._awaiting else ()
             job = _job(node, replaces)
             if self._expected_sec is None:
-                return Found(job, status, keys, awaits), below
+                return Found(job, status, keys, awaits, below.may_fail), below
             expected_sec = self._expected_sec(job.node_class)
-            return Found(job, status, keys, awaits, expected_sec=expected_sec), below
+            return Found(job, status, keys, awaits, below.may_fail, expected_sec=expected_sec), below
         if status is Status.DONE:
             self.forget(node.furu_hash)
             if self._changes is not None:
@@ -296,7 +328,9 @@ class Discovery:
             self._again.saw(node)
             if self._again.includes(node):
                 return True
-        return self._changes is not None and self._changes.recomputes and is_by_other_code(node)
+        if self._changes is not None and self._changes.recomputes and is_by_other_code(node):
+            return True
+        return may_be_partial(node) and is_partial(artifact_of(node))
 
     def _is_replaced(self, node: Node[Any]) -> bool:
         return self._recompute is not None and self._recompute.replaced_by(node) is not None

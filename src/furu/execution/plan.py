@@ -58,6 +58,8 @@ class _Entry(msgspec.Struct, Generic[Lane], gc=False):  # there may be a million
     in_degree: int = 0
     # The number of dependencies that are presumed done. The in-degree does not include them.
     presumed: int = 0
+    # Whether the node goes on if dependencies are lost.
+    tolerates: bool = False
     dependents: tuple[str, ...] | list[str] = ()
 
     def add_dependent(self, key: str) -> None:
@@ -101,9 +103,18 @@ class Plan(Generic[Lane]):
         """Return whether a node has failed or depends on a failed node."""
         return key in self._lost
 
-    def add(self, key: str, lane: Lane, depends_on: Iterable[str], weight: float = 1.0) -> list[str]:
+    def add(
+        self,
+        key: str,
+        lane: Lane,
+        depends_on: Iterable[str],
+        weight: float = 1.0,
+        *,
+        tolerates: bool = False,
+    ) -> list[str]:
         """Add a node, after all its dependencies. `depends_on` contains each dependency once; a key that is
-        not in the plan counts as done. `weight` is the node's expected duration.
+        not in the plan counts as done. `weight` is the node's expected duration. If the node `tolerates`
+        lost dependencies, they count as done too.
 
         A WAITING node may be added again: it keeps its order and its dependents. If a dependency is lost,
         the node and all nodes that depend on it are lost too. Returns the keys of the lost nodes.
@@ -118,12 +129,13 @@ class Plan(Generic[Lane]):
             if below is not None:
                 awaited.append(below)
                 presumed += dependency in self._presumed
-            elif dependency in self._lost:
+            elif dependency in self._lost and not tolerates:
                 return [key, *self.failed(key)]
         if entry is None:
             entry = self._enter(key, lane, weight)
         else:
             entry.lane, entry.weight = lane, weight
+        entry.tolerates = tolerates
         for below in awaited:
             below.add_dependent(key)
         entry.in_degree = len(awaited) - presumed
@@ -240,14 +252,19 @@ class Plan(Generic[Lane]):
         self._set(self._entry(key, State.STARTED), State.WAITING)
 
     def failed(self, key: str) -> list[str]:
-        """Remove a failed node and all nodes that depend on it. Returns the keys of these dependents. The
-        failed node need not be in the plan, but must not be presumed done."""
+        """Remove a failed node and all nodes that depend on it, except those that tolerate lost
+        dependencies. Returns the keys of the removed dependents. The failed node need not be in the plan,
+        but must not be presumed done."""
         self._lost.add(key)
         skipped: list[str] = []
         pending = list(self._leave(key)) if key in self._entries else []
         while pending:
             dependent = pending.pop()
-            if dependent in self._entries:
+            entry = self._entries.get(dependent)
+            if entry is not None and entry.tolerates:
+                entry.in_degree -= 1
+                self._make_ready_if_free(dependent, entry)
+            elif entry is not None:
                 self._lost.add(dependent)
                 skipped.append(dependent)
                 pending.extend(self._leave(dependent))

@@ -31,6 +31,11 @@ class Recompute:
         # What identifies the artifacts that are replaced.
         self._replaced: dict[str, FileId] = {}
         self._below: dict[str, list[str]] = {}
+        self._done: set[str] = set()
+
+    def done(self, key: str) -> None:
+        """Record that a node is done in this run, so that its artifact is not replaced any more."""
+        self._done.add(key)
 
     def replaced_by(self, node: Node[Any]) -> FileId | None:
         """Return what identifies the artifact of a DONE node that is computed again; None if the artifact
@@ -58,7 +63,8 @@ class Recompute:
         below = self._below.pop(node.furu_hash)
         done, identity = artifact_of(node).look_at_done()
         changes = any(self._changes.get(dependency, False) for dependency in below)
-        if done is Done.PUBLISHED and (self._is_to_replace(node) or changes):
+        is_new = node.furu_hash in self._done
+        if done is Done.PUBLISHED and not is_new and (self._is_to_replace(node) or changes):
             changes = True
             assert identity is not None  # noqa: S101  # the artifact is published
             self._replaced[node.furu_hash] = identity

@@ -314,7 +314,8 @@ class Scheduler:
             return
         if fact.awaits:
             self._growing.add(job.key)
-            lost = self._plan.add(job.key, QUESTIONS, fact.awaits, fact.expected_sec)
+            how = {"tolerates": fact.may_fail}
+            lost = self._plan.add(job.key, QUESTIONS, fact.awaits, fact.expected_sec, **how)
         else:
             lost = self._plan.add(job.key, job.lane, fact.depends_on, fact.expected_sec)
         if lost:
@@ -405,6 +406,7 @@ class Scheduler:
         how = (failure.message, failure.state_path, earlier, timing)
         self._emit(events.NodeFailed(job.key, job.node_class, job.spec_key, *how))
         self._critical_path.gone(job.key)
+        self._discovery.failed(job.key, failure.message)
         self._lose(self._plan.failed(job.key))
         self._leave([job.key])
         if self._on_failure == "stop":
@@ -415,6 +417,7 @@ class Scheduler:
         self._lost += len(keys)
         for key in keys:
             self._critical_path.gone(key)
+            self._discovery.failed(key, "it was skipped, because a node that it depends on failed")
         self._leave(keys)
 
     def _wait(self, until: Callable[[Job], None], job: Job) -> None:

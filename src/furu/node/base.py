@@ -37,6 +37,7 @@ class Node(Identified, Generic[T_co]):
     """A configuration: a class, its `_version` and its field values. `Furu` adds `get()` and `status()`."""
 
     _version: ClassVar[int | str] = 0
+    _partial: ClassVar[bool] = False
     _name: ClassVar[str | None] = None
     _codec: ClassVar[Literal["json", "pickle"]] = "json"
     _retry: ClassVar[Retry | None] = None
@@ -147,6 +148,11 @@ def refuse_unstorable(node: Node[Any]) -> None:
 def retry_of(node: Node[Any]) -> Retry | None:
     """Return the retry policy of the node's class."""
     return node._retry
+
+
+def may_be_partial(node: Node[Any]) -> bool:
+    """Whether the class says that values may be made without nodes that have failed."""
+    return type(node)._partial
 
 
 def timeout_sec_of(node: Node[Any]) -> float | None:

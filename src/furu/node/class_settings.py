@@ -25,6 +25,7 @@ _SETTINGS: dict[str, Callable[[Any], bool]] = {
     "_codec": lambda value: isinstance(value, str) and value in ("json", "pickle"),
     "_retry": lambda value: isinstance(value, Retry),
     "_timeout_sec": _is_number,
+    "_partial": lambda value: isinstance(value, bool),
 }
 _HOOKS = ("_create", "_load", "_validate", "_dependencies", "_executor_spec_key")
 
@@ -44,6 +45,8 @@ def check_class_settings(cls: Any) -> None:
         raise FuruUsageError(
             f"{name}._name must be the name of a class in the store, such as 'nodes:{name}', not {fixed!r}"
         )
+    if not isinstance(cls._partial, bool):
+        raise FuruUsageError(f"{name}._partial must be True or False, not {cls._partial!r}")
     if not isinstance(cls._retry, Retry | None):
         raise FuruUsageError(f"{name}._retry must be a Retry or None, not {cls._retry!r}")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import dataclasses
 import enum
 import inspect
 import os
@@ -52,12 +53,14 @@ from furu.node.base import (
 from furu.node.failure import compute_error, timeout_error
 from furu.node.hooks import call_method, is_in_node
 from furu.node.load import is_rejected, load
+from furu.node.questions import FAILED_INPUTS
 from furu.node.threads import install as let_threads_inherit
 from furu.node.waiting import COMPUTING
 from furu.store.artifact import Done, FileId, Status, survey
 from furu.store.attempt import Attempt, State
 from furu.store.claim import in_progress, take
 from furu.store.layout import PICKLE
+from furu.store.partial import note_partial
 from furu.store.record import StoredAs
 
 T = TypeVar("T")
@@ -91,6 +94,7 @@ def compute(node: Node[T]) -> Fetched[T]:
 
 def _compute_in_context(node: Node[T]) -> Fetched[T]:
     COMPUTING.set((*COMPUTING.get(), node))
+    FAILED_INPUTS.set({})
     # `uninterrupted` shields a call from Ctrl-C, which Python raises only in the main thread. Workers do
     # not need it: they run in other threads, or ignore interrupts.
     step = uninterrupted if EXEC_CONTEXT.get().mode == "interactive" else _call
@@ -256,7 +260,11 @@ def _publish(node: Node[T], attempt: Attempt, value: Any, step: Callable[..., bo
     except FuruResultError as error:
         error.node = node
         raise
-    published = step(attempt.publish, codec, content, configuration(node), type(node)._facts.provenance)
+    made_by, missing = type(node)._facts.provenance, tuple(FAILED_INPUTS.get() or ())
+    if missing:
+        note_partial(attempt.artifact.settings)
+        made_by = dataclasses.replace(made_by, missing=missing)
+    published = step(attempt.publish, codec, content, configuration(node), made_by)
     return Fetched(value, True, create_sec) if published else _winner(node)
 
 
@@ -373,8 +381,9 @@ def _refuse_invalid(node: Node[Any]) -> None:
 
 @contextmanager
 def _computing(node: Node[Any]) -> Iterator[None]:
-    token = COMPUTING.set((*COMPUTING.get(), node))
+    token, inputs_token = COMPUTING.set((*COMPUTING.get(), node)), FAILED_INPUTS.set({})
     try:
         yield
     finally:
+        FAILED_INPUTS.reset(inputs_token)
         COMPUTING.reset(token)

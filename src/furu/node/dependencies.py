@@ -5,7 +5,8 @@ This module does not read the store: the caller decides whether to visit a node'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from furu._common.origin import place
@@ -145,14 +146,21 @@ def cycle_error(path: Sequence[N], again: N) -> FuruCycleError:
 
 class Dependencies(list[Node[Any]]):
     """The known dependencies of a node, each once. If `_dependencies()` has asked for values of nodes that
-    are not done, these are `awaited`, and there may be more dependencies once they are done."""
+    are not done, these are `awaited`, and there may be more dependencies once they are done, or have failed
+    if they `may_fail`. Nodes whose failures it has accepted are not among the dependencies."""
 
     awaited: tuple[Node[Any], ...] = ()
+    may_fail: bool = False
 
 
-def dependencies(node: Node[Any], is_replaced: Callable[[Node[Any]], bool] | None = None) -> Dependencies:
+def dependencies(
+    node: Node[Any],
+    is_replaced: Callable[[Node[Any]], bool] | None = None,
+    failures: Mapping[str, str] = MappingProxyType({}),
+) -> Dependencies:
     """Return a node's dependencies: nodes in its fields, then nodes from `_dependencies()`, and those whose
     values `_dependencies()` has looked at. It does not read values of nodes that are `is_replaced`.
+    `failures` are those of this run, by hash.
 
     Raises `FuruError` if `_dependencies()` raises.
     """
@@ -160,7 +168,7 @@ def dependencies(node: Node[Any], is_replaced: Callable[[Node[Any]], bool] | Non
     values = [value for value in fields if value is not _NO_VALUE]
     if not overrides(type(node), "_dependencies"):
         return Dependencies(nodes_within(values, Node))
-    question = Question(is_replaced)
+    question = Question(node, is_replaced, failures)
     added = ask_dependencies(node, question)
     for item in added:
         if not isinstance(item, Node):
@@ -168,24 +176,32 @@ def dependencies(node: Node[Any], is_replaced: Callable[[Node[Any]], bool] | Non
                 f"{describe(node)}._dependencies() returned {a_type(item)} among the nodes: {shown(item)}"
             )
     looked_at = (*question.awaited.values(), *question.seen.values())
-    found = Dependencies(nodes_within([*values, *added, *looked_at], Node))
-    found.awaited = tuple(question.awaited.values())
+    named = nodes_within([*values, *added, *looked_at], Node)
+    found = Dependencies([one for one in named if one._furu_hash not in question.failed])
+    found.awaited, found.may_fail = tuple(question.awaited.values()), question.may_fail
     return found
 
 
-def growing_dependencies(node: Node[Any]) -> Iterator[Node[Any]]:
+def growing_dependencies(
+    node: Node[Any], try_all: Callable[[Iterable[Node[Any]]], Mapping[str, str]]
+) -> Iterator[Node[Any]]:
     """Yield a node's dependencies for a caller that computes each of them before it asks for the next.
+    `try_all` computes those that may fail, and returns their failures by hash.
 
     Asks `_dependencies()` again whenever the nodes that it awaited are done. Raises the same errors as
     `dependencies`, and `FuruMissingArtifactError` if a node is computed and still not done.
     """
-    found = dependencies(node)
-    yield from found
-    while found.awaited:
-        before = found.awaited
-        found = dependencies(node)
-        refuse_lost_values(node, found, {awaited._furu_hash for awaited in before})
-        yield from found
+    failures: dict[str, str] = {}
+    found = dependencies(node, None, failures)
+    while True:
+        yield from (one for one in found if not (found.may_fail and one in found.awaited))
+        if not found.awaited:
+            return
+        if found.may_fail:
+            failures.update(try_all(found.awaited))
+        before = {awaited._furu_hash for awaited in found.awaited}
+        found = dependencies(node, None, failures)
+        refuse_lost_values(node, found, before)
 
 
 def refuse_lost_values(node: Node[Any], found: Dependencies, done: Container[str]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import anyio
@@ -17,6 +17,7 @@ from furu._common.loops import in_own_thread, in_thread
 from furu._common.steps import uninterrupted
 from furu.context import EXEC_CONTEXT, ExecContext
 from furu.errors import (
+    FuruComputeError,
     FuruCycleError,
     FuruError,
     FuruInProgressError,
@@ -199,4 +200,15 @@ def _asker() -> Node[Any] | None:
 
 
 def _missing(node: Node[Any]) -> Iterator[Node[Any]] | None:
-    return None if exists(node) else growing_dependencies(node)
+    return None if exists(node) else growing_dependencies(node, _failures_of)
+
+
+def _failures_of(nodes: Iterable[Node[Any]]) -> dict[str, str]:
+    """Compute nodes that may fail. Returns the failures by hash."""
+    failures: dict[str, str] = {}
+    for node in nodes:
+        try:
+            fetch(node, False)
+        except FuruComputeError as error:
+            failures[node._furu_hash] = str(error)
+    return failures

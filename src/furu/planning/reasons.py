@@ -24,6 +24,7 @@ from furu.planning.compare import differences
 from furu.planning.evolution import Configurations, EditKind, Edits, by_names
 from furu.settings import Settings
 from furu.store.artifact import Status, survey
+from furu.store.partial import is_partial
 from furu.store.record import EndedRecord
 from furu.store.references import is_reference, references_within
 
@@ -31,9 +32,10 @@ from furu.store.references import is_reference, references_within
 # say how the last attempt ended; "interrupted" means that its process died.
 _StateReason = Literal["missing", "invalid", "failed", "cancelled", "interrupted"]
 # "version raised": there is an artifact with another `_version`. "stale input": one with other inputs.
-# "made by other code", "again": there is an artifact, which the run replaces. The kinds of edits say how
-# the class was edited, so that it lost its artifacts.
-Reason = _StateReason | Literal["again", "version raised", "stale input", "made by other code"] | EditKind
+# "made by other code", "again", "partial": there is an artifact, which the run replaces. The kinds of edits
+# say how the class was edited, so that it lost its artifacts.
+_Replaced = Literal["again", "partial", "made by other code"]
+Reason = _StateReason | _Replaced | Literal["version raised", "stale input"] | EditKind
 
 # The largest number of artifacts of a class that are read to find the node that is replaced.
 _MAX_READ = 2000
@@ -68,6 +70,8 @@ class Reasons:
         Raises `FuruStoreError` if the store cannot be read."""
         if replaced and self._again is not None and self._again.includes(node):
             return Because("again")
+        if replaced and is_partial(artifact_of(node)):
+            return Because("partial")
         if replaced:
             return Because("made by other code" if is_by_other_code(node) else "stale input")
         because = Because(_why_missing(node))

@@ -164,6 +164,9 @@ class Replay:
     def forget(self, key: str) -> None:
         """Do nothing: each node is returned only once."""
 
+    def failed(self, key: str, error: str) -> None:
+        """Do nothing: no node asks for the outcome of another."""
+
     def stop(self) -> None:
         """Do nothing: every step is short."""
 

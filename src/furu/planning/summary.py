@@ -91,9 +91,10 @@ class PlanSummary:
     with the same fields and another `_version`. ``stale input``: there is an artifact that differs only in
     nodes, and these have changed, or one whose inputs are computed again. ``made by other code``: there is
     an artifact, and `on_code_change` is ``"recompute"``. ``again``: there is an artifact, and the caller
-    asks for the node again. ``field added``, ``field renamed``, ``looks
-    renamed``: there is an artifact that was made before the class was edited in this way. `advice` then
-    says, for each class, what to write in the class so that such artifacts stay valid.
+    asks for the node again. ``partial``: there is an artifact, which was made without nodes that had
+    failed. ``field added``, ``field renamed``, ``looks renamed``: there is an artifact that was made before
+    the class was edited in this way. `advice` then says, for each class, what to write in the class so that
+    such artifacts stay valid.
 
     `open_nodes` of the nodes to compute may have more dependencies, which are not counted: they depend on
     values of nodes of the classes in `more_after`, which are computed first.

@@ -76,13 +76,15 @@ _Key = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class Provenance:
     """What made an artifact: the origin of the class, the fingerprint of its code, the commit that was
-    checked out, the version of Python, and the `_version` of the class. Unknown values are empty."""
+    checked out, the version of Python, and the `_version` of the class. Unknown values are empty. `missing`
+    are the hashes of nodes that had failed, and without which the artifact was made."""
 
     origin: Origin
     code: str = ""
     commit: str = ""
     python: str = ""
     version: int | str = 0
+    missing: tuple[str, ...] = ()
 
 
 def provenance(cls: type, source: Origin, made_at: float) -> Provenance:

@@ -231,6 +231,7 @@ class Attempt:
                 python=provenance.python,
                 furu=__version__,
                 version=provenance.version,
+                missing=provenance.missing,
             )
         )
 

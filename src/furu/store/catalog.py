@@ -101,7 +101,8 @@ class NodeInfo:
     attempt that ended; None if neither exists. `result` is the stored JSON; None if the result is in files
     or nothing is published. If `codec` is ``"parts"``, the JSON has placeholders for the parts that are in
     files. `made_by` describes the code of the published artifact. `problem` names the files that could not
-    be read, and the reasons.
+    be read, and the reasons. `missing` are the hashes of nodes that had failed, and without which the
+    artifact was made.
     """
 
     artifact: Artifact
@@ -115,6 +116,7 @@ class NodeInfo:
     duration_sec: float | None = None
     problem: str = ""
     made_by: MadeBy | None = None
+    missing: tuple[str, ...] = ()
 
     @property
     def depends_on(self) -> tuple[str, ...]:
@@ -210,6 +212,7 @@ def inspect(artifact: Artifact) -> NodeInfo:
         duration_sec=done.duration_sec if done else None,
         problem="; ".join(problems),
         made_by=MadeBy(done.source, done.code, done.commit, done.python, done.furu) if done else None,
+        missing=done.missing if done else (),
     )
 
 

@@ -3,6 +3,7 @@
 <store>/owners/<id>                     one file for each process that computes
 <store>/owners/<id>.<n>                 a document that this process is writing for its claim number n
 <store>/files/<device>-<inode>          the digest of a large input file; see `digests.py`
+<store>/partial                         exists if artifacts may be partial; see `partial.py`
 <store>/<module>/<Class>/<hash>         `done`: the published record: the result, or its directory
                         <hash>.try-1    attempt 1: a link to its owner's file, later a record of its outcome
                         <hash>.d/       created only when needed:
@@ -26,6 +27,7 @@ import msgspec
 
 OWNERS = "owners"
 DIGESTS = "files"
+PARTIAL = "partial"
 # Directories in a store that contain no nodes.
 INTERNAL = frozenset({OWNERS, DIGESTS})
 TRY = "try-"

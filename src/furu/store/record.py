@@ -73,6 +73,7 @@ class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record", om
     class. `from_script` is True if that file was run as a script rather than imported. `code` is the
     fingerprint of the class's code, `commit` the commit that was checked out, and `python` and `furu` are
     versions. They are empty if they are unknown. `version` is the `_version` of the class.
+    `missing` are the hashes of nodes that had failed, and without which the result was made.
     """
 
     format: int
@@ -92,6 +93,7 @@ class DoneRecord(msgspec.Struct, frozen=True, tag="done", tag_field="record", om
     python: str = ""
     furu: str = ""
     version: int | str = 0
+    missing: tuple[str, ...] = ()
 
 
 AttemptRecord = OwnerRecord | EndedRecord
