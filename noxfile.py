@@ -71,7 +71,7 @@ def ignore(*paths: str) -> list[str]:
 
 # The oldest Python runs all tests, with the newest dependencies. Slow tests that do not depend on the
 # versions of Python or of the dependencies run only there.
-ONCE = ["faults", "test_costs.py", "test_digits.py", "web/test_server.py"]
+ONCE = ["faults", "test_costs.py", "test_digits.py", "test_csv_folder.py", "web/test_server.py"]
 NOT_OF_PYTHON = ignore(*ONCE, "web", "service")
 
 # What a version of Python changes is nearly always in later versions too. So the versions between the

@@ -9,8 +9,8 @@ from tests.test_docs import EXAMPLES, run
 
 
 def test_mended_file_computes_only_what_depends_on_it(tmp_path: Path) -> None:
-    """The first run makes the listing, 297 frames, the aggregate and the total. The second one makes the
-    frame of the mended file, and the aggregate and the total once more."""
+    """The first run makes the listing, the sales of 297 files, the aggregate and the total. The second one
+    makes the sales of the mended file, and the aggregate and the total once more."""
     total = sum(range(300))
     printed = run(EXAMPLES / "csv_folder.py", tmp_path)
     assert printed.splitlines() == [
