@@ -72,18 +72,19 @@ def ignore(*paths: str) -> list[str]:
 # The oldest Python runs all tests, with the newest dependencies. Slow tests that do not depend on the
 # versions of Python or of the dependencies run only there.
 ONCE = ["faults", "test_costs.py", "test_digits.py", "test_csv_folder.py", "web/test_server.py"]
-NOT_OF_PYTHON = ignore(*ONCE, "web", "service")
+NOT_OF_PYTHON = ignore(*ONCE, "web", "service", "mutants", "observing", "planning", "cli/test_files.py")
 
 # What a version of Python changes is nearly always in later versions too. So the versions between the
 # oldest and the newest run only what depends on the language: annotations, dataclasses, threads, pickles.
-BETWEEN = [f"tests/{name}" for name in ("common", "codecs", "node", "provenance")]
-BETWEEN += ["tests/execution/test_run.py", "tests/execution/test_growing.py"]
-BETWEEN += ["tests/workers/test_contract.py", "tests/workers/test_threads.py"]
+BETWEEN = ["tests/common", "tests/node", "tests/execution/test_run.py", "tests/workers/test_threads.py"]
 
-# Tests of what no dependency takes part in, or that mostly start programs.
-OWN = ["store", "provenance", "mutants", "planning", "node/test_main_module.py", "common/test_origin.py"]
-OWN += ["workers/test_children.py", "workers/test_streams.py", "cli/test_files.py", "test_layers.py"]
-NOT_OF_DEPENDENCIES = ignore(*ONCE, *OWN)
+# The tests in which the dependencies take part.
+WITH_DEPENDENCIES = [
+    f"tests/{name}" for name in ("codecs", "node", "workers", "web", "service", "observing")
+]
+WITH_DEPENDENCIES += ["tests/cli/test_commands.py", "tests/execution/test_run.py", "tests/common"]
+WITH_DEPENDENCIES += ["tests/execution/test_cancellation.py", *ignore(*ONCE, "node/test_main_module.py")]
+WITH_DEPENDENCIES += ignore("workers/test_children.py", "workers/test_streams.py", "common/test_origin.py")
 
 
 @nox.session
@@ -103,7 +104,7 @@ def lowest(session: nox.Session) -> None:
     Needs uv, because only uv resolves to lowest versions: `pip install uv`.
     """
     session.install("--resolution", "lowest-direct", ".[all]", *group("test"))
-    session.run("pytest", "-q", *SIDE_BY_SIDE, *NOT_OF_DEPENDENCIES, *session.posargs)
+    session.run("pytest", "-q", *SIDE_BY_SIDE, *WITH_DEPENDENCIES, *session.posargs)
 
 
 @nox.session

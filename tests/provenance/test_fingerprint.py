@@ -169,6 +169,10 @@ class Train(Alias):
     config: "Config | None" = None
     level: int = furu.field(default=1, counts=False)
 
+    def step(self): return 1
+    first = step
+    def step(self): return 2
+
     def _create(self):
         if self.level > 5:
             return None
@@ -183,6 +187,12 @@ class Train(Alias):
         ("def helper(self): return 1", "def helper(self): return 2", True),
         ("values = [1]", "values = [2]", True),
         ("default=1", "default=2", True),
+        ("    first = step", "", True),
+        (
+            "    first = step\n    def step(self): return 2",
+            "    def step(self): return 2\n    first = step",
+            True,
+        ),
         ("config: ", "more: int = 3\n    config: ", False),
         ("setLevel(10)", "setLevel(20)", False),
         ("return None", "return", False),

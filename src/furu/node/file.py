@@ -37,7 +37,8 @@ class File(Furu[Path]):
     Messages and records show the path relative to the project: the nearest directory above the file with a
     `pyproject.toml`. They show the absolute path of a file that is in no project. If the store exists, it
     keeps the digests of files of at least 1 MiB, so that other processes need not read these files unless
-    they change.
+    they change. A program that writes to a file through a memory mapping should flush the mapping first:
+    until then the times of the file do not show the change.
 
     Raises `FuruIdentityError` if the path is not a readable regular file. `get()` raises `FuruError` if the
     content has changed since the node was created.

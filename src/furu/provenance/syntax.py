@@ -272,10 +272,15 @@ def dotted_path(node: ast.AST) -> tuple[str, ...]:
 
 
 def _in_order(body: Sequence[ast.stmt]) -> list[ast.stmt]:
-    """Return the statements of a class body, with the methods sorted by name after the other statements."""
+    """Return the statements of a class body, with the methods sorted by name after the other statements. If
+    their order matters, because a name is bound twice or the body uses a method, they stay as they are."""
     statements = [one for one in body if _has_effect(one)]
     methods: list[Function] = [one for one in statements if isinstance(one, Function)]
     others = [one for one in statements if not isinstance(one, Function)]
+    names = {method.name for method in methods}
+    used = {node.id for one in others for node in ast.walk(one) if isinstance(node, ast.Name)}
+    if len(names) < len(methods) or names & used:
+        return statements
     return [*others, *sorted(methods, key=operator.attrgetter("name"))]
 
 
