@@ -72,18 +72,20 @@ def ignore(*paths: str) -> list[str]:
 # The oldest Python runs all tests, with the newest dependencies. Slow tests that do not depend on the
 # versions of Python or of the dependencies run only there.
 ONCE = ["faults", "test_costs.py", "test_digits.py", "test_csv_folder.py", "web/test_server.py"]
-NOT_OF_PYTHON = ignore(*ONCE, "web", "service", "mutants", "observing", "planning", "cli/test_files.py")
+NOT_OF_PYTHON = ignore(*ONCE, "web", "service", "mutants", "observing", "planning", "cli", "test_graph.py")
+NOT_OF_PYTHON += ignore("workers/test_children.py", "workers/test_streams.py", "workers/test_dask.py")
 
 # What a version of Python changes is nearly always in later versions too. So the versions between the
 # oldest and the newest run only what depends on the language: annotations, dataclasses, threads, pickles.
-BETWEEN = ["tests/common", "tests/node", "tests/execution/test_run.py", "tests/workers/test_threads.py"]
+BETWEEN = [f"tests/node/test_{name}.py" for name in ("fields", "furu", "identity", "normalised_records")]
+BETWEEN += ["tests/common", "tests/execution/test_run.py", "tests/workers/test_threads.py"]
 
 # The tests in which the dependencies take part.
 WITH_DEPENDENCIES = [
-    f"tests/{name}" for name in ("codecs", "node", "workers", "web", "service", "observing")
+    f"tests/{name}" for name in ("codecs", "workers", "web", "service", "observing", "node/test_forms.py")
 ]
 WITH_DEPENDENCIES += ["tests/cli/test_commands.py", "tests/execution/test_run.py", "tests/common"]
-WITH_DEPENDENCIES += ["tests/execution/test_cancellation.py", *ignore(*ONCE, "node/test_main_module.py")]
+WITH_DEPENDENCIES += ["tests/execution/test_cancellation.py", *ignore(*ONCE)]
 WITH_DEPENDENCIES += ignore("workers/test_children.py", "workers/test_streams.py", "common/test_origin.py")
 
 
