@@ -27,8 +27,6 @@ __all__ = ["Flattener", "Table", "find_class", "read_table"]
 _HASH = "hash"
 _RESULT = "result"
 _VERSION = "_version"
-# What a damaged record may raise while it is read.
-_DAMAGED = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 # Nested deeper, a value is one cell.
 _MAX_DEPTH = 12
 # Fields that would hide the columns of the hash and the result.
