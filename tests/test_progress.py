@@ -95,7 +95,7 @@ def test_outside_a_run_nothing_happens() -> None:
 
 
 @pytest.mark.parametrize("bad", [-1, float("nan"), float("inf")])
-def test_number_that_is_no_amount_is_an_error(bad: float) -> None:
+def test_negative_or_infinite_amount_is_an_error(bad: float) -> None:
     with pytest.raises(ValueError, match="of 0 or more"):
         progress(bad)
     with pytest.raises(FuruComputeError, match="of 0 or more"):

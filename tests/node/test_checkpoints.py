@@ -61,7 +61,7 @@ def checkpoint_of(node: Furu[Any]) -> list[str]:
     return [path.name for path in directory.glob("checkpoint*")] if directory.exists() else []
 
 
-def test_failed_node_goes_on_from_its_checkpoint() -> None:
+def test_failed_node_resumes_from_its_checkpoint() -> None:
     AFTER_EPOCH.append(fail_after(1))
     with pytest.raises(FuruComputeError, match="lost"):
         run_local([Train()])
@@ -72,7 +72,7 @@ def test_failed_node_goes_on_from_its_checkpoint() -> None:
     assert [] == checkpoint_of(Train())
 
 
-def test_retried_node_goes_on_from_its_checkpoint() -> None:
+def test_retried_node_resumes_from_its_checkpoint() -> None:
     class Retried(Train):
         _retry = furu.Retry(attempts=3, on=ConnectionError, delay_sec=0.001)
 
@@ -137,7 +137,7 @@ def test_node_computed_again_starts_anew() -> None:
     assert [] == checkpoint_of(Train())
 
 
-def test_failed_attempt_to_replace_an_artifact_is_gone_on_with() -> None:
+def test_failed_replacement_resumes_from_its_checkpoint() -> None:
     run_local([Train()])
     EPOCHS.clear()
     AFTER_EPOCH.append(fail_after(1))

@@ -236,7 +236,7 @@ class Nested(Furu[int]):
     """Its annotations are text, and name a class of its body."""
 
     class Options(msgspec.Struct, frozen=True):
-        """Its name is one of the class body only."""
+        """A class that only the body of `Nested` names."""
 
         rate: float
 

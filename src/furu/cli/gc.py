@@ -13,7 +13,7 @@ import typer
 
 import furu.store.catalog as catalog
 from furu.cli.output import complain
-from furu.cli.removing import Chosen
+from furu.cli.removing import Removal
 from furu.cli.roots import load_roots
 from furu.graph import walk
 from furu.node.base import describe
@@ -94,8 +94,8 @@ def _hashes_below(target: str) -> list[str]:
     return [line for line in done.stdout.split() if is_identifier(line)]
 
 
-def _choose(settings: Settings, kept: set[str], before: float | None, problems: list[str]) -> Chosen:
-    chosen = Chosen(settings, problems)
+def _choose(settings: Settings, kept: set[str], before: float | None, problems: list[str]) -> Removal:
+    chosen = Removal(settings, problems)
     for artifact in catalog.walk(settings, problems=problems):
         if artifact.hash not in kept and (before is None or catalog.changed_at(artifact) < before):
             chosen.add(artifact)

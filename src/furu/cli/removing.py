@@ -15,10 +15,10 @@ from furu.store.catalog import changed_at, size_bytes
 from furu.store.digests import remove_stale_digests
 from furu.store.removal import remove, remove_left_over
 
-__all__ = ["Chosen"]
+__all__ = ["Removal"]
 
 
-class Chosen:
+class Removal:
     """The nodes of a store that a command is to remove. `problems` describes what cannot be read or
     removed."""
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import furu.store.catalog as catalog
-from furu.cli.removing import Chosen
+from furu.cli.removing import Removal
 from furu.cli.run import is_meant
 from furu.errors import FuruError
 from furu.settings import Settings, current_settings
@@ -48,7 +48,7 @@ def rm(
     meant = _meant(settings, nodes, problems)
     if below:
         meant += _below(settings, meant, problems)
-    chosen = Chosen(settings, problems)
+    chosen = Removal(settings, problems)
     for artifact in meant:
         if state is None or _is_in(artifact, _STATES[state], problems):
             chosen.add(artifact)

@@ -40,13 +40,13 @@ class Advances:
             REPORT_ADVANCE.reset(token)
 
     def begun(self, job: Job) -> None:
-        """Record that a job has begun, which was emitted before."""
+        """Record that a job has begun. Call this after its `NodeStarted` was emitted."""
         self._begun[job.key] = job
         if job.key in self._early:
             self._pass_on(job.key, *self._early.pop(job.key))
 
     def ended(self, key: str) -> None:
-        """Record that a job has ended, before this is emitted."""
+        """Record that a job has ended. Call this before its end is emitted."""
         self._take()
         self._begun.pop(key, None)
         self._early.pop(key, None)

@@ -48,6 +48,7 @@ class Again:
 
     def includes(self, node: Node[Any]) -> bool:
         """Whether a node is computed again. Raises `FuruError` if the caller's function raises."""
+        self.saw(node)
         if self._asks is None:
             return node._furu_hash in self._nodes or type(node) in self._classes
         try:

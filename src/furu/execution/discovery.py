@@ -208,7 +208,7 @@ class Discovery:
         return Batch(facts, False, self._exhausted, self._roots_error)
 
     def _begin(self) -> None:
-        """Find out whether any artifacts may have to be replaced, which takes a look at the disk."""
+        """Find out whether any artifacts may have to be replaced. Reads the disk."""
         self._has_begun = True
         asked = self._again is not None or (self._changes is not None and self._changes.recomputes)
         if asked or has_partial(current_settings()):
@@ -324,10 +324,8 @@ class Discovery:
         return Found(_job(node), status), None
 
     def _is_to_replace(self, node: Node[Any]) -> bool:
-        if self._again is not None:
-            self._again.saw(node)
-            if self._again.includes(node):
-                return True
+        if self._again is not None and self._again.includes(node):
+            return True
         if self._changes is not None and self._changes.recomputes and is_by_other_code(node):
             return True
         return may_be_partial(node) and is_partial(artifact_of(node))

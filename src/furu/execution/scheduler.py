@@ -216,9 +216,9 @@ class Scheduler:
     def _is_over(self) -> bool:
         if self._stopping:
             return True
-        if self._crews.running or self._walk.is_walking or self._elsewhere or self._delayed or self._inbox:
+        if self._crews.running or self._walk.is_walking or self._elsewhere or self._delayed:
             return False
-        if self._asking:
+        if self._asking or self._inbox:
             return False
         if self._walk.is_exhausted and not self._plan:
             return True
@@ -314,8 +314,8 @@ class Scheduler:
             return
         if fact.awaits:
             self._growing.add(job.key)
-            how = {"tolerates": fact.may_fail}
-            lost = self._plan.add(job.key, QUESTIONS, fact.awaits, fact.expected_sec, **how)
+            sec, may_fail = fact.expected_sec, fact.may_fail
+            lost = self._plan.add(job.key, QUESTIONS, fact.awaits, sec, tolerates=may_fail)
         else:
             lost = self._plan.add(job.key, job.lane, fact.depends_on, fact.expected_sec)
         if lost:

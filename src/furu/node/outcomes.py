@@ -101,7 +101,7 @@ def _answers(nodes: list[Node[T]], question: Question) -> list[NodeOutcome[T]]:
 def _in_create(node: Node[T]) -> NodeOutcome[T]:
     if exists(node):
         return NodeOutcome(node, None, load(node))
-    failed = next(filter(None, map(_recorded_failure, _below(node))), None)
+    failed = _recorded_failure(node) or next(filter(None, map(_recorded_failure, _below(node))), None)
     if failed is None and EXEC_CONTEXT.get().mode == "interactive":
         return _interactive(node)
     if failed is None:
@@ -116,8 +116,8 @@ def _in_create(node: Node[T]) -> NodeOutcome[T]:
     return NodeOutcome(node, failed)
 
 
-def _below(node: Node[Any]) -> Iterable[Node[Any]]:
-    """Yield a node and the nodes below it that are not done, the node itself first."""
+def _below(node: Node[Any]) -> list[Node[Any]]:
+    """Return a node and the nodes below it that are not done, each before its dependencies."""
     found: list[Node[Any]] = list(postorder(node, lambda one: None if exists(one) else dependencies(one)))
     return found[::-1]
 

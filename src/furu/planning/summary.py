@@ -193,9 +193,7 @@ def summarize(
             (fact.job.key, fact.depends_on, durations[fact.job.node_class]) for fact in to_compute
         )
         duration_sec = functools.partial(_duration_sec, durations)
-        known = [
-            msgspec.structs.replace(one, awaits=()) if isinstance(one, Found) else one for one in facts
-        ]
+        known = list(map(_without_questions, facts))
         run = functools.partial(simulate, known, duration_sec, max_async=max_async, order=order)
         for workers, window in _combinations(max_workers, window_size):
             makespan_sec = run(max_workers=workers, window_size=window)

@@ -279,10 +279,11 @@ def changed_at(artifact: Artifact) -> float:
     """Return the time at which the node's files last changed, in seconds since the epoch; infinity if it is
     unknown. A checkpoint that is being written counts."""
     times: list[float] = []
-    for path in (*artifact.files.all, *checkpoints(artifact)):
+    kept = checkpoints(artifact)
+    for path in (*artifact.files.all, *kept):
         with contextlib.suppress(OSError):
             times.append(os.lstat(path).st_mtime)
-    for path in checkpoints(artifact):
+    for path in kept:
         with contextlib.suppress(OSError), os.scandir(path) as entries:
             times += [entry.stat(follow_symlinks=False).st_mtime for entry in entries]
     return max(times, default=math.inf)
